@@ -1,0 +1,1 @@
+"""Lightning callbacks: panels, throughput, the metrics file."""

@@ -1,0 +1,1 @@
+"""One file per paper; each holds one :class:`~stylegan_inv.methods.base.InversionMethod`."""
