@@ -1,0 +1,44 @@
+# `make demo` and `make test` work on a fresh clone: they create .venv and install what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint format type bench clean
+
+help:  ## Show this help.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(READY)  ## Create .venv and install the package with what its tests need.
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)  ## Train ReStyle on the embedded face world and say where the picture is.
+	$(BIN)/python -m stylegan_inv.train method=restyle
+
+test: lint type  ## Lint, types and the whole test suite.
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## The tests that take seconds.
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(READY)  ## Check style and formatting.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## Apply formatting and the safe fixes.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY)  ## Check types.
+	$(BIN)/mypy
+
+bench: $(READY)  ## Time the embedded generator, the renderer and a training step.
+	$(BIN)/python -m stylegan_inv.benchmark
+
+clean:  ## Remove the environment and everything generated.
+	rm -rf $(VENV) outputs multirun wandb build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

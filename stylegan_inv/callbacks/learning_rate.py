@@ -1,0 +1,19 @@
+"""Learning rates of all parameter groups, as ``lr/<group>``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class LearningRate(pl.Callback):
+    """Logs ``lr/<group>`` for every parameter group; a group without a name is called by its number."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: D102
+        rates = {
+            f"lr/{group.get('name', f'group{number}')}": float(group["lr"])
+            for optimizer in trainer.optimizers
+            for number, group in enumerate(optimizer.param_groups)
+        }
+        module.log_dict(rates)

@@ -1,0 +1,73 @@
+"""The picture of how a run is doing: input, every step, difference, on fixed held-out faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from stylegan_inv.methods.base import pool
+from stylegan_inv.runtime.contact_sheet import contact_sheet, difference_image
+
+
+class Panels(pl.Callback):
+    """Writes ``panels/step_<n>.png`` and ``panels/last.png`` and sends them to wandb if it is on.
+
+    Args:
+        run_dir: The run's folder.
+        every_n_steps: Optimiser steps between panels; the end of training always has one.
+        images: Held-out images in the panel.
+    """
+
+    def __init__(self, run_dir: str, every_n_steps: int = 500, images: int = 8) -> None:
+        self._folder, self._every, self._count = Path(run_dir) / "panels", every_n_steps, images
+        self._batch: Tensor | None = None
+
+    @property
+    def last(self) -> Path:
+        """The newest panel."""
+        return self._folder / "last.png"
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102
+        if trainer.global_step % self._every == 0:
+            self._draw(trainer, module)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102
+        if trainer.global_step % self._every:
+            self._draw(trainer, module)
+
+    @torch.no_grad()
+    def _draw(self, trainer: pl.Trainer, module: Any) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        was_training = module.training
+        module.eval()
+        columns = self._columns(trainer, module)
+        module.train(was_training)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        sheet = contact_sheet(columns)
+        sheet.save(self._folder / f"step_{trainer.global_step:07d}.png")
+        sheet.save(self.last)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("panel", [sheet], step=trainer.global_step)
+
+    def _columns(self, trainer: pl.Trainer, module: Any) -> dict[str, Tensor]:
+        if hasattr(module, "panel_columns"):
+            return module.panel_columns()
+        if self._batch is None:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._batch = data.panel_images(self._count)
+        images = self._batch.to(module.device)
+        inversion = module.invert(images)
+        steps = inversion.steps if inversion.steps and len(inversion.steps) > 1 else []
+        size = images.shape[-1]
+        columns = {"input": images}
+        columns.update({f"step {n}": pool(step.image, size) for n, step in enumerate(steps, start=1)})
+        if not steps:
+            columns["reconstruction"] = pool(inversion.image, size)
+        columns["difference"] = difference_image(pool(inversion.image, size), images)
+        return columns

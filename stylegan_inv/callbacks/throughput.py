@@ -1,0 +1,41 @@
+"""Images per second of training, as ``perf/images_per_second``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class Throughput(pl.Callback):
+    """Measures wall-clock throughput of training alone: validation and panels do not count.
+
+    Attributes:
+        images: Images trained on, over all ranks.
+        seconds: Wall-clock seconds spent in training batches and in waiting for data.
+    """
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+        self._mark: float | None = None
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102
+        if self._mark is None:
+            self._mark = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:  # noqa: D102
+        now = time.perf_counter()
+        assert self._mark is not None
+        self.images += len(batch["image"]) * trainer.world_size
+        self.seconds += now - self._mark
+        self._mark = now
+        module.log("perf/images_per_second", self.images_per_second, prog_bar=True)
+
+    def on_validation_start(self, *args: Any) -> None:  # noqa: D102
+        self._mark = None
+
+    @property
+    def images_per_second(self) -> float:
+        """The mean since the start."""
+        return self.images / self.seconds if self.seconds else 0.0

@@ -1,0 +1,181 @@
+"""The only module besides the entry points that knows Hydra.
+
+It finds the config tree, turns an entry point's ``main(cfg)`` into a command line, and builds objects from
+config nodes. Bad input ends with one line on standard error and exit code 2, before anything is written: what an
+entry point builds or checks is done in its ``prepare`` step, which runs before Hydra creates the run directory.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stylegan_inv.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+#: The config tree: inside the installed wheel, or beside the package in a checkout.
+CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+EXIT_USER_ERROR = 2
+
+
+def entry_point(
+    config_name: str, prepare: Callable[[DictConfig], Any] | None = None
+) -> Callable[[Callable[..., Any]], Callable[[], None]]:
+    """Make a Hydra command line out of ``main``.
+
+    Args:
+        config_name: The top config in ``conf/`` (without ``.yaml``).
+        prepare: Checks the input and builds what ``main`` needs; runs before the run directory exists. Its result
+            is passed to ``main`` as second argument.
+
+    Returns:
+        A decorator for ``main(cfg)`` or, with ``prepare``, ``main(cfg, prepared)``.
+    """
+
+    def decorate(main: Callable[..., Any]) -> Callable[[], None]:
+        def task(cfg: DictConfig) -> Any:
+            if prepare is None:
+                return main(cfg)
+            prepared = CheckFirst.take(cfg) if CheckFirst.holds() else prepare(cfg)
+            return main(cfg, prepared)
+
+        @functools.wraps(main)
+        def command_line() -> None:
+            # Let errors through to the reporting below instead of Hydra's own, which exits with 1.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            CheckFirst.prepare = staticmethod(prepare) if prepare else None
+            run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
+            try:
+                run()
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                sys.exit(_report(error))
+
+        return command_line
+
+    return decorate
+
+
+class CheckFirst(Callback):
+    """Hydra callback that runs an entry point's ``prepare`` before the run directory is created.
+
+    In a multirun each job prepares for itself, so that one bad job does not stop the others.
+    """
+
+    prepare: Callable[[DictConfig], Any] | None = None
+    _prepared: list[Any] = []
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
+        if CheckFirst.prepare is None:
+            return
+        HydraConfig.instance().set_config(config)
+        job_config = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        try:
+            CheckFirst._prepared = [CheckFirst.prepare(job_config)]
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            # Hydra turns exceptions of callbacks into warnings; SystemExit passes.
+            sys.exit(_report(error))
+
+    @staticmethod
+    def holds() -> bool:
+        """Whether a prepared object waits to be taken."""
+        return bool(CheckFirst._prepared)
+
+    @staticmethod
+    def take(cfg: DictConfig) -> Any:
+        """Hand over the prepared object, once."""
+        return CheckFirst._prepared.pop()
+
+
+def _report(error: BaseException) -> int:
+    """Print one line for the user; the exit code."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    text = str(cause or error)
+    line = " ".join(part.strip() for part in text.splitlines() if part.strip() and "HYDRA_FULL_ERROR" not in part)
+    print(f"error: {line}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def instantiate(node: Any, **kwargs: Any) -> Any:
+    """Build what a config node describes (``_target_``); a :class:`UserError` inside comes out as such."""
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__ or error.__context__
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+def build_loss_terms(terms: dict[str, Any]) -> Any:
+    """Build the weighted sum of ``conf/loss``: a dict of term -> {_target_, weight, arguments of the term}.
+
+    Raises:
+        UserError: A term without ``_target_`` or ``weight``, or with a weight that is not a finite number.
+    """
+    import math
+
+    from stylegan_inv.losses.compose import LossTerms
+
+    modules, weights = {}, {}
+    for name, node in terms.items():
+        node = dict(node)
+        weight = node.pop("weight", None)
+        if "_target_" not in node or isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise UserError(
+                f"loss.{name}: got keys {sorted(node)} and weight {weight!r}, expected a _target_ and a numeric weight; "
+                f"e.g. +loss.{name}={{_target_: stylegan_inv.losses.pixel.L2, weight: 1.0}}"
+            )
+        if not math.isfinite(weight):
+            raise UserError(f"loss.{name}.weight={weight}: expected a finite number")
+        modules[str(name)] = instantiate(node)
+        weights[str(name)] = float(weight)
+    if not modules:
+        raise UserError("loss: got no term, expected at least one; e.g. loss=embedded")
+    return LossTerms(modules, weights)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain containers, for files and hyper-parameters (checkpoints stay `weights_only`)."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def check_geometry(cfg: DictConfig) -> None:
+    """The checks across fields that single values cannot make.
+
+    Raises:
+        UserError: A size, count or batch that is not positive, or fewer training images than one batch.
+    """
+    for key in (
+        "dataset.batch_size",
+        "dataset.val_size",
+        "dataset.val_batch_size",
+        "dataset.resolution",
+        "trainer.max_steps",
+        "method.iterations",
+    ):
+        value = OmegaConf.select(cfg, key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{key}={value}: got {value!r}, expected a whole number of at least 1")
+    resolution = OmegaConf.select(cfg, "dataset.resolution")
+    if resolution is not None and resolution % 16:
+        raise UserError(f"dataset.resolution={resolution}: expected a multiple of 16, e.g. 64 or 256")

@@ -1,0 +1,250 @@
+"""The one abstraction: a method turns images into an :class:`Inversion`, and knows how to learn to.
+
+Train, evaluate, invert and edit use nothing but :meth:`InversionMethod.invert`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators import Generator
+from stylegan_inv.losses.compose import LossInputs, LossTerms
+
+
+@dataclass
+class Step:
+    """One iteration of a refinement: codes ``w`` (B, L, D) and their picture ``image`` (B, 3, H, W)."""
+
+    w: Tensor
+    image: Tensor
+
+
+@dataclass
+class Inversion:
+    """What a method found for a batch of images.
+
+    Attributes:
+        w: Latent codes in W+, (B, L, D).
+        image: Reconstructions at the generator's resolution, (B, 3, R, R), nominally in [-1, 1].
+        steps: Every iteration, first to last, for methods that refine; None otherwise.
+        noise: Optimised noise maps, one (B, 1, h, w) for each layer; None means the generator's own.
+        generator: Tuned per-image weights as a state-dict difference; None means the shared generator.
+    """
+
+    w: Tensor
+    image: Tensor
+    steps: list[Step] | None = None
+    noise: list[Tensor] | None = None
+    generator: dict[str, Tensor] | None = None
+
+
+class InversionMethod(pl.LightningModule):
+    """Base of all inversion methods.
+
+    A subclass must write :meth:`invert`. :meth:`training_losses`, :meth:`parameter_groups` and :meth:`on_step` have
+    defaults. The generator, the losses' networks and the metrics are frozen: they follow the module's device and
+    precision but are neither in its ``state_dict`` nor in its checkpoints, which name the generator by its hash.
+
+    Args:
+        generator: Frozen StyleGAN2.
+        loss: Weighted loss terms; None for methods that do not train.
+        optimizer: Partial of a torch optimiser, called with :meth:`parameter_groups`.
+        scheduler: Partial of a torch learning-rate scheduler, called with the optimiser, stepped once a step.
+        metrics: Name -> torchmetrics metric with ``update(image, target)``, logged as ``val/<name>``.
+        accumulate_batches: Batches whose gradients are averaged before one optimiser step.
+        gradient_clip_norm: Largest global norm of the gradient; None leaves it alone.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        loss: LossTerms | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        accumulate_batches: int = 1,
+        gradient_clip_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        # Several backward passes make one step in ReStyle and its kin, which Lightning's automatic mode cannot do.
+        self.automatic_optimization = False
+        self._frozen: dict[str, nn.Module] = {"generator": generator.eval().requires_grad_(False)}
+        if loss is not None:
+            self._frozen["loss"] = loss.eval().requires_grad_(False)
+        for name, metric in (metrics or {}).items():
+            self._frozen[f"metrics.{name}"] = metric
+        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self._accumulate_batches, self._gradient_clip_norm = accumulate_batches, gradient_clip_norm
+        self._validation: dict[str, Tensor] = {}
+
+    # -- what a method defines ---------------------------------------------------------------------------------
+
+    def invert(self, images: Tensor) -> Inversion:
+        """Find the codes of ``images`` (B, 3, H, W), RGB in [-1, 1]."""
+        raise NotImplementedError
+
+    def training_losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor] | Iterable[dict[str, Tensor]]:
+        """The raw loss terms with their weighted sum as ``total``.
+
+        A method that back-propagates several times before one optimiser step yields one dict for each.
+        """
+        return self.losses(self.invert(batch["image"]), batch)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser; the name of a group labels its learning rate in the logs."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "name": "encoder"}]
+
+    def on_step(self, step: int) -> None:
+        """Called before optimiser step ``step``: schedules go here."""
+
+    # -- helpers for methods -----------------------------------------------------------------------------------
+
+    @property
+    def generator(self) -> Generator:
+        """The frozen generator."""
+        return self._frozen["generator"]  # type: ignore[return-value]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics, by name."""
+        prefix = "metrics."
+        return {name[len(prefix) :]: m for name, m in self._frozen.items() if name.startswith(prefix)}
+
+    def average_codes(self, batch_size: int) -> Tensor:
+        """The generator's mean code, (B, L, D)."""
+        return self.generator.w_avg.expand(batch_size, self.generator.num_ws, -1)
+
+    @torch.no_grad()
+    def average_image(self, size: int) -> Tensor:
+        """The picture of the mean code with fixed noise, pooled to ``size``: (1, 3, size, size)."""
+        return pool(self.generator.synthesis(self.average_codes(1), noise="const"), size)
+
+    def losses(self, inversion: Inversion | Step, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compare an inversion with the batch it came from, at the batch's resolution."""
+        if "loss" not in self._frozen:
+            raise UserError(f"{type(self).__name__} got no loss; give loss=… in the method's config")
+        target = batch["image"]
+        total, terms = self._frozen["loss"](
+            LossInputs(
+                image=pool(inversion.image, target.shape[-1]),
+                target=target,
+                w=inversion.w,
+                w_avg=self.generator.w_avg,
+                mask=batch.get("mask"),
+                source=target,
+            )
+        )
+        return {**terms, "total": total}
+
+    # -- Lightning ---------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:  # noqa: D102
+        if self._make_optimizer is None:
+            raise UserError(f"{type(self).__name__} got no optimizer, expected one; give optimizer=adam")
+        optimizer = self._make_optimizer(self.parameter_groups())
+        if self._make_scheduler is None:
+            return optimizer
+        return [optimizer], [self._make_scheduler(optimizer)]
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """All backward passes of one batch, then one optimiser step (every ``accumulate_batches`` batches)."""
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        self.on_step(self.global_step)
+        sums: dict[str, Tensor] = {}
+        passes = 0
+        for terms in _each(self.training_losses(batch)):
+            self.manual_backward(terms["total"] / self._accumulate_batches)
+            passes += 1
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        self.log_dict({f"train/loss/{name}": value / passes for name, value in sums.items() if name != "total"})
+        self.log("train/loss/total", sums["total"] / passes, prog_bar=True)
+        if (batch_idx + 1) % self._accumulate_batches:
+            return
+        if self._gradient_clip_norm is not None:
+            self.clip_gradients(optimizer, self._gradient_clip_norm, gradient_clip_algorithm="norm")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr]
+
+    def on_validation_epoch_start(self) -> None:  # noqa: D102
+        for metric in self.metrics.values():
+            metric.reset()
+        self._validation = {}
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Invert held-out images and score the last step against them; errors are per image, then averaged."""
+        target = batch["image"]
+        size = target.shape[-1]
+        inversion = self.invert(target)
+        image = pool(inversion.image, size)
+        for metric in self.metrics.values():
+            metric.update(image.float(), target)
+        self._add("mse", mse(image, target))
+        self._add("mse_average_image", mse(self.average_image(size), target))
+        steps = inversion.steps or []
+        for number, step in enumerate(steps, start=1):
+            self._add(f"mse_step{number}", mse(pool(step.image, size), target))
+        if len(steps) > 1:
+            first, last = (mse(pool(steps[i].image, size), target) for i in (0, -1))
+            self._add("step_gain", (last < first).float())
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        totals = self.all_gather(self._validation) if self.trainer.world_size > 1 else self._validation
+        values = {name: (t.reshape(-1, 2).sum(0)[0] / t.reshape(-1, 2).sum(0)[1]) for name, t in totals.items()}
+        values["mse_ratio"] = values["mse"] / values.pop("mse_average_image")
+        values.update({name: metric.compute() for name, metric in self.metrics.items()})
+        # Every value is already the mean over all ranks.
+        self.log_dict({f"val/{name}": value for name, value in values.items()}, rank_zero_only=True)
+
+    def _add(self, name: str, per_image: Tensor) -> None:
+        pair = torch.stack([per_image.double().sum(), torch.full_like(per_image[0], len(per_image)).double()])
+        self._validation[name] = self._validation.get(name, 0) + pair
+
+    # Frozen networks follow the module's device and dtype although they are not registered in it.
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        for module in getattr(self, "_frozen", {}).values():
+            module._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        checkpoint["generator_hash"] = self.generator.source_hash
+        checkpoint["method"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:  # noqa: D102
+        made_by, made_with = checkpoint.get("method"), checkpoint.get("generator_hash")
+        if made_by is not None and made_by != type(self).__name__:
+            raise UserError(f"checkpoint of method {made_by}, expected {type(self).__name__}; choose the method it was made by")
+        if made_with is not None and made_with != self.generator.source_hash:
+            raise UserError(
+                f"checkpoint was trained with generator {str(made_with)[:12]}, got {str(self.generator.source_hash)[:12]}; "
+                "give generator=… the file it was trained with"
+            )
+
+
+def pool(image: Tensor, size: int) -> Tensor:
+    """Bring (B, 3, R, R) to (B, 3, size, size) by area averaging (pSp's ``face_pool``); the identity if it fits."""
+    return image if image.shape[-1] == size else F.adaptive_avg_pool2d(image, (size, size))
+
+
+def mse(image: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each image, (B,), in squared units of [-1, 1]."""
+    return (image.float() - target.float()).square().flatten(1).mean(1)
+
+
+def _each(losses: dict[str, Tensor] | Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    if isinstance(losses, dict):
+        yield losses
+    else:
+        yield from losses

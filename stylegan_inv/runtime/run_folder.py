@@ -1,0 +1,143 @@
+"""What a run leaves on disk, and how to get a method back from it.
+
+A run folder holds ``config.yaml`` (resolved), ``versions.json``, ``metrics.csv``, ``metrics.json``, ``panels/`` and
+``checkpoints/``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.methods.base import InversionMethod
+
+_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "Pillow")
+
+
+def describe(run_dir: Path, config: dict[str, Any]) -> None:
+    """Write the resolved config, the git revision and the versions of what computed the run."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(config), run_dir / "config.yaml")
+    versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
+    versions.update({name: metadata.version(name) for name in _PACKAGES})
+    (run_dir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout this package runs from, with ``+`` when files differ; None outside git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def checkpoint_to_resume(cfg: DictConfig) -> str | None:
+    """The checkpoint a training continues from: ``ckpt_path``, or with ``resume=auto`` the newest of this method.
+
+    Raises:
+        UserError: The checkpoint is missing or unreadable, or ``resume`` is neither null nor ``auto``.
+    """
+    if cfg.resume not in (None, "auto"):
+        raise UserError(f"resume={cfg.resume}: expected auto, or ckpt_path=<file> for a certain checkpoint")
+    if cfg.ckpt_path is not None:
+        read_checkpoint(Path(cfg.ckpt_path))
+        return str(cfg.ckpt_path)
+    if cfg.resume == "auto":
+        found = sorted(Path(cfg.paths.output_root, cfg.method_name).glob("*/checkpoints/last.ckpt"), key=_modified)
+        return str(found[-1]) if found else None
+    return None
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a Lightning checkpoint without executing anything in it.
+
+    Raises:
+        UserError: No such file, not a checkpoint, or truncated.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; give a file such as <run>/checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for the many ways a file can be broken
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint ({first[:120]}); give another one") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path}: holds no state_dict; expected a checkpoint written by stylegan_inv.train")
+    return checkpoint
+
+
+def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
+    """Rebuild a trained method from its run folder, ready to invert.
+
+    Args:
+        path: A run folder (its ``checkpoints/last.ckpt`` is taken) or a checkpoint inside one.
+        device: Where to put it.
+
+    Returns:
+        The method in evaluation mode.
+
+    Raises:
+        UserError: No such folder, no config or checkpoint in it, a checkpoint that does not fit, or a run that
+            trained something else than an inversion method.
+    """
+    from stylegan_inv.config import instantiate  # Hydra is slow to import and needed only here
+
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
+    run_dir = path if path.is_dir() else path.parent.parent
+    checkpoint_path = path if path.is_file() else run_dir / "checkpoints" / "last.ckpt"
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir}: no config.yaml in it, expected the folder of a training run")
+    if not checkpoint_path.is_file():
+        raise UserError(f"{run_dir}: no checkpoints/last.ckpt in it; train first, or give another run")
+    checkpoint = read_checkpoint(checkpoint_path)
+    try:
+        cfg = OmegaConf.load(run_dir / "config.yaml")
+        node = cfg.method
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{run_dir}/config.yaml: cannot be read ({str(error).splitlines()[0]})") from error
+    method = instantiate(node)
+    if not isinstance(method, InversionMethod):
+        raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
+    method.on_load_checkpoint(checkpoint)
+    load_state(method, checkpoint["state_dict"], checkpoint_path)
+    return method.to(device).eval().requires_grad_(False)
+
+
+def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
+    """``load_state_dict`` whose error is one line that names what does not fit.
+
+    Raises:
+        UserError: Missing or surplus keys, or other shapes.
+    """
+    own = module.state_dict()
+    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
+    problems = [f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
+                for what, keys in (("missing", missing), ("surplus", surplus), ("shape", sorted(shapes))) if keys]  # fmt: skip
+    if problems:
+        raise UserError(f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(state)
