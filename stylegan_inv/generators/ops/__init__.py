@@ -1,0 +1,30 @@
+"""The three operations of StyleGAN2: resampling, bias with activation, modulated convolution.
+
+Each is one function with a plain PyTorch reference; :mod:`.dispatch` is where a faster implementation is chosen.
+"""
+
+from __future__ import annotations
+
+from stylegan_inv.generators.ops.bias_act import bias_act
+from stylegan_inv.generators.ops.modulated_conv import (
+    conv2d_resample,
+    demodulation,
+    modulated_conv2d,
+    styled_conv2d,
+    weight_squares,
+)
+from stylegan_inv.generators.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+__all__ = [
+    "bias_act",
+    "conv2d_resample",
+    "demodulation",
+    "downsample2d",
+    "filter2d",
+    "modulated_conv2d",
+    "setup_filter",
+    "styled_conv2d",
+    "upfirdn2d",
+    "upsample2d",
+    "weight_squares",
+]

@@ -1,0 +1,80 @@
+"""Bias, activation, gain and clamp as one operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.ops import dispatch
+
+_SQRT2 = math.sqrt(2.0)
+
+# name -> (function of (x, alpha), default alpha, default gain). The gain restores the variance that the activation
+# takes from a unit normal input: sqrt(2) for the rectifiers, 1 for everything that saturates or keeps it.
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], float, float]] = {
+    "linear": (lambda x, alpha: x, 0.0, 1.0),
+    "relu": (lambda x, alpha: F.relu(x), 0.0, _SQRT2),
+    "lrelu": (lambda x, alpha: F.leaky_relu(x, alpha), 0.2, _SQRT2),
+    "tanh": (lambda x, alpha: torch.tanh(x), 0.0, 1.0),
+    "sigmoid": (lambda x, alpha: torch.sigmoid(x), 0.0, 1.0),
+    "elu": (lambda x, alpha: F.elu(x), 0.0, 1.0),
+    "selu": (lambda x, alpha: F.selu(x), 0.0, 1.0),
+    "softplus": (lambda x, alpha: F.softplus(x), 0.0, 1.0),
+    "swish": (lambda x, alpha: torch.sigmoid(x) * x, 0.0, _SQRT2),
+}
+
+
+def bias_act(
+    x: Tensor,
+    b: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """``clamp(gain * act(x + b), -clamp, +clamp)``, differentiable to any order.
+
+    Args:
+        x: input of any shape.
+        b: bias of shape ``(x.shape[dim],)``, or None.
+        dim: the axis that the bias runs along.
+        act: ``linear relu lrelu tanh sigmoid elu selu softplus swish``.
+        alpha: slope of ``lrelu`` below zero; default 0.2.
+        gain: factor after the activation; default sqrt(2) for ``relu lrelu swish``, else 1.
+        clamp: largest magnitude of the output, applied after the gain; None for no limit. Clamped elements pass no
+            gradient.
+        impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
+
+    Returns:
+        A tensor of the shape and dtype of ``x``.
+
+    Raises:
+        UserError: unknown activation, or a bias whose shape does not fit.
+    """
+    dispatch.resolve(impl)
+    if act not in _ACTIVATIONS:
+        raise UserError(f"unknown activation {act!r}: use one of {', '.join(_ACTIVATIONS)}")
+    function, default_alpha, default_gain = _ACTIVATIONS[act]
+    if b is not None:
+        if b.ndim != 1 or b.shape[0] != x.shape[dim]:
+            raise UserError(
+                f"bias of shape {tuple(b.shape)} does not fit axis {dim} of an input of shape {tuple(x.shape)}: "
+                f"expected ({x.shape[dim]},)"
+            )
+        shape = [1] * x.ndim
+        shape[dim] = -1
+        x = x + b.reshape(shape)
+    x = function(x, default_alpha if alpha is None else alpha)
+    gain = default_gain if gain is None else gain
+    if gain != 1:
+        x = x * gain
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
+    return x

@@ -1,0 +1,160 @@
+"""Pad, upsample by zero insertion, filter with a FIR, downsample: the resampling primitive of StyleGAN2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.ops import dispatch
+
+
+def setup_filter(taps: Sequence[float] | Sequence[Sequence[float]] = (1, 3, 3, 1), *, normalize: bool = True) -> Tensor:
+    """Make a filter for :func:`upfirdn2d`.
+
+    Args:
+        taps: a list (1-D: the filter is its outer product with itself, applied separably) or a list of lists (2-D).
+        normalize: divide by the sum, so that a constant image stays what it is.
+
+    Returns:
+        float32 tensor of shape ``(taps,)`` or ``(fh, fw)``.
+    """
+    f = torch.tensor(taps, dtype=torch.float32)
+    if f.ndim not in (1, 2) or f.numel() == 0:
+        raise UserError(f"a filter is a list of numbers or a list of such lists, got shape {tuple(f.shape)}")
+    return f / f.sum() if normalize else f
+
+
+def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or min(pair) < 1:
+        raise UserError(f"{name} must be a positive integer or two of them (x, y), got {value!r}")
+    return pair[0], pair[1]
+
+
+def _padding(value: int | Sequence[int]) -> tuple[int, int, int, int]:
+    if isinstance(value, int):
+        return value, value, value, value
+    p = tuple(value)
+    if len(p) == 2:
+        return p[0], p[0], p[1], p[1]
+    if len(p) != 4:
+        raise UserError(f"padding must be one, two (x, y) or four (x0, x1, y0, y1) integers, got {value!r}")
+    return p[0], p[1], p[2], p[3]
+
+
+def upfirdn2d(
+    x: Tensor,
+    f: Tensor,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+    impl: str = "auto",
+) -> Tensor:
+    """Upsample, FIR filter and downsample every channel of a batch of images; differentiable to any order in ``x``.
+
+    With ``X`` the zero-inserted, padded input (sample ``i`` at position ``i * up + p0``; zeros elsewhere; negative
+    padding crops), ``F`` the filter mirrored in both axes unless ``flip_filter``:
+    ``y[oy, ox] = gain * sum_{ky, kx} F[ky, kx] * X[oy * down + ky, ox * down + kx]``,
+    i.e. a true convolution by default and a correlation with ``flip_filter``.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        f: filter ``(fh, fw)``, or ``(n,)`` for the outer product of ``f`` with itself. It receives no gradient.
+        up: zero insertion factor, an integer or (x, y).
+        down: decimation factor, an integer or (x, y).
+        padding: one, two (x, y) or four (x0, x1, y0, y1) integers, in pixels of the upsampled image.
+        flip_filter: correlate instead of convolve.
+        gain: factor on the output, once for both axes.
+        impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
+
+    Returns:
+        ``(B, C, OH, OW)`` with ``OH = (H * up + y0 + y1 - fh + down) // down`` and the same for the width.
+
+    Raises:
+        UserError: malformed arguments, or an output without pixels.
+    """
+    dispatch.resolve(impl)
+    if x.ndim != 4:
+        raise UserError(f"upfirdn2d expects a batch of images (B, C, H, W), got shape {tuple(x.shape)}")
+    if f.ndim not in (1, 2):
+        raise UserError(f"upfirdn2d expects a filter of one or two axes, got shape {tuple(f.shape)}")
+    up_x, up_y = _pair(up, "up")
+    down_x, down_y = _pair(down, "down")
+    x0, x1, y0, y1 = _padding(padding)
+    fh, fw = (f.shape[0], f.shape[0]) if f.ndim == 1 else (f.shape[0], f.shape[1])
+    out_h = (x.shape[2] * up_y + y0 + y1 - fh + down_y) // down_y
+    out_w = (x.shape[3] * up_x + x0 + x1 - fw + down_x) // down_x
+    if out_h < 1 or out_w < 1:
+        raise UserError(
+            f"upfirdn2d of a {x.shape[2]}x{x.shape[3]} image leaves no pixels (up {up!r}, down {down!r}, padding "
+            f"{padding!r}, filter {fh}x{fw}): pad more or use a smaller filter"
+        )
+    f = f.to(device=x.device, dtype=x.dtype)
+    if f.ndim == 2:
+        return _filter(x, f * gain if gain != 1 else f, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
+    # The outer product of one row of taps: rows, then columns, costs 2n taps a pixel instead of n^2.
+    g = f * gain if gain != 1 else f
+    x = _filter(x, g[None, :], (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
+    return _filter(x, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
+
+
+def _filter(
+    x: Tensor,
+    f: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    flip_filter: bool,
+) -> Tensor:
+    """One dense pass as a depthwise convolution; ``f`` has two axes, ``up`` and ``down`` are (y, x)."""
+    channels = x.shape[1]
+    fh, fw = f.shape
+    x0, x1, y0, y1 = padding
+    if up == (1, 1):
+        kernel = f if flip_filter else f.flip(0, 1)
+        kernel = kernel.expand(channels, 1, fh, fw)
+        if y0 == y1 >= 0 and x0 == x1 >= 0:
+            return F.conv2d(x, kernel, stride=down, padding=(y0, x0), groups=channels)
+        return F.conv2d(F.pad(x, (x0, x1, y0, y1)), kernel, stride=down, groups=channels)
+    # Polyphase upsampling: a transposed convolution never touches the inserted zeros. Its output sample n is the
+    # full convolution at n, which is the padded correlation at n - (taps - 1) + p0.
+    kernel = (f.flip(0, 1) if flip_filter else f).expand(channels, 1, fh, fw)
+    y = F.conv_transpose2d(x, kernel, stride=up, groups=channels)
+    height = x.shape[2] * up[0] + y0 + y1 - fh + 1
+    width = x.shape[3] * up[1] + x0 + x1 - fw + 1
+    left, top = x0 - (fw - 1), y0 - (fh - 1)
+    y = F.pad(y, (left, width - left - y.shape[3], top, height - top - y.shape[2]))
+    return y if down == (1, 1) else y[:, :, :: down[0], :: down[1]]
+
+
+def _taps(f: Tensor) -> tuple[int, int]:
+    """Width and height of a filter."""
+    return (f.shape[0], f.shape[0]) if f.ndim == 1 else (f.shape[1], f.shape[0])
+
+
+def filter2d(x: Tensor, f: Tensor, padding: int | Sequence[int] = 0, gain: float = 1.0, impl: str = "auto") -> Tensor:
+    """Filter at the same size: ``(B, C, H, W)`` -> ``(B, C, H, W)`` when ``padding`` is 0 (more of it enlarges)."""
+    x0, x1, y0, y1 = _padding(padding)
+    fw, fh = _taps(f)
+    pad = (x0 + fw // 2, x1 + (fw - 1) // 2, y0 + fh // 2, y1 + (fh - 1) // 2)
+    return upfirdn2d(x, f, padding=pad, gain=gain, impl=impl)
+
+
+def upsample2d(x: Tensor, f: Tensor, up: int = 2, impl: str = "auto") -> Tensor:
+    """Enlarge ``(B, C, H, W)`` -> ``(B, C, up*H, up*W)``, keeping the mean (gain ``up**2``)."""
+    fw, fh = _taps(f)
+    pad = ((fw + up - 1) // 2, (fw - up) // 2, (fh + up - 1) // 2, (fh - up) // 2)
+    return upfirdn2d(x, f, up=up, padding=pad, gain=float(up * up), impl=impl)
+
+
+def downsample2d(x: Tensor, f: Tensor, down: int = 2, impl: str = "auto") -> Tensor:
+    """Shrink ``(B, C, H, W)`` -> ``(B, C, H/down, W/down)``, keeping the mean."""
+    fw, fh = _taps(f)
+    pad = ((fw - down + 1) // 2, (fw - down) // 2, (fh - down + 1) // 2, (fh - down) // 2)
+    return upfirdn2d(x, f, down=down, padding=pad, impl=impl)
