@@ -558,10 +558,10 @@ class ConvLayer(nn.Module):
             self.resample_filter,
             down=self.down,
             padding=self.padding,
+            bias=None if self.bias is None else self.bias * act_gain,
             impl=self.ops,
         )
-        bias = None if self.bias is None else self.bias * act_gain
-        return bias_act(y, bias, act=self.activation, gain=1.0, clamp=clamp, impl=self.ops)
+        return bias_act(y, act=self.activation, gain=1.0, clamp=clamp, impl=self.ops)
 
 
 class DiscriminatorBlock(nn.Module):

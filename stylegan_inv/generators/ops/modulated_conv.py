@@ -22,6 +22,7 @@ def conv2d_resample(
     padding: int = 0,
     groups: int = 1,
     flip_weight: bool = True,
+    bias: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Convolve, with optional upsampling before or downsampling after by the FIR ``f``.
@@ -38,6 +39,7 @@ def conv2d_resample(
         groups: as in ``torch.nn.functional.conv2d``.
         flip_weight: True for a correlation (PyTorch's convention), False for a true convolution. With ``up=2`` and
             False this is the stride-2 transposed convolution with the weight as stored, followed by the filter.
+        bias: ``(O,)``, added to the output, or None.
         impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
@@ -47,7 +49,7 @@ def conv2d_resample(
         raise UserError(f"up and down must be at least 1 and not both larger, got up={up}, down={down}")
     k = w.shape[-1]
     if up == 1 and down == 1:
-        return F.conv2d(x, w if flip_weight else w.flip(2, 3), padding=padding, groups=groups)
+        return F.conv2d(x, w if flip_weight else w.flip(2, 3), bias, padding=padding, groups=groups)
     if f is None:
         raise UserError("resampling needs a filter: pass f=setup_filter([1, 3, 3, 1])")
     fw, fh = (f.shape[0], f.shape[0]) if f.ndim == 1 else (f.shape[1], f.shape[0])
@@ -58,16 +60,17 @@ def conv2d_resample(
         kernel = w if flip_weight else w.flip(2, 3)
         if k == 1:  # decimate while filtering: the 1x1 convolution then sees a quarter of the pixels
             x = upfirdn2d(x, f, down=down, padding=pad, impl=impl)
-            return F.conv2d(x, kernel, groups=groups)
+            return F.conv2d(x, kernel, bias, groups=groups)
         x = upfirdn2d(x, f, padding=pad, impl=impl)
-        return F.conv2d(x, kernel, stride=down, groups=groups)
+        return F.conv2d(x, kernel, bias, stride=down, groups=groups)
 
     pad = [padding + (fw + up - 1) // 2, padding + (fw - up) // 2]
     pad += [padding + (fh + up - 1) // 2, padding + (fh - up) // 2]
     gain = float(up * up)
     if k == 1:  # a 1x1 convolution commutes with the filter: run it on the small image
         x = F.conv2d(x, w, groups=groups)
-        return upfirdn2d(x, f, up=up, padding=pad, gain=gain, impl=impl)
+        y = upfirdn2d(x, f, up=up, padding=pad, gain=gain, impl=impl)
+        return y if bias is None else y + bias[:, None, None]
     # Zero insertion followed by a convolution is a transposed convolution with the weight's axes 0 and 1 exchanged.
     # It gives the full (k - 1 pixels larger) result, and none of the samples after the last one, so the filter's
     # padding shrinks by k - 1 in front and k - up behind.
@@ -80,7 +83,8 @@ def conv2d_resample(
         kernel = kernel.reshape(groups * inner, out // groups, k, k)
     x = F.conv_transpose2d(x, kernel, stride=up, groups=groups)
     pad = [pad[0] - (k - 1), pad[1] - (k - up), pad[2] - (k - 1), pad[3] - (k - up)]
-    return upfirdn2d(x, f, padding=pad, gain=gain, impl=impl)
+    y = upfirdn2d(x, f, padding=pad, gain=gain, impl=impl)
+    return y if bias is None else y + bias[:, None, None]
 
 
 def weight_squares(w: Tensor) -> Tensor:

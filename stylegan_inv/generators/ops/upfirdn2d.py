@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,12 +97,60 @@ def upfirdn2d(
             f"{padding!r}, filter {fh}x{fw}): pad more or use a smaller filter"
         )
     f = f.to(device=x.device, dtype=x.dtype)
+    if f.ndim == 1 and f.shape[0] <= _DENSE_TAPS:
+        f = torch.outer(f, f)
     if f.ndim == 2:
-        return _filter(x, f * gain if gain != 1 else f, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
-    # The outer product of one row of taps: rows, then columns, costs 2n taps a pixel instead of n^2.
-    g = f * gain if gain != 1 else f
-    x = _filter(x, g[None, :], (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
-    return _filter(x, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
+        return _Fir.apply(x, f * gain if gain != 1 else f, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
+    # Rows, then columns: 2n multiplications a pixel instead of n^2.
+    rows = (f * gain if gain != 1 else f)[None, :]
+    x = _Fir.apply(x, rows, (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
+    return _Fir.apply(x, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
+
+
+# Up to this length an outer product of taps runs as one dense pass: it moves the image through memory once instead of
+# twice. Measured on two CPU cores, float32, 64 px, 128 channels, batch 8, channels_last, forward + backward: blur 7.2 ms
+# dense, 6.7 separable, 69 as sums of shifted views; 2x upsampling 0.76 dense, 0.92 separable, 4.9 as interpolation.
+_DENSE_TAPS = 4
+
+
+class _Fir(torch.autograd.Function):
+    """One dense pass. The adjoint of this operation is the same operation with ``up`` and ``down`` exchanged, so its
+    backward calls itself and any order of derivatives exists.
+
+    PyTorch's own double backward of a depthwise convolution loops over the channels (a convolution each, for the
+    gradient of a filter that nobody asked for): R1 at 64 px took 49 ms an image with it, a fraction of it without.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        f: Tensor,
+        up: tuple[int, int],
+        down: tuple[int, int],
+        padding: tuple[int, int, int, int],
+        flip_filter: bool,
+    ) -> Tensor:
+        return _filter(x, f, up, down, padding, flip_filter)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, f, ctx.up, ctx.down, ctx.padding, ctx.flip_filter = inputs
+        ctx.save_for_backward(f)
+        ctx.in_size, ctx.out_size = x.shape[2:], output.shape[2:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None, None
+        (f,) = ctx.saved_tensors
+        x0, _, y0, _ = ctx.padding
+        pads = []
+        for axis, first in ((1, x0), (0, y0)):
+            # Output o reads inputs i with i * up + p0 = o * down + k; solve for the padding that exchanges their roles.
+            taps, up, down = f.shape[axis], ctx.up[axis], ctx.down[axis]
+            pads += [taps - first - 1, ctx.in_size[axis] * up - ctx.out_size[axis] * down + first - up + 1]
+        back = _Fir.apply(grad, f, ctx.down, ctx.up, tuple(pads), not ctx.flip_filter)
+        return back, None, None, None, None, None
 
 
 def _filter(
@@ -112,24 +161,25 @@ def _filter(
     padding: tuple[int, int, int, int],
     flip_filter: bool,
 ) -> Tensor:
-    """One dense pass as a depthwise convolution; ``f`` has two axes, ``up`` and ``down`` are (y, x)."""
+    """The pass itself as a depthwise convolution; ``f`` has two axes, ``up`` and ``down`` are (y, x)."""
     channels = x.shape[1]
     fh, fw = f.shape
     x0, x1, y0, y1 = padding
     if up == (1, 1):
-        kernel = f if flip_filter else f.flip(0, 1)
-        kernel = kernel.expand(channels, 1, fh, fw)
+        kernel = (f if flip_filter else f.flip(0, 1)).expand(channels, 1, fh, fw)
         if y0 == y1 >= 0 and x0 == x1 >= 0:
             return F.conv2d(x, kernel, stride=down, padding=(y0, x0), groups=channels)
         return F.conv2d(F.pad(x, (x0, x1, y0, y1)), kernel, stride=down, groups=channels)
-    # Polyphase upsampling: a transposed convolution never touches the inserted zeros. Its output sample n is the
-    # full convolution at n, which is the padded correlation at n - (taps - 1) + p0.
+    # Polyphase upsampling: a transposed convolution never touches the inserted zeros. Its sample n is the full
+    # convolution at n, which is the padded correlation at n - (taps - 1) + p0: crop the difference.
     kernel = (f.flip(0, 1) if flip_filter else f).expand(channels, 1, fh, fw)
-    y = F.conv_transpose2d(x, kernel, stride=up, groups=channels)
-    height = x.shape[2] * up[0] + y0 + y1 - fh + 1
-    width = x.shape[3] * up[1] + x0 + x1 - fw + 1
-    left, top = x0 - (fw - 1), y0 - (fh - 1)
-    y = F.pad(y, (left, width - left - y.shape[3], top, height - top - y.shape[2]))
+    top, bottom = fh - 1 - y0, fh - y1 - up[0]
+    left, right = fw - 1 - x0, fw - x1 - up[1]
+    if top >= 0 <= top - bottom < up[0] and left >= 0 <= left - right < up[1]:  # it can crop this by itself
+        extra = (top - bottom, left - right)
+        y = F.conv_transpose2d(x, kernel, stride=up, padding=(top, left), output_padding=extra, groups=channels)
+    else:
+        y = F.pad(F.conv_transpose2d(x, kernel, stride=up, groups=channels), (-left, -right, -top, -bottom))
     return y if down == (1, 1) else y[:, :, :: down[0], :: down[1]]
 
 
