@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.losses.compose import LossInputs, LossTerms
@@ -50,7 +51,7 @@ class InversionMethod(pl.LightningModule):
     """Base of all inversion methods.
 
     A subclass must write :meth:`invert`. :meth:`training_losses`, :meth:`parameter_groups` and :meth:`on_step` have
-    defaults. The generator, the losses' networks and the metrics are frozen: they follow the module's device and
+    defaults. The generator and the networks inside losses and metrics are frozen: they follow the module's device and
     precision but are neither in its ``state_dict`` nor in its checkpoints, which name the generator by its hash.
 
     Args:
@@ -76,11 +77,8 @@ class InversionMethod(pl.LightningModule):
         super().__init__()
         # Several backward passes make one step in ReStyle and its kin, which Lightning's automatic mode cannot do.
         self.automatic_optimization = False
-        self._frozen: dict[str, nn.Module] = {"generator": generator.eval().requires_grad_(False)}
-        if loss is not None:
-            self._frozen["loss"] = loss.eval().requires_grad_(False)
-        for name, metric in (metrics or {}).items():
-            self._frozen[f"metrics.{name}"] = metric
+        self._generator = Frozen(generator)
+        self.loss, self.metrics = loss, nn.ModuleDict(dict(metrics or {}))
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self._accumulate_batches, self._gradient_clip_norm = accumulate_batches, gradient_clip_norm
         self._validation: dict[str, Tensor] = {}
@@ -110,13 +108,7 @@ class InversionMethod(pl.LightningModule):
     @property
     def generator(self) -> Generator:
         """The frozen generator."""
-        return self._frozen["generator"]  # type: ignore[return-value]
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The metrics, by name."""
-        prefix = "metrics."
-        return {name[len(prefix) :]: m for name, m in self._frozen.items() if name.startswith(prefix)}
+        return self._generator.network
 
     def average_codes(self, batch_size: int) -> Tensor:
         """The generator's mean code, (B, L, D)."""
@@ -129,10 +121,10 @@ class InversionMethod(pl.LightningModule):
 
     def losses(self, inversion: Inversion | Step, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compare an inversion with the batch it came from, at the batch's resolution."""
-        if "loss" not in self._frozen:
+        if self.loss is None:
             raise UserError(f"{type(self).__name__} got no loss; give loss=… in the method's config")
         target = batch["image"]
-        total, terms = self._frozen["loss"](
+        total, terms = self.loss(
             LossInputs(
                 image=pool(inversion.image, target.shape[-1]),
                 target=target,
@@ -180,7 +172,7 @@ class InversionMethod(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:  # noqa: D102
         for metric in self.metrics.values():
-            metric.reset()
+            metric.reset()  # type: ignore[operator]
         self._validation = {}
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -190,7 +182,7 @@ class InversionMethod(pl.LightningModule):
         inversion = self.invert(target)
         image = pool(inversion.image, size)
         for metric in self.metrics.values():
-            metric.update(image.float(), target)
+            metric.update(image.float(), target)  # type: ignore[operator]
         self._add("mse", mse(image, target))
         self._add("mse_average_image", mse(self.average_image(size), target))
         steps = inversion.steps or []
@@ -211,12 +203,6 @@ class InversionMethod(pl.LightningModule):
     def _add(self, name: str, per_image: Tensor) -> None:
         pair = torch.stack([per_image.double().sum(), torch.full_like(per_image[0], len(per_image)).double()])
         self._validation[name] = self._validation.get(name, 0) + pair
-
-    # Frozen networks follow the module's device and dtype although they are not registered in it.
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
-        for module in getattr(self, "_frozen", {}).values():
-            module._apply(fn)
-        return super()._apply(fn, recurse)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         checkpoint["generator_hash"] = self.generator.source_hash

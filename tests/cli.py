@@ -1,0 +1,46 @@
+"""Run the command lines of the package as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+#: A training that takes seconds: the default job with everything made small.
+QUICK = (
+    "trainer.max_steps=3",
+    "dataset.batch_size=2",
+    "dataset.val_size=4",
+    "dataset.val_batch_size=2",
+    "dataset.num_workers=0",
+    "callbacks.panels.images=2",
+    "logger=csv",
+)
+
+
+def run_cli(module: str, *arguments: str, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """``python -m stylegan_inv.<module> arguments`` in ``cwd``, output captured."""
+    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), COLUMNS="120")
+    environment.pop("WANDB_API_KEY", None)
+    return subprocess.run(
+        [sys.executable, "-m", f"stylegan_inv.{module}", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def assert_user_error(result: subprocess.CompletedProcess[str], *expected: str) -> None:
+    """One line on standard error that says all of ``expected``; exit code 2."""
+    assert result.returncode == 2, result.stderr + result.stdout
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for text in expected:
+        assert text in lines[0], lines[0]

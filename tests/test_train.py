@@ -1,0 +1,129 @@
+"""The main job from the command line: what it leaves behind, how it resumes, and what it says to bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from stylegan_inv.runtime.run_folder import load_inverter
+from tests.cli import QUICK, assert_user_error, run_cli
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One quick training of the default job with default logging: its run folder and what it printed."""
+    cwd = tmp_path_factory.mktemp("default job")  # with a space, as on people's machines
+    quick = [argument for argument in QUICK if argument != "logger=csv"]
+    result = run_cli("train", "method=restyle", *quick, "hydra.run.dir=run", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return cwd / "run", result.stdout
+
+
+def test_run_folder_holds_everything(run: tuple[Path, str]) -> None:
+    folder, printed = run
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"val/mse", "val/mse_ratio", "val/step_gain", "images_per_second", "seconds"} <= metrics.keys()
+    assert 0 < metrics["val/mse_ratio"] and 0 <= metrics["val/step_gain"] <= 1
+    assert metrics["val/mse"] == pytest.approx(metrics["val/mse_step5"])
+    with (folder / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert {"train/loss/total", "lr/encoder", "val/mse"} <= set(columns)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["method"]["iterations"] == 5 and "${" not in (folder / "config.yaml").read_text()
+    assert "torch" in json.loads((folder / "versions.json").read_text())
+    assert list((folder / "wandb").glob("offline-run-*")), "without a key wandb records offline"
+    with Image.open(folder / "panels" / "last.png") as panel:
+        assert panel.width > panel.height / 2
+    for line in ("picture:", "metrics:", "checkpoint:", "run:"):
+        assert line in printed
+    assert printed.rstrip().splitlines()[-1].split(maxsplit=1) == ["run:", str(folder)] or "run" in printed
+
+
+def test_checkpoint_leaves_frozen_networks_out(run: tuple[Path, str]) -> None:
+    checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(key.startswith("encoder.") for key in checkpoint["state_dict"])
+    assert len(checkpoint["generator_hash"]) == 64
+
+
+def test_loaded_method_gives_the_validated_error(run: tuple[Path, str]) -> None:
+    """The method that comes back from disk scores exactly what the training logged, computed here by hand."""
+    from stylegan_inv.data.synthfaces import SynthFaces
+
+    method = load_inverter(run[0])
+    faces = SynthFaces(resolution=64, seed=1, size=4)
+    images = torch.stack([item["image"] for item in faces.__getitems__([0, 1, 2, 3])])
+    error = (method.invert(images).image - images).square().mean().item()
+    assert error == pytest.approx(json.loads((run[0] / "metrics.json").read_text())["val/mse"], rel=1e-4)
+
+
+def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> None:
+    quick = [argument for argument in QUICK if "max_steps" not in argument]
+    last = run[0] / "checkpoints" / "last.ckpt"
+    result = run_cli(
+        "train", "method=restyle", *quick, "trainer.max_steps=5", f"ckpt_path='{last}'", "hydra.run.dir=run", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["method=nope"], ["method/nope", "restyle"]),
+        (["no_such_key=1"], ["no_such_key"]),
+        (["method.iteration=3"], ["iteration"]),
+        (["method.iterations=0"], ["method.iterations=0", "at least 1"]),
+        (["dataset.batch_size=-4"], ["dataset.batch_size=-4", "at least 1"]),
+        (["dataset.resolution=50"], ["dataset.resolution=50"]),
+        (["loss.l2.weight=heavy"], ["loss.l2", "heavy"]),
+        (["generator=file", "generator.source=absent.pt"], ["absent.pt"]),
+        (["generator=file"], ["generator.source"]),
+        (["dataset=folder", "dataset.root=absent"], ["absent"]),
+        (["ckpt_path=absent.ckpt"], ["absent.ckpt", "no such checkpoint"]),
+        (["method.start=middle"], ["middle", "average"]),
+        (["resume=always"], ["resume=always", "auto"]),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_writes_nothing(arguments: list[str], expected: list[str], tmp_path: Path) -> None:
+    assert_user_error(run_cli("train", *arguments, cwd=tmp_path), *expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_empty_folder_of_images(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    result = run_cli("train", "dataset=folder", f"dataset.root={images}", "hydra.run.dir=run", cwd=tmp_path)
+    assert_user_error(result, str(images), "no images")
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_checkpoint(run: tuple[Path, str], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((run[0] / "checkpoints" / "last.ckpt").read_bytes()[:5000])
+    result = run_cli("train", f"ckpt_path={broken}", "hydra.run.dir=run", cwd=tmp_path)
+    assert_user_error(result, "broken.ckpt", "cannot be read")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_people_type_without_reading(tmp_path: Path) -> None:
+    shown = run_cli("train", "--cfg", "job", "--resolve", "-p", "loss", "~loss.id", "loss.l2.weight=3", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "id" not in yaml.safe_load(shown.stdout) and yaml.safe_load(shown.stdout)["l2"]["weight"] == 3
+    assert "method" in run_cli("train", "--help", cwd=tmp_path).stdout
+    result = run_cli("train", "debug=fdr", "dataset.num_workers=0", "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_sweep_runs_every_job(tmp_path: Path) -> None:
+    arguments = [*QUICK, "method.iterations=1,2", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
+    result = run_cli("train", "-m", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for job in ("0", "1"):
+        assert (tmp_path / "sweep" / job / "metrics.json").is_file()
