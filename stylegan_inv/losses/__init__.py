@@ -1,0 +1,1 @@
+"""Training losses: one unweighted term per class; `compose` sums them."""

@@ -1,0 +1,31 @@
+"""Perceptual loss of the embedded world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from stylegan_inv.encoders.face import perceptual_distance
+from stylegan_inv.encoders.frozen import Frozen
+from stylegan_inv.losses.compose import LossInputs, as_network, check_region
+
+
+class EmbeddedPerceptual(nn.Module):
+    """Batch mean of the distance of a face network's feature maps; not LPIPS (see `perceptual_distance`).
+
+    Args:
+        network: anything with ``features(image) -> list of maps``, or the name or file of a face network.
+        region: ``whole`` or ``interest`` (both images multiplied by the mask).
+    """
+
+    def __init__(self, network: nn.Module | str | Path = "face_train", region: str = "whole") -> None:
+        super().__init__()
+        self.frozen = Frozen(as_network(network))
+        self.region = check_region(region)
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        """The mean distance."""
+        network = self.frozen.network
+        maps = [inputs.once(which, self.region, network, network.features) for which in ("image", "target")]
+        return perceptual_distance(*maps).mean()

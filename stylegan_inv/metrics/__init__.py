@@ -1,0 +1,1 @@
+"""Metrics with per-image values kept (torchmetrics), and their functional forms."""
