@@ -1,0 +1,1 @@
+"""Data: image files, folders, the SynthFaces world, DataModules and samplers."""
