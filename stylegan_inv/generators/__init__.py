@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+from stylegan_inv.generators.formats import (
+    embedded_generators,
+    file_hash,
+    from_nvidia,
+    from_rosinality,
+    load_discriminator,
+    load_generator,
+    save_discriminator,
+    save_generator,
+    to_nvidia,
+    to_rosinality,
+)
 from stylegan_inv.generators.stylegan2 import Discriminator, Generator, channel_table
 
-__all__ = ["Discriminator", "Generator", "channel_table"]
+__all__ = [
+    "Discriminator",
+    "Generator",
+    "channel_table",
+    "embedded_generators",
+    "file_hash",
+    "from_nvidia",
+    "from_rosinality",
+    "load_discriminator",
+    "load_generator",
+    "save_discriminator",
+    "save_generator",
+    "to_nvidia",
+    "to_rosinality",
+]

@@ -572,13 +572,9 @@ class DiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         if img_channels is not None:
-            self.fromrgb = ConvLayer(
-                img_channels, in_channels, 1, activation="lrelu", conv_clamp=conv_clamp, ops=ops
-            )
+            self.fromrgb = ConvLayer(img_channels, in_channels, 1, activation="lrelu", conv_clamp=conv_clamp, ops=ops)
         self.conv0 = ConvLayer(in_channels, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp, ops=ops)
-        self.conv1 = ConvLayer(
-            in_channels, out_channels, 3, activation="lrelu", down=2, conv_clamp=conv_clamp, ops=ops
-        )
+        self.conv1 = ConvLayer(in_channels, out_channels, 3, activation="lrelu", down=2, conv_clamp=conv_clamp, ops=ops)
         self.skip = ConvLayer(in_channels, out_channels, 1, bias=False, down=2, ops=ops)
         self.has_rgb = img_channels is not None
 
@@ -738,8 +734,9 @@ class Discriminator(nn.Module):
         """
         expected = (self.img_channels, self.resolution, self.resolution)
         if image.ndim != 4 or image.shape[1:] != expected:
-            raise UserError(f"the discriminator expects images (B, {', '.join(map(str, expected))}), got "
-                            f"{tuple(image.shape)}")
+            raise UserError(
+                f"the discriminator expects images (B, {', '.join(map(str, expected))}), got {tuple(image.shape)}"
+            )
         x = image.contiguous(memory_format=torch.channels_last)
         for r in self.resolutions:
             x = getattr(self, f"b{r}")(x)

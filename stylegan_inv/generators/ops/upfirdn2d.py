@@ -100,7 +100,9 @@ def upfirdn2d(
     if f.ndim == 1 and f.shape[0] <= _DENSE_TAPS:
         f = torch.outer(f, f)
     if f.ndim == 2:
-        return _Fir.apply(x, f * gain if gain != 1 else f, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
+        return _Fir.apply(
+            x, f * gain if gain != 1 else f, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter
+        )
     # Rows, then columns: 2n multiplications a pixel instead of n^2.
     rows = (f * gain if gain != 1 else f)[None, :]
     x = _Fir.apply(x, rows, (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
