@@ -66,25 +66,28 @@ def _keys(noun: str, keys: list[str], limit: int = 3) -> str:
     return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} ({shown})"
 
 
-# rosinality layer prefix -> ours; group 1 is the running number
-def _generator_layer(prefix: str) -> tuple[str, int] | None:
-    """``convs.3`` -> (``synthesis.b16.conv1``, position of its noise map)."""
-    if prefix == "conv1":
-        return "synthesis.b4.conv1", 0
-    if prefix == "to_rgb1":
-        return "synthesis.b4.torgb", -1
-    if match := re.fullmatch(r"convs\.(\d+)", prefix):
-        n = int(match[1])
-        return f"synthesis.b{8 << (n // 2)}.conv{n % 2}", n + 1
-    if match := re.fullmatch(r"to_rgbs\.(\d+)", prefix):
-        return f"synthesis.b{8 << int(match[1])}.torgb", -1
-    return None
+def _drop_axes(key: str, value: Tensor, axes: int) -> Tensor:
+    """``value`` without its first axes, each of which must have length 1."""
+    if tuple(value.shape[:axes]) != (1,) * axes:
+        raise UserError(f"{key} has shape {tuple(value.shape)}, expected it to begin with {(1,) * max(axes, 1)}")
+    return value.reshape(value.shape[axes:])
 
 
 def _noise_layer(position: int) -> str:
+    """The layer of rosinality's noise map number ``position``; ``convs.n`` is the layer of map ``n + 1``."""
     if position == 0:
         return "synthesis.b4.conv1"
     return f"synthesis.b{8 << ((position - 1) // 2)}.conv{(position - 1) % 2}"
+
+
+def _generator_layer(prefix: str) -> str:
+    """``convs.3`` -> ``synthesis.b16.conv1``, ``to_rgb1`` -> ``synthesis.b4.torgb``."""
+    if prefix == "conv1":
+        return _noise_layer(0)
+    if prefix == "to_rgb1":
+        return "synthesis.b4.torgb"
+    group, number = prefix.split(".")
+    return _noise_layer(int(number) + 1) if group == "convs" else f"synthesis.b{8 << int(number)}.torgb"
 
 
 def _rosinality_generator(sd: Mapping[str, Tensor]) -> State:
@@ -96,9 +99,9 @@ def _rosinality_generator(sd: Mapping[str, Tensor]) -> State:
         elif key == "latent_avg":
             out["mapping.w_avg"] = value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).mean(dim=0)
         elif key == "input.input":
-            out["synthesis.b4.const"] = value[0]
+            out["synthesis.b4.const"] = _drop_axes(key, value, 1)
         elif match := re.fullmatch(r"noises\.noise_(\d+)", key):
-            out[f"{_noise_layer(int(match[1]))}.noise_const"] = value[0, 0]
+            out[f"{_noise_layer(int(match[1]))}.noise_const"] = _drop_axes(key, value, 2)
         elif match := re.fullmatch(
             r"(conv1|convs\.\d+|to_rgb1|to_rgbs\.\d+)"
             r"\.(conv\.weight|conv\.modulation\.weight|conv\.modulation\.bias|noise\.weight|activate\.bias|bias|"
@@ -107,18 +110,16 @@ def _rosinality_generator(sd: Mapping[str, Tensor]) -> State:
         ):
             layer = _generator_layer(match[1])
             leaf = match[2]
-            if layer is None:
-                unknown.append(key)
-            elif leaf.endswith("kernel"):
+            if leaf.endswith("kernel"):
                 _check_filter(key, value, 4.0)
             elif leaf == "conv.weight":
-                out[f"{layer[0]}.weight"] = value[0]
+                out[f"{layer}.weight"] = _drop_axes(key, value, 1)
             elif leaf.startswith("conv.modulation."):
-                out[f"{layer[0]}.affine.{leaf.rsplit('.', 1)[1]}"] = value
+                out[f"{layer}.affine.{leaf.rsplit('.', 1)[1]}"] = value
             elif leaf == "noise.weight":
-                out[f"{layer[0]}.noise_strength"] = value.reshape(())
+                out[f"{layer}.noise_strength"] = _drop_axes(key, value, value.ndim)
             else:
-                out[f"{layer[0]}.bias"] = value.reshape(-1)
+                out[f"{layer}.bias"] = value.reshape(-1)
         else:
             unknown.append(key)
     if unknown:
@@ -443,7 +444,7 @@ def _locate(source: str | Path) -> Path:
 
 def _read_torch(path: Path) -> Any:
     """``torch.load`` of tensors, containers and ``argparse.Namespace`` (training options) only."""
-    allowed = [argparse.Namespace]
+    allowed: list[Any] = [argparse.Namespace]
     if hasattr(torch.serialization, "safe_globals"):
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -493,8 +494,9 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
         return content, {}
     if head[:1] == b"\x80":
         raise UserError(
-            f"{path} is a pickle of objects (NVIDIA's .pkl?), a format that is not supported yet: in NVIDIA's repository "
-            f"run torch.save(pickle.load(open('{path.name}', 'rb'))['G_ema'].state_dict(), 'generator.pt') and load that"
+            f"{path} is a pickle of objects (NVIDIA's .pkl?), a format that is not supported yet: in NVIDIA's "
+            f"repository run torch.save(pickle.load(open('{path.name}', 'rb'))['G_ema'].state_dict(), 'generator.pt') "
+            f"and load generator.pt"
         )
     length = int.from_bytes(head[:8], "little")
     if len(head) > 8 and head[8:9] == b"{" and length < 100_000_000:
@@ -527,9 +529,10 @@ def _unwrap(content: Mapping[str, Any], network: str) -> State:
     sd = {str(key): value for key, value in sd.items() if isinstance(value, Tensor)}
     # Networks inside a larger module (pSp: "decoder.", Lightning: "generator_ema.", DataParallel: "module."): the
     # prefix is what stands before a key that every such network has.
-    marks = (
-        ("synthesis.b4.const", "input.input") if network == "generator" else ("b4.out.weight", "final_linear.1.weight")
-    )
+    marks = {
+        "generator": ("synthesis.b4.const", "input.input"),
+        "discriminator": ("b4.out.weight", "final_linear.1.weight"),
+    }[network]
     prefixes = {key[: -len(mark)] for key in sd for mark in marks if key.endswith(mark)}
     prefixes = {p for p in prefixes if p == "" or p.endswith(".")}
     if prefixes and "" not in prefixes:
@@ -573,8 +576,10 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
     try:
         with torch.device("meta"):
             network = factory(**config)
-    except TypeError as error:
-        raise UserError(f"its config does not fit this version ({error})") from error
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"its config does not fit this version of the project ({error})") from error
     expected = network.state_dict()
     missing = [key for key in expected if key not in sd]
     surplus = [key for key in sd if key not in expected]
@@ -585,11 +590,8 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
     ]
     problems = [_keys("missing key", missing)] if missing else []
     problems += [_keys("unexpected key", surplus)] if surplus else []
-    problems += (
-        [f"{len(wrong)} wrong shape{'s'[: len(wrong) > 1]} ({wrong[0]}{', ...' if len(wrong) > 1 else ''})"]
-        if wrong
-        else []
-    )
+    if wrong:
+        problems.append(f"{len(wrong)} wrong shape{'s' if len(wrong) > 1 else ''} ({'; '.join(wrong[:2])})")
     if problems:
         raise UserError(
             f"does not fit a {config['resolution']} px StyleGAN2 {factory.__name__.lower()}: " + "; ".join(problems)

@@ -22,7 +22,6 @@ from stylegan_inv.generators.ops import (
     bias_act,
     conv2d_resample,
     dispatch,
-    downsample2d,
     modulated_conv2d,
     setup_filter,
     styled_conv2d,
@@ -379,8 +378,10 @@ class SynthesisNetwork(nn.Module):
         batch = w.shape[0]
         maps = iter(self._noise(noise, batch, w))
         rows = w.unbind(dim=1)
-        x = self.b4.const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image = None
+        # channels_last: the convolutions and filters of a CPU are up to twice as fast in it.
+        const = self.get_parameter("b4.const")
+        x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        image: Tensor | None = None
         index = 0  # torgb of a block and conv0 of the next one read the same row
         for r in self.resolutions:
             block = getattr(self, f"b{r}")
@@ -391,7 +392,7 @@ class SynthesisNetwork(nn.Module):
             index += 1
             rgb = block.torgb(x, rows[index])
             image = rgb if image is None else upsample2d(image, self.resample_filter, impl=self.ops) + rgb
-        return image.contiguous()
+        return image.contiguous()  # type: ignore[union-attr]
 
 
 class Generator(nn.Module):
