@@ -1,8 +1,8 @@
 """SynthFaces: procedural face portraits with ground truth, so that everything here can be tried offline.
 
-Image *i* is a pure function of ``(seed, i)``: a keyed Philox counter gives ``NUM_NORMALS`` standard normals, the normals
-give the :class:`Factors` (pose, expression, age, hair, light, ...) and the factors give the picture, the label map and the
-masks (``synthfaces_render.render``). No file is read. The factors are independent unless correlations are asked for.
+Image *i* is a pure function of ``(seed, i)``: a keyed Philox counter gives ``NUM_NORMALS`` standard normals, the
+normals give the :class:`Factors` (pose, expression, age, hair, light, ...) and the factors give the picture, the label
+map and the masks (:func:`render`). No file is read. The factors are independent unless correlations are asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylegan_inv.errors import UserError
+
+if TYPE_CHECKING:
+    from stylegan_inv.data.synthfaces_render import Rendered
 
 LABELS = ("background", "skin", "hair", "eyes", "brows", "mouth", "glasses", "clothes")
 OBSTACLES = ("microphone", "hand", "scarf", "text", "flat")
@@ -33,10 +36,12 @@ class Uniform:
 
     @property
     def mean(self) -> float:
+        """Of the distribution."""
         return (self.low + self.high) / 2
 
     @property
     def std(self) -> float:
+        """Standard deviation."""
         return (self.high - self.low) / 12**0.5
 
 
@@ -49,10 +54,12 @@ class Gaussian:
 
     @property
     def low(self) -> float:
+        """Least possible value."""
         return self.mean - 2.5 * self.std
 
     @property
     def high(self) -> float:
+        """Greatest possible value."""
         return self.mean + 2.5 * self.std
 
 
@@ -116,9 +123,9 @@ VECTOR_NAMES: tuple[str, ...] = _vector_names()
 class Factors:
     """The factors of B faces in natural units: one array (B,) a factor, float32, or int64 for the discrete ones.
 
-    Units: yaw (positive: nose to the image's right) and pitch (positive: up) in degrees, age in years, identity geometry
-    and light in standard deviations, gender expression in [-1, 1] (feminine to masculine), the others in [0, 1] or
-    [-1, 1]; discrete factors are indices into ``SPECS[name].names``.
+    Units: yaw (positive: nose to the image's right) and pitch (positive: up) in degrees, age in years, identity
+    geometry and light in standard deviations, gender expression in [-1, 1] (feminine to masculine), the others in
+    [0, 1] or [-1, 1]; discrete factors are indices into ``SPECS[name].names``.
     """
 
     values: dict[str, np.ndarray]
@@ -169,7 +176,7 @@ def _phi(x: np.ndarray) -> np.ndarray:
 
 
 def _philox_normals(seed: int, stream: int, index: int, count: int) -> np.ndarray:
-    """`count` (even) standard normals keyed by (seed, stream, index); Box-Muller, so no numpy version can change them."""
+    """`count` (even) normals keyed by (seed, stream, index); Box-Muller, so no numpy version can change them."""
     bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64),
                             counter=np.array([0, index, 0, 0], dtype=np.uint64)).random_raw(count)
     uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
@@ -278,6 +285,13 @@ def obstacle_parameters(seed: int, indices: Sequence[int] | np.ndarray, probabil
     return out
 
 
+def render(factors: Factors, resolution: int, obstacles: np.ndarray | None = None) -> Rendered:
+    """Draws faces: see `synthfaces_render.render` (imported here on the first use, since it imports this module)."""
+    from stylegan_inv.data import synthfaces_render
+
+    return synthfaces_render.render(factors, resolution, obstacles)
+
+
 class SynthFaces(Dataset[dict[str, Any]]):
     """Procedural portraits as a map-style dataset; no state, so any worker renders the same image i.
 
@@ -319,8 +333,6 @@ class SynthFaces(Dataset[dict[str, Any]]):
         return override_factors(factors_from_normals(self.normals(indices)), self.overrides)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        from stylegan_inv.data.synthfaces_render import render
-
         index = np.array([int(i) + self.size if i < 0 else int(i) for i in indices], dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= self.size):
             raise IndexError(f"SynthFaces: got indices {index.min()} to {index.max()}, expected below {self.size}.")

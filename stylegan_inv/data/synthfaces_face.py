@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stylegan_inv.data.synthfaces_head import Head
-from stylegan_inv.data.synthfaces_layers import Array, Canvas, F32, Params, bell, coverage, mix, rgb, smooth
+from stylegan_inv.data.synthfaces_layers import F32, Array, Canvas, Params, bell, coverage, mix, rgb, smooth
 
 
 def _colour(name: str) -> Array:
@@ -38,10 +38,10 @@ def _ears(canvas: Canvas, p: Params, head: Head) -> None:
 def _skin(canvas: Canvas, p: Params, head: Head, alpha: Array) -> None:
     x, y, ax, old = head.x, head.y, head.ax, head.old
     blush = bell((ax - 0.30) / 0.15, (y + 0.17) / 0.12) + bell(x / 0.09, (y - head.tip_y) / 0.08)
-    dark = 0.26 * bell((ax - head.eye_x + 0.02) / 0.13, (y - head.eye_y - 0.05) / 0.075)                # sockets
-    dark = dark + 0.30 * bell((ax - head.eye_x * 0.50) / 0.055, (y - head.eye_y - 0.01) / 0.09)          # inner corners
-    dark = dark + 0.30 * bell(x / 0.12, (y - head.tip_y + 0.105) / 0.035)                                # below the nose
-    dark = dark + 0.24 * bell(x / 0.13, (y - head.mouth_y + 0.115) / 0.04)                               # below the lip
+    dark = 0.26 * bell((ax - head.eye_x + 0.02) / 0.13, (y - head.eye_y - 0.05) / 0.075)  # sockets
+    dark = dark + 0.30 * bell((ax - head.eye_x * 0.50) / 0.055, (y - head.eye_y - 0.01) / 0.09)  # inner corners
+    dark = dark + 0.30 * bell(x / 0.12, (y - head.tip_y + 0.105) / 0.035)  # below the nose
+    dark = dark + 0.24 * bell(x / 0.13, (y - head.mouth_y + 0.115) / 0.04)  # below the lip
     bag = y - head.eye_y + 0.095 - 0.25 * (ax - head.eye_x) ** 2
     dark = dark + (0.05 + 0.24 * old) * bell((ax - head.eye_x) / 0.10, bag / 0.022)
     # nasolabial folds from the wings of the nose to beside the corners of the mouth: with age and with the smile
@@ -183,7 +183,8 @@ def paint_glasses(canvas: Canvas, p: Params, head: Head) -> None:
     rim = (r - 1) * 0.5 * (wide + high)
     thick = 0.010 + 0.014 * p.glasses_thickness
     frame = coverage(thick - np.abs(rim), px * 1.1)
-    bridge = coverage(thick * 0.9 - np.abs(gy - head.eye_y - 0.035 + 0.5 * ax * ax), px * 1.1) * (ax < head.eye_x - 0.15)
+    bridge = coverage(thick * 0.9 - np.abs(gy - head.eye_y - 0.035 + 0.5 * ax * ax), px * 1.1)
+    bridge = bridge * (ax < head.eye_x - 0.15)
     frame = np.maximum(frame, bridge)
     arm = coverage(thick - np.abs(head.y - head.eye_y - 0.04), px * 1.2) * coverage(head.distance, px)
     arm = arm * smooth(head.ax - head.eye_x - 0.175, 0.0, 0.03) * smooth(head.z, -0.1, 0.0)

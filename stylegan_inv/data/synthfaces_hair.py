@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stylegan_inv.data.synthfaces_head import Head
-from stylegan_inv.data.synthfaces_layers import Array, Canvas, F32, Params, bell, coverage, smooth
+from stylegan_inv.data.synthfaces_layers import F32, Array, Canvas, Params, bell, coverage, smooth
 
 # One row a style: thickness, opacity, hairline y, how the hairline falls sideways from the part, end of the side hair,
 # how far forward (head z) the side hair comes, where the curtain ends (0.4: none), bumpiness of the outline

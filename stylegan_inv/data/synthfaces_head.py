@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces_layers import Array, Canvas, F32, Params, bell, hsv, mix, ramp, rgb, smooth
+from stylegan_inv.data.synthfaces_layers import F32, Array, Canvas, Params, bell, hsv, mix, ramp, rgb, smooth
 
 _SKIN = rgb("fbe0cf", "f1c8ab", "dfa983", "bd8159", "8d5836", "55321f")
 _HAIR = rgb("14100e", "2a1b13", "4a2e1c", "7a5230", "b08a50", "dcc089")
