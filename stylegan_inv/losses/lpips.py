@@ -61,7 +61,7 @@ def _load(net: str, trunk: str | None) -> nn.Module:
         package = importlib.import_module("lpips")
     except ImportError:
         raise UserError("lpips: the package is not installed; pip install lpips, or use loss=embedded") from None
-    network: Any = package.LPIPS(net=net, pnet_rand=True, use_dropout=False, verbose=False)
+    network: Any = package.LPIPS(net=net, pnet_rand=True, verbose=False)
     # With pnet_rand the trunk is random; its own loading would print, and download without a word.
     trunk_state = _trunk_state(net, trunk)
     wanted = {name: _torchvision_name(name) for name in network.net.state_dict()}

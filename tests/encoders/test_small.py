@@ -1,0 +1,75 @@
+"""The small encoder: shapes, what it starts as, and how it starts from a face network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stylegan_inv.encoders.face import FaceNetwork, load_face_network, save_face_network
+from stylegan_inv.encoders.small import SmallEncoder
+from stylegan_inv.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def face_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("face") / "face.safetensors"
+    save_face_network(FaceNetwork(8, ("yaw",), 16), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("fusion", ["early", "difference"])
+@pytest.mark.parametrize("in_channels", [3, 6])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shapes_and_zero_start(fusion: str, in_channels: int, batch: int) -> None:
+    encoder = SmallEncoder(10, 32, in_channels, width=8, fusion=fusion)
+    codes = encoder(torch.randn(batch, in_channels, 64, 64))
+    assert codes.shape == (batch, 10, 32)
+    assert codes.abs().max() == 0
+    codes.sum().backward()
+    assert encoder.own.weight.grad is not None and encoder.own.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("fusion", ["early", "difference"])
+def test_training_and_evaluation_agree_and_images_do_not_mix(fusion: str) -> None:
+    torch.manual_seed(0)
+    encoder = SmallEncoder(4, 8, 6, width=8, fusion=fusion)
+    for layer in (encoder.own, encoder.common):
+        torch.nn.init.normal_(layer.weight)
+    x = torch.randn(4, 6, 64, 64)
+    whole = encoder.train()(x)
+    torch.testing.assert_close(encoder.eval()(x), whole)
+    torch.testing.assert_close(torch.cat([encoder(x[i : i + 1]) for i in range(4)]), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["early", "difference"])
+def test_starts_from_a_face_network(fusion: str, face_file: str) -> None:
+    encoder = SmallEncoder(4, 8, 6, width=8, pretrained=face_file, fusion=fusion)
+    face = load_face_network(face_file)
+    x = torch.randn(2, 3, 64, 64)
+    other = torch.randn(2, 3, 64, 64)
+    seen = encoder.backbone(x if encoder.siamese else torch.cat([x, other], dim=1))
+    for got, want in zip(seen, face.features(x), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert all(p.requires_grad for p in encoder.parameters())
+    assert not any(p.requires_grad for p in face.parameters())
+
+
+def test_every_parameter_learns() -> None:
+    torch.manual_seed(0)
+    encoder = SmallEncoder(4, 8, 6, width=8)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
+    for _ in range(4):  # zeros open up layer by layer
+        optimizer.zero_grad()
+        (encoder(torch.randn(4, 6, 64, 64)) - 1).square().mean().backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
+
+
+def test_errors(face_file: str) -> None:
+    with pytest.raises(UserError, match="expected 'early' or 'difference'"):
+        SmallEncoder(4, 8, fusion="late")
+    with pytest.raises(UserError, match="set encoder.width=8"):
+        SmallEncoder(4, 8, width=12, pretrained=face_file)
+    with pytest.raises(UserError, match=r"expected \(B, 6, H, W\)"):
+        SmallEncoder(4, 8, width=8)(torch.zeros(1, 3, 64, 64))

@@ -1,0 +1,203 @@
+"""Every loss term against its formula in float64, and the sum."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stylegan_inv.encoders.face import FaceNetwork
+from stylegan_inv.errors import UserError
+from stylegan_inv.losses.compose import LossInputs, LossTerms
+from stylegan_inv.losses.identity import IdentityLoss
+from stylegan_inv.losses.perceptual import EmbeddedPerceptual
+from stylegan_inv.losses.pixel import L2
+from stylegan_inv.losses.regularization import WNorm
+
+
+class Counting(FaceNetwork):
+    """Counts passes of the backbone."""
+
+    passes = 0
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        self.passes += 1
+        return super().features(image)
+
+
+@pytest.fixture
+def network() -> Counting:
+    torch.manual_seed(0)
+    return Counting(8, ("yaw",), 16).double()
+
+
+def inputs(batch: int = 2, **kwargs: Tensor) -> LossInputs:
+    torch.manual_seed(1)
+    image = torch.rand(batch, 3, 64, 64, dtype=torch.float64) * 2 - 1
+    return LossInputs(image=image.requires_grad_(), target=torch.rand_like(image) * 2 - 1, **kwargs)
+
+
+def loop_mse(a: Tensor, b: Tensor) -> float:
+    flat = [(float(x) - float(y)) ** 2 for x, y in zip(a.flatten(), b.flatten(), strict=True)]
+    return sum(flat) / len(flat)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_l2(batch: int) -> None:
+    x = inputs(batch)
+    assert float(L2()(x)) == pytest.approx(loop_mse(x.image.detach(), x.target))
+
+
+def test_l2_in_the_interest_region() -> None:
+    mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    mask[:, :, 16:32] = 1
+    x = inputs(mask=mask)
+    inside = loop_mse(x.image.detach()[:, :, 16:32], x.target[:, :, 16:32])
+    assert float(L2(region="interest")(x)) == pytest.approx(inside / 4)  # a quarter of all pixels
+    assert float(L2(region="interest", normalise="mask_area")(x)) == pytest.approx(inside)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_identity(batch: int, network: Counting) -> None:
+    x = inputs(batch)
+    want = 1 - F.cosine_similarity(network.eval().embed(x.image), network.embed(x.target)).mean()
+    torch.testing.assert_close(IdentityLoss(network)(x), want)
+    assert float(IdentityLoss(network)(LossInputs(image=x.target, target=x.target))) == pytest.approx(0, abs=1e-12)
+
+
+def test_identity_needs_nothing_but_embed() -> None:
+    class Embedder(nn.Module):
+        def embed(self, image: Tensor) -> Tensor:
+            return F.normalize(image.flatten(1), dim=1)
+
+    x = inputs()
+    want = 1 - F.cosine_similarity(x.image.flatten(1), x.target.flatten(1)).mean()
+    torch.testing.assert_close(IdentityLoss(Embedder())(x), want)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_perceptual(batch: int, network: Counting) -> None:
+    x = inputs(batch)
+    maps = zip(network.eval().features(x.image), network.features(x.target), strict=True)
+    want = torch.stack([(2 - 2 * F.cosine_similarity(a, b, dim=1)).mean() for a, b in maps]).mean()
+    torch.testing.assert_close(EmbeddedPerceptual(network)(x), want, rtol=1e-4, atol=1e-5)
+
+
+def test_w_norm_against_the_golden_numbers(golden: Path) -> None:
+    import numpy as np
+
+    data = {k: torch.from_numpy(v).double() for k, v in np.load(golden / "loss_w_norm.npz").items()}
+    x = inputs(3, w=data["latent"], w_avg=data["latent_avg"])
+    assert float(WNorm()(x)) == pytest.approx(float(data["loss"]), rel=1e-6)
+    assert float(WNorm(from_average=False)(x)) == pytest.approx(float(data["loss_without_avg"]), rel=1e-6)
+
+
+def test_w_norm_has_a_gradient_at_the_average() -> None:
+    w_avg = torch.randn(8, dtype=torch.float64)
+    w = w_avg.repeat(2, 4, 1).requires_grad_()
+    WNorm()(inputs(w=w, w_avg=w_avg)).backward()
+    assert w.grad is not None and w.grad.isfinite().all()
+    three = (w_avg + torch.tensor([3.0] + [0.0] * 7)).expand(1, 1, 8)
+    assert float(WNorm()(inputs(1, w=three, w_avg=w_avg))) == pytest.approx(3)
+
+
+def test_gradient_reaches_the_image_and_not_the_network(network: Counting) -> None:
+    terms = LossTerms({"id": IdentityLoss(network), "p": EmbeddedPerceptual(network)}, {"id": 1.0, "p": 1.0})
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    x = inputs()
+    x.target.requires_grad_()
+    terms.train()(x)[0].backward()
+    assert x.image.grad is not None and x.image.grad.abs().max() > 0
+    assert x.target.grad is None
+    assert all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())  # no batch-norm update either
+    assert terms.state_dict() == {} and list(terms.parameters()) == []
+
+
+def test_numerical_gradient(network: Counting) -> None:
+    terms = LossTerms({"id": IdentityLoss(network), "p": EmbeddedPerceptual(network)}, {"id": 0.5, "p": 2.0})
+    x = inputs(1)
+    terms(x)[0].backward()
+    assert x.image.grad is not None
+    direction = torch.randn_like(x.image)
+    eps = 1e-6
+    with torch.no_grad():
+        up, down = (terms(LossInputs(image=x.image + s * direction, target=x.target))[0] for s in (eps, -eps))
+    torch.testing.assert_close((up - down) / (2 * eps), (x.image.grad * direction).sum(), rtol=1e-5, atol=1e-8)
+
+
+def test_weighted_sum_and_raw_values() -> None:
+    x = inputs(w=torch.ones(2, 4, 8), w_avg=torch.zeros(8))
+    total, raw = LossTerms({"l2": L2(), "w": WNorm()}, {"l2": 2.0, "w": 0.5})(x)
+    torch.testing.assert_close(total, 2 * raw["l2"] + 0.5 * raw["w"])
+    torch.testing.assert_close(raw["l2"], F.mse_loss(x.image, x.target))
+
+
+def test_zero_weight_is_not_computed() -> None:
+    total, raw = LossTerms({"l2": L2(), "w": WNorm()}, {"l2": 1.0, "w": 0.0})(inputs())  # no codes given
+    assert set(raw) == {"l2"} and total == raw["l2"]
+
+
+def test_one_pass_for_all_terms_and_one_for_the_target(network: Counting) -> None:
+    terms = LossTerms({"id": IdentityLoss(network), "p": EmbeddedPerceptual(network)}, {"id": 1.0, "p": 1.0})
+    x = inputs()
+    first, _ = terms(x)
+    assert network.passes == 2
+    again, _ = terms(LossInputs(image=x.image, target=x.target))  # the next step of a refinement
+    assert network.passes == 3
+    torch.testing.assert_close(first, again)
+    with torch.no_grad():
+        x.target.add_(0.1)
+    terms(LossInputs(image=x.image, target=x.target))
+    assert network.passes == 5, "a changed target must be seen again"
+
+
+def test_the_remembered_target_is_let_go(network: Counting) -> None:
+    terms = LossTerms({"p": EmbeddedPerceptual(network)}, {"p": 1.0})
+    x = inputs()
+    gone = weakref.ref(x.target)
+    terms(x)
+    del x
+    assert gone() is None
+
+
+def test_inference_mode(network: Counting) -> None:
+    with torch.inference_mode():
+        terms = LossTerms({"p": EmbeddedPerceptual(network)}, {"p": 1.0})
+        image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+        assert float(terms(LossInputs(image=image, target=image.clone()))[0]) == pytest.approx(0)
+
+
+def test_masked_terms_see_only_the_interest_region(network: Counting) -> None:
+    mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    mask[..., :32] = 1
+    terms = {"id": IdentityLoss(network, "interest"), "p": EmbeddedPerceptual(network, "interest")}
+    x = inputs(mask=mask)
+    LossTerms(terms, {"id": 1.0, "p": 1.0})(x)[0].backward()
+    assert x.image.grad is not None
+    assert x.image.grad[..., 32:].abs().max() == 0 and x.image.grad[..., :32].abs().max() > 0
+
+
+def test_errors() -> None:
+    class NotScalar(nn.Module):
+        def forward(self, x: LossInputs) -> Tensor:
+            return x.image
+
+    with pytest.raises(UserError, match="expected the same names"):
+        LossTerms({"l2": L2()}, {"l3": 1.0})
+    with pytest.raises(UserError, match=r"loss\.l2\.weight=nan"):
+        LossTerms({"l2": L2()}, {"l2": float("nan")})
+    with pytest.raises(UserError, match=r"loss\.x: got a value of shape"):
+        LossTerms({"x": NotScalar()}, {"x": 1.0})(inputs())
+    with pytest.raises(UserError, match="pool the generator's output"):
+        LossInputs(image=torch.zeros(1, 3, 64, 64), target=torch.zeros(1, 3, 32, 32))
+    with pytest.raises(UserError, match="no mask"):
+        L2(region="interest")(inputs())
+    with pytest.raises(UserError, match="expected one of whole, interest"):
+        L2(region="face")
+    with pytest.raises(UserError, match="WNorm got no codes"):
+        WNorm()(inputs())
