@@ -101,15 +101,15 @@ class FolderImages(Dataset[dict[str, Any]]):
         return [item for item in items if item is not None]
 
     def _item(self, index: int) -> dict[str, Any] | None:
-        draw = index.draw if isinstance(index, Draw) else int(index)
-        position = range(len(self))[index]  # negative indices and IndexError as in a list
+        wanted = position = range(len(self))[index]  # negative indices and IndexError as in a list
+        draw = index.draw if isinstance(index, Draw) else wanted
         image = self._read(position)
         if image is None and self.on_bad_image == "skip":
             return None
         for attempt in range(_REPLACEMENTS):
             if image is not None:
                 break
-            position = int(_philox(self.seed, 1, range(len(self))[index], attempt)[0] % np.uint64(len(self)))
+            position = int(_philox(self.seed, 1, wanted, attempt)[0] % np.uint64(len(self)))
             image = self._read(position)
         if image is None:
             raise BadImage(

@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str], size: int | None = None, mode: Mode
     image = _decode(Path(path), size)
     if size is not None:
         image = _square(image, size, mode)
-    return from_uint8(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return from_uint8(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
 
 
 def check_image(path: str | os.PathLike[str]) -> None:
@@ -110,7 +110,8 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
             else:
                 others[suffix or "without suffix"] += 1
     if not found:
-        instead = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "it is empty"
+        most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+        instead = ", ".join(f"{count} {suffix}" for suffix, count in most) or "it is empty"
         raise UserError(
             f"{folder}: no image here or in folders below ({instead}); expected {', '.join(SUFFIXES[:6])} ..."
         )
@@ -258,7 +259,9 @@ def _square(image: Image.Image, size: int, mode: Mode) -> Image.Image:
     if mode == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        # Not resize(box=...), whose filter would look across the edges of the box.
+        image = image.crop((left, top, left + side, top + side))
+        return image.resize((size, size), Image.Resampling.BILINEAR)
     scale = size / max(width, height)
     inner = max(1, round(width * scale)), max(1, round(height * scale))
     square = Image.new("RGB", (size, size), BARS)

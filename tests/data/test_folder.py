@@ -1,0 +1,159 @@
+"""FolderImages: what a draw returns does not depend on workers, and bad files do what was asked for."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader
+
+from stylegan_inv.data.folder import FolderImages
+from stylegan_inv.data.images import BadImage, read_image
+from stylegan_inv.data.sampler import Draw, ResumableSampler
+from stylegan_inv.errors import UserError
+
+BAD = (3, 7)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def spoilt(folder):
+    (folder / "3.png").write_bytes(b"")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
+    return folder
+
+
+def test_item(folder):
+    item = FolderImages(folder, 8)[4]
+    assert set(item) == {"image", "index", "name"}
+    assert (item["index"], item["name"]) == (4, "4.png")
+    assert torch.equal(item["image"], read_image(folder / "4.png", 8))
+    assert FolderImages(folder, 8)[-1]["name"] == "9.png"
+    with pytest.raises(IndexError):
+        FolderImages(folder, 8)[10]
+
+
+def test_names_below_the_root_and_a_list_of_files(folder):
+    (folder / "sub").mkdir()
+    (folder / "4.png").rename(folder / "sub" / "4.png")
+    assert "sub/4.png" in FolderImages(folder, 8).names
+    chosen = FolderImages(folder, 8, files=[folder / "2.png", folder / "sub" / "4.png"])
+    assert chosen.names == ["2.png", "sub/4.png"] and len(chosen) == 2
+    with pytest.raises(UserError, match="empty list"):
+        FolderImages(folder, 8, files=[])
+
+
+def test_flip_depends_on_seed_and_draw_only(folder):
+    data = FolderImages(folder, 16, horizontal_flip=0.5, seed=1)
+    plain = FolderImages(folder, 16)[2]["image"]
+    flips = []
+    for draw in range(400):
+        image = data[Draw(2, draw)]["image"]
+        flips.append(torch.equal(image, plain.flip(-1)))
+        assert flips[-1] or torch.equal(image, plain)
+    assert 150 < sum(flips) < 250  # 5 sigma around 200
+    again = FolderImages(folder, 16, horizontal_flip=0.5, seed=1)
+    assert [torch.equal(again[Draw(2, d)]["image"], plain.flip(-1)) for d in reversed(range(400))] == flips[::-1]
+    other = FolderImages(folder, 16, horizontal_flip=0.5, seed=2)
+    assert [torch.equal(other[Draw(2, d)]["image"], plain.flip(-1)) for d in range(400)] != flips
+    assert all(torch.equal(FolderImages(folder, 16, horizontal_flip=1.0)[d]["image"], plain.flip(-1)) for d in [2])
+
+
+@pytest.mark.parametrize("policy", ["skip", "replace"])
+def test_workers_change_nothing_and_report_back(spoilt, policy):
+    def run(workers):
+        data = FolderImages(spoilt, 8, horizontal_flip=0.5, seed=4, on_bad_image=policy)
+        loader = DataLoader(data, 5, sampler=ResumableSampler(10, 4), num_workers=workers)
+        batches = list(itertools.islice(loader, 4))
+        return batches, data.bad_images
+
+    (alone, bad), (workers, bad_too) = run(0), run(2)
+    assert bad == bad_too == ["3.png", "7.png"]
+    for one, two in zip(alone, workers, strict=True):
+        assert one["name"] == two["name"] and torch.equal(one["image"], two["image"])
+
+
+def test_error_names_the_file_also_from_a_worker(spoilt):
+    with pytest.raises(BadImage, match=r"3\.png: empty file"):
+        FolderImages(spoilt, 8)[3]
+    try:
+        FolderImages(spoilt, 8)[3]
+    except BadImage:
+        # What a DataLoader's worker sends home (a real one takes torch five seconds to shut down after an error).
+        parcel = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(BadImage) as error:
+        parcel.reraise()
+    assert str(error.value).startswith(str(spoilt / "3.png")) and "\n" not in str(error.value)
+
+
+def test_skip_leaves_out_and_changes_nothing_else(spoilt, caplog):
+    data = FolderImages(spoilt, 8, on_bad_image="skip")
+    with caplog.at_level(logging.WARNING):
+        items = data.__getitems__(list(range(10)))
+        data.__getitems__(list(range(10)))
+    assert [item["index"] for item in items] == [i for i in range(10) if i not in BAD]
+    assert data.bad_images == ["3.png", "7.png"]
+    assert len(caplog.records) == 2, "each file is named once, not in every epoch"
+    assert data.__getitems__([3, 7]) == []
+    with pytest.raises(BadImage, match="cannot be skipped"):
+        data[3]
+
+
+def test_replace_keeps_the_batch_and_tells_the_truth(spoilt):
+    data = FolderImages(spoilt, 8, on_bad_image="replace", seed=9)
+    items = data.__getitems__(list(range(10)))
+    assert len(items) == 10
+    for position, item in enumerate(items):
+        assert item["index"] not in BAD and item["name"] == data.name(item["index"])
+        assert torch.equal(item["image"], read_image(data.files[item["index"]], 8))
+        assert position in BAD or item["index"] == position
+    again = FolderImages(spoilt, 8, on_bad_image="replace", seed=9)
+    assert [again[i]["index"] for i in reversed(BAD)] == [items[i]["index"] for i in reversed(BAD)]
+    assert len({FolderImages(spoilt, 8, on_bad_image="replace", seed=s)[3]["index"] for s in range(20)}) > 3
+
+
+def test_replace_gives_up_when_all_is_broken(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").touch()
+    with pytest.raises(BadImage, match=r"1\.png.*3 bad files so far: 0\.png, 1\.png, 2\.png"):
+        FolderImages(tmp_path, 8, on_bad_image="replace")[1]
+
+
+def test_file_that_vanished_later(folder):
+    data = FolderImages(folder, 8, on_bad_image="skip")
+    (folder / "5.png").unlink()
+    assert len(data.__getitems__([4, 5, 6])) == 2 and data.bad_images == ["5.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"resolution": 0}, "resolution=0"),
+        ({"resolution": 64.0}, "resolution=64.0"),
+        ({"horizontal_flip": 1.5}, "horizontal_flip=1.5"),
+        ({"on_bad_image": "ignore"}, "'ignore'.*error, skip or replace"),
+        ({"mode": "squash"}, "'squash'"),
+    ],
+)
+def test_bad_arguments(folder, arguments, message):
+    with pytest.raises(UserError, match=message):
+        FolderImages(folder, **arguments)
+
+
+def test_no_folder_and_no_images(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        FolderImages(tmp_path / "none")
+    with pytest.raises(UserError, match="no image"):
+        FolderImages(tmp_path)
