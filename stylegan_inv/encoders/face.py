@@ -107,7 +107,9 @@ class FaceNetwork(nn.Module):
         """The same function in evaluation mode with batch norm folded into the convolutions: faster."""
         if not self.norm:
             return self
+        like = next(self.parameters())
         network = FaceNetwork(self.width, self.factor_names, self.embedding_dim, norm=False)
+        network.to(like.device, like.dtype)
         network.backbone = fold_batch_norm(self.backbone)
         conv, norm = self.neck
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)

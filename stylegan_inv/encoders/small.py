@@ -95,7 +95,8 @@ def fold_batch_norm(backbone: SmallBackbone) -> SmallBackbone:
     """
     if not backbone.norm:
         return backbone
-    folded = SmallBackbone(backbone.in_channels, backbone.width, norm=False)
+    like = next(backbone.parameters())
+    folded = SmallBackbone(backbone.in_channels, backbone.width, norm=False).to(like.device, like.dtype)
     source = dict(backbone.named_modules())
     with torch.no_grad():
         for name, target in folded.named_modules():

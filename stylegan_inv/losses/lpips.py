@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def _load(net: str, trunk: str | None) -> nn.Module:
         package = importlib.import_module("lpips")
     except ImportError:
         raise UserError("lpips: the package is not installed; pip install lpips, or use loss=embedded") from None
-    network: Any = package.LPIPS(net=net, pnet_rand=True, verbose=False)
-    # With pnet_rand the trunk is random; its own loading would print, and download without a word.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package uses arguments that torchvision has renamed
+        # A random trunk: the package's own loading would download without a word.
+        network: Any = package.LPIPS(net=net, pnet_rand=True, verbose=False)
     trunk_state = _trunk_state(net, trunk)
     wanted = {name: _torchvision_name(name) for name in network.net.state_dict()}
     missing = sorted(set(wanted.values()) - set(trunk_state))

@@ -1,0 +1,53 @@
+"""Metrics over two processes equal those of one, also when a process has no image."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from stylegan_inv.metrics.identity import VerificationAUC
+from stylegan_inv.metrics.image import MSE
+
+SPLITS = [((0, 3), (3, 5)), ((0, 5), (5, 5)), ((0, 0), (0, 5))]
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0)).unbind()
+
+
+def work(rank: int, port: int) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        x, y = data()
+        people = torch.tensor([0, 0, 1, 1, 2])
+        embeddings = torch.nn.functional.normalize(x.flatten(1)[:, :4] - 0.5, dim=1)
+        alone, alone_auc = MSE(sync_on_compute=False), VerificationAUC(4, sync_on_compute=False)
+        alone.update(x, y, index=torch.arange(5))
+        alone_auc.update(embeddings, people)
+        for split in SPLITS:
+            start, end = split[rank]
+            metric, auc = MSE(), VerificationAUC(4)
+            for i in range(start, end):
+                metric.update(x[i : i + 1], y[i : i + 1], index=torch.tensor([i]))
+                auc.update(embeddings[i : i + 1], people[i : i + 1])
+            if split == SPLITS[0] and rank == 1:
+                metric.update(x[:1], y[:1], index=torch.tensor([0]))  # what a padding sampler would do
+            torch.testing.assert_close(metric.compute(), alone.compute())
+            torch.testing.assert_close(auc.compute(), alone_auc.compute())
+            assert len(metric.rows("values")) == end - start + (split == SPLITS[0] and rank == 1)  # local again
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+def test_two_ranks_equal_one() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(work, args=(port,), nprocs=2, start_method="spawn")
