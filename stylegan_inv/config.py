@@ -51,6 +51,8 @@ def entry_point(
             prepared = CheckFirst.take(cfg) if CheckFirst.holds() else prepare(cfg)
             return main(cfg, prepared)
 
+        task.__module__ = f"stylegan_inv.{config_name}"  # Hydra names the job and its log after it
+
         @functools.wraps(main)
         def command_line() -> None:
             # Let errors through to the reporting below instead of Hydra's own, which exits with 1.

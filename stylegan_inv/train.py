@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def prepare(cfg: DictConfig) -> Job:
 def main(cfg: DictConfig, job: Job) -> float | None:
     """Fit the method; returns the value that sweeps optimise."""
     started = time.perf_counter()
+    # Lightning calls a torch function that newer torch renamed; nothing a user could do about it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
     if cfg.tune_allocator:
         tune_allocator()
     run_dir = Path(cfg.paths.run_dir)
