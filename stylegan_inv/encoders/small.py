@@ -36,7 +36,7 @@ class _Block(nn.Module):
         if not norm:
             # Without normalisation a residual branch that starts at zero keeps the variance of the sum in bounds
             # (Fixup, arXiv 1901.09321, section 3).
-            nn.init.zeros_(self.conv1[0].weight)
+            nn.init.zeros_(self.conv1.get_parameter("0.weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.skip is None else self.skip(F.avg_pool2d(x, 2))
@@ -64,7 +64,7 @@ class SmallBackbone(nn.Module):
             _Block(i, o, s, norm) for i, o, s in zip(inputs, self.channels, strides, strict=True)
         )
         # Plain NCHW convolutions with this few channels run 1.5 times slower on a CPU (torch 2.15, Zen 3).
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps (B, in_channels, H, W), H and W multiples of 16, to four maps of 1/2 ... 1/16 of the size."""
@@ -83,9 +83,10 @@ class SmallBackbone(nn.Module):
 
 def fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the one convolution that equals ``norm(conv(x))`` in evaluation mode."""
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
     bias = torch.zeros_like(scale) if conv.bias is None else conv.bias
-    return conv.weight * scale[:, None, None, None], norm.bias + (bias - norm.running_mean) * scale
+    return conv.weight * scale[:, None, None, None], norm.bias + (bias - mean) * scale
 
 
 def fold_batch_norm(backbone: SmallBackbone) -> SmallBackbone:

@@ -24,5 +24,7 @@ class WNorm(nn.Module):
         """The mean norm."""
         if inputs.w is None or (self.from_average and inputs.w_avg is None):
             raise UserError("WNorm got no codes (w, w_avg); give both, or set weight=0")
-        w = inputs.w - inputs.w_avg if self.from_average else inputs.w
+        w = inputs.w
+        if self.from_average and inputs.w_avg is not None:
+            w = w - inputs.w_avg
         return torch.linalg.vector_norm(w.flatten(1), dim=1).mean()

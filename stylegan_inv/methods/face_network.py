@@ -102,7 +102,7 @@ class FaceNetworkTraining(pl.LightningModule):
 
     def on_fit_end(self) -> None:
         """Writes the network."""
-        if self.export is not None and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.export is not None and self.trainer.is_global_zero:
             save_face_network(self.network.eval(), self.export, {"steps": str(self.trainer.global_step)})
 
 
