@@ -1,0 +1,398 @@
+"""DataModules in Lightning's own loops: which images a training sees, also after a restart, and what is checked first."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from stylegan_inv.config import CONF_DIR
+from stylegan_inv.data.datamodule import CelebAHQDataModule, FacesDataModule, FolderDataModule
+from stylegan_inv.data.images import BadImage
+from stylegan_inv.data.sampler import ResumableSampler
+from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.errors import UserError
+
+
+def fill(folder: Path, count: int, start: int = 0, name: str = "{:05d}.png") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(start, start + count):
+        Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / name.format(i))
+    return folder
+
+
+class Watch(pl.LightningModule):
+    """Notes the index of every image it is given; two optimisers, as a GAN has.
+
+    It stops after, or is interrupted in the middle of, a batch.
+    """
+
+    def __init__(self, stop_after: int | None = None, die_in: int | None = None, accumulate: int = 1) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.layer = torch.nn.Linear(1, 1)
+        self.seen: list[int] = []
+        self.validated: list[int] = []
+        self.stop_after, self.die_in, self.accumulate = stop_after, die_in, accumulate
+
+    def training_step(self, batch, batch_idx):
+        done = len(self.seen) // len(batch["index"])
+        if self.die_in == done:
+            raise KeyboardInterrupt
+        self.trainer.should_stop = self.stop_after == done + 1
+        self.seen += batch["index"].tolist()
+        if (batch_idx + 1) % self.accumulate == 0:
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+                self.manual_backward(self.layer(batch["image"].mean().reshape(1, 1)).sum())
+                optimizer.step()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated += batch["index"].tolist()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
+
+
+def trainer(folder: Path, **kwargs) -> pl.Trainer:
+    kwargs = {"max_steps": -1, "max_epochs": -1, "num_sanity_val_steps": 0, "limit_val_batches": 0, **kwargs}
+    return pl.Trainer(
+        accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=bool(kwargs.get("callbacks")), **kwargs,
+    )  # fmt: skip
+
+
+def faces(**kwargs) -> FacesDataModule:
+    return FacesDataModule(**{"resolution": 32, "train_size": 11, "val_size": 5, "batch_size": 2, "seed": 3, **kwargs})
+
+
+def expected(batches: int, batch: int = 2, size: int = 11, seed: int = 3, start: int = 0) -> list[int]:
+    return list(map(int, itertools.islice(ResumableSampler(size, seed, start=start), batches * batch)))
+
+
+# -- order and resume --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_sees_the_stream_over_several_epochs(tmp_path, workers):
+    """max_steps counts both optimisers; the data crosses its epoch (11 images) twice."""
+    model = Watch()
+    trainer(tmp_path, max_steps=28).fit(model, datamodule=faces(num_workers=workers))
+    assert model.seen == expected(14)
+
+
+def test_lightnings_epochs_go_on_in_the_stream(tmp_path):
+    """With limit_train_batches Lightning opens the loader again for each of its epochs."""
+    model = Watch()
+    trainer(tmp_path, max_epochs=3, limit_train_batches=3).fit(model, datamodule=faces())
+    assert model.seen == expected(9)
+
+
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization", "ignore:Be aware that when using")
+@pytest.mark.parametrize("batches", [2, 5, 9])
+@pytest.mark.parametrize("saved_by", ["callback", "crash"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resume_continues_the_stream(tmp_path, batches, saved_by, accumulate):
+    if saved_by == "callback":
+        callback = pl.callbacks.ModelCheckpoint(tmp_path, "c", every_n_train_steps=1)
+        first = Watch(stop_after=batches, accumulate=accumulate)
+        trainer(tmp_path, callbacks=[callback]).fit(first, datamodule=faces())
+        path = callback.best_model_path
+        done = batches - batches % accumulate  # the callback saves after optimiser steps only
+    else:
+        first = Watch(die_in=batches, accumulate=accumulate)
+        stopped = trainer(tmp_path)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            stopped.fit(first, datamodule=faces())
+        stopped.save_checkpoint(path := tmp_path / "crash.ckpt")
+        done = batches
+    assert first.seen == expected(batches)
+    again = Watch(stop_after=8, accumulate=accumulate)
+    trainer(tmp_path).fit(again, datamodule=faces(), ckpt_path=path, weights_only=True)
+    assert again.seen == expected(8, start=2 * done)
+
+
+def test_resume_with_another_batch_size_goes_on_at_the_same_image(tmp_path):
+    stopped = trainer(tmp_path)
+    stopped.fit(Watch(stop_after=5), datamodule=faces())
+    stopped.save_checkpoint(tmp_path / "a.ckpt")
+    second, data = Watch(stop_after=3), faces(batch_size=5)
+    again = trainer(tmp_path)
+    again.fit(second, datamodule=data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert second.seen == expected(3, batch=5, start=10)
+    again.save_checkpoint(tmp_path / "b.ckpt")
+    third = Watch(stop_after=4)
+    trainer(tmp_path).fit(third, datamodule=faces(), ckpt_path=tmp_path / "b.ckpt", weights_only=True)
+    assert third.seen == expected(4, start=25)
+
+
+def test_resume_with_other_images_says_so(tmp_path, caplog):
+    data = faces(train_size=12)
+    data.load_state_dict({"draw": 8, "batches": 4, "seed": 3, "size": 11})
+    with caplog.at_level(logging.WARNING):
+        data.train_dataloader()
+    assert "11 images and seed 3, now 12 and 3" in caplog.text
+
+
+def test_state_is_plain_and_empty_before_training():
+    assert faces().state_dict() == {}
+    data = faces()
+    data.setup("fit")
+    assert data.state_dict() == {"draw": 0, "batches": 0, "seed": 3, "size": 11}
+
+
+def as_rank(data: pl.LightningDataModule, rank: int, world: int) -> pl.LightningDataModule:
+    progress = types.SimpleNamespace(total=types.SimpleNamespace(processed=0))
+    data.trainer = types.SimpleNamespace(  # what the DataModule asks a trainer
+        global_rank=rank,
+        world_size=world,
+        fit_loop=types.SimpleNamespace(epoch_loop=types.SimpleNamespace(batch_progress=progress)),
+        strategy=types.SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    return data
+
+
+def test_ranks_share_training_and_validation():
+    world, per_rank, validated = 2, [], []
+    for rank in range(world):
+        data = as_rank(faces(), rank, world)
+        batches = itertools.islice(data.train_dataloader(), 3)
+        per_rank.append([i for batch in batches for i in batch["index"].tolist()])
+        validated += [i for batch in data.val_dataloader() for i in batch["index"].tolist()]
+    assert [i for pair in zip(*per_rank, strict=True) for i in pair] == expected(6)
+    assert sorted(validated) == list(range(5)), "5 images on 2 ranks: none padded, none dropped"
+
+
+def test_validation_counts_each_image_once(tmp_path):
+    model = Watch()
+    data = faces(val_batch_size=3)
+    trainer(tmp_path, limit_val_batches=1.0).validate(model, datamodule=data, verbose=False)
+    assert model.validated == list(range(5))
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_overfit_batches_works(tmp_path):
+    model = Watch()
+    trainer(tmp_path, overfit_batches=2, max_epochs=3).fit(model, datamodule=faces())
+    assert model.seen == [0, 1, 2, 3] * 3
+
+
+# -- SynthFaces --------------------------------------------------------------------------------------------------------
+
+
+def test_faces_splits_are_the_three_seeds():
+    data = faces(obstacles=0.5, overrides={"yaw": 0.0})
+    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
+        want = SynthFaces(32, seed, 5, obstacles=0.5, overrides={"yaw": 0.0})[4]
+        got = data.get(split)[4]
+        assert torch.equal(got["image"], want["image"]) and torch.equal(got["normals"], want["normals"])
+    batch = next(iter(data.val_dataloader()))
+    assert batch["image"].shape == (2, 3, 32, 32) and batch["image"].abs().max() <= 1
+    assert {"mask", "label", "factors", "index"} <= set(batch)
+
+
+def test_identity_groups_concern_training_only():
+    data = faces(identity_groups=2)
+    train, held_out = data.get("train"), data.get("val")
+    assert train[0]["identity"] == train[1]["identity"] != train[2]["identity"]
+    assert held_out[0]["identity"] != held_out[1]["identity"]
+
+
+def test_panel_images_are_the_first_held_out_ones():
+    data = faces()
+    images = data.panel_images(8)
+    assert images.shape == (5, 3, 32, 32)
+    assert torch.equal(images[0], data.get("val")[0]["image"])
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def names(data: FolderDataModule, split: str) -> list[str]:
+    return data.get(split).names
+
+
+def test_one_folder_is_divided_at_the_end(tmp_path):
+    fill(tmp_path, 40)
+    data = FolderDataModule(root=tmp_path, resolution=8)
+    assert names(data, "val") == ["00038.png", "00039.png"] == names(data, "test")
+    assert len(names(data, "train")) == 38
+    data = FolderDataModule(root=str(tmp_path), val_size=10, resolution=8)
+    assert names(data, "val")[0] == "00030.png" and len(names(data, "train")) == 30
+
+
+def test_one_folder_a_split(tmp_path):
+    roots = {f"{split}_root": fill(tmp_path / split, 4, 10 * i) for i, split in enumerate(("train", "val", "test"))}
+    data = FolderDataModule(**roots, resolution=8, batch_size=2)
+    assert names(data, "train")[0] == "00000.png" and len(names(data, "train")) == 4
+    assert names(data, "val")[0] == "00010.png" and names(data, "test")[0] == "00020.png"
+    del roots["test_root"]
+    assert names(FolderDataModule(**roots, val_size=3), "test") == ["00010.png", "00011.png", "00012.png"]
+
+
+def test_only_training_images_are_mirrored(tmp_path):
+    for i in range(4):
+        Image.fromarray(np.tile(np.arange(8, dtype=np.uint8) * 30, (8, 1))).save(fill(tmp_path, 0) / f"{i}.png")
+    data = FolderDataModule(root=tmp_path, val_size=1, resolution=8, horizontal_flip=1.0)
+    assert data.get("train")[0]["image"][0, 0, 0] > 0 > data.get("val")[0]["image"][0, 0, 0]
+
+
+def test_folder_trains_and_bad_files_are_counted_once_more_at_the_end(tmp_path, caplog):
+    fill(tmp_path / "data", 12)
+    (tmp_path / "data" / "00002.png").touch(exist_ok=True)
+    (tmp_path / "data" / "00002.png").write_bytes(b"")
+    (tmp_path / "data" / "00011.png").write_bytes(b"<html>")
+    data = FolderDataModule(root=tmp_path / "data", val_size=3, resolution=8, batch_size=3, on_bad_image="replace")
+    model = Watch()
+    with caplog.at_level(logging.WARNING):
+        trainer(tmp_path, limit_train_batches=3, max_epochs=1, limit_val_batches=1.0, val_check_interval=3,
+                check_val_every_n_epoch=None).fit(model, datamodule=data)  # fmt: skip
+    assert len(model.seen) == 9 and 2 not in model.seen
+    assert model.validated == [0, 1], "validation leaves bad files out: a replacement would count twice"
+    assert "1 unreadable train images: 00002.png" in caplog.text
+    assert "1 unreadable val images: 00011.png" in caplog.text
+
+
+def test_evaluation_passes_over_a_batch_without_any_image(tmp_path):
+    fill(tmp_path / "data", 6)
+    (tmp_path / "data" / "00003.png").write_bytes(b"")
+    data = FolderDataModule(
+        root=tmp_path / "data", val_size=4, batch_size=1, val_batch_size=1, resolution=8, on_bad_image="skip"
+    )
+    model = Watch()
+    trainer(tmp_path, limit_val_batches=1.0).validate(model, datamodule=data, verbose=False)
+    assert model.validated == [0, 2, 3]
+    assert len(data.panel_images(4)) == 3
+
+
+def test_training_stops_at_a_batch_without_any_image(tmp_path):
+    fill(tmp_path, 4)
+    for i in range(3):
+        (tmp_path / f"{i:05d}.png").write_bytes(b"")
+    data = FolderDataModule(root=tmp_path, val_size=1, batch_size=2, resolution=8, on_bad_image="skip")
+    with pytest.raises(BadImage, match="no image of this training batch.*replace"):
+        next(iter(data.train_dataloader()))
+
+
+# -- what is checked before any work -----------------------------------------------------------------------------------
+
+
+def setup_error(data: pl.LightningDataModule, stage: str = "fit") -> str:
+    with pytest.raises(UserError) as error:
+        data.setup(stage)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_missing_empty_and_small_folders(tmp_path):
+    assert "no such folder" in setup_error(FolderDataModule(root=tmp_path / "none"))
+    assert "no image" in setup_error(FolderDataModule(root=tmp_path))
+    fill(tmp_path / "three", 3)
+    message = setup_error(FolderDataModule(root=tmp_path / "three", val_size=1, batch_size=4))
+    assert str(tmp_path / "three") in message and "got 2 training images" in message and "4 x 1 ranks = 4" in message
+    assert "leaves none to train on" in setup_error(FolderDataModule(root=tmp_path / "three", val_size=3))
+    assert "no folder for the train images" in setup_error(FolderDataModule(val_root=tmp_path / "three"))
+    assert "no folder for the val images" in setup_error(FolderDataModule(), "validate")
+    assert "got 3 images, expected 70000" in setup_error(
+        FolderDataModule(root=tmp_path / "three", expected_images=70000)
+    )
+    FolderDataModule(val_root=tmp_path / "three").setup("validate")
+
+
+def test_fewer_images_than_batch_times_ranks():
+    assert "4 x 3 ranks = 12" in setup_error(as_rank(faces(batch_size=4), 0, 3))
+    assert "got 5 val images for 6 ranks" in setup_error(as_rank(faces(batch_size=1), 0, 6))
+    with pytest.raises(UserError, match="got 11 training images"):
+        as_rank(faces(batch_size=4), 0, 3).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"batch_size": 0}, {"batch_size": 2.5}, {"val_batch_size": 0}, {"num_workers": -1}, {"seed": True}, {"val_size": 0}],
+)
+def test_bad_numbers_name_the_key(arguments):
+    (key,) = arguments
+    with pytest.raises(UserError, match=f"dataset.{key}="):
+        faces(**arguments)
+
+
+def test_bad_folder_arguments(tmp_path):
+    with pytest.raises(UserError, match="expected one of them"):
+        FolderDataModule(root=tmp_path, train_root=tmp_path)
+    with pytest.raises(UserError, match="val_share=1.5"):
+        FolderDataModule(root=tmp_path, val_share=1.5)
+    with pytest.raises(UserError, match="split 'dev'"):
+        faces().get("dev")
+
+
+# -- CelebA-HQ ---------------------------------------------------------------------------------------------------------
+
+
+def celeba(root: Path, **kwargs) -> CelebAHQDataModule:
+    return CelebAHQDataModule(root=root, resolution=8, batch_size=1, check_sizes=False, **kwargs)
+
+
+def test_celeba_hq_by_folders(tmp_path):
+    for i, split in enumerate(("train", "val", "test")):
+        fill(tmp_path / split, 2 + i)
+    assert [len(celeba(tmp_path).get(split)) for split in ("train", "val", "test")] == [2, 3, 4]
+    assert len(celeba(tmp_path, val_size=1).get("val")) == 1
+    strict = CelebAHQDataModule(root=tmp_path)
+    assert "got 2 train images, expected the 24183" in setup_error(strict)
+    assert "expected the 2824" in setup_error(strict, "test")
+
+
+def test_celeba_hq_by_mapping_file(tmp_path):
+    fill(tmp_path / "CelebA-HQ-img", 6, name="{}.jpg")
+    fill(tmp_path / "CelebAMask-HQ-mask-anno" / "0", 2, name="{:05d}_hair.png")
+    originals = [119613, 162770, 162771, 182637, 182638, 202598]
+    lines = ["idx         orig_idx  orig_file"] + [f"{i}  {o}  {o + 1:06d}.jpg" for i, o in enumerate(originals)]
+    (tmp_path / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(lines) + "\n")
+    data = celeba(tmp_path)
+    got = {split: [Path(name).stem for name in data.get(split).names] for split in ("train", "val", "test")}
+    assert got == {"train": ["0", "1"], "val": ["2", "3"], "test": ["4", "5"]}
+    elsewhere = tmp_path / "map.txt"
+    (tmp_path / "CelebA-HQ-to-CelebA-mapping.txt").rename(elsewhere)
+    assert len(celeba(tmp_path, mapping=elsewhere).get("test")) == 2
+    assert "neither the folder train/ nor CelebA-HQ-to-CelebA-mapping.txt" in setup_error(celeba(tmp_path))
+    elsewhere.write_text("\n".join(lines[:3]) + "\nnonsense here\n")
+    assert "line 4: got 'nonsense here'" in setup_error(celeba(tmp_path, mapping=elsewhere))
+
+
+# -- config ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["synthfaces", "folder", "ffhq", "celeba_hq"])
+def test_config_files_build(tmp_path, name):
+    import hydra
+
+    root = [] if name == "synthfaces" else [f"dataset.root={tmp_path}"]
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose(overrides=[f"+dataset={name}", "+seed=5", *root])
+        bare = hydra.compose(overrides=[f"+dataset={name}", "+seed=5"])
+    data = hydra.utils.instantiate(cfg.dataset, _convert_="all")
+    assert data.seed == 5 and data.batch_size == 8
+    assert OmegaConf.is_missing(bare.dataset, "root") == (name != "synthfaces")
+
+
+@pytest.mark.slow
+def test_two_real_ranks(tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "tests.data.two_ranks", str(tmp_path)]
+    subprocess.run(command, env=env, cwd=Path(__file__).parents[2], check=True, timeout=240, capture_output=True)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [i for pair in zip(ranks[0]["seen"], ranks[1]["seen"], strict=True) for i in pair] == expected(14)
+    assert sorted(ranks[0]["validated"] + ranks[1]["validated"]) == list(range(5))
+    assert ranks[0]["next"] == ranks[1]["next"] == 28

@@ -1,0 +1,25 @@
+"""Run by test_datamodule.py in a process of its own: two CPU ranks fit and validate, each writes what it saw."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from tests.data.test_datamodule import Watch, faces
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    model = Watch(stop_after=7)
+    # use_distributed_sampler stays at Lightning's default: the samplers must hold their own against it.
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_steps=-1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0, val_check_interval=7,
+        check_val_every_n_epoch=None, default_root_dir=folder,
+    )  # fmt: skip
+    data = faces()
+    trainer.fit(model, datamodule=data)
+    seen = {"seen": model.seen, "validated": model.validated, "next": data.next_draw()}
+    (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(seen))
