@@ -113,7 +113,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
         instead = ", ".join(f"{count} {suffix}" for suffix, count in most) or "it is empty"
         raise UserError(
-            f"{folder}: no image here or in folders below ({instead}); expected {', '.join(SUFFIXES[:6])} ..."
+            f"{folder}: no images here or in folders below ({instead}); expected {', '.join(SUFFIXES[:6])} ..."
         )
     return sorted(found, key=lambda path: _natural(path.relative_to(folder)))
 

@@ -408,7 +408,7 @@ def test_list_errors_say_what_is_there(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*no such folder.*exists is " + str(tmp_path)):
         list_images(tmp_path / "nowhere" / "deeper")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no image.*it is empty"):
+    with pytest.raises(UserError, match="empty: no images.*it is empty"):
         list_images(tmp_path / "empty")
     touch(tmp_path / "other", "a.heic", "b.heic", "c.txt", "README")
     with pytest.raises(UserError, match=r"2 \.heic, 1 \.txt, 1 without suffix"):

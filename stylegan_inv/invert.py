@@ -1,0 +1,147 @@
+"""Invert images with a trained method: ``python -m stylegan_inv.invert run=outputs/restyle/... input=photos/``.
+
+Leaves ``latents.safetensors`` (the codes ``w`` (N, L, D) and which file each belongs to), ``reconstructions/`` and
+``contact_sheet.png`` (input, steps, difference). Bad input is found before a network is loaded or a file is written.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+import stylegan_inv
+from stylegan_inv.config import entry_point
+from stylegan_inv.data.folder import FolderImages
+from stylegan_inv.data.images import BadImage, check_image, list_images, name_list
+from stylegan_inv.errors import UserError
+from stylegan_inv.methods.base import InversionMethod
+from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter, check_output
+
+
+@dataclass
+class Job:
+    """Everything that is checked and loaded before the first file is written."""
+
+    method: InversionMethod
+    images: FolderImages
+    output: Path
+
+
+def prepare(cfg: DictConfig) -> Job:
+    """Check every input and load the method.
+
+    Raises:
+        UserError: A missing or unreadable input, an output that cannot be written, a run that does not load.
+    """
+    run, source = Path(cfg.run), Path(cfg.input)
+    _check_options(cfg)
+    device = _device(cfg.device)
+    if not run.exists():
+        raise UserError(f"run={run}: no such run folder; give the folder that stylegan_inv.train printed")
+    files = list_images(source) if not source.is_file() else [source]
+    folder = source if source.is_dir() else source.parent
+    output = _output_folder(cfg, run, source)
+    check_output(output, cfg.overwrite)
+    files = _readable(files, cfg.on_bad_image)
+
+    method = stylegan_inv.load_inverter(run, device)
+    size = cfg.resolution or _trained_resolution(run) or min(method.generator.resolution, 256)
+    return Job(method, FolderImages(folder, size, files=files, mode=cfg.mode), output)
+
+
+@entry_point("invert", prepare)
+def main(cfg: DictConfig, job: Job) -> None:
+    """Invert the images in batches and write the results."""
+    metadata = {
+        "generator_hash": str(job.method.generator.source_hash),
+        "method": type(job.method).__name__,
+        "run": str(Path(cfg.run).resolve()),
+    }
+    writer = InversionWriter(job.output, job.images.names, metadata)
+    loader = DataLoader(job.images, cfg.batch_size, num_workers=cfg.num_workers)
+    console = Console()
+    count = math.ceil(len(job.images) / cfg.batch_size)
+    for batch in track(loader, "inverting", total=count, console=console, disable=not console.is_terminal):
+        images = batch["image"].to(job.method.device)
+        # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
+        writer.add(images, job.method.invert(images))
+    writer.close()
+
+    print(f"{len(job.images)} images inverted, mean squared error {writer.squared_error / len(job.images):.4f}")
+    for what, path in {
+        "codes": job.output / LATENTS,
+        "images": job.output / RECONSTRUCTIONS,
+        "picture": writer.sheets[0] if len(writer.sheets) == 1 else f"{writer.sheets[0]} ... {writer.sheets[-1].name}",
+        "output": job.output,
+    }.items():
+        print(f"{what + ':':<12}{path}")
+
+
+def _check_options(cfg: DictConfig) -> None:
+    if cfg.on_bad_image not in ("error", "skip"):
+        raise UserError(f"on_bad_image={cfg.on_bad_image}: expected error or skip")
+    if cfg.mode not in ("crop", "fit"):
+        raise UserError(f"mode={cfg.mode}: expected crop or fit")
+    for key, least in (("batch_size", 1), ("num_workers", 0), ("resolution", 16)):
+        value = cfg[key]
+        if value is None and key == "resolution":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{key}={value}: expected a whole number of at least {least}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:<number>") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: got {torch.cuda.device_count()} CUDA devices here; give device=cpu or auto")
+    return device
+
+
+def _output_folder(cfg: DictConfig, run: Path, source: Path) -> Path:
+    if cfg.output is None:
+        run_dir = run if run.is_dir() else run.parent.parent
+        return run_dir / "inversions" / (source.stem if source.is_file() else source.resolve().name)
+    output = Path(cfg.output)
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        # The reconstructions would be among the inputs of the next call.
+        raise UserError(f"output={output}: lies inside input={source}; give a folder outside of it")
+    return output
+
+
+def _readable(files: list[Path], on_bad_image: str) -> list[Path]:
+    """Decode every file once: better to hear of a broken one now than in the middle of a long run."""
+    good, bad = [], []
+    for file in files:
+        try:
+            check_image(file)
+            good.append(file)
+        except BadImage as error:
+            bad.append(str(error))
+    if bad and (on_bad_image == "error" or not good):
+        more = "" if len(bad) == 1 else f" (and {len(bad) - 1} more of {len(files)} files cannot be read)"
+        hint = "; or give on_bad_image=skip" if good else ""
+        raise UserError(f"{bad[0]}{more}{hint}")
+    if bad:
+        print(f"{len(bad)} of {len(files)} files cannot be read and are left out: {name_list(bad)}")
+    return good
+
+
+def _trained_resolution(run: Path) -> int | None:
+    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
+    return OmegaConf.select(OmegaConf.load(config), "dataset.resolution") if config.is_file() else None
+
+
+if __name__ == "__main__":
+    main()
