@@ -28,6 +28,7 @@ from stylegan_inv.generators.ops import (
     upsample2d,
     weight_squares,
 )
+from stylegan_inv.generators.ops.dispatch import full_precision
 
 FILTER_TAPS = (1, 3, 3, 1)
 
@@ -95,9 +96,9 @@ class FullyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_features)`` -> ``(B, out_features)``."""
         bias = self.bias * self.bias_gain if self.bias_gain != 1 else self.bias
-        if self.activation == "linear":
-            return torch.addmm(bias, x, self.weight.t(), alpha=self.weight_gain)
-        return bias_act(x @ (self.weight.t() * self.weight_gain), bias, act=self.activation, impl=self.ops)
+        with full_precision(x):  # codes and styles act on whole images: their error would be seen everywhere
+            x = torch.addmm(bias, x.to(bias.dtype), self.weight.t(), alpha=self.weight_gain)
+        return bias_act(x, act=self.activation, impl=self.ops)
 
 
 class MappingNetwork(nn.Module):

@@ -7,6 +7,12 @@ its name and by handling that name in the operation.
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from stylegan_inv.errors import UserError
 
 IMPLEMENTATIONS = ("auto", "ref")
@@ -27,3 +33,9 @@ def resolve(impl: str) -> str:
     """Name of the implementation that will run; ``"auto"`` never comes back."""
     check(impl)
     return "ref"
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context without autocast on the device of ``x``, for small products whose error every pixel would show."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()

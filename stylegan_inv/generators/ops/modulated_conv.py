@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import dispatch
+from stylegan_inv.generators.ops.dispatch import full_precision
 from stylegan_inv.generators.ops.upfirdn2d import upfirdn2d
 
 
@@ -101,7 +102,8 @@ def demodulation(styles: Tensor, squares: Tensor, eps: float = 1e-8, gain: float
         eps: added under the root.
         gain: factor on the result.
     """
-    d = (styles.square() @ squares.t() + eps).rsqrt()
+    with full_precision(styles):
+        d = (styles.square() @ squares.t() + eps).rsqrt()
     return d if gain == 1 else d * gain
 
 
@@ -169,10 +171,11 @@ def modulated_conv2d(
 def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
     """Modulated 1x1 convolution; here the weight of one sample is smaller than its image, so it takes the style."""
     modulated = weight[:, :, 0, 0] * styles[:, None, :]  # (B, O, I)
-    if x.is_contiguous(memory_format=torch.channels_last):
-        y = x.permute(0, 2, 3, 1).flatten(1, 2) @ modulated.transpose(1, 2)
-        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-    return (modulated @ x.flatten(2)).unflatten(2, x.shape[2:])
+    with full_precision(x):
+        if x.is_contiguous(memory_format=torch.channels_last):
+            y = x.permute(0, 2, 3, 1).flatten(1, 2) @ modulated.transpose(1, 2)
+            return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return (modulated @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def styled_conv2d(

@@ -166,6 +166,7 @@ def _filter(
     """The pass itself as a depthwise convolution; ``f`` has two axes, ``up`` and ``down`` are (y, x)."""
     channels = x.shape[1]
     fh, fw = f.shape
+    f = f.to(x.dtype)  # under autocast a gradient comes in another precision than the input had
     x0, x1, y0, y1 = padding
     if up == (1, 1):
         kernel = (f if flip_filter else f.flip(0, 1)).expand(channels, 1, fh, fw)
