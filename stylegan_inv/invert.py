@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -21,8 +22,10 @@ from stylegan_inv.config import entry_point
 from stylegan_inv.data.folder import FolderImages
 from stylegan_inv.data.images import BadImage, check_image, list_images, name_list
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.base import InversionMethod
 from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter, check_output
+
+if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
+    from stylegan_inv.methods.base import InversionMethod
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""DataModules in Lightning's own loops: which images a training sees, also after a restart, and what is checked first."""
+"""DataModules in Lightning's own loops: which images a training sees, also resumed, and what is checked first."""
 
 from __future__ import annotations
 
@@ -320,7 +320,14 @@ def test_fewer_images_than_batch_times_ranks():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"batch_size": 0}, {"batch_size": 2.5}, {"val_batch_size": 0}, {"num_workers": -1}, {"seed": True}, {"val_size": 0}],
+    [
+        {"batch_size": 0},
+        {"batch_size": 2.5},
+        {"val_batch_size": 0},
+        {"num_workers": -1},
+        {"seed": True},
+        {"val_size": 0},
+    ],
 )
 def test_bad_numbers_name_the_key(arguments):
     (key,) = arguments

@@ -1,0 +1,47 @@
+"""A run folder that takes no training: a tiny random generator and a method with two known steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from stylegan_inv.generators import Generator, save_generator
+from stylegan_inv.methods.base import Inversion, InversionMethod, Step
+
+RESOLUTION = 16
+
+
+class TwoSteps(InversionMethod):
+    """Step 1 finds half of the image, step 2 all of it; the codes hold the image's mean colour."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def invert(self, images: Tensor) -> Inversion:
+        colour = images.mean((2, 3))
+        w = torch.zeros(len(images), self.generator.num_ws, self.generator.w_dim)
+        w[:, :, :3] = colour[:, None]
+        steps = [Step(w / 2, images / 2), Step(w * self.scale, images)]
+        return Inversion(steps[-1].w, steps[-1].image, steps=steps)
+
+
+def make_run(folder: Path) -> Path:
+    """Write ``config.yaml`` and ``checkpoints/last.ckpt`` as a training would; returns the folder."""
+    (folder / "checkpoints").mkdir(parents=True)
+    generator = Generator(RESOLUTION, z_dim=8, w_dim=8, mapping_layers=1, channel_base=64, channel_max=8)
+    save_generator(generator, folder / "generator.safetensors")
+    node = {
+        "_target_": "tests.fake_run.TwoSteps",
+        "generator": {
+            "_target_": "stylegan_inv.generators.load_generator",
+            "source": str((folder / "generator.safetensors").resolve()),
+        },
+    }
+    config = {"method_name": "two_steps", "method": node, "dataset": {"resolution": RESOLUTION}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "TwoSteps"}, folder / "checkpoints" / "last.ckpt")
+    return folder
