@@ -11,7 +11,7 @@ from torch import Tensor
 from stylegan_inv.data.images import to_pil
 from stylegan_inv.errors import UserError
 
-_PAPER, _INK, _QUIET = (236, 236, 236), (20, 20, 20), (110, 110, 110)
+_PAPER, _INK, _QUIET = (236, 236, 236), (20, 20, 20), (80, 80, 80)
 
 
 def contact_sheet(
