@@ -64,6 +64,12 @@ def _resolve_channels(
     return table
 
 
+def _normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Normal numbers; on the meta device (a network about to be filled from a file) nothing is drawn."""
+    x = torch.empty(shape)
+    return x if x.is_meta else x.normal_(std=std)
+
+
 def normalize_2nd_moment(x: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """``x / sqrt(mean(x^2) + eps)`` along ``dim``."""
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
@@ -90,7 +96,7 @@ class FullyConnected(nn.Module):
         self.ops = ops
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(_normal(out_features, in_features, std=1 / lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,10 +224,10 @@ class SynthesisLayer(nn.Module):
         self.demod_eps = 1e-8 * (in_channels * 9 if demod_eps_scaled else 1)
         self.ops = ops
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0, ops=ops)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(_normal(out_channels, in_channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", _normal(resolution, resolution))
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
         self.cache_squares = False
         self._squares: tuple[tuple[Any, ...], Tensor] | None = None
@@ -265,7 +271,7 @@ class ToRGB(nn.Module):
         self.ops = ops
         self.weight_gain = 1 / math.sqrt(in_channels)
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0, ops=ops)
-        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(_normal(img_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -282,7 +288,7 @@ class SynthesisBlock(nn.Module):
     ) -> None:
         super().__init__()
         if resolution == 4:
-            self.const = nn.Parameter(torch.randn(out_channels, 4, 4))
+            self.const = nn.Parameter(_normal(out_channels, 4, 4))
         else:
             self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=2, **layer)
         self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, **layer)
@@ -545,7 +551,7 @@ class ConvLayer(nn.Module):
         self.conv_clamp = conv_clamp
         self.ops = ops
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.weight = nn.Parameter(_normal(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,10 +24,12 @@ def setup_filter(taps: Sequence[float] | Sequence[Sequence[float]] = (1, 3, 3, 1
     Returns:
         float32 tensor of shape ``(taps,)`` or ``(fh, fw)``.
     """
-    f = torch.tensor(taps, dtype=torch.float32)
-    if f.ndim not in (1, 2) or f.numel() == 0:
-        raise UserError(f"a filter is a list of numbers or a list of such lists, got shape {tuple(f.shape)}")
-    return f / f.sum() if normalize else f
+    values = np.asarray(taps, dtype=np.float64)
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise UserError(f"a filter is a list of numbers or a list of such lists, got shape {values.shape}")
+    if normalize:
+        values = values / values.sum()
+    return torch.tensor(values.tolist(), dtype=torch.float32)
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
