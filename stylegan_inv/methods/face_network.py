@@ -31,7 +31,7 @@ class FaceNetworkTraining(pl.LightningModule):
         temperature: of the contrastive loss.
         factor_weight: of the attribute loss beside the identity loss.
         degradation: strength of the picture degradation; 0 is off, 1 what it was made for.
-        export: file to which the trained network is written at the end; None writes none.
+        export: file to which the trained network is written at the end, relative to the run folder; None writes none.
     """
 
     def __init__(
@@ -103,7 +103,8 @@ class FaceNetworkTraining(pl.LightningModule):
     def on_fit_end(self) -> None:
         """Writes the network."""
         if self.export is not None and self.trainer.is_global_zero:
-            save_face_network(self.network.eval(), self.export, {"steps": str(self.trainer.global_step)})
+            path = Path(self.trainer.default_root_dir) / self.export
+            save_face_network(self.network.eval(), path, {"steps": str(self.trainer.global_step)})
 
 
 def supervised_contrastive(embeddings: Tensor, people: Tensor, temperature: float) -> Tensor:
