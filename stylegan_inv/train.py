@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from stylegan_inv import config
 from stylegan_inv.callbacks.throughput import Throughput
 from stylegan_inv.runtime import run_folder
 from stylegan_inv.runtime.allocator import tune_allocator
+from stylegan_inv.runtime.quiet import quiet_libraries
 from stylegan_inv.runtime.report import print_metrics
 
 
@@ -46,8 +46,7 @@ def prepare(cfg: DictConfig) -> Job:
 def main(cfg: DictConfig, job: Job) -> float | None:
     """Fit the method; returns the value that sweeps optimise."""
     started = time.perf_counter()
-    # Lightning calls a torch function that newer torch renamed; nothing a user could do about it.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+    quiet_libraries()
     if cfg.tune_allocator:
         tune_allocator()
     run_dir = Path(cfg.paths.run_dir)

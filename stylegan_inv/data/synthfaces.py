@@ -242,6 +242,28 @@ def factors_from_normals(n: np.ndarray) -> Factors:
     return Factors(values)
 
 
+def factor_features(normals: Tensor) -> Tensor:
+    """Normals (B, K) -> (B, 150): the factor vector, and cosines (for hues sines too) of uniform factors.
+
+    What a network needs to read a factor linearly: colours run round a circle or along a ramp of several colours. All
+    columns have mean 0 and variance 1, those of discrete factors too: a rare choice is worth as much as a common one.
+    """
+    n = normals.detach().cpu().numpy().astype(np.float64)
+    shares = [spec.probabilities if isinstance(spec, Choice) else (np.nan,) for spec in SPECS.values()]
+    p = np.concatenate(shares)
+    vector = factors_from_normals(n).to_vector()
+    columns = [np.where(np.isnan(p), vector, (vector - p) / np.sqrt(p * (1 - p)))]
+    uniform = _phi(n)
+    for i, (name, spec) in enumerate(SPECS.items()):
+        if not isinstance(spec, Uniform):
+            continue
+        hue = name.endswith("_hue")
+        for k in (2, 4) if hue else (1, 2, 3):
+            angle = np.pi * k * uniform[:, i : i + 1]
+            columns += [np.sqrt(2.0) * wave(angle) for wave in ((np.cos, np.sin) if hue else (np.cos,))]
+    return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))
+
+
 def override_factors(factors: Factors, overrides: Mapping[str, Any]) -> Factors:
     """Factors with some fixed, in natural units (a discrete one by name or index)."""
     values = dict(factors.values)

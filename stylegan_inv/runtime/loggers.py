@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import netrc
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = 
         wandb: Arguments for :class:`WandbLogger`, or None. Without a key the run is recorded offline
             (``wandb sync`` uploads it later); nothing is ever asked.
     """
-    # Hydra has made the folder already, and what else lies in it is ours.
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
     loggers: list[Logger] = []
     if csv:
         loggers.append(CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=50))

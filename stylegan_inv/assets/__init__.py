@@ -1,0 +1,1 @@
+"""The embedded networks (safetensors) and their cards: how each was made, and its figures."""
