@@ -60,9 +60,14 @@ def tensor(name: str, key: str) -> torch.Tensor:
     return (fill().image(value) if value.dtype == np.uint8 else torch.from_numpy(value)).double()
 
 
-def reference_state(keys: str) -> dict[str, torch.Tensor]:
-    """Filled state dict in the reference's own key names, e.g. ``reference_state("nvidia_g64_m8")``."""
+@functools.lru_cache(maxsize=2)  # a network is 100 MB and takes a second to draw
+def _reference_state(keys: str) -> dict[str, torch.Tensor]:
     return fill().reference_state(golden_dir() / "keys" / f"{keys}.json")
+
+
+def reference_state(keys: str) -> dict[str, torch.Tensor]:
+    """Filled state dict in the reference's own key names, e.g. ``reference_state("nvidia_g64_m8")``; do not modify."""
+    return dict(_reference_state(keys))
 
 
 def key_shapes(keys: str) -> dict[str, tuple[int, ...]]:
