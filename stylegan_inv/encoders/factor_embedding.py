@@ -1,0 +1,112 @@
+"""Ground-truth factors -> w: a stand-in for the mapping network where the world is procedural.
+
+Not a part of StyleGAN2. A mapping network learns slowly what a factor means: hues are circular, hair styles are cut out
+of one normal at thresholds, and every picture shows it only one combination. Given as features, the same factors train
+the synthesis network several times faster; afterwards the mapping network learns the embedding's function on millions
+of codes, which costs no picture at all (`distill_mapping`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.generators.stylegan2 import FullyConnected, MappingNetwork
+
+
+class FactorEmbedding(nn.Module):
+    """Normals (B, K) -> w (B, D) through features of the factors.
+
+    Args:
+        features: normals -> features (B, F); for SynthFaces `data.synthfaces.factor_features`.
+        num_features: F.
+        num_normals: K.
+        w_dim: D, that of the generator.
+        hidden: width of the two hidden layers.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Tensor], Tensor],
+        num_features: int,
+        num_normals: int,
+        w_dim: int = 192,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.features, self.num_normals = features, num_normals
+        self.layers = nn.Sequential(
+            FullyConnected(num_features, hidden, activation="lrelu"),
+            FullyConnected(hidden, hidden, activation="lrelu"),
+            FullyConnected(hidden, w_dim),
+        )
+
+    def forward(self, normals: Tensor) -> Tensor:
+        """(B, K) -> (B, D)."""
+        return self.layers(self.features(normals).to(normals.device))
+
+
+def distill_mapping(
+    embedding: FactorEmbedding,
+    mapping: MappingNetwork,
+    latents: Callable[[Tensor], Tensor],
+    *,
+    steps: int = 8000,
+    batch_size: int = 512,
+    lr: float = 2e-3,
+    seed: int = 0,
+) -> float:
+    """Teach the mapping network to give, for z, the w that the embedding gives for the factors behind z.
+
+    Args:
+        embedding: the teacher; left as it is.
+        mapping: the pupil, changed in place; its ``w_avg`` is set to the mean of its own codes.
+        latents: normals (B, K) -> z (B, Z).
+        steps: of Adam, with a rate that falls along a cosine to a hundredth.
+        batch_size: fresh codes each step.
+        lr: the highest rate.
+        seed: of the codes; the global random numbers stay as they were.
+
+    Returns:
+        The squared error on the last tenth of the steps, relative to the variance of w.
+    """
+    device = mapping.fc0.weight.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _distill(embedding, mapping, latents, steps, batch_size, lr, device)
+
+
+def _distill(
+    embedding: FactorEmbedding,
+    mapping: MappingNetwork,
+    latents: Callable[[Tensor], Tensor],
+    steps: int,
+    batch_size: int,
+    lr: float,
+    device: torch.device,
+) -> float:
+    def draw(count: int) -> Tensor:
+        return torch.randn(count, embedding.num_normals, device=device)
+
+    with torch.no_grad():
+        sample = embedding(draw(4096))
+        mean, variance = sample.mean(0), sample.var(0).mean()
+    optimizer = torch.optim.Adam(mapping.parameters(), lr=lr, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=lr / 100)
+    errors: list[float] = []
+    for _ in range(steps):
+        normals = draw(batch_size)
+        with torch.no_grad():
+            target = embedding(normals)
+        loss = (mapping.w(latents(normals)) - target).square().mean() / variance
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        errors.append(loss.item())
+    with torch.no_grad():
+        mapping.w_avg.copy_(mean)
+    last = errors[-max(1, steps // 10) :]
+    return sum(last) / len(last)

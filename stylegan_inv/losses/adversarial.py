@@ -1,0 +1,85 @@
+"""Adversarial losses and their regularisers, as pure functions of logits and images.
+
+Every function returns an unweighted scalar (a mean over the batch) unless its docstring says otherwise, so that
+weights and lazy-regularisation factors stay visible in the method that uses them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody reads
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+
+KINDS = ("logistic", "hinge")
+
+
+def generator_loss(fake_logits: Tensor, kind: str = "logistic") -> Tensor:
+    """Loss of the generator, from the discriminator's logits of its images.
+
+    Args:
+        fake_logits: any shape; larger means "real".
+        kind: "logistic": non-saturating, ``softplus(-D(G(z)))`` (Goodfellow et al. 2014; StyleGAN2);
+            "hinge": ``-D(G(z))`` (Lim and Ye 2017).
+
+    Raises:
+        UserError: for another kind.
+    """
+    if kind == "logistic":
+        return F.softplus(-fake_logits).mean()
+    if kind == "hinge":
+        return -fake_logits.mean()
+    raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "logistic") -> Tensor:
+    """Loss of the discriminator: the mean over real images plus the mean over generated ones.
+
+    Args:
+        real_logits: logits of real images.
+        fake_logits: logits of generated images (computed from detached images).
+        kind: "logistic": ``softplus(-D(x)) + softplus(D(G(z)))``; "hinge": ``relu(1-D(x)) + relu(1+D(G(z)))``.
+
+    Raises:
+        UserError: for another kind.
+    """
+    if kind == "logistic":
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    if kind == "hinge":
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+
+
+def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
+    """R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without its gamma/2).
+
+    Args:
+        real_logits: (B, 1), computed from ``real_images``.
+        real_images: (B, C, H, W) with ``requires_grad``.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Per-sample length |J_w^T y| of StyleGAN2 (Karras et al. 2020, section 3.2), root mean square over the layers.
+
+    Args:
+        images: (B, C, H, W), computed from ``ws``.
+        ws: (B, L, D) with a gradient; one code per layer.
+        noise: y, standard normal of the images' shape; drawn when None. It is divided by sqrt(H*W) here, which makes
+            the expected length independent of the resolution.
+
+    Returns:
+        (B,) lengths, differentiable a second time.
+    """
+    y = torch.randn_like(images) if noise is None else noise
+    y = y / (images.shape[2] * images.shape[3]) ** 0.5
+    (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    return gradient.square().sum(2).mean(1).sqrt()
+
+
+def path_length_penalty(lengths: Tensor, mean_length: Tensor) -> Tensor:
+    """E (|J_w^T y| - a)^2, with ``a`` the running mean (a scalar, no gradient) of the lengths."""
+    return (lengths - mean_length.detach()).square().mean()
