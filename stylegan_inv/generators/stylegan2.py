@@ -230,18 +230,22 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", _normal(resolution, resolution))
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
         self.cache_squares = False
-        self._squares: tuple[tuple[Any, ...], Tensor] | None = None
+        self._squares: tuple[Tensor, int, Tensor] | None = None
 
     def squares(self) -> Tensor | None:
         """Sums of squares for the demodulation of a frozen weight, computed once; None for a trained one."""
         weight = self.weight
-        if not self.cache_squares or weight.requires_grad or weight.is_inference():
+        if not self.cache_squares or weight.requires_grad or torch.compiler.is_compiling() or weight.is_inference():
             return None
-        key = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
-        if self._squares is None or self._squares[0] != key:
-            with torch.inference_mode(False), torch.no_grad():
-                self._squares = (key, weight_squares(weight.detach()))
-        return self._squares[1]
+        if self._squares is not None:
+            source, version, squares = self._squares
+            same_memory = source.data_ptr() == weight.data_ptr() and source.dtype == weight.dtype
+            if same_memory and source.device == weight.device and version == weight._version:
+                return squares
+        with torch.inference_mode(False), torch.no_grad():
+            source = weight.detach()  # kept, so that no other tensor can come to lie at its address
+            self._squares = (source, weight._version, weight_squares(source))
+        return self._squares[2]
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """``(B, I, r/up, r/up)``, ``(B, w_dim)``, noise ``(1 or B, 1, r, r)`` or None -> ``(B, O, r, r)``."""

@@ -338,3 +338,17 @@ def test_import_has_no_side_effects():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_compiles_whole_and_works_under_functional_transforms():
+    generator = Generator(8, z_dim=3, w_dim=3, mapping_layers=1, channels={4: 2, 8: 2}).freeze()
+    w = torch.randn(2, 4, 3, requires_grad=True)
+    compiled = torch.compile(lambda w: generator.synthesis(w), fullgraph=True, backend="aot_eager")
+    image = compiled(w)
+    torch.testing.assert_close(image, generator.synthesis(w))
+    (got,) = torch.autograd.grad(image.square().sum(), w)
+    (want,) = torch.autograd.grad(generator.synthesis(w).square().sum(), w)
+    torch.testing.assert_close(got, want)
+    jacobian = torch.func.jacrev(lambda w: generator.synthesis(w).mean(dim=(2, 3)))(w.detach())
+    assert jacobian.shape == (2, 3, 2, 4, 3)
+    assert jacobian[0, :, 1].abs().max() == 0  # one sample's image does not depend on the other's code

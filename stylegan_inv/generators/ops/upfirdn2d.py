@@ -126,6 +126,8 @@ class _Fir(torch.autograd.Function):
     gradient of a filter that nobody asked for): R1 at 64 px took 49 ms an image with it, a fraction of it without.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
         x: Tensor,
