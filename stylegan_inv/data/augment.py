@@ -34,7 +34,7 @@ class _Resample(torch.autograd.Function):
         return _sample(images, grid)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _ResampleAdjoint.apply(gradient, ctx.saved_tensors[0]), None
 
 
@@ -47,7 +47,7 @@ class _ResampleAdjoint(torch.autograd.Function):
             return torch.autograd.grad(_sample(images, grid), images, gradient)[0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _Resample.apply(gradient, ctx.saved_tensors[0]), None
 
 

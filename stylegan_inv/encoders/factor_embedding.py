@@ -72,7 +72,7 @@ def distill_mapping(
     Returns:
         The squared error on the last tenth of the steps, relative to the variance of w.
     """
-    device = mapping.fc0.weight.device
+    device = next(mapping.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         return _distill(embedding, mapping, latents, steps, batch_size, lr, device)

@@ -53,7 +53,7 @@ class PairedRegression(nn.Module):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Scalar loss of (B, 3, H, W) against (B, 3, H, W)."""
         total = pyramid_l1(prediction, target, self.levels) + self.edge * difference_l1(prediction, target)
-        network = self._network[0]
+        network: Any = self._network[0]
         if self.perceptual and network is not None:
             pairs = zip(network.features(prediction), network.features(target.detach()), strict=True)
             maps = [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean() for a, b in pairs]

@@ -22,8 +22,8 @@ def update_moving_average(average: nn.Module, network: nn.Module, images: int, h
     beta = 0.5 ** (images / max(half_life, 1e-8))
     for mean, value in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - beta)
-    for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(value)
+    for own, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        own.copy_(buffer)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], strategy: Any, world_size: int) -> None:

@@ -55,7 +55,8 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         lr, betas = self._lazy(self.lr_g, self.path_length_every)
         if warm:
             lr, betas = self.paired.rate(seen), self.paired.warmup_betas
-        optimizer = self.optimizers()[0]  # type: ignore[index]
+        optimizers: Any = self.optimizers()
+        optimizer = optimizers[0]
         for group in optimizer.param_groups:
             group["lr"], group["betas"] = lr, betas
         if warm:

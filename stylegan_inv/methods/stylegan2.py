@@ -62,6 +62,9 @@ class StyleGAN2Training(pl.LightningModule):
         export: file to which the average generator is written at the end, relative to the run folder; None writes none.
     """
 
+    generator: Any
+    generator_ema: Any
+    fixed_z: Tensor
     images_seen: Tensor
     batches: Tensor
     pl_mean: Tensor
@@ -102,9 +105,10 @@ class StyleGAN2Training(pl.LightningModule):
                 f"loss out of {', '.join(adversarial.KINDS)}, at least 1, and a probability"
             )
         self.automatic_optimization = False
-        self.generator: Any = generator
-        self.generator_ema: Any = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.discriminator, self.augment = discriminator, augment
+        self.generator = generator
+        self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.discriminator: Any = discriminator
+        self.augment: Any = augment
         self._make_optimizer, self.lr_g, self.lr_d = optimizer, lr_g, lr_d
         self.betas: tuple[float, float] = (float(betas[0]), float(betas[1]))
         self.loss, self.d_steps_per_g, self.style_mixing = loss, d_steps_per_g, style_mixing
@@ -113,11 +117,11 @@ class StyleGAN2Training(pl.LightningModule):
         self.path_length_decay, self.path_length_shrink = path_length_decay, path_length_shrink
         self.ema_images, self.ema_rampup, self.w_avg_decay = ema_images, ema_rampup, w_avg_decay
         self.noise, self.total_images, self.seed, self.export_path = noise, total_images, seed, export
-        self.metrics = nn.ModuleDict(dict(metrics or {}))
+        self.metrics: Any = nn.ModuleDict(dict(metrics or {}))
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self.register_buffer("pl_mean", torch.zeros(()))
-        fixed = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+        fixed = torch.randn(samples, self.generator.z_dim, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("fixed_z", fixed, persistent=False)
 
     # --- optimisers ---------------------------------------------------------------------------------------------------
@@ -145,7 +149,7 @@ class StyleGAN2Training(pl.LightningModule):
         Only the step that ``counts`` goes through Lightning, whose ``global_step`` would else count them all.
         """
         optimizer.zero_grad(set_to_none=True)
-        wrapped = getattr(self.trainer.strategy, "model", None)
+        wrapped: Any = getattr(self.trainer.strategy, "model", None)
         with wrapped.no_sync() if hasattr(wrapped, "no_sync") else torch.enable_grad():
             self.manual_backward(loss)
         average_gradients(parameters, self.trainer.strategy, self.trainer.world_size)
@@ -190,7 +194,8 @@ class StyleGAN2Training(pl.LightningModule):
 
     def update(self, batch: Mapping[str, Tensor], seen: int, number: int) -> None:
         """G, path length, D and R1 as due, for batch ``number`` after ``seen`` images."""
-        g_optimizer, d_optimizer = self.optimizers()  # type: ignore[misc]
+        optimizers: Any = self.optimizers()
+        g_optimizer, d_optimizer = optimizers
         real = batch["image"]
         if number % self.d_steps_per_g == 0:
             self._generator_step(g_optimizer, batch, seen)
@@ -283,7 +288,7 @@ class StyleGAN2Training(pl.LightningModule):
 
     def on_fit_end(self) -> None:
         """Write the average generator."""
-        if self.export_path is None or not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+        if self.export_path is None or not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
             return
         path = Path(self.trainer.default_root_dir) / self.export_path
         path.parent.mkdir(parents=True, exist_ok=True)
