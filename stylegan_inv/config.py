@@ -82,7 +82,7 @@ class CheckFirst(Callback):
         if CheckFirst.prepare is None:
             return
         HydraConfig.instance().set_config(config)
-        job_config = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             CheckFirst._prepared = [CheckFirst.prepare(job_config)]
         except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -140,7 +140,7 @@ def build_loss_terms(terms: dict[str, Any]) -> Any:
         weight = node.pop("weight", None)
         if "_target_" not in node or isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise UserError(
-                f"loss.{name}: got keys {sorted(node)} and weight {weight!r}, expected a _target_ and a numeric weight; "
+                f"loss.{name}: got keys {sorted(node)}, weight {weight!r}; expected a _target_ and a numeric weight, "
                 f"e.g. +loss.{name}={{_target_: stylegan_inv.losses.pixel.L2, weight: 1.0}}"
             )
         if not math.isfinite(weight):

@@ -10,7 +10,6 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -60,7 +59,7 @@ def main(cfg: DictConfig, job: Job) -> float | None:
         if isinstance(callback, Throughput):
             metrics["images_per_second"] = callback.images_per_second
     metrics["seconds"] = time.perf_counter() - started
-    if trainer.is_global_zero and not trainer.fast_dev_run:
+    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
         _say_where(run_dir)

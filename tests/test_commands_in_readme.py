@@ -12,7 +12,9 @@ from hydra import compose, initialize_config_dir
 from stylegan_inv.config import CONF_DIR
 from tests.cli import REPOSITORY
 
-COMMANDS = re.findall(r"^\s*(?:\$ )?python -m stylegan_inv\.(\w+) ?([^#\n]*)", (REPOSITORY / "README.md").read_text(), re.M)
+COMMANDS = re.findall(
+    r"^\s*(?:\$ )?python -m stylegan_inv\.(\w+) ?([^#\n]*)", (REPOSITORY / "README.md").read_text(), re.M
+)
 
 
 @pytest.mark.parametrize(("module", "line"), COMMANDS, ids=[f"{m} {a}".strip() for m, a in COMMANDS])

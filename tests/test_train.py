@@ -66,7 +66,13 @@ def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> N
     quick = [argument for argument in QUICK if "max_steps" not in argument]
     last = run[0] / "checkpoints" / "last.ckpt"
     result = run_cli(
-        "train", "method=restyle", *quick, "trainer.max_steps=5", f"ckpt_path='{last}'", "hydra.run.dir=run", cwd=tmp_path
+        "train",
+        "method=restyle",
+        *quick,
+        "trainer.max_steps=5",
+        f"ckpt_path='{last}'",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5

@@ -13,7 +13,16 @@ from tests.cli import QUICK, REPOSITORY
 
 def test_wheel_trains_elsewhere(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(REPOSITORY)],
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(tmp_path / "dist"),
+            str(REPOSITORY),
+        ],
         check=True,
         capture_output=True,
     )

@@ -41,7 +41,7 @@ class Panels(pl.Callback):
 
     @torch.no_grad()
     def _draw(self, trainer: pl.Trainer, module: Any) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         was_training = module.training
         module.eval()

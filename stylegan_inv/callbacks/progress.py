@@ -41,7 +41,9 @@ class PlainProgress(ProgressBar):
         done = max(1, step - self._first_step)
         left = (now - self._started) / done * max(0, total - step)
         figures = "  ".join(
-            f"{name} {value:.4g}" for name, value in self.get_metrics(trainer, module).items() if isinstance(value, float)
+            f"{name} {value:.4g}"
+            for name, value in self.get_metrics(trainer, module).items()
+            if isinstance(value, float)
         )
         print(f"step {step}/{total}  {left / 60:.1f} min left  {figures}", flush=True)
 

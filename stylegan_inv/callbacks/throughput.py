@@ -24,7 +24,9 @@ class Throughput(pl.Callback):
         if self._mark is None:
             self._mark = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *_: Any) -> None:  # noqa: D102
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         now = time.perf_counter()
         assert self._mark is not None
         self.images += len(batch["image"]) * trainer.world_size

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,36 +77,84 @@ _UNIT = Uniform(0.0, 1.0)
 _SIGNED = Uniform(-1.0, 1.0)
 _SHAPE = Gaussian(0.0, 1.0)
 
-GEOMETRY = ("face_width", "face_length", "jaw_width", "chin", "cheekbones", "eye_size", "eye_spacing", "eye_tilt",
-            "brow_height", "brow_thickness", "nose_length", "nose_width", "nose_bridge", "mouth_width", "lip_fullness",
-            "forehead")
+GEOMETRY = (
+    "face_width",
+    "face_length",
+    "jaw_width",
+    "chin",
+    "cheekbones",
+    "eye_size",
+    "eye_spacing",
+    "eye_tilt",
+    "brow_height",
+    "brow_thickness",
+    "nose_length",
+    "nose_width",
+    "nose_bridge",
+    "mouth_width",
+    "lip_fullness",
+    "forehead",
+)
 
 # One normal each, in this order. The order is part of the dataset: append only, or every image changes.
 SPECS: dict[str, Spec] = {
     **dict.fromkeys(GEOMETRY, _SHAPE),
-    "yaw": Gaussian(0.0, 13.0), "pitch": Gaussian(0.0, 5.0), "smile": _UNIT, "mouth_open": _UNIT,
-    "age": Uniform(18.0, 80.0), "gender": _SIGNED,
+    "yaw": Gaussian(0.0, 13.0),
+    "pitch": Gaussian(0.0, 5.0),
+    "smile": _UNIT,
+    "mouth_open": _UNIT,
+    "age": Uniform(18.0, 80.0),
+    "gender": _SIGNED,
     "eyeglasses": Choice(("none", "clear", "sunglasses"), (0.72, 0.21, 0.07)),
-    "glasses_shape": _UNIT, "glasses_thickness": _UNIT, "glasses_colour": _UNIT,
-    "skin_tone": _UNIT, "skin_undertone": _SIGNED, "eye_colour": _UNIT,
-    "hair_style": Choice(("bald", "buzz", "short", "side_part", "fringe", "bob", "long", "curly", "bun"),
-                         (0.06, 0.09, 0.17, 0.15, 0.11, 0.11, 0.14, 0.09, 0.08)),
-    "hair_length": _UNIT, "hair_colour": _UNIT, "hair_redness": _UNIT, "hair_wave": _SIGNED, "hair_part": _SIGNED,
+    "glasses_shape": _UNIT,
+    "glasses_thickness": _UNIT,
+    "glasses_colour": _UNIT,
+    "skin_tone": _UNIT,
+    "skin_undertone": _SIGNED,
+    "eye_colour": _UNIT,
+    "hair_style": Choice(
+        ("bald", "buzz", "short", "side_part", "fringe", "bob", "long", "curly", "bun"),
+        (0.06, 0.09, 0.17, 0.15, 0.11, 0.11, 0.14, 0.09, 0.08),
+    ),
+    "hair_length": _UNIT,
+    "hair_colour": _UNIT,
+    "hair_redness": _UNIT,
+    "hair_wave": _SIGNED,
+    "hair_part": _SIGNED,
     "beard": Choice(("none", "stubble", "moustache", "goatee", "full"), (0.62, 0.12, 0.07, 0.08, 0.11)),
     "beard_length": _UNIT,
-    "light_x": _SHAPE, "light_y": _SHAPE, "light_warmth": _SHAPE, "light_contrast": _UNIT,
-    "background": Choice(("plain", "gradient", "studio", "bokeh", "outdoor", "wall", "window"),
-                         (0.14, 0.16, 0.16, 0.15, 0.17, 0.11, 0.11)),
-    "background_hue": _UNIT, "background_value": _UNIT, "background_a": _SIGNED, "background_b": _SIGNED,
+    "light_x": _SHAPE,
+    "light_y": _SHAPE,
+    "light_warmth": _SHAPE,
+    "light_contrast": _UNIT,
+    "background": Choice(
+        ("plain", "gradient", "studio", "bokeh", "outdoor", "wall", "window"),
+        (0.14, 0.16, 0.16, 0.15, 0.17, 0.11, 0.11),
+    ),
+    "background_hue": _UNIT,
+    "background_value": _UNIT,
+    "background_a": _SIGNED,
+    "background_b": _SIGNED,
     "clothes": Choice(("crew", "collar", "v_neck", "stripes"), (0.34, 0.26, 0.22, 0.18)),
-    "clothes_hue": _UNIT, "clothes_value": _UNIT,
-    "gaze": _SHAPE, "makeup": _UNIT, "eye_open": _SHAPE, "brow_raise": _SHAPE,
+    "clothes_hue": _UNIT,
+    "clothes_value": _UNIT,
+    "gaze": _SHAPE,
+    "makeup": _UNIT,
+    "eye_open": _SHAPE,
+    "brow_raise": _SHAPE,
 }
 FACTORS: tuple[str, ...] = tuple(SPECS)
 NUM_NORMALS = len(FACTORS)
 #: What two photographs of one person share; the rest is drawn anew for each picture.
-IDENTITY_FACTORS: tuple[str, ...] = (*GEOMETRY, "gender", "skin_tone", "skin_undertone", "eye_colour", "hair_colour",
-                                     "hair_redness")
+IDENTITY_FACTORS: tuple[str, ...] = (
+    *GEOMETRY,
+    "gender",
+    "skin_tone",
+    "skin_undertone",
+    "eye_colour",
+    "hair_colour",
+    "hair_redness",
+)
 _INDEX = {name: i for i, name in enumerate(FACTORS)}
 
 
@@ -177,11 +226,12 @@ def _phi(x: np.ndarray) -> np.ndarray:
 
 def _philox_normals(seed: int, stream: int, index: int, count: int) -> np.ndarray:
     """`count` (even) normals keyed by (seed, stream, index); Box-Muller, so no numpy version can change them."""
-    bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64),
-                            counter=np.array([0, index, 0, 0], dtype=np.uint64)).random_raw(count)
+    bits = np.random.Philox(
+        key=np.array([seed, stream], dtype=np.uint64), counter=np.array([0, index, 0, 0], dtype=np.uint64)
+    ).random_raw(count)
     uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(uniform[: count // 2]))
-    angle = 2.0 * np.pi * uniform[count // 2:]
+    angle = 2.0 * np.pi * uniform[count // 2 :]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
 
 
@@ -210,8 +260,10 @@ def correlate(n: np.ndarray, correlations: Mapping[Any, float]) -> np.ndarray:
         # "age,eyeglasses" is how a YAML key says the pair.
         names = tuple(part.strip() for part in pair.split(",")) if isinstance(pair, str) else tuple(pair)
         if len(names) != 2 or names[0] == names[1] or any(name not in _INDEX for name in names):
-            raise UserError(f"SynthFaces correlations: got the pair {pair!r}, expected two different factors out of "
-                            f"{', '.join(FACTORS)}.")
+            raise UserError(
+                f"SynthFaces correlations: got the pair {pair!r}, expected two different factors out of "
+                f"{', '.join(FACTORS)}."
+            )
         if not -1.0 < rho < 1.0:
             raise UserError(f"SynthFaces correlations: got {rho} for {pair!r}, expected a number inside (-1, 1).")
         a, b = _INDEX[names[0]], _INDEX[names[1]]
@@ -219,8 +271,9 @@ def correlate(n: np.ndarray, correlations: Mapping[Any, float]) -> np.ndarray:
     try:
         lower = np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
-        raise UserError("SynthFaces correlations: together they are impossible (not positive definite); "
-                        "use smaller numbers.") from None
+        raise UserError(
+            "SynthFaces correlations: together they are impossible (not positive definite); use smaller numbers."
+        ) from None
     return n @ lower.T
 
 
@@ -264,6 +317,25 @@ def factor_features(normals: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))
 
 
+def factor_knots() -> list[tuple[int, float, float]]:
+    """Where the factors bend as functions of the normals: (column, position, slope) of ramps that can describe them.
+
+    One gentle ramp for each normal, a steep pair at each cut between two choices, a few along uniform factors and more
+    round the circle of a hue.
+    """
+    knots: list[tuple[int, float, float]] = []
+    quantile = NormalDist().inv_cdf
+    for column, (name, spec) in enumerate(SPECS.items()):
+        knots.append((column, -1.5, 1.0))
+        if isinstance(spec, Choice):
+            cuts = np.cumsum(spec.probabilities)[:-1]
+            knots += [(column, quantile(cut) + side, 3.0) for cut in cuts for side in (-0.12, 0.12)]
+        elif isinstance(spec, Uniform):
+            count = 8 if name.endswith("_hue") else 3
+            knots += [(column, quantile((k + 1) / (count + 1)), 1.5) for k in range(count)]
+    return knots
+
+
 def override_factors(factors: Factors, overrides: Mapping[str, Any]) -> Factors:
     """Factors with some fixed, in natural units (a discrete one by name or index)."""
     values = dict(factors.values)
@@ -277,16 +349,18 @@ def override_factors(factors: Factors, overrides: Mapping[str, Any]) -> Factors:
                 value = "none"
             if isinstance(value, str):
                 if value not in spec.names:
-                    raise UserError(f"SynthFaces overrides: got {name}={value!r}, expected one of "
-                                    f"{', '.join(spec.names)}.")
+                    raise UserError(
+                        f"SynthFaces overrides: got {name}={value!r}, expected one of {', '.join(spec.names)}."
+                    )
                 value = spec.names.index(value)
             if not 0 <= int(value) < len(spec.names):
                 raise UserError(f"SynthFaces overrides: got {name}={value}, expected 0 to {len(spec.names) - 1}.")
             values[name] = np.full(len(factors), int(value), dtype=np.int64)
         else:
             if not spec.low <= float(value) <= spec.high:
-                raise UserError(f"SynthFaces overrides: got {name}={value}, expected a number in "
-                                f"[{spec.low:g}, {spec.high:g}].")
+                raise UserError(
+                    f"SynthFaces overrides: got {name}={value}, expected a number in [{spec.low:g}, {spec.high:g}]."
+                )
             values[name] = np.full(len(factors), float(value), dtype=np.float32)
     return dataclasses.replace(factors, values=values)
 
@@ -328,12 +402,24 @@ class SynthFaces(Dataset[dict[str, Any]]):
         identity_groups: that many consecutive images show the same person.
     """
 
-    def __init__(self, resolution: int = 64, seed: int = 0, size: int = 70000, start: int = 0, obstacles: float = 0.0,
-                 overrides: Mapping[str, Any] | None = None, correlations: Mapping[Any, float] | None = None,
-                 identity_groups: int = 1) -> None:
+    def __init__(
+        self,
+        resolution: int = 64,
+        seed: int = 0,
+        size: int = 70000,
+        start: int = 0,
+        obstacles: float = 0.0,
+        overrides: Mapping[str, Any] | None = None,
+        correlations: Mapping[Any, float] | None = None,
+        identity_groups: int = 1,
+    ) -> None:
         check_resolution(resolution)
-        for name, value, least in (("seed", seed, 0), ("size", size, 1), ("start", start, 0),
-                                   ("identity_groups", identity_groups, 1)):
+        for name, value, least in (
+            ("seed", seed, 0),
+            ("size", size, 1),
+            ("start", start, 0),
+            ("identity_groups", identity_groups, 1),
+        ):
             if int(value) != value or value < least:
                 raise UserError(f"SynthFaces: got {name}={value}, expected an integer >= {least}.")
         self.resolution, self.seed, self.size, self.start = int(resolution), int(seed), int(size), int(start)
@@ -368,9 +454,18 @@ class SynthFaces(Dataset[dict[str, Any]]):
         vector, normal = torch.from_numpy(factors.to_vector()), torch.from_numpy(n.astype(np.float32))
         items: list[dict[str, Any]] = []
         for row, i in enumerate(index.tolist()):
-            items.append({"image": image[row], "mask": mask[row], "label": label[row], "obstacle": obstacle[row],
-                          "normals": normal[row], "factors": vector[row],
-                          "identity": (i + self.start) // self.identity_groups, "index": i})
+            items.append(
+                {
+                    "image": image[row],
+                    "mask": mask[row],
+                    "label": label[row],
+                    "obstacle": obstacle[row],
+                    "normals": normal[row],
+                    "factors": vector[row],
+                    "identity": (i + self.start) // self.identity_groups,
+                    "index": i,
+                }
+            )
         return items
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def _beard(canvas: Canvas, p: Params, head: Head, alpha: Array) -> None:
     lip = bell(ax / 0.22, (y - my) / 0.075)
     goatee = smooth(0.15 - ax, -0.04, 0.04) * smooth(my - 0.075 - y, -0.02, 0.03)
     moustache = smooth(0.03 - np.abs(y - (my + 0.085 - 0.30 * ax * ax - 0.12 * ax)), -0.02, 0.022) * smooth(
-        0.225 - ax, -0.03, 0.05)
+        0.225 - ax, -0.03, 0.05
+    )
     full = jaw * (1 - 0.9 * np.minimum(lip * 1.3, 1))
     density = np.where(kind == 1, 0.42 * np.maximum(full, moustache), 0)
     density = np.where(kind == 2, 0.92 * moustache, density)
@@ -136,8 +137,13 @@ def _eyes(canvas: Canvas, p: Params, head: Head, alpha: Array) -> None:
     eye = coverage(inside, px * 1.1) * alpha * (np.abs(u) < 1.08)
     crease = v - upper - 0.24 - 0.05 * u
     canvas.paint(alpha * 0.42 * bell(u / 0.85, crease / 0.10), head.skin * F32(0.22))
-    white = _colour("e9e2dc") * (0.42 + 0.34 * head.key) * (1 - 0.30 * smooth(v - upper, -0.45, 0.0)) * (
-        1 - 0.28 * smooth(np.abs(u), 0.55, 1.0)) * head.tint
+    white = (
+        _colour("e9e2dc")
+        * (0.42 + 0.34 * head.key)
+        * (1 - 0.30 * smooth(v - upper, -0.45, 0.0))
+        * (1 - 0.28 * smooth(np.abs(u), 0.55, 1.0))
+        * head.tint
+    )
     canvas.paint(eye, white, label=3, threshold=0.4)
     gaze = 0.16 * p.gaze * side * 0.6 - head.basis[1] * 0.42 * side
     iu, iv = u - gaze + 0.03, v - 0.09

@@ -9,17 +9,20 @@ from stylegan_inv.data.synthfaces_layers import F32, Array, Canvas, Params, bell
 
 # One row a style: thickness, opacity, hairline y, how the hairline falls sideways from the part, end of the side hair,
 # how far forward (head z) the side hair comes, where the curtain ends (0.4: none), bumpiness of the outline
-_STYLES = np.array([
-    (0.004, 0.00, 0.60, 0.30, 0.00, -0.05, 0.4, 0.0),   # bald
-    (0.020, 0.80, 0.48, 0.60, -0.02, 0.22, 0.4, 0.0),   # buzz
-    (0.075, 1.00, 0.46, 0.70, -0.06, 0.24, 0.4, 0.2),   # short
-    (0.095, 1.00, 0.46, 0.75, -0.05, 0.24, 0.4, 0.1),   # side part
-    (0.085, 1.00, 0.27, 0.05, -0.20, 0.14, -0.15, 0.1),  # fringe
-    (0.095, 1.00, 0.52, 0.95, -0.50, 0.20, -0.52, 0.0),  # bob
-    (0.085, 1.00, 0.55, 1.00, -1.20, 0.20, -1.15, 0.0),  # long
-    (0.190, 1.00, 0.44, 0.35, -0.30, 0.14, -0.05, 1.0),  # curly
-    (0.050, 1.00, 0.52, 0.80, -0.02, 0.20, 0.4, 0.0),   # bun
-], dtype=F32)
+_STYLES = np.array(
+    [
+        (0.004, 0.00, 0.60, 0.30, 0.00, -0.05, 0.4, 0.0),  # bald
+        (0.020, 0.80, 0.48, 0.60, -0.02, 0.22, 0.4, 0.0),  # buzz
+        (0.075, 1.00, 0.46, 0.70, -0.06, 0.24, 0.4, 0.2),  # short
+        (0.095, 1.00, 0.46, 0.75, -0.05, 0.24, 0.4, 0.1),  # side part
+        (0.085, 1.00, 0.27, 0.05, -0.20, 0.14, -0.15, 0.1),  # fringe
+        (0.095, 1.00, 0.52, 0.95, -0.50, 0.20, -0.52, 0.0),  # bob
+        (0.085, 1.00, 0.55, 1.00, -1.20, 0.20, -1.15, 0.0),  # long
+        (0.190, 1.00, 0.44, 0.35, -0.30, 0.14, -0.05, 1.0),  # curly
+        (0.050, 1.00, 0.52, 0.80, -0.02, 0.20, 0.4, 0.0),  # bun
+    ],
+    dtype=F32,
+)
 
 
 class _Hair:
@@ -50,7 +53,8 @@ def _hair_colour(head: Head, normal: tuple[Array, Array, Array], streak: Array, 
     spec = spec * spec * spec
     gloss = (0.10 * spec * (1 + 0.6 * streak)) * head.key * dark
     return head.hair * light + gloss * (0.25 + 0.75 * head.hair / (head.hair.max(axis=0, keepdims=True) + 0.02)) * (
-        0.3 + head.hair)
+        0.3 + head.hair
+    )
 
 
 def _curtain(canvas: Canvas, p: Params, head: Head, hair: _Hair) -> tuple[Array, Array, Array, Array]:
@@ -60,8 +64,12 @@ def _curtain(canvas: Canvas, p: Params, head: Head, hair: _Hair) -> tuple[Array,
     xs = canvas.x - cx
     y = canvas.y
     drop = np.clip(0.35 - y, 0, 2)
-    width = head.width + hair.thick * 0.95 + 0.09 * drop * (1 - 0.35 * drop) + 0.02 * np.sin(
-        5.5 * y + 3 * p.hair_part) * p.hair_wave
+    width = (
+        head.width
+        + hair.thick * 0.95
+        + 0.09 * drop * (1 - 0.35 * drop)
+        + 0.02 * np.sin(5.5 * y + 3 * p.hair_part) * p.hair_wave
+    )
     # round lower corners
     end = hair.curtain + 0.10 * (np.abs(xs) / width) ** 4 + 0.015 * np.sin(9 * xs + 5 * p.hair_part)
     distance = np.minimum(width - np.abs(xs), y - end)
@@ -100,16 +108,21 @@ def hair_front(canvas: Canvas, p: Params, head: Head) -> None:
         colour = _hair_colour(head, (u, v, nz), np.sin(7 * u + 5 * v), 0.85)
         canvas.paint(bun * coverage((1 - np.sqrt(r2)) * r * 0.9, px), colour, label=2, interest=1.0)
 
-    distance, x, y, z, normal = head.intersect((0.0, 0.04, -0.03), head.width + hair.thick * 0.9,
-                                               head.top + hair.thick, head.bottom, head.depth + hair.thick * 0.9,
-                                               steps=2)
+    distance, x, y, z, normal = head.intersect(
+        (0.0, 0.04, -0.03),
+        head.width + hair.thick * 0.9,
+        head.top + hair.thick,
+        head.bottom,
+        head.depth + hair.thick * 0.9,
+        steps=2,
+    )
     angle = (x - hair.part) / (1.22 - y)
     if hair.bumpy.any():
         swirl = np.arctan2(y - 0.1, x)
         distance = distance + hair.bumpy * 0.018 * np.sin(15 * swirl + 3 * p.hair_wave)
     along = x - hair.part
     line = hair.line + 0.05 - hair.fall * along * along
-    fringe = (p.hair_style == 4)
+    fringe = p.hair_style == 4
     line = np.where(fringe, line + 0.012 * np.sin(24 * x + 4 * p.hair_part), line)
     # receding temples with age
     line = line + 0.05 * head.old * (1 - fringe) * np.minimum(np.abs(x) * 3, 1)

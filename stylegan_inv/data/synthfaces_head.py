@@ -70,8 +70,16 @@ class Head:
         paint = hsv(-0.02 + 0.03 * p.skin_undertone, 0.75, 0.62)
         self.lip = mix(self.lip, paint, 0.8 * smooth(p.makeup, 0.65, 0.95))
 
-    def intersect(self, centre: tuple[float, float, float], width: Array, top: Array, bottom: Array, depth: Array,
-                  jaw: Array | None = None, steps: int = 3) -> tuple[Array, Array, Array, Array, tuple[Array, ...]]:
+    def intersect(
+        self,
+        centre: tuple[float, float, float],
+        width: Array,
+        top: Array,
+        bottom: Array,
+        depth: Array,
+        jaw: Array | None = None,
+        steps: int = 3,
+    ) -> tuple[Array, Array, Array, Array, tuple[Array, ...]]:
         """Nearest hit with an ellipsoid whose upper and lower half differ, and whose width `jaw` changes lower down.
 
         The warp is frozen at the last guess of y, then the quadratic is solved exactly; pitch is small, so this
@@ -122,8 +130,9 @@ class Head:
         self.nose_side = 0.082 * (1 + 0.12 * p.nose_width)
         self.hook = 0.25 * p.nose_bridge
         self.mouth_y = self.tip_y * 0.4 - 0.345 - 0.012 * p.face_length
-        distance, x, y, z, (nx, ny, nz) = self.intersect((0.0, _CENTRE_Y, 0.0), self.width, self.top, self.bottom,
-                                                         self.depth, self.jaw)
+        distance, x, y, z, (nx, ny, nz) = self.intersect(
+            (0.0, _CENTRE_Y, 0.0), self.width, self.top, self.bottom, self.depth, self.jaw
+        )
         self.distance = distance
         ex, ey, ez = self.ray
         x0, y0 = x, y
@@ -149,15 +158,15 @@ class Head:
         # (height, x, y, width, height): mirrored bumps of the face, in head coordinates
         ey_, exx, my = self.eye_y, self.eye_x, self.mouth_y
         bumps = (
-            (0.030 + 0.012 * p.gender, exx * 0.95, ey_ + 0.15, 0.20, 0.075),          # brow ridge
-            (-0.048, exx, ey_ + 0.015, 0.13, 0.085),                                    # eye sockets
-            (0.034, exx, ey_ + 0.0, 0.085, 0.055),                                      # eyeball under the lids
-            (0.050 + 0.014 * p.cheekbones + 0.028 * p.smile, 0.30, -0.13 + 0.03 * p.smile, 0.15, 0.13),   # cheeks
-            (-0.020 * (1 + 0.8 * self.old) - 0.008 * p.cheekbones, 0.34, -0.38, 0.12, 0.16),          # below the cheeks
-            (0.034, self.nose_side * 0.95, self.tip_y - 0.02, 0.052, 0.05),             # wings of the nose
-            (0.042, 0.0, my + 0.0, 0.20, 0.10),                                         # muzzle
-            (0.050 + 0.012 * p.chin, 0.0, my - 0.24, 0.14, 0.10),                       # chin
-            (-0.030, 0.0, my - 0.125, 0.13, 0.045),                                     # fold below the lip
+            (0.030 + 0.012 * p.gender, exx * 0.95, ey_ + 0.15, 0.20, 0.075),  # brow ridge
+            (-0.048, exx, ey_ + 0.015, 0.13, 0.085),  # eye sockets
+            (0.034, exx, ey_ + 0.0, 0.085, 0.055),  # eyeball under the lids
+            (0.050 + 0.014 * p.cheekbones + 0.028 * p.smile, 0.30, -0.13 + 0.03 * p.smile, 0.15, 0.13),  # cheeks
+            (-0.020 * (1 + 0.8 * self.old) - 0.008 * p.cheekbones, 0.34, -0.38, 0.12, 0.16),  # below the cheeks
+            (0.034, self.nose_side * 0.95, self.tip_y - 0.02, 0.052, 0.05),  # wings of the nose
+            (0.042, 0.0, my + 0.0, 0.20, 0.10),  # muzzle
+            (0.050 + 0.012 * p.chin, 0.0, my - 0.24, 0.14, 0.10),  # chin
+            (-0.030, 0.0, my - 0.125, 0.13, 0.045),  # fold below the lip
         )
         for height, cx, cy, sx, sy in bumps:
             u, v = (ax - cx) * F32(1 / sx), (y - cy) * F32(1 / sy)
@@ -196,8 +205,9 @@ class Head:
         norm = np.sqrt(hx * hx + hy * hy + hz * hz)
         return np.maximum((normal[0] * hx + normal[1] * hy + normal[2] * hz) / norm, 0)
 
-    def shade(self, normal: tuple[Array, Array, Array], wrap: tuple[float, float, float], occlusion: Array | float
-              ) -> Array:
+    def shade(
+        self, normal: tuple[Array, Array, Array], wrap: tuple[float, float, float], occlusion: Array | float
+    ) -> Array:
         """(3, B, R, R) irradiance; the red channel wraps furthest round, as light scattered below the skin does."""
         cosine = self.lambert(normal)
         sky = (0.78 + 0.22 * normal[1]) * self.ambient

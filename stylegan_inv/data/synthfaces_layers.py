@@ -47,7 +47,7 @@ def mix(a: Array, b: Array, t: Array) -> Array:
 
 def rgb(*hexes: str) -> Array:
     """Linear-light (N, 3) of sRGB hex colours."""
-    srgb = np.array([[int(h[i: i + 2], 16) / 255 for i in (0, 2, 4)] for h in hexes], dtype=F32)
+    srgb = np.array([[int(h[i : i + 2], 16) / 255 for i in (0, 2, 4)] for h in hexes], dtype=F32)
     return (srgb**2.2).astype(F32)
 
 
@@ -78,8 +78,14 @@ class Canvas:
         self.mask = np.zeros(shape, dtype=F32)
         self.obstacle = np.zeros(shape, dtype=F32)
 
-    def paint(self, alpha: Array, colour: Array, label: int | None = None, interest: float | None = None,
-              threshold: float = 0.5) -> None:
+    def paint(
+        self,
+        alpha: Array,
+        colour: Array,
+        label: int | None = None,
+        interest: float | None = None,
+        threshold: float = 0.5,
+    ) -> None:
         """Lays a layer over the picture (back to front)."""
         self.colour += alpha * (colour - self.colour)
         if label is not None:
@@ -118,8 +124,15 @@ def _studio(p: Params, x: Array, y: Array) -> Array:
     return base * (0.12 + 0.95 * spot)
 
 
-_DISCS = ((-0.85, 0.75, 0.24), (0.80, 0.70, 0.30), (-0.72, -0.05, 0.28), (0.86, -0.1, 0.22), (0.1, 0.98, 0.26),
-          (-0.95, -0.7, 0.3), (0.95, 0.3, 0.2))
+_DISCS = (
+    (-0.85, 0.75, 0.24),
+    (0.80, 0.70, 0.30),
+    (-0.72, -0.05, 0.28),
+    (0.86, -0.1, 0.22),
+    (0.1, 0.98, 0.26),
+    (-0.95, -0.7, 0.3),
+    (0.95, 0.3, 0.2),
+)
 
 
 def _bokeh(p: Params, x: Array, y: Array) -> Array:
@@ -136,8 +149,12 @@ def _bokeh(p: Params, x: Array, y: Array) -> Array:
 
 
 def _outdoor(p: Params, x: Array, y: Array) -> Array:
-    horizon = -0.05 + 0.35 * p.background_a + 0.07 * np.sin(3.1 * x + 3 * p.background_b) \
+    horizon = (
+        -0.05
+        + 0.35 * p.background_a
+        + 0.07 * np.sin(3.1 * x + 3 * p.background_b)
         + 0.04 * np.sin(6.3 * x - 2 * p.background_b + 1)
+    )
     sky_value = 0.55 + 0.42 * p.background_value
     zenith = hsv(0.60 + 0.0 * p.background_hue, 0.55, sky_value)
     haze = hsv(0.06 + 0.08 * p.background_hue, 0.22, np.minimum(sky_value + 0.12, 1))

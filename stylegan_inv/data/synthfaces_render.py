@@ -51,10 +51,15 @@ def render(factors: Factors, resolution: int, obstacles: np.ndarray | None = Non
         parts.append(_render(factors.take(rows), resolution, None if obstacles is None else obstacles[rows]))
     if not parts:
         shape = (0, resolution, resolution)
-        return Rendered(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.float32),
-                        np.zeros(shape, np.float32))
-    return Rendered(*(np.concatenate([getattr(part, name) for part in parts])
-                      for name in ("image", "label", "mask", "obstacle")))
+        return Rendered(
+            np.zeros((*shape, 3), np.uint8),
+            np.zeros(shape, np.uint8),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
+        )
+    return Rendered(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "label", "mask", "obstacle"))
+    )
 
 
 def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> Rendered:
@@ -74,5 +79,9 @@ def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> 
     colour = np.maximum(canvas.colour, 0)
     colour = colour * (1 + 0.12 * colour) / (1 + 0.30 * colour)
     image = np.minimum(colour, 1) ** np.float32(1 / 2.2) * 255
-    return Rendered(np.ascontiguousarray(np.rint(image).astype(np.uint8).transpose(1, 2, 3, 0)), canvas.label,
-                    np.clip(canvas.mask, 0, 1), canvas.obstacle)
+    return Rendered(
+        np.ascontiguousarray(np.rint(image).astype(np.uint8).transpose(1, 2, 3, 0)),
+        canvas.label,
+        np.clip(canvas.mask, 0, 1),
+        canvas.obstacle,
+    )

@@ -92,7 +92,7 @@ class PairedWarmStart(nn.Module):
         ramp_images: int = 4_000,
         fraction: float = 0.5,
         embedding: FactorEmbedding | None = None,
-        distill_steps: int = 8000,
+        distill_steps: int = 11000,
     ):
         super().__init__()
         if not 0 < fraction <= 1 or min(warmup_images, decay_images, ramp_images) < 0:

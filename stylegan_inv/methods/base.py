@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,7 +150,7 @@ class InversionMethod(pl.LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """All backward passes of one batch, then one optimiser step (every ``accumulate_batches`` batches)."""
         optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+        assert isinstance(optimizer, torch.optim.Optimizer | LightningOptimizer)
         self.on_step(self.global_step)
         sums: dict[str, Tensor] = {}
         passes = 0
@@ -163,7 +164,7 @@ class InversionMethod(pl.LightningModule):
         if (batch_idx + 1) % self._accumulate_batches:
             return
         if self._gradient_clip_norm is not None:
-            self.clip_gradients(optimizer, self._gradient_clip_norm, gradient_clip_algorithm="norm")
+            self.clip_gradients(optimizer, self._gradient_clip_norm, gradient_clip_algorithm="norm")  # type: ignore[arg-type]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         scheduler = self.lr_schedulers()
@@ -193,10 +194,10 @@ class InversionMethod(pl.LightningModule):
             self._add("step_gain", (last < first).float())
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
-        totals = self.all_gather(self._validation) if self.trainer.world_size > 1 else self._validation
+        totals: Any = self.all_gather(self._validation) if self.trainer.world_size > 1 else self._validation
         values = {name: (t.reshape(-1, 2).sum(0)[0] / t.reshape(-1, 2).sum(0)[1]) for name, t in totals.items()}
         values["mse_ratio"] = values["mse"] / values.pop("mse_average_image")
-        values.update({name: metric.compute() for name, metric in self.metrics.items()})
+        values.update({name: metric.compute() for name, metric in self.metrics.items()})  # type: ignore[operator]
         # Every value is already the mean over all ranks.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, rank_zero_only=True)
 
@@ -210,11 +211,12 @@ class InversionMethod(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:  # noqa: D102
         made_by, made_with = checkpoint.get("method"), checkpoint.get("generator_hash")
-        if made_by is not None and made_by != type(self).__name__:
-            raise UserError(f"checkpoint of method {made_by}, expected {type(self).__name__}; choose the method it was made by")
-        if made_with is not None and made_with != self.generator.source_hash:
+        own, own_hash = type(self).__name__, self.generator.source_hash
+        if made_by not in (None, own):
+            raise UserError(f"checkpoint of method {made_by}, expected {own}; choose the method it was made by")
+        if made_with not in (None, own_hash):
             raise UserError(
-                f"checkpoint was trained with generator {str(made_with)[:12]}, got {str(self.generator.source_hash)[:12]}; "
+                f"checkpoint was trained with generator {str(made_with)[:12]}, got {str(own_hash)[:12]}; "
                 "give generator=… the file it was trained with"
             )
 

@@ -88,6 +88,11 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         if self.trainer.is_global_zero:
             _log.info("warm-up ended; the mapping network explains %.1f%% of the variance of w", 100 * (1 - error))
 
+    def on_train_end(self) -> None:
+        """A run that consists of the warm-up alone ends with the hand-over, so that it gives a whole generator."""
+        if not self.warm_up_ended and not self.paired.warming_up(int(self.images_seen)):
+            self._end_warm_up()
+
     def generator_loss(self, batch: Mapping[str, Tensor], seen: int) -> tuple[Tensor, Tensor]:
         """A batch of paired and free samples; regression of the former beside the adversarial loss of all."""
         real = batch["image"]

@@ -136,8 +136,11 @@ def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], source: 
         for key in own.keys() & state.keys()
         if state[key].shape != own[key].shape
     ]
-    problems = [f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
-                for what, keys in (("missing", missing), ("surplus", surplus), ("shape", sorted(shapes))) if keys]  # fmt: skip
+    problems = [
+        f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
+        for what, keys in (("missing", missing), ("surplus", surplus), ("shape", sorted(shapes)))
+        if keys
+    ]
     if problems:
         raise UserError(f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}")
     module.load_state_dict(state)

@@ -196,8 +196,9 @@ def test_glasses_appear_in_pixels_and_labels() -> None:
 
 
 def test_age_greys_hair_and_leaves_the_background() -> None:
-    young, old = (render(faces(16, **{**PLAIN, "age": age, "hair_colour": 0.4, "hair_redness": 0.5}), 64)
-                  for age in (20.0, 80.0))
+    young, old = (
+        render(faces(16, **{**PLAIN, "age": age, "hair_colour": 0.4, "hair_redness": 0.5}), 64) for age in (20.0, 80.0)
+    )
     hair = (young.label == 2) & (old.label == 2)
     chroma = [np.ptp(one.image[hair].astype(float), axis=1).mean() for one in (young, old)]
     assert chroma[1] < 0.55 * chroma[0]
