@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: A training that takes seconds: the default job with everything made small.
 QUICK = (
     "trainer.max_steps=3",
+    "trainer.log_every_n_steps=1",
     "dataset.batch_size=2",
     "dataset.val_size=4",
     "dataset.val_batch_size=2",

@@ -23,7 +23,9 @@ def test_command_composes(module: str, line: str) -> None:
     arguments = shlex.split(line)
     if "--config-dir" in arguments or not (Path(CONF_DIR) / f"{module}.yaml").is_file():
         return  # composed with the reader's own files; see tests/test_own_method.py
-    overrides = [a for a in arguments if not a.startswith("-")]
+    flags_with_value = {"--cfg", "-c", "--package", "-p"}
+    values = {k + 1 for k, a in enumerate(arguments) if a in flags_with_value}
+    overrides = [a for k, a in enumerate(arguments) if not a.startswith("-") and k not in values]
     # Of a sweep `key=a,b` check every value.
     jobs: list[list[str]] = [[]]
     for override in overrides:

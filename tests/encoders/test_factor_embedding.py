@@ -70,3 +70,19 @@ def test_distillation_lowers_the_error_and_leaves_random_numbers_alone() -> None
     assert all(torch.equal(value, embedding.state_dict()[name]) for name, value in teacher.items())
     sample = embedding(torch.randn(4096, 4))
     torch.testing.assert_close(mapping.w_avg, sample.mean(0).detach(), atol=0.15 * float(sample.std()), rtol=0)
+
+
+def test_knots_become_the_first_layer() -> None:
+    from stylegan_inv.data.synthfaces import factor_knots
+    from stylegan_inv.encoders.factor_embedding import _start_from_knots
+    from stylegan_inv.generators.stylegan2 import MappingNetwork
+
+    knots = factor_knots()
+    assert {column for column, _, _ in knots} == set(range(53))
+    mapping = MappingNetwork(64, 0, 192, 10, num_layers=2, lr_multiplier=0.5)
+    _start_from_knots(mapping, knots)
+    z = torch.randn(7, 64)
+    layer = mapping.get_submodule("fc0")
+    got = layer(z)[:, : len(knots)]
+    ramps = torch.stack([slope * (z[:, column] - position) for column, position, slope in knots], dim=1)
+    assert torch.allclose(got, torch.nn.functional.leaky_relu(ramps, 0.2) * 2**0.5, atol=1e-4)

@@ -162,8 +162,8 @@ def test_warm_up_lowers_the_error_and_leaves_mapping_and_discriminator_alone(tmp
 
 
 def test_hand_over_of_the_mapping(tmp_path: Path) -> None:
-    method = paired(8)
-    fit(method, tmp_path, 2)
+    method = paired(12)
+    fit(method, tmp_path, 2)  # 8 images: still warming up
     mapping = copy.deepcopy(method.generator.mapping)
     assert not method.warm_up_ended
     embedding = copy.deepcopy(method.paired.embedding.state_dict())
@@ -179,6 +179,14 @@ def test_hand_over_of_the_mapping(tmp_path: Path) -> None:
     for a, b in zip(method.generator.mapping.parameters(), method.generator_ema.mapping.parameters(), strict=True):
         assert torch.equal(a, b)
     assert all(torch.equal(value, embedding[name]) for name, value in method.paired.embedding.state_dict().items())
+
+
+def test_a_run_of_the_warm_up_alone_ends_with_the_hand_over(tmp_path: Path) -> None:
+    method = paired(8)
+    before = copy.deepcopy(method.generator.mapping)
+    fit(method, tmp_path, 2)
+    assert method.warm_up_ended
+    assert not torch.equal(before.fc0.weight, method.generator.mapping.fc0.weight)
 
 
 def test_after_the_warm_up_the_embedding_rests_and_the_game_is_on(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Every method in conf/method trains from the command line and continues from its checkpoint; new ones join by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli import QUICK, REPOSITORY, run_cli
+
+METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))
+
+# What makes a method small that is not trained on inversions of SynthFaces.
+SMALL = {
+    "face_network": (
+        "dataset.people=8",
+        "dataset.val_people=8",
+        "dataset.batch_size=8",
+        "trainer.val_check_interval=2",
+    ),
+    "stylegan2": (
+        "dataset.train_size=16",
+        "dataset.val_size=8",
+        "dataset.val_batch_size=8",
+        "dataset.batch_size=4",
+        "trainer.val_check_interval=2",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
+    small = SMALL.get(method) or [a for a in QUICK if "max_steps" not in a and "logger" not in a]
+    common = [f"method={method}", "logger=csv", *small]
+    first = run_cli("train", *common, "trainer.max_steps=2", "hydra.run.dir=first", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    metrics = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    assert any(name.startswith("val/") for name in metrics)
+    checkpoint = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    second = run_cli(
+        "train", *common, "trainer.max_steps=4", f"ckpt_path={checkpoint}", "hydra.run.dir=second", cwd=tmp_path
+    )
+    assert second.returncode == 0, second.stderr
+    state = torch.load(tmp_path / "second" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    assert all(torch.isfinite(v).all() for v in state["state_dict"].values() if v.is_floating_point())
