@@ -29,6 +29,11 @@ class PlainProgress(ProgressBar):
     def enable(self) -> None:  # noqa: D102
         self._enabled = True
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether lines are printed; `LightningModule.print` asks."""
+        return self._enabled
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
         self._started = self._last = time.monotonic()
         self._first_step = trainer.global_step
