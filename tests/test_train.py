@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.run_folder import load_inverter
 from tests.cli import QUICK, assert_user_error, run_cli
 
@@ -60,6 +62,19 @@ def test_loaded_method_gives_the_validated_error(run: tuple[Path, str]) -> None:
     images = torch.stack([item["image"] for item in faces.__getitems__([0, 1, 2, 3])])
     error = (method.invert(images).image - images).square().mean().item()
     assert error == pytest.approx(json.loads((run[0] / "metrics.json").read_text())["val/mse"], rel=1e-4)
+
+
+def test_generator_that_the_encoder_was_not_trained_with(run: tuple[Path, str], tmp_path: Path) -> None:
+    from stylegan_inv.generators import Generator, save_generator
+
+    other = tmp_path / "other.safetensors"
+    save_generator(Generator(64, z_dim=8, w_dim=16, mapping_layers=1, channel_base=512, channel_max=8), other, {})
+    shutil.copytree(run[0], tmp_path / "run")
+    config = yaml.safe_load((run[0] / "config.yaml").read_text())
+    config["method"]["generator"]["source"] = str(other)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="was trained with generator .*, got .*; give generator="):
+        load_inverter(tmp_path / "run")
 
 
 def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> None:
