@@ -3,7 +3,8 @@
 Not a paper, and not StyleGAN2 training: pictures made with it do not tell how well a pure GAN would do. It needs data
 whose latent vector is known, that is, a procedural data set such as SynthFaces. G is first regressed to the picture of
 each z, through an embedding of the factors in place of the mapping network; the mapping network then learns the
-embedding's function; at last the discriminator joins, while a part of each batch stays paired.
+embedding's function; at last the discriminator joins, while a part of each batch stays paired. The game still runs on the
+embedding's codes, so that each generated picture has its real one, and trains the synthesis network alone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         self.register_buffer("warm_up_ended", torch.zeros((), dtype=torch.bool))
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """G's and the embedding's; after the warm-up the latter get no gradient, and Adam passes over them."""
+        """G's and the embedding's; what gives no gradient in a phase, Adam passes over."""
         return [*self.generator.parameters(), *self.paired.parameters()]
 
     def update(self, batch: Mapping[str, Tensor], seen: int, number: int) -> None:
@@ -93,12 +94,21 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         if not self.warm_up_ended and not self.paired.warming_up(int(self.images_seen)):
             self._end_warm_up()
 
+    def _paired_codes(self, normals: Tensor) -> Tensor:
+        """W+ codes (B, L, D) of the game; the embedding rests, or else the mapping network would have to follow it."""
+        ws = self.paired.codes(self.generator, normals)
+        return ws if self.paired.embedding is None else ws.detach().requires_grad_(torch.is_grad_enabled())
+
+    def _free_codes(self, count: int) -> Tensor:
+        if self.paired.embedding is None:
+            return super()._free_codes(count)
+        return self._paired_codes(torch.randn(count, self.paired.embedding.num_normals, device=self.device))
+
     def generator_loss(self, batch: Mapping[str, Tensor], seen: int) -> tuple[Tensor, Tensor]:
         """A batch of paired and free samples; regression of the former beside the adversarial loss of all."""
         real = batch["image"]
         count = max(1, round(len(real) * self.paired.fraction))
-        z = self.paired.latents(batch["normals"][:count], self.generator.z_dim)
-        ws = self.codes(z, mix=False)
+        ws = self._paired_codes(batch["normals"][:count])
         if count < len(real):
             ws = torch.cat([ws, self._free_codes(len(real) - count)])
         fake = self.generator.synthesis(ws, noise=self.noise)
