@@ -15,7 +15,7 @@ from safetensors import safe_open
 from stylegan_inv import invert
 from stylegan_inv.data.images import read_image
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.formats import file_hash
+from stylegan_inv.generators.weight_files import file_hash
 from stylegan_inv.methods.base import Inversion, Step
 from stylegan_inv.runtime import inversions
 from stylegan_inv.runtime.inversions import InversionWriter, picture_names, read_latents

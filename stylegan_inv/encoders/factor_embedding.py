@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.generators.stylegan2 import FullyConnected, MappingNetwork
+from stylegan_inv.generators.layers import FullyConnected
+from stylegan_inv.generators.mapping import MappingNetwork
 
 
 class FactorEmbedding(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapping
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.stylegan2 import MappingNetwork
+from stylegan_inv.generators.mapping import MappingNetwork
 
 
 def pyramid_l1(prediction: Tensor, target: Tensor, levels: int = 3) -> Tensor:

@@ -3,8 +3,8 @@
 Not a paper, and not StyleGAN2 training: pictures made with it do not tell how well a pure GAN would do. It needs data
 whose latent vector is known, that is, a procedural data set such as SynthFaces. G is first regressed to the picture of
 each z, through an embedding of the factors in place of the mapping network; the mapping network then learns the
-embedding's function; at last the discriminator joins, while a part of each batch stays paired. The game still runs on the
-embedding's codes, so that each generated picture has its real one, and trains the synthesis network alone.
+embedding's function; at last the discriminator joins, while a part of each batch stays paired. The game still runs on
+the embedding's codes, so that each generated picture has its real one, and trains the synthesis network alone.
 """
 
 from __future__ import annotations

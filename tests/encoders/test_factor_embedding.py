@@ -9,7 +9,7 @@ import torch
 
 from stylegan_inv.data.synthfaces import SPECS, Choice, Uniform, factor_features, factors_from_normals, normals
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapping
-from stylegan_inv.generators.stylegan2 import MappingNetwork
+from stylegan_inv.generators.mapping import MappingNetwork
 from stylegan_inv.losses.paired import PairedWarmStart
 
 
@@ -75,7 +75,7 @@ def test_distillation_lowers_the_error_and_leaves_random_numbers_alone() -> None
 def test_knots_become_the_first_layer() -> None:
     from stylegan_inv.data.synthfaces import factor_knots
     from stylegan_inv.encoders.factor_embedding import _start_from_knots
-    from stylegan_inv.generators.stylegan2 import MappingNetwork
+    from stylegan_inv.generators.mapping import MappingNetwork
 
     knots = factor_knots()
     assert {column for column, _, _ in knots} == set(range(53))

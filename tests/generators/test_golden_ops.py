@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from stylegan_inv.generators import ops
-from stylegan_inv.generators.stylegan2 import FullyConnected, minibatch_stddev, normalize_2nd_moment
+from stylegan_inv.generators.discriminator import minibatch_stddev
+from stylegan_inv.generators.layers import FullyConnected, normalize_2nd_moment
 from tests import golden
 
 pytestmark = golden.needs_golden

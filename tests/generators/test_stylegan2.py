@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, channel_table
-from stylegan_inv.generators.stylegan2 import minibatch_stddev
+from stylegan_inv.generators.discriminator import minibatch_stddev
 
 SMALL = {4: 8, 8: 6, 16: 4}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.stylegan2 import normalize_2nd_moment
+from stylegan_inv.generators.layers import normalize_2nd_moment
 from stylegan_inv.losses.paired import PairedRegression, PairedWarmStart, difference_l1, pyramid_l1
 
 

@@ -200,7 +200,8 @@ def test_after_the_warm_up_the_embedding_rests_and_the_game_is_on(tmp_path: Path
     # Both were trained for good in the warm-up; the game is played on their codes and trains the synthesis network.
     learnt = {name: value for name, value in method.generator.mapping.state_dict().items() if name != "w_avg"}
     assert all(torch.equal(value, mapping[name]) for name, value in learnt.items())
-    assert not all(torch.equal(value, synthesis[name]) for name, value in method.generator.synthesis.state_dict().items())
+    played = method.generator.synthesis.state_dict()
+    assert not all(torch.equal(value, synthesis[name]) for name, value in played.items())
     assert method.warm_up_ended and {"train/loss/paired", "train/loss/discriminator"} <= trainer.callback_metrics.keys()
     assert all(torch.equal(value, embedding[name]) for name, value in method.paired.embedding.state_dict().items())
     g = trainer.optimizers[0].param_groups[0]

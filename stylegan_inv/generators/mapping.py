@@ -1,0 +1,99 @@
+"""StyleGAN2's mapping network: z -> w (Karras et al. 2019, section 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.layers import FullyConnected, normalize_2nd_moment
+
+
+class MappingNetwork(nn.Module):
+    """``z`` (and a condition) -> ``w``, one row per synthesis layer.
+
+    Args:
+        z_dim: size of ``z``; 0 for a network of the condition alone.
+        c_dim: size of the condition; 0 for none.
+        w_dim: size of ``w`` and of every hidden layer.
+        num_ws: rows of the output.
+        num_layers: depth.
+        lr_multiplier: of the equalised layers.
+        ops: implementation of the operations.
+    """
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        num_ws: int,
+        *,
+        num_layers: int = 8,
+        lr_multiplier: float = 0.01,
+        ops: str = "auto",
+    ) -> None:
+        super().__init__()
+        if z_dim + c_dim < 1 or num_layers < 1 or w_dim < 1:
+            raise UserError(
+                f"a mapping network needs an input, an output and a layer, got z_dim={z_dim}, c_dim={c_dim}, "
+                f"w_dim={w_dim}, mapping_layers={num_layers}"
+            )
+        self.z_dim, self.c_dim, self.w_dim, self.num_ws, self.num_layers = z_dim, c_dim, w_dim, num_ws, num_layers
+        features = z_dim
+        if c_dim > 0:
+            self.embed = FullyConnected(c_dim, w_dim, ops=ops)
+            features += w_dim
+        for i in range(num_layers):
+            layer = FullyConnected(features, w_dim, activation="lrelu", lr_multiplier=lr_multiplier, ops=ops)
+            self.add_module(f"fc{i}", layer)
+            features = w_dim
+        if z_dim > 0:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def w(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
+        """One ``w`` per sample, not truncated: ``(B, z_dim)`` [and ``(B, c_dim)``] -> ``(B, w_dim)``.
+
+        Raises:
+            UserError: inputs of other shapes, or a condition where the network has none (or the reverse).
+        """
+        parts = []
+        if self.z_dim > 0:
+            if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
+                got = None if z is None else tuple(z.shape)
+                raise UserError(f"z must have shape (B, {self.z_dim}), got {got}")
+            parts.append(normalize_2nd_moment(z))
+        if self.c_dim > 0:
+            if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
+                got = None if c is None else tuple(c.shape)
+                raise UserError(f"this generator is conditional: c must have shape (B, {self.c_dim}), got {got}")
+            parts.append(normalize_2nd_moment(self.embed(c)))
+        elif c is not None:
+            raise UserError(f"this generator has no condition (c_dim=0), got c of shape {tuple(c.shape)}")
+        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        for i in range(self.num_layers):
+            x = getattr(self, f"fc{i}")(x)
+        return x
+
+    def forward(
+        self, z: Tensor | None, psi: float = 1.0, cutoff: int | None = None, *, c: Tensor | None = None
+    ) -> Tensor:
+        """Codes with truncation ``w_avg + psi * (w - w_avg)`` (Karras et al. 2019, appendix B).
+
+        Args:
+            z: ``(B, z_dim)``, standard normal.
+            psi: 1 keeps ``w``, 0 gives the average.
+            cutoff: truncate only this many of the first layers; None for all.
+            c: condition ``(B, c_dim)`` of a conditional generator.
+
+        Returns:
+            ``(B, num_ws, w_dim)``.
+        """
+        ws = self.w(z, c)[:, None].expand(-1, self.num_ws, -1)
+        if psi == 1:
+            return ws
+        if cutoff is None or cutoff >= self.num_ws:
+            return torch.lerp(self.w_avg, ws, psi)
+        return torch.cat([torch.lerp(self.w_avg, ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)

@@ -1,0 +1,234 @@
+"""StyleGAN2's synthesis network with skip connections: W+ -> image (Karras et al. 2020, sections 2 and 4).
+
+Modulation scales the activations instead of the weights (see :mod:`.ops.modulated_conv`), and the FIR filters are not
+stored with the weights. The numbers are the references'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.layers import FILTER_TAPS, FullyConnected, normal, resolutions
+from stylegan_inv.generators.ops import (
+    bias_act,
+    modulated_conv2d,
+    setup_filter,
+    styled_conv2d,
+    upsample2d,
+    weight_squares,
+)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution (upsampling first for ``up=2``), noise, bias, leaky ReLU."""
+
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: int = 1,
+        conv_clamp: float | None = None,
+        demod_eps_scaled: bool = True,
+        ops: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.up = up
+        self.conv_clamp = conv_clamp
+        # The references add 1e-8 either to the norm of the stored weight (NVIDIA's PyTorch code) or of the weight
+        # divided by sqrt(fan_in) (TensorFlow, rosinality); the stored weight's norm is fan_in times larger.
+        self.demod_eps = 1e-8 * (in_channels * 9 if demod_eps_scaled else 1)
+        self.ops = ops
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0, ops=ops)
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("noise_const", normal(resolution, resolution))
+        self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
+        self.cache_squares = False
+        self._squares: tuple[Tensor, int, Tensor] | None = None
+
+    def squares(self) -> Tensor | None:
+        """Sums of squares for the demodulation of a frozen weight, computed once; None for a trained one."""
+        weight = self.weight
+        if not self.cache_squares or weight.requires_grad or torch.compiler.is_compiling() or weight.is_inference():
+            return None
+        if self._squares is not None:
+            source, version, squares = self._squares
+            same_memory = source.data_ptr() == weight.data_ptr() and source.dtype == weight.dtype
+            if same_memory and source.device == weight.device and version == weight._version:
+                return squares
+        with torch.inference_mode(False), torch.no_grad():
+            source = weight.detach()  # kept, so that no other tensor can come to lie at its address
+            self._squares = (source, weight._version, weight_squares(source))
+        return self._squares[2]
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """``(B, I, r/up, r/up)``, ``(B, w_dim)``, noise ``(1 or B, 1, r, r)`` or None -> ``(B, O, r, r)``."""
+        return styled_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            self.bias,
+            noise=None if noise is None else noise * self.noise_strength,
+            up=self.up,
+            resample_filter=self.resample_filter,
+            demod_eps=self.demod_eps,
+            clamp=self.conv_clamp,
+            squares=self.squares(),
+            impl=self.ops,
+        )
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to the image channels, without demodulation, noise or activation."""
+
+    def __init__(
+        self, in_channels: int, img_channels: int, w_dim: int, *, conv_clamp: float | None = None, ops: str = "auto"
+    ) -> None:
+        super().__init__()
+        self.conv_clamp = conv_clamp
+        self.ops = ops
+        self.weight_gain = 1 / math.sqrt(in_channels)
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0, ops=ops)
+        self.weight = nn.Parameter(normal(img_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """``(B, C, r, r)``, ``(B, w_dim)`` -> ``(B, img_channels, r, r)``."""
+        y = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False, impl=self.ops)
+        return bias_act(y, self.bias, clamp=self.conv_clamp, impl=self.ops)
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution: (upsampling conv0,) conv1 and torgb."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, img_channels: int, **layer: Any
+    ) -> None:
+        super().__init__()
+        if resolution == 4:
+            self.const = nn.Parameter(normal(out_channels, 4, 4))
+        else:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=2, **layer)
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, **layer)
+        self.torgb = ToRGB(
+            out_channels, img_channels, w_dim, conv_clamp=layer.get("conv_clamp"), ops=layer.get("ops", "auto")
+        )
+
+
+class SynthesisNetwork(nn.Module):
+    """W+ codes -> image."""
+
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        resolution: int,
+        channels: dict[int, int],
+        w_dim: int,
+        img_channels: int = 3,
+        *,
+        conv_clamp: float | None = None,
+        demod_eps_scaled: bool = True,
+        ops: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.resolutions = resolutions(resolution)
+        self.w_dim = w_dim
+        self.num_ws = 2 * len(self.resolutions)
+        self.ops = ops
+        self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
+        for r in self.resolutions:
+            block = SynthesisBlock(
+                channels.get(r // 2, 0),
+                channels[r],
+                w_dim,
+                r,
+                img_channels,
+                conv_clamp=conv_clamp,
+                demod_eps_scaled=demod_eps_scaled,
+                ops=ops,
+            )
+            self.add_module(f"b{r}", block)
+
+    def layers(self) -> list[SynthesisLayer]:
+        """The layers that take noise, in order: b4.conv1, b8.conv0, b8.conv1, ..."""
+        return [layer for layer in self.modules() if isinstance(layer, SynthesisLayer)]
+
+    def noise_maps(self) -> list[Tensor]:
+        """The stored noise, one ``(1, 1, r, r)`` tensor per layer: what ``noise="const"`` uses."""
+        return [layer.noise_const[None, None] for layer in self.layers()]
+
+    def _noise(self, noise: str | Sequence[Tensor], batch: int, like: Tensor) -> list[Tensor | None]:
+        layers = self.layers()
+        if isinstance(noise, str):
+            if noise == "const":
+                return [layer.noise_const[None, None] for layer in layers]
+            if noise == "none":
+                return [None] * len(layers)
+            if noise == "random":
+                return [
+                    torch.randn(batch, 1, layer.resolution, layer.resolution, dtype=like.dtype, device=like.device)
+                    for layer in layers
+                ]
+            raise UserError(f'noise must be "const", "random", "none" or a list of maps, got {noise!r}')
+        maps = list(noise)
+        if len(maps) != len(layers):
+            raise UserError(f"expected {len(layers)} noise maps, one per layer, got {len(maps)}")
+        for layer, given in zip(layers, maps, strict=True):
+            r = layer.resolution
+            if given.ndim != 4 or given.shape[0] not in (1, batch) or given.shape[1:] != (1, r, r):
+                raise UserError(f"expected a noise map of shape (1 or {batch}, 1, {r}, {r}), got {tuple(given.shape)}")
+        return list(maps)
+
+    def forward(self, w: Tensor, noise: str | Sequence[Tensor] = "const") -> Tensor:
+        """Render W+ codes.
+
+        Args:
+            w: ``(B, num_ws, w_dim)``.
+            noise: ``"const"`` the stored maps, ``"random"`` fresh ones per sample, ``"none"``, or a list with one
+                ``(1 or B, 1, r, r)`` tensor per layer (see :meth:`noise_maps`).
+
+        Returns:
+            Images ``(B, img_channels, R, R)``, nominally in [-1, 1] but not clamped.
+
+        Raises:
+            UserError: codes or noise of another shape.
+        """
+        if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.w_dim):
+            raise UserError(
+                f"codes must have shape (B, {self.num_ws}, {self.w_dim}), got {tuple(w.shape)}; "
+                f"one w per image becomes that by w[:, None].expand(-1, {self.num_ws}, -1)"
+            )
+        batch = w.shape[0]
+        maps = iter(self._noise(noise, batch, w))
+        rows = w.unbind(dim=1)
+        # channels_last: the convolutions and filters of a CPU are up to twice as fast in it.
+        const = self.get_parameter("b4.const")
+        x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        image: Tensor | None = None
+        index = 0  # torgb of a block and conv0 of the next one read the same row
+        for r in self.resolutions:
+            block = getattr(self, f"b{r}")
+            if r > 4:
+                x = block.conv0(x, rows[index], next(maps))
+                index += 1
+            x = block.conv1(x, rows[index], next(maps))
+            index += 1
+            rgb = block.torgb(x, rows[index])
+            image = rgb if image is None else upsample2d(image, self.resample_filter, impl=self.ops) + rgb
+        return image.contiguous()  # type: ignore[union-attr]
