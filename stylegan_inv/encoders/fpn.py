@@ -1,0 +1,75 @@
+"""The feature-pyramid encoder of pSp, and with the progressive rule that of e4e.
+
+=========  ===============  ======================================================================
+backbone   ``progressive``  paper and official class
+=========  ===============  ======================================================================
+IR-SE50    False            pSp (Richardson et al., CVPR 2021, arXiv 2008.00951):
+                            ``GradualStyleEncoder`` (eladrich/pixel2style2pixel)
+IR-SE50    True             e4e (Tov et al., SIGGRAPH 2021, arXiv 2102.02766):
+                            ``Encoder4Editing`` (omertov/encoder4editing)
+IR-SE50    False            ReStyle (Alaluf et al., ICCV 2021, arXiv 2104.02699), 6 channels:
+                            ``GradualStyleEncoder`` (yuval-alaluf/restyle-encoder)
+ResNet-34  False            ReStyle, 6 channels: ``ResNetGradualStyleEncoder``
+=========  ===============  ======================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stylegan_inv.encoders.backbone import Layers
+from stylegan_inv.encoders.irse import ir_se
+from stylegan_inv.encoders.map2style import StyleEncoder
+
+# Paper: the finest map gives styles 7-18. Official code: 7-17, counted from 0 (coarse_ind 3, middle_ind 7), the same
+# bounds for every number of styles. We follow the code.
+MIDDLE, FINE = 3, 7
+
+
+class FPNEncoder(StyleEncoder):
+    """Styles 0-2 read the map of 1/16 of the image, 3-6 that of 1/8, all others that of 1/4.
+
+    The finer maps are the sum of the coarser one, upsampled, and a 1x1 convolution of the backbone's map.
+
+    Args:
+        num_ws: Styles L of the generator.
+        w_dim: Their size D.
+        in_channels: 3 for RGB images (pSp, e4e), 6 for an image beside its reconstruction (ReStyle), 1 or 19 for
+            sketches or label maps (pSp).
+        backbone: A recipe of layers, called with ``in_channels``.
+        resolution: Longest side of the images, in pixels.
+        progressive: e4e's rule, see `map2style.StyleEncoder`.
+    """
+
+    def __init__(
+        self,
+        num_ws: int,
+        w_dim: int,
+        in_channels: int = 3,
+        *,
+        backbone: Callable[..., Layers] = ir_se,
+        resolution: int = 256,
+        progressive: bool = False,
+    ) -> None:
+        strides = [16] * MIDDLE + [8] * (FINE - MIDDLE) + [4] * max(num_ws - FINE, 0)
+        super().__init__(num_ws, w_dim, in_channels, backbone, strides, resolution, progressive)
+        _, fine, middle, coarse = self.channels
+        self.latlayer1 = nn.Conv2d(middle, coarse, 1)
+        self.latlayer2 = nn.Conv2d(fine, coarse, 1)
+
+    def levels(self, x: Tensor, count: int) -> list[Tensor]:
+        """The maps that the first ``count`` styles read; no finer ones are computed than these need."""
+        _, fine, middle, coarse = self.maps(x)
+        pyramid = [coarse]
+        if count > MIDDLE:
+            pyramid.append(_upsample_add(coarse, self.latlayer1(middle)))
+        if count > FINE:
+            pyramid.append(_upsample_add(pyramid[-1], self.latlayer2(fine)))
+        return [pyramid[(style >= MIDDLE) + (style >= FINE)] for style in range(count)]
+
+
+def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
+    return F.interpolate(coarse, lateral.shape[2:], mode="bilinear", align_corners=True) + lateral

@@ -1,0 +1,48 @@
+"""Image -> W+ from the flattened last map: the "naive W+" encoder of pSp's ablation.
+
+Paper: Richardson et al., CVPR 2021, arXiv 2008.00951. Official class: ``BackboneEncoderUsingLastLayerIntoWPlus``
+(eladrich/pixel2style2pixel, models/encoders/psp_encoders.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from stylegan_inv.encoders.backbone import Backbone, Layers
+from stylegan_inv.encoders.irse import ir_se
+from stylegan_inv.generators.layers import FullyConnected
+
+POOLED_SIZE = 7
+"""Side to which the last map is pooled, as that of a 112-px face in ArcFace."""
+
+
+class LastLayerEncoder(Backbone):
+    """The last map, pooled to 7x7 and flattened, through two linear layers; images of any size.
+
+    Args:
+        num_ws: Styles L of the generator.
+        w_dim: Their size D.
+        in_channels: Channels of the input.
+        backbone: A recipe of layers, called with ``in_channels``.
+    """
+
+    def __init__(
+        self, num_ws: int, w_dim: int, in_channels: int = 3, *, backbone: Callable[..., Layers] = ir_se
+    ) -> None:
+        super().__init__(backbone(in_channels))
+        self.num_ws, self.w_dim = num_ws, w_dim
+        last = self.channels[-1]
+        self.output_layer_2 = nn.Sequential(
+            nn.BatchNorm2d(last),
+            nn.AdaptiveAvgPool2d(POOLED_SIZE),
+            nn.Flatten(),
+            nn.Linear(last * POOLED_SIZE**2, w_dim),
+        )
+        self.linear = FullyConnected(w_dim, num_ws * w_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) in [-1, 1] to (B, L, D)."""
+        codes = self.linear(self.output_layer_2(self.maps(x)[-1]))
+        return codes.unflatten(1, (self.num_ws, self.w_dim))
