@@ -137,6 +137,8 @@ class SmallEncoder(nn.Module):
             the difference of their features linearly: a Newton step with a learnt inverse Jacobian, and no difference
             means no correction. It learns faster: after 100 steps of 8 images on a half-trained embedded generator the
             fifth reconstruction had a squared error of 0.022; with ``early`` 0.041, growing from the second step on.
+        progressive: e4e's rule (Tov et al. 2021, section 4): the code of layer 0 stands for all layers, and the others
+            are offsets from it, which `set_stage` activates one after the other.
         gain: multiplies the output. Adam moves every weight by about the learning rate, whatever the gradient's scale,
             so this sets how fast the codes can move.
     """
@@ -150,6 +152,7 @@ class SmallEncoder(nn.Module):
         pretrained: str | Path | None = None,
         fusion: str = "difference",
         gain: float = 1.0,
+        progressive: bool = False,
     ) -> None:
         super().__init__()
         if fusion not in ("early", "difference"):
@@ -157,6 +160,7 @@ class SmallEncoder(nn.Module):
         if fusion == "difference" and in_channels not in (3, 6):
             raise UserError(f"encoder.in_channels={in_channels}: expected 3 or 6; set encoder.fusion=early for others")
         self.num_ws, self.w_dim, self.in_channels, self.gain = num_ws, w_dim, in_channels, gain
+        self.progressive, self.stage = progressive, num_ws - 1
         self.siamese = fusion == "difference" and in_channels == 6
         self.backbone = SmallBackbone(3 if self.siamese else in_channels, width, norm=False)
         self.neck = nn.Conv2d(self.backbone.channels[-1], NECK_CHANNELS, 1)
@@ -185,6 +189,16 @@ class SmallEncoder(nn.Module):
         self.backbone.load_state_dict({**state, "stem.0.weight": stem})
         self.neck.load_state_dict(face.neck[0].state_dict())
 
+    def set_stage(self, stage: int) -> None:
+        """Activate the offsets of layers 1 ... ``stage``; 0 is a single w, L - 1 or more everything (the start).
+
+        Raises:
+            UserError: the encoder is not progressive, or the stage is negative.
+        """
+        if not self.progressive or stage < 0:
+            raise UserError(f"stage={stage}: expected encoder.progressive=true and a stage of at least 0")
+        self.stage = min(stage, self.num_ws - 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) in [-1, 1] to (B, L, D)."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
@@ -199,8 +213,13 @@ class SmallEncoder(nn.Module):
             features = image - reconstruction
         else:
             features = self._read(x)
-        codes = self.own(features).view(batch, self.num_ws, self.w_dim) + self.common(features)[:, None]
-        return self.gain * codes
+        own, common = self.own(features).view(batch, self.num_ws, self.w_dim), self.common(features)[:, None]
+        if not self.progressive:
+            return self.gain * (own + common)
+        first = common + own[:, :1]
+        active = own[:, 1 : self.stage + 1]
+        idle = first.expand(-1, self.num_ws - 1 - self.stage, -1)
+        return self.gain * torch.cat([first, first + active, idle], dim=1)
 
     def _read(self, x: Tensor) -> Tensor:
         maps = self.backbone(x)

@@ -1,7 +1,8 @@
-"""Averages that a GAN needs: of a network over time, and of gradients over ranks."""
+"""Averages of a network over time, and of gradients and statistics over ranks."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,18 +27,26 @@ def update_moving_average(average: nn.Module, network: nn.Module, images: int, h
         own.copy_(buffer)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], strategy: Any, world_size: int) -> None:
-    """Gradients averaged over ranks in one exchange; those that are not finite become 0 or +-1e5.
+def without_sync(trainer: Any) -> contextlib.AbstractContextManager[Any]:
+    """A context in which DDP leaves each rank its own gradients; a null context without DDP."""
+    wrapped: Any = getattr(trainer.strategy, "model", None)
+    return wrapped.no_sync() if hasattr(wrapped, "no_sync") else contextlib.nullcontext()
 
-    Every rank must have gradients of the same parameters. The first batches of a discriminator can be wild; the
-    official code cleans its gradients likewise.
+
+def average_gradients(
+    parameters: Iterable[nn.Parameter], strategy: Any, world_size: int, *, clean: bool = False
+) -> None:
+    """Gradients averaged over ranks in one exchange.
+
+    Every rank must have gradients of the same parameters. With ``clean`` those that are not finite become 0 or +-1e5:
+    the first batches of a discriminator can be wild, and StyleGAN2's official code does so.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if world_size > 1 and gradients:
         flat = strategy.reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
-    for gradient in gradients:
+    for gradient in gradients if clean else ():
         torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
 
 

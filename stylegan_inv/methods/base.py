@@ -11,7 +11,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.losses.compose import LossInputs, LossTerms
+from stylegan_inv.methods.averaging import average_gradients, without_sync
 
 
 @dataclass
@@ -52,8 +52,11 @@ class InversionMethod(pl.LightningModule):
     """Base of all inversion methods.
 
     A subclass must write :meth:`invert`. :meth:`training_losses`, :meth:`parameter_groups` and :meth:`on_step` have
-    defaults. The generator and the networks inside losses and metrics are frozen: they follow the module's device and
-    precision but are neither in its ``state_dict`` nor in its checkpoints, which name the generator by its hash.
+    defaults. Batches are dicts: ``image`` is what a reconstruction is compared with, ``source`` what the method sees
+    where that is something else (translation tasks), ``mask`` the region of interest.
+
+    The generator and the networks inside losses and metrics are frozen: they follow the module's device and precision
+    but are neither in its ``state_dict`` nor in its checkpoints, which name the generator by its hash.
 
     Args:
         generator: Frozen StyleGAN2.
@@ -95,7 +98,7 @@ class InversionMethod(pl.LightningModule):
 
         A method that back-propagates several times before one optimiser step yields one dict for each.
         """
-        return self.losses(self.invert(batch["image"]), batch)
+        return self.losses(self.invert(self.source(batch)), batch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser; the name of a group labels its learning rate in the logs."""
@@ -104,12 +107,21 @@ class InversionMethod(pl.LightningModule):
     def on_step(self, step: int) -> None:
         """Called before optimiser step ``step``: schedules go here."""
 
+    def further_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Optimisers beside the main one, which the method steps itself (discriminators)."""
+        return []
+
     # -- helpers for methods -----------------------------------------------------------------------------------
 
     @property
     def generator(self) -> Generator:
         """The frozen generator."""
         return self._generator.network
+
+    @staticmethod
+    def source(batch: Mapping[str, Tensor]) -> Tensor:
+        """What the method sees of a batch: ``source`` (B, C, H, W), or the ``image`` itself."""
+        return batch.get("source", batch["image"])
 
     def average_codes(self, batch_size: int) -> Tensor:
         """The generator's mean code, (B, L, D)."""
@@ -132,7 +144,8 @@ class InversionMethod(pl.LightningModule):
                 w=inversion.w,
                 w_avg=self.generator.w_avg,
                 mask=batch.get("mask"),
-                source=target,
+                source=self.source(batch),
+                synthesis=lambda w: pool(self.generator.synthesis(w), target.shape[-1]),
             )
         )
         return {**terms, "total": total}
@@ -143,28 +156,32 @@ class InversionMethod(pl.LightningModule):
         if self._make_optimizer is None:
             raise UserError(f"{type(self).__name__} got no optimizer, expected one; give optimizer=adam")
         optimizer = self._make_optimizer(self.parameter_groups())
-        if self._make_scheduler is None:
-            return optimizer
-        return [optimizer], [self._make_scheduler(optimizer)]
+        optimizers = [optimizer, *self.further_optimizers()]
+        return optimizers, [] if self._make_scheduler is None else [self._make_scheduler(optimizer)]
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """All backward passes of one batch, then one optimiser step (every ``accumulate_batches`` batches)."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, torch.optim.Optimizer | LightningOptimizer)
+        optimizer: Any = self.optimizers()
+        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
         self.on_step(self.global_step)
         sums: dict[str, Tensor] = {}
         passes = 0
-        for terms in _each(self.training_losses(batch)):
-            self.manual_backward(terms["total"] / self._accumulate_batches)
-            passes += 1
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach()
+        # DDP's reducer expects one backward pass that reaches every parameter; here there may be several, or idle
+        # parts of the encoder. So each rank sums up its own gradients, and they are averaged once a step.
+        with without_sync(self.trainer):
+            for terms in _each(self.training_losses(batch)):
+                self.manual_backward(terms["total"] / self._accumulate_batches)
+                passes += 1
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
         self.log_dict({f"train/loss/{name}": value / passes for name, value in sums.items() if name != "total"})
         self.log("train/loss/total", sums["total"] / passes, prog_bar=True)
         if (batch_idx + 1) % self._accumulate_batches:
             return
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        average_gradients(trained, self.trainer.strategy, self.trainer.world_size)
         if self._gradient_clip_norm is not None:
-            self.clip_gradients(optimizer, self._gradient_clip_norm, gradient_clip_algorithm="norm")  # type: ignore[arg-type]
+            self.clip_gradients(optimizer, self._gradient_clip_norm, gradient_clip_algorithm="norm")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         scheduler = self.lr_schedulers()
@@ -180,11 +197,13 @@ class InversionMethod(pl.LightningModule):
         """Invert held-out images and score the last step against them; errors are per image, then averaged."""
         target = batch["image"]
         size = target.shape[-1]
-        inversion = self.invert(target)
+        inversion = self.invert(self.source(batch))
         image = pool(inversion.image, size)
         for metric in self.metrics.values():
             metric.update(image.float(), target)  # type: ignore[operator]
         self._add("mse", mse(image, target))
+        if "mask" in batch:
+            self._add("mse_interest", masked_mse(image, target, batch["mask"]))
         self._add("mse_average_image", mse(self.average_image(size), target))
         steps = inversion.steps or []
         for number, step in enumerate(steps, start=1):
@@ -229,6 +248,12 @@ def pool(image: Tensor, size: int) -> Tensor:
 def mse(image: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each image, (B,), in squared units of [-1, 1]."""
     return (image.float() - target.float()).square().flatten(1).mean(1)
+
+
+def masked_mse(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """``sum m (x - y)^2 / (3 sum m)`` of each image, (B,): the error inside the mask (B, 1, H, W) in [0, 1]."""
+    error = (image.float() - target.float()).square().mean(1, keepdim=True)
+    return (mask * error).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1e-6)
 
 
 def _each(losses: dict[str, Tensor] | Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

@@ -9,7 +9,7 @@ maps fixed; any encoder with six input channels fits, the number of styles comes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,11 +55,15 @@ class ReStyle(InversionMethod):
         """Yield every step's codes and picture; no gradient flows from one step to the next."""
         noise = self.training_noise if self.training else "const"
         w, image = self._start(images)
-        for _ in range(self.iterations):
-            w = w.detach() + self.encoder(torch.cat([images, image.detach()], dim=1))
+        for seen in self.views(images):
+            w = w.detach() + self.encoder(torch.cat([seen, image.detach()], dim=1))
             step = Step(w, self.generator.synthesis(w, noise=noise))
             image = pool(step.image, images.shape[-1])
             yield step
+
+    def views(self, images: Tensor) -> Iterable[Tensor]:
+        """What the encoder sees of the images at each step: the images themselves."""
+        return [images] * self.iterations
 
     def invert(self, images: Tensor) -> Inversion:  # noqa: D102
         steps = list(self.refine(images))
@@ -67,7 +71,7 @@ class ReStyle(InversionMethod):
 
     def training_losses(self, batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """One dict a step: each step is back-propagated by itself and gradients add up (authors: the memory of one)."""
-        for step in self.refine(batch["image"]):
+        for step in self.refine(self.source(batch)):
             yield self.losses(step, batch)
 
     @torch.no_grad()

@@ -27,3 +27,24 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0,
         return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, share)
+
+
+class ProgressiveStages:
+    """e4e's progressive training: the offset of one more layer begins to be learnt at each stage.
+
+    Layer i becomes active at step ``start + (i - 1) * every``; before ``start`` all layers share one w. The official
+    flags are ``--progressive_start`` (20,000) and ``--progressive_step_every`` (2,000).
+
+    Args:
+        start: first step with an offset.
+        every: steps between two stages.
+    """
+
+    def __init__(self, start: int = 20_000, every: int = 2_000) -> None:
+        if start < 0 or every < 1:
+            raise UserError(f"stages: start={start}, every={every}; expected at least 0 and at least 1")
+        self.start, self.every = start, every
+
+    def stage(self, step: int) -> int:
+        """The highest layer whose offset is active at optimiser step ``step``; 0 for none."""
+        return 0 if step < self.start else 1 + (step - self.start) // self.every

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.formats import save_generator
 from stylegan_inv.losses import adversarial
-from stylegan_inv.methods.averaging import average_gradients, mean_over_ranks, update_moving_average
+from stylegan_inv.methods.averaging import average_gradients, mean_over_ranks, update_moving_average, without_sync
 
 
 class StyleGAN2Training(pl.LightningModule):
@@ -149,10 +149,9 @@ class StyleGAN2Training(pl.LightningModule):
         Only the step that ``counts`` goes through Lightning, whose ``global_step`` would else count them all.
         """
         optimizer.zero_grad(set_to_none=True)
-        wrapped: Any = getattr(self.trainer.strategy, "model", None)
-        with wrapped.no_sync() if hasattr(wrapped, "no_sync") else torch.enable_grad():
+        with without_sync(self.trainer):
             self.manual_backward(loss)
-        average_gradients(parameters, self.trainer.strategy, self.trainer.world_size)
+        average_gradients(parameters, self.trainer.strategy, self.trainer.world_size, clean=True)
         (optimizer if counts else optimizer.optimizer).step()
 
     # --- training -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Tools on latent codes, as plain PyTorch."""

@@ -1,0 +1,37 @@
+"""Style mixing: some layers of a code from one image, the others from another (Karras et al. 2019, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+
+
+def mix_styles(w: Tensor, other: Tensor, layers: Sequence[int], strength: float = 1.0) -> Tensor:
+    """Codes ``w`` with ``layers`` moved to those of ``other``: ``(1 - strength) * w + strength * other`` there.
+
+    pSp's multi-modal synthesis takes layers 8-17 of random codes (``latent_mask``, ``inject_latent`` and ``alpha`` in
+    its ``models/psp.py``).
+
+    Args:
+        w: (B, L, D).
+        other: (B, L, D) or (1, L, D).
+        layers: numbers from 0 to L - 1.
+        strength: 1 replaces, 0 changes nothing.
+
+    Raises:
+        UserError: shapes that do not fit, or a layer that does not exist.
+    """
+    if w.ndim != 3 or other.ndim != 3 or other.shape[1:] != w.shape[1:] or other.shape[0] not in (1, w.shape[0]):
+        raise UserError(f"mixing codes of shape {tuple(w.shape)} with {tuple(other.shape)}: expected equal shapes")
+    wrong = [layer for layer in layers if not 0 <= layer < w.shape[1]]
+    if wrong:
+        raise UserError(
+            f"layer {wrong[0]} of codes with {w.shape[1]} layers: expected numbers from 0 to {w.shape[1] - 1}"
+        )
+    chosen = torch.zeros(w.shape[1], dtype=w.dtype, device=w.device)
+    chosen[list(layers)] = strength
+    return torch.lerp(w, other.expand_as(w), chosen[:, None])
