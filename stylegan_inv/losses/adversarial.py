@@ -1,4 +1,4 @@
-"""Adversarial losses and their regularisers, as pure functions of logits and images.
+"""Adversarial losses and their regularisers, as pure functions of logits and images; and as a term beside others.
 
 Every function returns an unweighted scalar (a mean over the batch) unless its docstring says otherwise, so that
 weights and lazy-regularisation factors stay visible in the method that uses them.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody reads
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.losses.compose import LossInputs
 
 KINDS = ("logistic", "hinge")
 
@@ -83,3 +84,27 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Ten
 def path_length_penalty(lengths: Tensor, mean_length: Tensor) -> Tensor:
     """E (|J_w^T y| - a)^2, with ``a`` the running mean (a scalar, no gradient) of the lengths."""
     return (lengths - mean_length.detach()).square().mean()
+
+
+class AdversarialLoss(nn.Module):
+    """The generator's side of an image discriminator, as a term of an encoder's loss.
+
+    The discriminator belongs to the term, so that checkpoints hold it, but stays frozen for the encoder's optimiser. A
+    method that trains it lets its gradients flow in its own step: ``requires_grad_(True)``, `discriminator_loss` of
+    targets and detached images with the term's ``kind``, ``requires_grad_(False)``. Without that it judges as it was
+    loaded.
+
+    Args:
+        discriminator: images of the target's size (B, 3, H, W) -> logits, larger for images that look real.
+        kind: ``logistic`` or ``hinge``.
+    """
+
+    def __init__(self, discriminator: nn.Module, kind: str = "logistic") -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+        self.discriminator, self.kind = discriminator.requires_grad_(False), kind
+
+    def forward(self, inputs: LossInputs) -> Tensor:
+        """The generator's loss of the reconstructions."""
+        return generator_loss(self.discriminator(inputs.image), self.kind)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.losses.crop import face_crop
 
-REGIONS = ("whole", "interest")
+REGIONS = ("whole", "interest", "crop")
+NORMALISE = ("all_pixels", "mask_area")
 
 
 @dataclass(kw_only=True)
@@ -27,6 +30,7 @@ class LossInputs:
         w_avg: mean code of the generator, (D,) or (L, D).
         mask: interest mask (B, 1, H, W) in [0, 1], 1 = interest.
         source: what the encoder saw (B, C, H, W), where that is not the target.
+        synthesis: codes (B, L, D) -> pictures of the target's size, for terms that look at other codes.
     """
 
     image: Tensor
@@ -35,6 +39,7 @@ class LossInputs:
     w_avg: Tensor | None = None
     mask: Tensor | None = None
     source: Tensor | None = None
+    synthesis: Callable[[Tensor], Tensor] | None = None
     _memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -45,21 +50,49 @@ class LossInputs:
             )
 
     def picture(self, which: str, region: str = "whole") -> Tensor:
-        """``image`` or ``target``; with region ``interest`` multiplied by the mask (the rest becomes mid-grey)."""
+        """``image``, ``target`` or ``source``, or a region of it.
+
+        ``interest`` multiplies by the mask (the rest becomes mid-grey), ``crop`` is `face_crop`.
+
+        Raises:
+            UserError: region ``interest`` without a mask, or no ``source``.
+        """
         picture = getattr(self, which)
-        if region == "whole":
-            return picture
-        if self.mask is None:
-            raise UserError("a loss term has region=interest, but the batch has no mask; use a dataset with masks")
-        return picture * self.mask
+        if picture is None:
+            raise UserError(f"a loss term compares with the {which}, but the method gave none")
+        if region == "interest":
+            return picture * self._needed_mask()
+        return face_crop(picture) if region == "crop" else picture
+
+    def average(self, distances: Tensor, normalise: str = "all_pixels") -> Tensor:
+        """Batch mean of distances (B,), which are means over all positions of a picture.
+
+        ``mask_area`` refers them to the interest region instead: its squared area, as both pictures carry the mask
+        once. For squared errors this is their mean weighted by the squared mask.
+        """
+        if normalise == "all_pixels":
+            return distances.mean()
+        area = self._needed_mask().square().mean(dim=(1, 2, 3))
+        return distances.sum() / area.sum().clamp_min(torch.finfo(area.dtype).tiny)  # nothing of interest: 0
+
+    def with_image(self, image: Tensor, w: Tensor) -> LossInputs:
+        """The same comparison for another reconstruction; what is known about the target is kept."""
+        other = dataclasses.replace(self, image=image, w=w)
+        other._memo.update({key: value for key, value in self._memo.items() if key[0] != "image"})
+        return other
 
     def once(self, which: str, region: str, network: nn.Module, compute: Callable[[Tensor], Any]) -> Any:
-        """``compute`` on a picture, at most once for all terms that share ``network``; the target without gradient."""
+        """``compute`` on a picture, once for all terms that share ``network``; only the image gets a gradient."""
         key = (which, region, id(network), compute.__name__)
         if key not in self._memo:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and which != "target"):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and which == "image"):
                 self._memo[key] = compute(self.picture(which, region))
         return self._memo[key]
+
+    def _needed_mask(self) -> Tensor:
+        if self.mask is None:
+            raise UserError("a loss term has region=interest, but the batch has no mask; use a dataset with masks")
+        return self.mask
 
 
 class LossTerms(nn.Module):
@@ -77,6 +110,7 @@ class LossTerms(nn.Module):
         for name, weight in weights.items():
             if not math.isfinite(weight):
                 raise UserError(f"loss.{name}.weight={weight}: expected a finite number")
+        check_one_identity(terms, weights)
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: float(weight) for name, weight in weights.items()}
         # Refinement methods compare several reconstructions with one target; its features are computed once.
@@ -117,11 +151,34 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def check_region(region: str) -> str:
+def check_region(region: str, allowed: Sequence[str] = REGIONS) -> str:
     """Returns ``region`` or says what it can be."""
-    if region not in REGIONS:
-        raise UserError(f"region={region!r}: expected one of {', '.join(REGIONS)}")
+    if region not in allowed:
+        raise UserError(f"region={region!r}: expected one of {', '.join(allowed)}")
     return region
+
+
+def check_normalise(normalise: str, region: str) -> str:
+    """Returns ``normalise`` or says what it can be in this region."""
+    if normalise not in NORMALISE:
+        raise UserError(f"normalise={normalise!r}: expected one of {', '.join(NORMALISE)}")
+    if normalise == "mask_area" and region != "interest":
+        raise UserError(f"normalise=mask_area with region={region}: only region=interest has a mask; set both")
+    return normalise
+
+
+def check_one_identity(terms: Mapping[str, Any], weights: Mapping[str, float]) -> None:
+    """Refuses the identity of faces and the likeness of objects (MoCo) in one loss, as pSp's trainer does.
+
+    MoCo's features stand in for a recognition network in domains that have none. Terms of weight 0 do not count.
+
+    Raises:
+        UserError: terms with different values of ``compares``.
+    """
+    compares = {name: term.compares for name, term in terms.items() if weights[name] and hasattr(term, "compares")}
+    if len(set(compares.values())) > 1:
+        listed = ", ".join(f"loss.{name} ({what})" for name, what in compares.items())
+        raise UserError(f"loss: got {listed}; expected identity or MoCo, not both: give one of them weight=0")
 
 
 def as_network(network: Any) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.encoders.face import perceptual_distance
 from stylegan_inv.encoders.frozen import Frozen
-from stylegan_inv.losses.compose import LossInputs, as_network, check_region
+from stylegan_inv.losses.compose import LossInputs, as_network, check_normalise, check_region
 
 
 class EmbeddedPerceptual(nn.Module):
@@ -16,16 +16,23 @@ class EmbeddedPerceptual(nn.Module):
 
     Args:
         network: anything with ``features(image) -> list of maps``, or the name or file of a face network.
-        region: ``whole`` or ``interest`` (both images multiplied by the mask).
+        region: ``whole``, ``interest`` (both images multiplied by the mask) or ``crop`` (frontalisation).
+        normalise: with a mask, average over ``all_pixels`` or over the ``mask_area``.
     """
 
-    def __init__(self, network: nn.Module | str | Path = "face_train", region: str = "whole") -> None:
+    def __init__(
+        self,
+        network: nn.Module | str | Path = "face_train",
+        region: str = "whole",
+        normalise: str = "all_pixels",
+    ) -> None:
         super().__init__()
         self.frozen = Frozen(as_network(network))
         self.region = check_region(region)
+        self.normalise = check_normalise(normalise, region)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """The mean distance."""
         network = self.frozen.network
         maps = [inputs.once(which, self.region, network, network.features) for which in ("image", "target")]
-        return perceptual_distance(*maps).mean()
+        return inputs.average(perceptual_distance(*maps), self.normalise)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import shutil
+import socket
 import urllib.error
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs
-from stylegan_inv.losses.lpips import LPIPS, load_lpips
+from stylegan_inv.losses.lpips import LPIPS, TRUNKS, _load, load_lpips
+from tests.golden import reference_state
 
 pytest.importorskip("lpips")
 
@@ -19,12 +21,8 @@ pytest.importorskip("lpips")
 @pytest.fixture(scope="module")
 def trunk(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """AlexNet's convolutions, filled by the golden rule."""
-    spec = importlib.util.spec_from_file_location("golden_fill", golden / "fill.py")
-    assert spec and spec.loader
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
     path = tmp_path_factory.mktemp("lpips") / "alexnet.pth"
-    torch.save(fill.reference_state(str(golden / "keys" / "torchvision_alexnet_features.json")), path)
+    torch.save(reference_state("torchvision_alexnet_features"), path)
     return path
 
 
@@ -64,11 +62,80 @@ def test_no_weights_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "\n" not in str(error.value)
 
 
+# The trunk's layers after which LPIPS looks, in torchvision's numbers.
+TAPS = {"vgg": (3, 8, 15, 22, 29), "squeeze": (1, 4, 7, 9, 10, 11, 12)}
+
+
+@pytest.mark.parametrize("net", TAPS)
+def test_other_nets_by_the_formula(net: str, tmp_path: Path) -> None:
+    """On torchvision's own network: unit length over channels, squared difference, heads, mean, sum (equation 1)."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    with torch.device("meta"):  # the layers that LPIPS has no use for are the large ones
+        own = {"vgg": models.vgg16, "squeeze": models.squeezenet1_1}[net]().features
+    own = own.to_empty(device="cpu")
+    for parameter in own.parameters():
+        fan_in = parameter[0].numel()
+        torch.nn.init.normal_(parameter, std=(2 / fan_in) ** 0.5 if parameter.ndim > 1 else 0.1)
+    trunk = tmp_path / TRUNKS[net]
+    torch.save({f"features.{name}": value for name, value in own.state_dict().items()}, trunk)
+    own.double()
+    images = torch.rand(4, 3, 64, 64, dtype=torch.float64) * 2 - 1
+    term = LPIPS(net, trunk, offline=True).double()
+
+    shift = torch.tensor([-0.030, -0.088, -0.188]).double().view(3, 1, 1)
+    scale = torch.tensor([0.458, 0.448, 0.450]).double().view(3, 1, 1)
+    x, want = (images - shift) / scale, torch.zeros(2, dtype=torch.float64)
+    heads = [head.model[1].weight for head in term.frozen.network.lins]
+    assert len(heads) == len(TAPS[net])
+    with torch.no_grad():
+        for number, layer in enumerate(own):
+            x = layer(x)
+            if number in TAPS[net]:
+                unit = x / (x.norm(dim=1, keepdim=True) + 1e-10)
+                difference = (unit[:2] - unit[2:]).square()
+                want += (difference * heads[TAPS[net].index(number)].view(-1, 1, 1)).sum(1).mean(dim=(1, 2))
+        got = term(LossInputs(image=images[:2], target=images[2:]))
+    torch.testing.assert_close(got, want.mean(), rtol=1e-5, atol=0)  # the package keeps its constants in float32
+
+
+def test_in_the_interest_region(trunk: Path) -> None:
+    """Masked pictures are compared; the mask's area makes distances comparable between large and small masks."""
+    torch.manual_seed(0)
+    image, target = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[0, :, 16:32], mask[1, :, 32:] = 1, 1  # a quarter and a half
+    plain = LPIPS(trunk=trunk)(LossInputs(image=image * mask, target=target * mask))
+    x = LossInputs(image=image, target=target, mask=mask)
+    torch.testing.assert_close(LPIPS(trunk=trunk, region="interest")(x), plain)
+    by_area = LPIPS(trunk=trunk, region="interest", normalise="mask_area")(x)
+    torch.testing.assert_close(by_area, plain * 2 / 0.75)
+
+
+def test_offline_never_touches_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trunk: Path) -> None:
+    def touched(*args: object, **kwargs: object) -> None:
+        raise AssertionError("touched the network")
+
+    monkeypatch.setattr(socket, "socket", touched)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", touched)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    with pytest.raises(UserError, match=r"no ImageNet weights for alex \(offline=true.*alexnet-owt-7be5be79\.pth"):
+        load_lpips("alex", offline=True)
+    cache = tmp_path / "checkpoints" / TRUNKS["alex"]
+    cache.parent.mkdir()
+    shutil.copy(trunk, cache)
+    try:
+        assert load_lpips("alex", offline=True) is load_lpips("alex")
+    finally:
+        _load.cache_clear()  # what was found in a cache of another place
+
+
 def test_wrong_trunk_and_wrong_net(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of alex, vgg, squeeze"):
         load_lpips("resnet")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no file .*nothing.pth; expected the trunk of lpips"):
         load_lpips("alex", tmp_path / "nothing.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"lacks features\.0\.bias"):
+    with pytest.raises(UserError, match=r"other\.pth lacks features\.0\.weight"):
         load_lpips("alex", tmp_path / "other.pth")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +11,15 @@ from torch.nn import functional as F
 
 from stylegan_inv.encoders.face import FaceNetwork
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import LossInputs, LossTerms
+from stylegan_inv.generators import Discriminator
+from stylegan_inv.losses import adversarial
+from stylegan_inv.losses.adversarial import AdversarialLoss
+from stylegan_inv.losses.compose import NORMALISE, LossInputs, LossTerms
+from stylegan_inv.losses.crop import face_crop
 from stylegan_inv.losses.identity import IdentityLoss
 from stylegan_inv.losses.perceptual import EmbeddedPerceptual
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.regularization import WNorm
+from stylegan_inv.losses.regularization import DeltaNorm, WNorm
 
 
 class Counting(FaceNetwork):
@@ -61,6 +64,44 @@ def test_l2_in_the_interest_region() -> None:
     assert float(L2(region="interest", normalise="mask_area")(x)) == pytest.approx(inside)
 
 
+def test_a_soft_mask_weights_the_pixels() -> None:
+    mask = torch.rand(2, 1, 64, 64, dtype=torch.float64)
+    x = inputs(mask=mask)
+    error = (x.image - x.target).detach().square()
+    weight = mask.square().expand_as(error)
+    want = torch.nn.functional.mse_loss(x.image.detach(), x.target, reduction="none")
+    torch.testing.assert_close(want, error)
+    got = L2(region="interest", normalise="mask_area")(x).detach()
+    assert float(got) == pytest.approx(float((weight * error).sum() / weight.sum()))
+
+
+def test_nothing_of_interest_is_zero() -> None:
+    x = inputs(mask=torch.zeros(2, 1, 64, 64, dtype=torch.float64))
+    loss = L2(region="interest", normalise="mask_area")(x)
+    loss.backward()
+    assert float(loss.detach()) == 0 and x.image.grad is not None and x.image.grad.abs().max() == 0
+
+
+def test_the_crop_of_a_face() -> None:
+    """Rows 35 to 222 and columns 32 to 219 at 256 px; other sizes are pooled to that first."""
+    rows, columns = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
+    crop = face_crop(torch.stack([rows, columns])[None])
+    assert crop.shape == (1, 2, 188, 188)
+    assert crop[0, 0, [0, -1], 0].tolist() == [35, 222] and crop[0, 1, 0, [0, -1]].tolist() == [32, 219]
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(face_crop(image)[..., 1:5, 0:4], image[..., 9:10, 8:9].expand(-1, -1, 4, 4))
+    large = torch.rand(1, 3, 512, 512)
+    torch.testing.assert_close(face_crop(large), F.avg_pool2d(large, 2)[..., 35:223, 32:220])
+
+
+def test_crop_losses(network: Counting) -> None:
+    x = inputs()
+    image, target = (F.interpolate(p.detach(), scale_factor=4)[..., 35:223, 32:220] for p in (x.image, x.target))
+    torch.testing.assert_close(L2(region="crop")(x), F.mse_loss(image, target))
+    want = EmbeddedPerceptual(network)(LossInputs(image=image, target=target))
+    torch.testing.assert_close(EmbeddedPerceptual(network, region="crop")(x), want)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_identity(batch: int, network: Counting) -> None:
     x = inputs(batch)
@@ -87,13 +128,65 @@ def test_perceptual(batch: int, network: Counting) -> None:
     torch.testing.assert_close(EmbeddedPerceptual(network)(x), want, rtol=1e-4, atol=1e-5)
 
 
-def test_w_norm_against_the_golden_numbers(golden: Path) -> None:
-    import numpy as np
+def test_improvement_of_identity(network: Counting) -> None:
+    x = inputs(source=torch.rand(2, 3, 64, 64, dtype=torch.float64))
+    a, b, c = (network.eval().embed(picture) for picture in (x.image, x.target, x.source))
+    want = (F.cosine_similarity(a, b) - F.cosine_similarity(b, c)).mean()
+    torch.testing.assert_close(IdentityLoss(network)(x), 1 - F.cosine_similarity(a, b).mean())
+    torch.testing.assert_close(IdentityLoss(network).improvement(x), want)
+    itself = LossInputs(image=x.image, target=x.target, source=x.target)
+    torch.testing.assert_close(IdentityLoss(network).improvement(itself), -IdentityLoss(network)(itself))
 
-    data = {k: torch.from_numpy(v).double() for k, v in np.load(golden / "loss_w_norm.npz").items()}
-    x = inputs(3, w=data["latent"], w_avg=data["latent_avg"])
-    assert float(WNorm()(x)) == pytest.approx(float(data["loss"]), rel=1e-6)
-    assert float(WNorm(from_average=False)(x)) == pytest.approx(float(data["loss_without_avg"]), rel=1e-6)
+
+def test_embedded_perceptual_by_the_area_of_interest(network: Counting) -> None:
+    mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
+    mask[..., :16] = 1
+    x = inputs(mask=mask)
+    whole, area = (EmbeddedPerceptual(network, "interest", normalise)(x) for normalise in NORMALISE)
+    torch.testing.assert_close(area, 4 * whole)
+
+
+def test_delta_norm() -> None:
+    w = torch.randn(3, 5, 8, dtype=torch.float64)
+    for p in (1, 2, 3):
+        norms = [
+            sum(abs(float(a - b)) ** p for a, b in zip(w[n, i], w[n, 0], strict=True)) ** (1 / p)
+            for i in range(1, 5)
+            for n in range(3)
+        ]
+        assert float(DeltaNorm(p)(inputs(3, w=w))) == pytest.approx(sum(norms) / 3)
+
+
+def test_delta_norm_where_there_is_no_delta() -> None:
+    w = torch.randn(1, 1, 8, dtype=torch.float64).repeat(2, 5, 1).requires_grad_()
+    loss = DeltaNorm()(inputs(w=w))
+    loss.backward()
+    assert float(loss.detach()) == 0 and w.grad is not None and w.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", adversarial.KINDS)
+def test_adversarial_image_loss(kind: str) -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(64, channel_base=512).double()
+    term = AdversarialLoss(discriminator, kind)
+    x = inputs(1)
+    loss = term(x)
+    torch.testing.assert_close(loss, adversarial.generator_loss(discriminator(x.image), kind))
+    loss.backward()
+    assert x.image.grad is not None and x.image.grad.abs().max() > 0
+    assert all(p.grad is None and not p.requires_grad for p in term.parameters()), "the encoder must not train it"
+    assert set(term.state_dict()) == {f"discriminator.{name}" for name in discriminator.state_dict()}
+
+
+def test_identity_and_moco_together_are_refused(network: Counting) -> None:
+    class Objects(IdentityLoss):
+        compares = "objects"
+
+    terms = {"id": IdentityLoss(network), "masked_id": IdentityLoss(network, "interest"), "moco": Objects(network)}
+    with pytest.raises(UserError, match=r"loss\.id \(faces\).*loss\.moco \(objects\); expected identity or MoCo"):
+        LossTerms(terms, {"id": 0.1, "masked_id": 0.1, "moco": 0.5})
+    LossTerms(terms, {"id": 0.1, "masked_id": 0.1, "moco": 0.0})
+    LossTerms(terms, {"id": 0.0, "masked_id": 0.0, "moco": 0.5})
 
 
 def test_w_norm_has_a_gradient_at_the_average() -> None:
@@ -197,7 +290,21 @@ def test_errors() -> None:
         LossInputs(image=torch.zeros(1, 3, 64, 64), target=torch.zeros(1, 3, 32, 32))
     with pytest.raises(UserError, match="no mask"):
         L2(region="interest")(inputs())
-    with pytest.raises(UserError, match="expected one of whole, interest"):
+    with pytest.raises(UserError, match="expected one of whole, interest, crop"):
         L2(region="face")
+    with pytest.raises(UserError, match="region='crop': expected one of whole, interest$"):
+        IdentityLoss(nn.Identity(), region="crop")
+    with pytest.raises(UserError, match="normalise='area': expected one of all_pixels, mask_area"):
+        L2(normalise="area")
+    with pytest.raises(UserError, match="mask_area with region=whole"):
+        L2(normalise="mask_area")
+    with pytest.raises(UserError, match="expected one of logistic, hinge"):
+        AdversarialLoss(nn.Identity(), "wgan")
+    with pytest.raises(UserError, match="compares with the source"):
+        inputs().picture("source")
+    with pytest.raises(UserError, match="p=0.5, expected at least 1"):
+        DeltaNorm(0.5)
+    with pytest.raises(UserError, match="DeltaNorm got no codes"):
+        DeltaNorm()(inputs())
     with pytest.raises(UserError, match="WNorm got no codes"):
         WNorm()(inputs())

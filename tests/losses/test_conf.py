@@ -1,0 +1,93 @@
+"""conf/loss: every file composes, and names classes and arguments that exist."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from stylegan_inv.config import CONF_DIR, build_loss_terms, instantiate
+from stylegan_inv.errors import UserError
+from stylegan_inv.losses.compose import LossInputs
+
+GROUPS = sorted(path.stem for path in (CONF_DIR / "loss").glob("*.yaml"))
+TERMS = sorted(path.stem for path in (CONF_DIR / "loss" / "term").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def check_arguments(node: dict[str, Any]) -> None:
+    """Every argument exists, and nothing that has no default is left out."""
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "weight")}
+    inspect.signature(get_object(node["_target_"])).bind(**arguments)
+    for value in arguments.values():
+        if isinstance(value, dict):
+            check_arguments(value)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group(group: str) -> None:
+    terms = OmegaConf.to_container(composed(f"loss={group}").loss, resolve=True)
+    assert isinstance(terms, dict) and "l2" in terms
+    for node in terms.values():
+        check_arguments(node)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_term_joins_the_others(term: str) -> None:
+    before = set(composed("loss=paper").loss)
+    loss = composed("loss=paper", f"+loss/term={term}", "loss.id.path=arcface.pth", "loss.lpips.trunk=alex.pth").loss
+    assert set(loss) > before
+    for name in set(loss) - before:
+        check_arguments(OmegaConf.to_container(loss, resolve=True)[name])  # type: ignore[index, call-overload]
+
+
+def test_terms_of_the_embedded_world_run() -> None:
+    cfg = composed("+loss/term=[masked_id,mixing,delta]", "~loss.w_norm")
+    torch.manual_seed(0)
+    w = torch.randn(2, 10, 8)
+    image, target = torch.rand(2, 2, 3, 64, 64)
+    total, values = instantiate(cfg.method.loss)(
+        LossInputs(
+            image=image,
+            target=target,
+            w=w,
+            mask=torch.ones(2, 1, 64, 64),
+            synthesis=lambda w: image * w.mean(),
+        )
+    )
+    assert set(values) == {"l2", "perceptual", "id", "masked_id", "mixing", "delta"} and total.isfinite()
+    torch.testing.assert_close(values["masked_id"], values["id"])  # everything is of interest
+    weights = {name: node.weight for name, node in cfg.loss.items()}
+    torch.testing.assert_close(total, sum(weights[name] * value for name, value in values.items()))
+
+
+@pytest.mark.parametrize(
+    ("group", "term", "file"),
+    [
+        ("paper", "id", r"model_ir_se50\.pth of TreB1eN/InsightFace_Pytorch"),
+        ("paper_moco", "moco", r"moco_v2_800ep_pretrain\.pth\.tar of facebookresearch/moco"),
+    ],
+)
+def test_absent_weights_say_where_they_come_from(group: str, term: str, file: str, tmp_path: Path) -> None:
+    node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
+    assert isinstance(node, dict)
+    with pytest.raises(UserError, match=f"no file given; expected .*{file}"):
+        build_loss_terms({term: node})
+    with pytest.raises(UserError, match=f"no file .*/absent.pth; expected .*{file}"):
+        build_loss_terms({term: {**node, "path": str(tmp_path / "absent.pth")}})
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>quota exceeded</html>")
+    with pytest.raises(UserError, match=r"page\.pth is a web page"):
+        build_loss_terms({term: {**node, "path": str(tmp_path / "page.pth")}})
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"other\.pth lacks .*; expected .*{file}"):
+        build_loss_terms({term: {**node, "path": str(tmp_path / "other.pth")}})
