@@ -1,0 +1,33 @@
+"""Run by test_encoder_methods.py in a process of its own: two CPU ranks train, each writes its weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from tests.methods.test_encoder_methods import KINDS, loader
+
+
+class Halves(pl.LightningDataModule):
+    """The batches of `loader`, each rank one half of every batch."""
+
+    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:  # noqa: D102
+        data = loader().dataset
+        # Rank r gets images r, r + 2, ...: two of each four.
+        return DataLoader(data, batch_size=2, sampler=DistributedSampler(data, shuffle=False))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    method = KINDS[kind]()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_steps=3, max_epochs=-1, logger=False,
+        use_distributed_sampler=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(method, Halves())
+    torch.save(method.state_dict(), folder / f"rank{trainer.global_rank}.pt")
