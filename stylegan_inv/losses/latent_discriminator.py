@@ -47,7 +47,8 @@ class LatentPool(nn.Module):
     DDP would replace every rank's pool with the first one's in each step.
 
     Args:
-        size: codes in the pool (e4e: 50); 0 keeps none and returns what it gets.
+        size: codes in the pool (e4e: 50); 0 keeps none and returns what it gets. (The official code without a pool
+            shows the first layer only; here it is a random one all the same.)
         seed: of the random choices; give each rank its own.
     """
 

@@ -42,7 +42,7 @@ def test_r1_of_a_quadratic() -> None:
     norm = float(x.detach().square().flatten(1).sum(1).mean())
     assert float(penalty.detach()) == pytest.approx(1.7**2 * norm)
     penalty.backward()
-    assert float(a.grad) == pytest.approx(2 * 1.7 * norm)
+    assert a.grad is not None and float(a.grad) == pytest.approx(2 * 1.7 * norm)
 
 
 def test_path_length_of_a_linear_generator() -> None:

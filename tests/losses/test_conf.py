@@ -47,8 +47,9 @@ def test_every_term_joins_the_others(term: str) -> None:
     before = set(composed("loss=paper").loss)
     loss = composed("loss=paper", f"+loss/term={term}", "loss.id.path=arcface.pth", "loss.lpips.trunk=alex.pth").loss
     assert set(loss) > before
+    nodes: Any = OmegaConf.to_container(loss, resolve=True)
     for name in set(loss) - before:
-        check_arguments(OmegaConf.to_container(loss, resolve=True)[name])  # type: ignore[index, call-overload]
+        check_arguments(nodes[name])
 
 
 def test_terms_of_the_embedded_world_run() -> None:

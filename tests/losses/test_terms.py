@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator
 from stylegan_inv.losses import adversarial
 from stylegan_inv.losses.adversarial import AdversarialLoss
+from stylegan_inv.losses.arcface import ArcFace
 from stylegan_inv.losses.compose import NORMALISE, LossInputs, LossTerms
 from stylegan_inv.losses.crop import face_crop
 from stylegan_inv.losses.identity import IdentityLoss
@@ -38,7 +40,7 @@ def network() -> Counting:
     return Counting(8, ("yaw",), 16).double()
 
 
-def inputs(batch: int = 2, **kwargs: Tensor) -> LossInputs:
+def inputs(batch: int = 2, **kwargs: Any) -> LossInputs:
     torch.manual_seed(1)
     image = torch.rand(batch, 3, 64, 64, dtype=torch.float64) * 2 - 1
     return LossInputs(image=image.requires_grad_(), target=torch.rand_like(image) * 2 - 1, **kwargs)
@@ -128,9 +130,18 @@ def test_perceptual(batch: int, network: Counting) -> None:
     torch.testing.assert_close(EmbeddedPerceptual(network)(x), want, rtol=1e-4, atol=1e-5)
 
 
+def test_arcface_sees_the_crop_of_any_size_at_112_px() -> None:
+    small = torch.rand(2, 3, 64, 64)
+    large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    seen = [ArcFace(nn.Identity()).embed(image) for image in (small, large)]
+    assert seen[0].shape == (2, 3, 112, 112)
+    torch.testing.assert_close(*seen)
+    torch.testing.assert_close(seen[1], F.adaptive_avg_pool2d(large[..., 35:223, 32:220], 112))
+
+
 def test_improvement_of_identity(network: Counting) -> None:
     x = inputs(source=torch.rand(2, 3, 64, 64, dtype=torch.float64))
-    a, b, c = (network.eval().embed(picture) for picture in (x.image, x.target, x.source))
+    a, b, c = (network.eval().embed(picture) for picture in (x.image, x.target, x.picture("source")))
     want = (F.cosine_similarity(a, b) - F.cosine_similarity(b, c)).mean()
     torch.testing.assert_close(IdentityLoss(network)(x), 1 - F.cosine_similarity(a, b).mean())
     torch.testing.assert_close(IdentityLoss(network).improvement(x), want)
