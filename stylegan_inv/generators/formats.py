@@ -1,10 +1,15 @@
-"""Loading and saving StyleGAN2 networks: our safetensors, NVIDIA's and rosinality's state dicts and their envelopes."""
+"""Loading and saving StyleGAN2 networks: whatever people have in files -> one network.
+
+Ours is safetensors. Read besides: state dicts in NVIDIA's and rosinality's layout, alone or inside the checkpoints of
+the papers, and NVIDIA's pickles of PyTorch and TensorFlow. See `weight_files` for the files and `layouts` for the names
+of keys.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,23 +23,30 @@ from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.layers import FILTER_TAPS
 from stylegan_inv.generators.layouts import (
     State,
+    average_code,
     describe,
     detect_layout,
     from_nvidia,
     from_rosinality,
     infer_discriminator_config,
     infer_generator_config,
-    list_keys,
 )
+from stylegan_inv.generators.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.ops import setup_filter
 from stylegan_inv.generators.stylegan2 import Generator
-from stylegan_inv.generators.weight_files import file_hash, read_weights, safetensors_metadata
+from stylegan_inv.generators.weight_files import file_hash, misfits, read_weights, safetensors_metadata
+from stylegan_inv.runtime import weights
+from stylegan_inv.runtime.files import atomic_write
+
+log = logging.getLogger(__name__)
 
 Network = TypeVar("Network", Generator, Discriminator)
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 GENERATOR_KIND = "stylegan2-generator"
 DISCRIMINATOR_KIND = "stylegan2-discriminator"
+CHECKPOINT_KIND = "inversion-checkpoint"
+"""An encoder with its generator in one file, see `encoders.checkpoints`."""
 W_AVG_SAMPLES = 10_000
 
 
@@ -48,53 +60,69 @@ def embedded_generators() -> list[str]:
     return names
 
 
-def _locate(source: str | Path) -> Path:
-    """The file that ``source`` names: an embedded asset (a bare name) or a path."""
+def locate(source: str | Path, offline: bool | None = None) -> Path:
+    """The file that ``source`` names: an embedded asset, an entry of the weights table (downloaded once), or a path.
+
+    Raises:
+        UserError: nothing of that name, or a download that failed or is not allowed.
+    """
     text = str(source)
     if not text.strip():
         raise UserError("no generator given: pass a file or the name of an embedded one")
     if re.fullmatch(r"[A-Za-z0-9_-]+", text) and (ASSETS / f"{text}.safetensors").is_file():
         return ASSETS / f"{text}.safetensors"
+    if text in weights.TABLE:
+        return weights.fetch(text, offline=offline)
     path = Path(source).expanduser()
     if path.is_dir():
         raise UserError(f"{path} is a folder: pass the weights file in it")
     if not path.is_file():
         names = ", ".join(embedded_generators()) or "none in this installation"
-        raise UserError(f"no file {path}, and no embedded generator of that name (there are: {names})")
+        known = ", ".join(name for name, entry in weights.TABLE.items() if entry.holds == "generator")
+        raise UserError(
+            f"no file {path}, and no embedded generator of that name (there are: {names}), nor one to download "
+            f"(there are: {known})"
+        )
     return path
 
 
-_ENVELOPES = {
-    "generator": ("g_ema", "G_ema", "generator_ema", "params_ema", "generator", "g", "G"),
+_NAMES = {
+    "generator": ("g_ema", "G_ema", "generator_ema", "params_ema", "generator", "decoder", "g", "G"),
+    "raw generator": ("g", "G", "generator"),
     "discriminator": ("d", "D", "discriminator"),
+}
+# A key that every network of the kind has: what stands before it is a prefix of all keys.
+_MARKS = {
+    "generator": ("synthesis.b4.const", "input.input"),
+    "raw generator": ("synthesis.b4.const", "input.input"),
+    "discriminator": ("b4.out.weight", "final_linear.1.weight"),
 }
 
 
-def _unwrap(content: Mapping[str, Any], network: str) -> State:
-    """The state dict of one network inside a checkpoint, with ``latent_avg`` from beside it."""
-    sd: Mapping[str, Any] = content
-    for name in _ENVELOPES[network]:
-        if isinstance(content.get(name), Mapping):
-            sd = content[name]
+def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, Any]]:
+    """One network inside a checkpoint: its state dict, with ``latent_avg`` from beside it, and what else is known."""
+    found: Any = content
+    for name in _NAMES[network]:
+        if isinstance(content.get(name), (Mapping, StoredNetwork)):
+            found = content[name]
             break
     else:
         if isinstance(content.get("state_dict"), Mapping):
-            sd = content["state_dict"]
-    sd = {str(key): value for key, value in sd.items() if isinstance(value, Tensor)}
-    # Networks inside a larger module (pSp: "decoder.", Lightning: "generator_ema.", DataParallel: "module."): the
-    # prefix is what stands before a key that every such network has.
-    marks = {
-        "generator": ("synthesis.b4.const", "input.input"),
-        "discriminator": ("b4.out.weight", "final_linear.1.weight"),
-    }[network]
-    prefixes = {key[: -len(mark)] for key in sd for mark in marks if key.endswith(mark)}
+            found = content["state_dict"]
+    hints: dict[str, Any] = {}
+    if isinstance(found, StoredNetwork):
+        found, hints = found.state, found.hints
+    sd = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    # Networks inside a larger module: pSp's "decoder.", Lightning's "generator_ema.", DataParallel's "module.".
+    prefixes = {key[: -len(mark)] for key in sd for mark in _MARKS[network] if key.endswith(mark)}
     prefixes = {p for p in prefixes if p == "" or p.endswith(".")}
     if prefixes and "" not in prefixes:
-        prefix = min(prefixes, key=lambda p: ("ema" not in p, len(p), p))
+        average = network != "raw generator"
+        prefix = min(prefixes, key=lambda p: (("ema" in p) != average, len(p), p))
         sd = {key[len(prefix) :]: value for key, value in sd.items() if key.startswith(prefix)}
     if network == "generator" and isinstance(content.get("latent_avg"), Tensor):
         sd = {**sd, "latent_avg": content["latent_avg"]}
-    return dict(sd)
+    return dict(sd), hints
 
 
 def _to_project(sd: State, network: str) -> tuple[State, dict[str, Any]]:
@@ -112,12 +140,15 @@ def _to_project(sd: State, network: str) -> tuple[State, dict[str, Any]]:
 
 
 def _metadata_config(metadata: Mapping[str, str], kind: str) -> dict[str, Any] | None:
-    if metadata.get("kind", kind) != kind:
+    key = "config"
+    if metadata.get("kind") == CHECKPOINT_KIND and kind == GENERATOR_KIND:
+        key = "generator"
+    elif metadata.get("kind", kind) != kind:
         raise UserError(f"holds a {metadata['kind']}, expected a {kind}")
-    if "config" not in metadata:
+    if key not in metadata:
         return None
     try:
-        config = json.loads(metadata["config"])
+        config = json.loads(metadata[key])
     except json.JSONDecodeError as error:
         raise UserError(f"its config metadata is not JSON ({error})") from error
     if not isinstance(config, dict):
@@ -134,22 +165,8 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
         raise
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"its config does not fit this version of the project ({error})") from error
-    expected = network.state_dict()
-    missing = [key for key in expected if key not in sd]
-    surplus = [key for key in sd if key not in expected]
-    wrong = [
-        f"{key} is {tuple(sd[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in sd and sd[key].shape != value.shape
-    ]
-    problems = [list_keys("missing key", missing)] if missing else []
-    problems += [list_keys("unexpected key", surplus)] if surplus else []
-    if wrong:
-        problems.append(f"{len(wrong)} wrong shape{'s' if len(wrong) > 1 else ''} ({'; '.join(wrong[:2])})")
-    if problems:
-        raise UserError(
-            f"does not fit a {config['resolution']} px StyleGAN2 {factory.__name__.lower()}: " + "; ".join(problems)
-        )
+    if problems := misfits(network.state_dict(), sd):
+        raise UserError(f"does not fit a {config['resolution']} px StyleGAN2 {factory.__name__.lower()}: {problems}")
     integers = [key for key, value in sd.items() if not value.is_floating_point()]
     if integers:
         raise UserError(f"{integers[0]} has type {sd[integers[0]].dtype}, expected floating point numbers")
@@ -171,56 +188,87 @@ def estimate_w_avg(generator: Generator, samples: int = W_AVG_SAMPLES, seed: int
     return (total / samples).to(generator.w_avg)
 
 
-def load_generator(source: str | Path, *, device: str | torch.device = "cpu") -> Generator:
-    """Load a generator, frozen and in evaluation mode.
+def build_generator(
+    content: Mapping[str, Any], metadata: Mapping[str, str] | None = None, *, ema: bool = True
+) -> tuple[Generator, bool]:
+    """The generator in the content of a file; see :func:`load_generator`, which reads the file too.
 
     Args:
-        source: a file (our ``.safetensors``; a state dict in NVIDIA's or rosinality's layout as ``.pt`` or
-            ``.safetensors``, alone or inside a training, pSp, e4e or ReStyle checkpoint), or the name of an embedded
-            generator. A bare name means the embedded one; write ``./name`` for a file of the same name.
+        content: from :func:`.read_weights`.
+        metadata: likewise.
+        ema: the moving average of the weights; False takes the weights as they were trained.
+
+    Returns:
+        The generator and whether its average code is an estimate.
+
+    Raises:
+        UserError: no StyleGAN2 generator in it.
+    """
+    config = _metadata_config(metadata or {}, GENERATOR_KIND)
+    found, hints = _unwrap(content, "generator" if ema else "raw generator")
+    sd, layout_hints = _to_project(found, "generator")
+    if config is None:
+        config = {**infer_generator_config(sd), **layout_hints, **hints}
+    average = sd.get("mapping.w_avg")
+    if average is None:
+        sd["mapping.w_avg"] = torch.zeros(config.get("w_dim", 512))
+    else:
+        sd["mapping.w_avg"] = average_code(average)
+    generator = _build(Generator, config, sd)
+    if average is None and generator.c_dim == 0:
+        generator.w_avg.copy_(estimate_w_avg(generator))
+    return generator, average is None
+
+
+def load_generator(
+    source: str | Path, *, device: str | torch.device = "cpu", ema: bool = True, offline: bool | None = None
+) -> Generator:
+    """Load a generator, frozen and in evaluation mode. Nothing that a file brings is executed.
+
+    Args:
+        source: a file (our ``.safetensors``; NVIDIA's ``.pkl`` of PyTorch or TensorFlow; a state dict in NVIDIA's or
+            rosinality's layout, alone or inside a training, pSp, e4e, ReStyle, HyperStyle or GANInverter checkpoint),
+            the name of an embedded generator, or a name of the weights table, which is downloaded once. A bare name
+            means one of the latter two; write ``./name`` for a file of the same name.
         device: where to put it.
+        ema: the moving average of the weights; False takes the weights as they were trained.
+        offline: never use the network; None asks the environment, see :func:`.runtime.weights.fetch`.
 
     Returns:
         A generator with ``source_hash`` set to the sha256 of the file. Geometry comes from the file's config if it has
-        one, else from the shapes. rosinality files without ``latent_avg`` get ``w_avg`` from 10,000 samples.
+        one, else from the shapes. Files without an average code get one from 10,000 samples; a warning says so.
 
     Raises:
         UserError: one line about what is wrong with the file.
     """
-    path = _locate(source)
+    path = locate(source, offline)
     content, metadata = read_weights(path)
     try:
-        config = _metadata_config(metadata, GENERATOR_KIND)
-        sd, hints = _to_project(_unwrap(content, "generator"), "generator")
-        if config is None:
-            config = {**infer_generator_config(sd), **hints}
-        w_dim = config.get("w_dim", 512)
-        average = sd.get("mapping.w_avg")
-        if average is None:
-            sd["mapping.w_avg"] = torch.zeros(w_dim)
-        elif average.ndim == 2:
-            sd["mapping.w_avg"] = average.mean(dim=0)
-        generator = _build(Generator, config, sd)
+        generator, estimated = build_generator(content, metadata, ema=ema)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    if average is None and generator.c_dim == 0:
-        generator.w_avg.copy_(estimate_w_avg(generator))
+    if estimated:
+        what = "set to zero" if generator.c_dim else f"estimated from {W_AVG_SAMPLES:,} samples"
+        log.warning("%s has no average code: %s", path, what)
     generator.source_hash = file_hash(path)
     return generator.to(device).freeze()
 
 
-def load_discriminator(source: str | Path, *, device: str | torch.device = "cpu") -> Discriminator:
+def load_discriminator(
+    source: str | Path, *, device: str | torch.device = "cpu", offline: bool | None = None
+) -> Discriminator:
     """Load a discriminator, to be trained on; files as for :func:`load_generator`.
 
     Raises:
         UserError: one line about what is wrong with the file.
     """
-    path = _locate(source)
+    path = locate(source, offline)
     content, metadata = read_weights(path)
     try:
         config = _metadata_config(metadata, DISCRIMINATOR_KIND)
-        sd, _ = _to_project(_unwrap(content, "discriminator"), "discriminator")
-        return _build(Discriminator, config or infer_discriminator_config(sd), sd).to(device)
+        found, hints = _unwrap(content, "discriminator")
+        sd, _ = _to_project(found, "discriminator")
+        return _build(Discriminator, config or {**infer_discriminator_config(sd), **hints}, sd).to(device)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -239,12 +287,8 @@ def _save(network: nn.Module, config: Mapping[str, Any], kind: str, path: Path, 
     # clone: safetensors refuses tensors that share memory
     sd = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a reader never sees half a file
-    try:
+    with atomic_write(path) as temporary:
         save_file(sd, str(temporary), metadata={"format": "pt", "kind": kind, "config": json.dumps(config), **metadata})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -270,7 +314,7 @@ def save_discriminator(
 
 def read_metadata(source: str | Path) -> dict[str, str]:
     """Text metadata of a ``.safetensors`` file or embedded asset (``config`` is JSON); empty for other files."""
-    path = _locate(source)
+    path = locate(source)
     with open(path, "rb") as f:
         head = f.read(9)
     return safetensors_metadata(path) if head[8:9] == b"{" else {}

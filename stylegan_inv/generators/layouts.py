@@ -58,6 +58,20 @@ def _drop_axes(key: str, value: Tensor, axes: int) -> Tensor:
     return value.reshape(value.shape[axes:])
 
 
+def average_code(value: Tensor) -> Tensor:
+    """The average code ``(D,)`` of a file, which may be ``(D,)``, ``(1, D)`` or ``(L, D)``.
+
+    Raises:
+        UserError: another number of axes.
+    """
+    if value.ndim == 1:
+        return value
+    if value.ndim != 2 or not len(value):
+        raise UserError(f"latent_avg has shape {tuple(value.shape)}, expected (D,), (1, D) or (L, D)")
+    # The layers share one average; the mean of equal rows would differ from them by rounding.
+    return value[0] if bool((value == value[0]).all()) else value.mean(dim=0)
+
+
 def _noise_layer(position: int) -> str:
     """The layer of rosinality's noise map number ``position``; ``convs.n`` is the layer of map ``n + 1``."""
     if position == 0:
@@ -82,7 +96,7 @@ def _rosinality_generator(sd: Mapping[str, Tensor]) -> State:
         if match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", key):
             out[f"mapping.fc{int(match[1]) - 1}.{match[2]}"] = value
         elif key == "latent_avg":
-            out["mapping.w_avg"] = value if value.ndim == 1 else value.reshape(-1, value.shape[-1]).mean(dim=0)
+            out["mapping.w_avg"] = average_code(value)
         elif key == "input.input":
             out["synthesis.b4.const"] = _drop_axes(key, value, 1)
         elif match := re.fullmatch(r"noises\.noise_(\d+)", key):
@@ -318,6 +332,8 @@ def describe(layout: str | None, sd: Mapping[str, Any]) -> str:
     if layout is not None:
         name, network = layout.split()
         return f"a {network} in {'NVIDIA' if name == 'nvidia' else name}'s layout"
+    if any(str(key).startswith("synthesis.input.") for key in sd):
+        return "a StyleGAN3 generator"
     return f"{list_keys('unknown entry', [str(k) for k in sd])}".replace("entrys", "entries")
 
 

@@ -1,31 +1,21 @@
-"""Reading files of weights. Nothing here executes what a file contains: pickles are read with ``weights_only=True``."""
+"""Reading files of weights, told apart by what is in them. Nothing here executes what a file contains."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators import torch_pickle
+from stylegan_inv.generators.layouts import list_keys
+from stylegan_inv.generators.nvidia_pickle import networks
+from stylegan_inv.generators.pickle_machine import RefusedPickle
+from stylegan_inv.runtime.weights import file_hash, is_web_page
 
-# First bytes of a file that torch.save wrote in its old, non-zip format: the pickled number 0x1950a86a20f9469cfc6c.
-_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-
-
-def file_hash(path: str | Path) -> str:
-    """sha256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+__all__ = ["file_hash", "is_web_page", "misfits", "read_weights", "safetensors_metadata"]
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
@@ -36,26 +26,28 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
         return f.metadata() or {}
 
 
-def _read_torch(path: Path) -> Any:
-    """``torch.load`` of tensors, containers and ``argparse.Namespace`` (training options) only."""
-    allowed: list[Any] = [argparse.Namespace]
-    if hasattr(torch.serialization, "safe_globals"):
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    before = torch.serialization.get_safe_globals()  # torch 2.4
-    torch.serialization.add_safe_globals(allowed)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+def _read_pickle(path: Path, head: bytes, size: int) -> Any:
+    if head.startswith(b"PK\x03\x04"):
+        return torch_pickle.read_zip(path)
+    with open(path, "rb") as f:
+        if head.startswith(torch_pickle.LEGACY_START):
+            return torch_pickle.read_legacy(f, size)
+        return torch_pickle.read_objects(f, size)
 
 
 def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Content of a ``.safetensors`` or PyTorch file (told apart by what is in it) and its text metadata.
+    """Content of a file of weights and its text metadata.
+
+    Args:
+        path: ``.safetensors``, a file of `torch.save` (either format), or a pickle of NVIDIA's PyTorch or TensorFlow
+            networks. The suffix does not matter.
+
+    Returns:
+        Key -> value. Networks that a file stores as objects are :class:`.nvidia_pickle.StoredNetwork`; options
+        (``argparse.Namespace``) are dicts.
 
     Raises:
-        UserError: the file is empty, truncated, a web page, a pickle of objects, or something else.
+        UserError: the file is empty, truncated, a web page, wants something executed, or is something else.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -63,35 +55,15 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
         raise UserError(f"{path} is empty (0 bytes): the download failed, fetch it again")
     with open(path, "rb") as f:
         head = f.read(256)
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    if is_web_page(head):
         raise UserError(
             f"{path} is a web page, not weights: the server answered with a login, quota or error page; open the link "
             f"in a browser and save the file itself"
         )
-    if text.startswith(b"version https://git-lfs"):
+    if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not weights: run `git lfs pull` where it came from")
-    if head[:4] == b"PK\x03\x04" or head.startswith(_LEGACY_TORCH):
-        try:
-            content = _read_torch(path)
-        except pickle.UnpicklingError as error:
-            found = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f"the class {found[1]}" if found else "objects that are not tensors"
-            raise UserError(
-                f"{path} holds {what}, which loading could execute: refused; save the state dict alone, "
-                f"torch.save(network.state_dict(), ...)"
-            ) from error
-        except Exception as error:  # torch reports damage as RuntimeError, EOFError, KeyError, ...
-            raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
-        if isinstance(content, nn.Module) or not isinstance(content, Mapping):
-            raise UserError(f"{path} holds a {type(content).__name__}, expected a state dict")
-        return content, {}
-    if head[:1] == b"\x80":
-        raise UserError(
-            f"{path} is a pickle of objects (NVIDIA's .pkl?), a format that is not supported yet: in NVIDIA's "
-            f"repository run torch.save(pickle.load(open('{path.name}', 'rb'))['G_ema'].state_dict(), 'generator.pt') "
-            f"and load generator.pt"
-        )
+    if head.startswith((b"PK\x03\x04", b"\x80")) and len(head) > 2:
+        return _read_torch(path, head, size), {}
     length = int.from_bytes(head[:8], "little")
     if len(head) > 8 and head[8:9] == b"{" and length < 100_000_000:
         from safetensors import SafetensorError
@@ -101,4 +73,43 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
             return load_file(str(path)), safetensors_metadata(path)
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
-    raise UserError(f"{path} is not a weights file: expected .safetensors or a file written by torch.save")
+    raise UserError(
+        f"{path} is not a weights file: expected .safetensors, a file written by torch.save, or NVIDIA's .pkl"
+    )
+
+
+def _read_torch(path: Path, head: bytes, size: int) -> Mapping[str, Any]:
+    try:
+        content = networks(_read_pickle(path, head, size))
+    except RefusedPickle as error:
+        raise UserError(
+            f"{path} {error}: refused; save the state dict alone, torch.save(network.state_dict(), ...)"
+        ) from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # damage shows as EOFError, KeyError, IndexError, RuntimeError, ...
+        raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a state dict")
+    return content
+
+
+def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What keeps a state dict from fitting a network, in a few words; empty if it fits.
+
+    Args:
+        expected: State dict of the network.
+        state: The one to load. Counters of batch norm may be missing: files of early PyTorch versions lack them.
+    """
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in expected]
+    wrong = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [list_keys("missing key", missing)] if missing else []
+    problems += [list_keys("unexpected key", surplus)] if surplus else []
+    if wrong:
+        problems.append(f"{len(wrong)} wrong shape{'s' if len(wrong) > 1 else ''} ({'; '.join(wrong[:2])})")
+    return "; ".join(problems)

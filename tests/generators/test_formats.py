@@ -202,7 +202,7 @@ BAD_FILES = {
     ),
     "truncated safetensors": (safetensors_bytes({"a": torch.zeros(1000)})[:-500], "damaged or incomplete"),
     "safetensors with a wild header": (b"\xff\xff\x00\x00\x00\x00\x00\x00{" + bytes(100), "damaged or incomplete"),
-    "nvidia pickle": (pickle.dumps({"G_ema": 1}, protocol=4), "not supported yet"),
+    "a pickle of something else": (pickle.dumps({"G_ema": 1}, protocol=4), "expected a StyleGAN2 generator"),
     "code in a zip": (torch_bytes({"g_ema": Evil()}), "could execute: refused"),
     "code in the old format": (torch_bytes({"g_ema": Evil()}, _use_new_zipfile_serialization=False), "refused"),
     "a list": (torch_bytes([torch.zeros(1)]), "holds a list, expected a state dict"),

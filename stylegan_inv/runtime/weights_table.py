@@ -1,0 +1,157 @@
+"""Weights made by others: where they are, under which licence, and how to know that the right ones came.
+
+``sha256`` may be the beginning of the hash, as torchvision writes it into file names. Where it is None nobody published
+one: the file is then checked by its size, if that is known, and by its keys and shapes when it is loaded, and the hash
+that came is printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file.
+
+    Attributes:
+        file: Its name in the cache.
+        urls: Tried in order.
+        licence: Of the weights, as far as their authors state one.
+        source: Who made them.
+        holds: ``generator``, ``encoder`` (with its generator) or ``network`` (for losses and metrics).
+        size: In bytes.
+        sha256: 64 hexadecimal digits, or the first ones (at least 8).
+    """
+
+    file: str
+    urls: tuple[str, ...]
+    licence: str
+    source: str
+    holds: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+def _drive(identifier: str) -> str:
+    # The address that skips the page "too large to scan for viruses".
+    return f"https://drive.usercontent.google.com/download?id={identifier}&export=download&confirm=t"
+
+
+_NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
+_NVIDIA_LICENCE = "NVIDIA Source Code License (non-commercial)"
+_ADA = "NVlabs/stylegan2-ada-pytorch"
+_PSP = "eladrich/pixel2style2pixel"
+_E4E = "omertov/encoder4editing"
+_RESTYLE = "yuval-alaluf/restyle-encoder"
+_MIT = "MIT (code); holds a generator of NVIDIA's (non-commercial)"
+
+
+def _encoder(file: str, drive: str, source: str) -> Weights:
+    return Weights(file, (_drive(drive),), _MIT, source, "encoder")
+
+
+TABLE: dict[str, Weights] = {
+    # Generators
+    "stylegan2-ffhq-1024": Weights(
+        "stylegan2-ffhq-1024.pkl",
+        (f"{_NVIDIA}/ffhq.pkl",),
+        _NVIDIA_LICENCE,
+        _ADA,
+        "generator",
+        381_624_121,
+        "a205a346e86a9ddaae702e118097d014b7b8bd719491396a162cca438f2f524c",
+    ),
+    "stylegan2-ffhq-512": Weights(
+        "stylegan2-ffhq-512.pkl",
+        (f"{_NVIDIA}/transfer-learning-source-nets/ffhq-res512-mirror-stylegan2-noaug.pkl",),
+        _NVIDIA_LICENCE,
+        _ADA,
+        "generator",
+    ),
+    "stylegan2-ffhq-256": Weights(
+        "stylegan2-ffhq-256.pkl",
+        (f"{_NVIDIA}/transfer-learning-source-nets/ffhq-res256-mirror-paper256-noaug.pkl",),
+        _NVIDIA_LICENCE,
+        _ADA,
+        "generator",
+    ),
+    # What pSp, e4e, ReStyle and HyperStyle were trained with (config F, converted by rosinality's script).
+    "stylegan2-ffhq-config-f": Weights(
+        "stylegan2-ffhq-config-f.pt",
+        (_drive("1EM87UquaoQmk17Q8d5kYIAHqu0dkYqdT"),),
+        _NVIDIA_LICENCE,
+        f"NVlabs/stylegan2, converted; linked by {_PSP}",
+        "generator",
+    ),
+    "stylegan2-car-512": Weights(
+        "stylegan2-car-512.pt",
+        (_drive("1UmMHHB3DU1trTB8_9Fjkck5ZwArnD81B"),),
+        _NVIDIA_LICENCE,
+        f"NVlabs/stylegan2, converted; linked by {_RESTYLE}",
+        "generator",
+    ),
+    "stylegan2-church-256": Weights(
+        "stylegan2-church-256.pt",
+        (_drive("1ZSZOFtw5wZfPhWEzHFB9LI__bikaHsn6"),),
+        _NVIDIA_LICENCE,
+        f"NVlabs/stylegan2, converted; linked by {_RESTYLE}",
+        "generator",
+    ),
+    # Encoders with their generators
+    "psp-ffhq": _encoder("psp_ffhq_encode.pt", "1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0", _PSP),
+    "psp-ffhq-frontalization": _encoder("psp_ffhq_frontalization.pt", "1_S4THAzXb-97DbpXmanjHtXRyKxqjARv", _PSP),
+    "psp-celebs-sketch": _encoder("psp_celebs_sketch_to_face.pt", "1lB7wk7MwtdxL-LL4Z_T76DuCfk00aSXA", _PSP),
+    "psp-celebs-segmentation": _encoder("psp_celebs_seg_to_face.pt", "1VpEKc6E6yG3xhYuZ0cq8D2_1CbT0Dstz", _PSP),
+    "psp-celebs-superresolution": _encoder("psp_celebs_super_resolution.pt", "1ZpmSXBpJ9pFEov6-jjQstAlfYbkebECu", _PSP),
+    "e4e-ffhq": _encoder("e4e_ffhq_encode.pt", "1cUv_reLE6k3604or78EranS7XzuVMWeO", _E4E),
+    "e4e-cars": _encoder("e4e_cars_encode.pt", "17faPqBce2m1AQeLCLHUVXaDfxMRU2QcV", _E4E),
+    "e4e-horse": _encoder("e4e_horse_encode.pt", "1TkLLnuX86B_BMo2ocYD0kX9kWh53rUVX", _E4E),
+    "e4e-church": _encoder("e4e_church_encode.pt", "1-L0ZdnQLwtdy6-A_Ccgq5uNJGTqE7qBa", _E4E),
+    "restyle-psp-ffhq": _encoder("restyle_psp_ffhq_encode.pt", "1sw6I2lRIB0MpuJkpc8F5BJiSZrc0hjfE", _RESTYLE),
+    "restyle-psp-cars": _encoder("restyle_psp_cars_encode.pt", "1zJHqHRQ8NOnVohVVCGbeYMMr6PDhRpPR", _RESTYLE),
+    "restyle-psp-church": _encoder("restyle_psp_church_encode.pt", "1bcxx7mw-1z7dzbJI_z7oGpWG1oQAvMaD", _RESTYLE),
+    "restyle-e4e-ffhq": _encoder("restyle_e4e_ffhq_encode.pt", "1e2oXVeBPXMQoUoC_4TNwAWpOPpSEhE_e", _RESTYLE),
+    "restyle-e4e-cars": _encoder("restyle_e4e_cars_encode.pt", "1v6Yi-Yne6JX0Pyas6XPS83IzKKUvCe8r", _RESTYLE),
+    "restyle-e4e-church": _encoder("restyle_e4e_church_encode.pt", "1sCRzbM1fGTgTbWO87jP_rxApw-tS0CH_", _RESTYLE),
+    "restyle-e4e-horse": _encoder("restyle_e4e_horse_encode.pt", "19_sUpTYtJmhSAolKLm3VgI-ptYqd-hgY", _RESTYLE),
+    # Networks of losses and metrics, and what encoders start from
+    "ir-se50": Weights(
+        "model_ir_se50.pth",
+        (
+            "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
+            _drive("1KW7bjndL3QG3sxBbZxreGHigcCCpsDgn"),
+        ),
+        "MIT (code of TreB1eN/InsightFace_Pytorch)",
+        "TreB1eN/InsightFace_Pytorch",
+        "network",
+        175_367_323,
+        "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+    ),
+    "curricularface": Weights(
+        "CurricularFace_Backbone.pth",
+        (_drive("1f4IwVa2-Bn9vWLwB-bUwm53U_MlvinAj"),),
+        "MIT (code of HuangYG123/CurricularFace)",
+        f"HuangYG123/CurricularFace; linked by {_PSP}",
+        "network",
+    ),
+    "moco-v2": Weights(
+        "moco_v2_800ep_pretrain.pth.tar",
+        (
+            "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+            _drive("18rLcNGdteX5LwT7sv_F7HWr12HpVEzVe"),
+        ),
+        "CC BY-NC 4.0 (the repository's when they were published)",
+        "facebookresearch/moco",
+        "network",
+    ),
+    "resnet34": Weights(
+        "resnet34-b627a593.pth",
+        ("https://download.pytorch.org/models/resnet34-b627a593.pth",),
+        "BSD-3-Clause (torchvision)",
+        "pytorch/vision",
+        "network",
+        None,
+        "b627a593",
+    ),
+}
