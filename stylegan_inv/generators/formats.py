@@ -35,8 +35,8 @@ from stylegan_inv.generators.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.ops import setup_filter
 from stylegan_inv.generators.stylegan2 import Generator
 from stylegan_inv.generators.weight_files import file_hash, misfits, read_weights, safetensors_metadata
-from stylegan_inv.runtime import weights
 from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.runtime.weights import TABLE, fetch
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +71,14 @@ def locate(source: str | Path, offline: bool | None = None) -> Path:
         raise UserError("no generator given: pass a file or the name of an embedded one")
     if re.fullmatch(r"[A-Za-z0-9_-]+", text) and (ASSETS / f"{text}.safetensors").is_file():
         return ASSETS / f"{text}.safetensors"
-    if text in weights.TABLE:
-        return weights.fetch(text, offline=offline)
+    if text in TABLE:
+        return fetch(text, offline=offline)
     path = Path(source).expanduser()
     if path.is_dir():
         raise UserError(f"{path} is a folder: pass the weights file in it")
     if not path.is_file():
         names = ", ".join(embedded_generators()) or "none in this installation"
-        known = ", ".join(name for name, entry in weights.TABLE.items() if entry.holds == "generator")
+        known = ", ".join(name for name, entry in TABLE.items() if entry.holds == "generator")
         raise UserError(
             f"no file {path}, and no embedded generator of that name (there are: {names}), nor one to download "
             f"(there are: {known})"

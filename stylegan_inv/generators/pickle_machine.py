@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-# Far above any real file: NVIDIA's largest pickles have 60,000 instructions.
-MAX_STEPS = 5_000_000
-MAX_MEMO = 1_000_000
+# Far above any real file: training checkpoints have some 50,000 instructions.
+MAX_STEPS = 1_000_000
+MAX_MEMO = 250_000
 
 _ITSELF = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
