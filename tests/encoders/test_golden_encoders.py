@@ -1,4 +1,7 @@
-"""The encoders against the official implementations: key names, codes in double precision, gradients in training."""
+"""The encoders against the official implementations: key names, and codes in double precision.
+
+Training mode and gradients: see `tests/methods/test_golden_steps.py`.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,7 @@ def official(build: Callable[[], nn.Module], keys: str) -> Any:
     """
     with torch.device("meta"):
         network = build()
-    # The counters of batch norm are cloned: the others become new tensors by .double().
-    state = {k: v if v.is_floating_point() else v.clone() for k, v in reference_state(keys).items()}
-    network.load_state_dict(state, strict=True, assign=True)
+    network.load_state_dict(reference_state(keys), strict=True, assign=True)
     return network.double().eval()
 
 
@@ -62,8 +63,6 @@ def remembered_maps() -> Iterator[None]:
     maps, memory = Backbone.maps, {}
 
     def remember(self: Backbone, x: Tensor) -> list[Tensor]:
-        if self.training:
-            return maps(self, x)
         names = ("body", *self.stem_names)
         weights = [float(v.double().sum()) for k, v in self.state_dict().items() if k.startswith(names)]
         key = (tuple(x.shape), float(x.sum()), *weights)
@@ -169,33 +168,3 @@ def test_arcface() -> None:
     network = official(FaceRecognition, "ir_se50_arcface")
     faces = F.adaptive_avg_pool2d(images(0, 4)[:, :, 35:223, 32:220], 112)
     check("loss_id", "embedding", network(faces))
-
-
-@slow
-def test_training_pass_of_e4e() -> None:
-    """Codes of a batch in train mode, running statistics after it, and gradients given that of the codes."""
-    golden = "e4e_step_stage3"
-    encoder = official(lambda: FPNEncoder(10, 512, progressive=True), "psp_gradual_n10").train()
-    encoder.set_stage(3)
-    with torch.enable_grad():
-        codes = encoder(images(0, 2)) + tensor(golden, "latent_avg")
-        check(golden, "w_plus", codes)
-        codes.backward(tensor(golden, "grad_w_plus"))
-    check(golden, "running_mean_after", encoder.body[23].res_layer[4].running_mean)
-    check(golden, "running_var_after", encoder.body[23].res_layer[4].running_var)
-    gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
-    for key in arrays(golden):
-        if key.startswith("grad."):
-            check(golden, key, gradients[key.removeprefix("grad.")])
-    # Sums of absolute gradients: every parameter takes part.
-    top = ("input_layer.", "body.", "styles.", "latlayer1.")
-    for key, groups in {
-        "grad_abs_sum_top": top,
-        "grad_abs_sum_body": [f"body.{i}." for i in range(24)],
-        "grad_abs_sum_styles": [f"styles.{i}." for i in range(10)],
-    }.items():
-        sums = [
-            sum(float(g.abs().sum()) for name, g in gradients.items() if name.startswith(group)) for group in groups
-        ]
-        check(golden, key, torch.tensor(sums))
-    assert not any(name.startswith(("styles.4.", "latlayer2.")) for name in gradients)
