@@ -62,7 +62,7 @@ def entry_point(
             try:
                 run()
             except (UserError, HydraException, OmegaConfBaseException) as error:
-                sys.exit(_report(error))
+                sys.exit(report(error))
 
         return command_line
 
@@ -87,7 +87,7 @@ class CheckFirst(Callback):
             CheckFirst._prepared = [CheckFirst.prepare(job_config)]
         except (UserError, HydraException, OmegaConfBaseException) as error:
             # Hydra turns exceptions of callbacks into warnings; SystemExit passes.
-            sys.exit(_report(error))
+            sys.exit(report(error))
 
     @staticmethod
     def holds() -> bool:
@@ -100,7 +100,7 @@ class CheckFirst(Callback):
         return CheckFirst._prepared.pop()
 
 
-def _report(error: BaseException) -> int:
+def report(error: BaseException) -> int:
     """Print one line for the user; the exit code."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
