@@ -1,0 +1,122 @@
+"""Which of the papers' encoders a state dict belongs to, and in which size: read off the names and shapes.
+
+The one thing that names and shapes do not tell is e4e's progressive rule, as pSp's and e4e's encoders have the same
+weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+
+from torch import Tensor, nn
+
+from stylegan_inv.encoders.backbone import Layers
+from stylegan_inv.encoders.fpn import FPNEncoder
+from stylegan_inv.encoders.irse import ir_se
+from stylegan_inv.encoders.last_layer import LastLayerEncoder
+from stylegan_inv.encoders.resnet34 import resnet34
+from stylegan_inv.encoders.single_level import SingleLevelEncoder
+from stylegan_inv.encoders.single_w import SingleWEncoder
+from stylegan_inv.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncoderGeometry:
+    """An encoder's class and sizes.
+
+    Attributes:
+        head: ``fpn``, ``single_level``, ``last_layer``, ``single_w``, or ``none`` for a backbone or a face network.
+        backbone: ``ir_se`` or ``resnet34``.
+        in_channels: Of the input; 6 for ReStyle.
+        channels: Of the four groups of units.
+        units: In each group.
+        se: Squeeze and excitation in the units.
+        num_ws: Styles; None where the weights are the same for any number (``single_w``).
+        w_dim: Size of a style.
+        resolution: Of the images, the largest that fits; None for heads that take any.
+    """
+
+    head: str
+    backbone: str
+    in_channels: int
+    channels: tuple[int, ...]
+    units: tuple[int, ...]
+    se: bool
+    num_ws: int | None
+    w_dim: int
+    resolution: int | None
+
+    @property
+    def may_be_progressive(self) -> bool:
+        """Whether e4e's rule could apply."""
+        return self.head in ("fpn", "single_level")
+
+    def build(self, num_ws: int, progressive: bool = False) -> nn.Module:
+        """The encoder, with random weights."""
+        backbone: Callable[..., Layers] = partial(resnet34, channels=self.channels, units=self.units)
+        if self.backbone == "ir_se":
+            backbone = partial(ir_se, channels=self.channels, units=self.units, se=self.se)
+        sizes = (num_ws, self.w_dim, self.in_channels)
+        if self.head == "single_w":
+            return SingleWEncoder(*sizes, backbone=backbone)
+        if self.head == "last_layer":
+            return LastLayerEncoder(*sizes, backbone=backbone)
+        kind = FPNEncoder if self.head == "fpn" else SingleLevelEncoder
+        return kind(*sizes, backbone=backbone, resolution=self.resolution or 256, progressive=progressive)
+
+
+def infer_encoder(state: Mapping[str, Tensor]) -> EncoderGeometry:
+    """Class and sizes of the encoder that a state dict belongs to.
+
+    Raises:
+        UserError: None of the papers' encoders.
+    """
+    if "input_layer.0.weight" in state:
+        backbone, first, unit = "ir_se", "input_layer.0.weight", "res_layer.1.weight"
+    elif "conv1.weight" in state and "relu.weight" in state:
+        backbone, first, unit = "resnet34", "conv1.weight", "conv1.weight"
+    else:
+        raise UserError("holds none of the papers' encoders: expected input_layer.0.weight or conv1.weight")
+    count = 1 + max((int(m[1]) for key in state if (m := re.match(r"body\.(\d+)\.", key))), default=-1)
+    widths = [_shape(state, f"body.{i}.{unit}", 4)[0] for i in range(count)]
+    groups = [(width, len(list(members))) for width, members in groupby(widths)]
+    if len(groups) != 4:
+        raise UserError(f"has an encoder whose {count} units have the widths {[w for w, _ in groups]}, expected four")
+    head, num_ws, w_dim = _head(state)
+    convs = {m[1] for key in state if (m := re.match(r"styles\.0\.convs\.(\d+)\.weight", key))}
+    return EncoderGeometry(
+        head=head,
+        backbone=backbone,
+        in_channels=_shape(state, first, 4)[1],
+        channels=tuple(width for width, _ in groups),
+        units=tuple(length for _, length in groups),
+        se=any(key.endswith("res_layer.5.fc1.weight") for key in state),
+        num_ws=num_ws,
+        w_dim=w_dim,
+        # Each convolution halves the map, which is 1/16 of the image, until one pixel is left.
+        resolution=16 << len(convs) if convs else None,
+    )
+
+
+def _head(state: Mapping[str, Tensor]) -> tuple[str, int | None, int]:
+    styles = {int(m[1]) for key in state if (m := re.match(r"styles\.(\d+)\.", key))}
+    if styles:
+        head = "fpn" if "latlayer1.weight" in state else "single_level"
+        return head, 1 + max(styles), _shape(state, "styles.0.linear.weight", 2)[0]
+    if "linear.weight" not in state:
+        return "none", None, 512
+    rows, w_dim = _shape(state, "linear.weight", 2)
+    if "output_layer_2.3.weight" in state:
+        return "last_layer", rows // max(w_dim, 1), w_dim
+    return "single_w", None, rows
+
+
+def _shape(state: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
+    if key not in state or state[key].ndim != ndim:
+        found = "no such key" if key not in state else f"shape {tuple(state[key].shape)}"
+        raise UserError(f"is not an encoder of the papers: {key}: {found}, expected {ndim} axes")
+    return tuple(state[key].shape)
