@@ -64,6 +64,17 @@ def test_loaded_method_gives_the_validated_error(run: tuple[Path, str]) -> None:
     assert error == pytest.approx(json.loads((run[0] / "metrics.json").read_text())["val/mse"], rel=1e-4)
 
 
+def test_what_the_encoder_started_from_may_be_gone(run: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(run[0], tmp_path / "run")
+    config = yaml.safe_load((run[0] / "config.yaml").read_text())
+    assert config["method"]["encoder"]["pretrained"] == "face_train"
+    config["method"]["encoder"]["pretrained"] = str(tmp_path / "deleted.safetensors")
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    states = [load_inverter(folder).state_dict() for folder in (run[0], tmp_path / "run")]
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
+
+
 def test_generator_that_the_encoder_was_not_trained_with(run: tuple[Path, str], tmp_path: Path) -> None:
     from stylegan_inv.generators import Generator, save_generator
 

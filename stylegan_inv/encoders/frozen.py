@@ -35,6 +35,11 @@ class Frozen(nn.Module):
         super()._apply(fn, recurse)
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
+        # A copy of a method (a moving average, a twin) shares what nobody changes.
+        twin = memo[id(self)] = Frozen(self._held[0])
+        return twin
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the network."""
         return self._held[0](*args, **kwargs)

@@ -66,6 +66,7 @@ class InversionMethod(pl.LightningModule):
         metrics: Name -> torchmetrics metric with ``update(image, target)``, logged as ``val/<name>``.
         accumulate_batches: Batches whose gradients are averaged before one optimiser step.
         gradient_clip_norm: Largest global norm of the gradient; None leaves it alone.
+        compile_trained: Pass what is trained through ``torch.compile`` when a fit starts (needs a C++ compiler).
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class InversionMethod(pl.LightningModule):
         metrics: Mapping[str, Any] | None = None,
         accumulate_batches: int = 1,
         gradient_clip_norm: float | None = None,
+        compile_trained: bool = False,
     ) -> None:
         super().__init__()
         # Several backward passes make one step in ReStyle and its kin, which Lightning's automatic mode cannot do.
@@ -85,6 +87,7 @@ class InversionMethod(pl.LightningModule):
         self.loss, self.metrics = loss, nn.ModuleDict(dict(metrics or {}))
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self._accumulate_batches, self._gradient_clip_norm = accumulate_batches, gradient_clip_norm
+        self._compile_trained = compile_trained
         self._validation: dict[str, Tensor] = {}
 
     # -- what a method defines ---------------------------------------------------------------------------------
@@ -159,6 +162,12 @@ class InversionMethod(pl.LightningModule):
         optimizers = [optimizer, *self.further_optimizers()]
         return optimizers, [] if self._make_scheduler is None else [self._make_scheduler(optimizer)]
 
+    def on_fit_start(self) -> None:  # noqa: D102
+        if self._compile_trained:
+            for name, part in self.named_children():
+                if name not in ("loss", "metrics") and any(p.requires_grad for p in part.parameters()):
+                    part.compile()  # in place: names and checkpoints stay as they are
+
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """All backward passes of one batch, then one optimiser step (every ``accumulate_batches`` batches)."""
         optimizer: Any = self.optimizers()
@@ -181,7 +190,10 @@ class InversionMethod(pl.LightningModule):
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         average_gradients(trained, self.trainer.strategy, self.trainer.world_size)
         if self._gradient_clip_norm is not None:
-            self.clip_gradients(optimizer, self._gradient_clip_norm, gradient_clip_algorithm="norm")
+            # With float16 the gradients still carry the loss scale, which `optimizer.step` takes out.
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            scale = 1.0 if scaler is None else scaler.get_scale()
+            self.clip_gradients(optimizer, self._gradient_clip_norm * scale, gradient_clip_algorithm="norm")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         scheduler = self.lr_schedulers()

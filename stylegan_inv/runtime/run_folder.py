@@ -115,12 +115,19 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         node = cfg.method
     except (OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{run_dir}/config.yaml: cannot be read ({str(error).splitlines()[0]})") from error
-    method = instantiate(node)
+    method = instantiate(_without_pretrained(OmegaConf.to_container(node)))
     if not isinstance(method, InversionMethod):
         raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
     method.on_load_checkpoint(checkpoint)
     load_state(method, checkpoint["state_dict"], checkpoint_path)
     return method.to(device).eval().requires_grad_(False)
+
+
+def _without_pretrained(node: Any) -> Any:
+    """A config whose encoder starts empty: the checkpoint fills it, and the files it once started from may be gone."""
+    if isinstance(node, dict):
+        return {key: None if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
+    return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
 
 
 def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
