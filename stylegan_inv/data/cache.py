@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from stylegan_inv.data import synthfaces
-from stylegan_inv.data.datamodule import FacesDataModule
+from stylegan_inv.data.faces import FacesDataModule
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.files import atomic_write
 

@@ -19,7 +19,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from stylegan_inv.config import CONF_DIR
-from stylegan_inv.data.datamodule import CelebAHQDataModule, FacesDataModule, FolderDataModule
+from stylegan_inv.data.celeba_hq import CelebAHQDataModule
+from stylegan_inv.data.faces import FacesDataModule
+from stylegan_inv.data.folders import FolderDataModule
 from stylegan_inv.data.images import BadImage
 from stylegan_inv.data.sampler import ResumableSampler
 from stylegan_inv.data.synthfaces import SynthFaces
