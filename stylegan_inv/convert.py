@@ -97,7 +97,7 @@ def convert(options: argparse.Namespace) -> None:
     metadata = {"source": source.name, "source_sha256": file_hash(source)}
     print(f"read    {source}: {_describe(job)}")
     if job.estimated:
-        print(f"note    it has no average code: estimated from {W_AVG_SAMPLES:,} samples")
+        print(f"note    it has no average code: that of the generator is estimated from {W_AVG_SAMPLES:,} samples")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as temporary:
@@ -134,7 +134,9 @@ def _read(source: Path, layout: str, network: str) -> _Job:
                 if layout in ("ours", "psp"):
                     if checkpoint.kind not in ("psp", "ganinverter", "hyperstyle", "hfgi") and layout == "psp":
                         raise UserError(f"holds {checkpoint.kind} alone, which pSp's layout has no place for")
-                    return _Job(checkpoint=checkpoint)
+                    return _Job(
+                        checkpoint=checkpoint, estimated=bool(checkpoint.decoder) and checkpoint.latent_avg is None
+                    )
                 if not checkpoint.decoder:
                     raise UserError(f"holds {checkpoint.kind} and no generator: only --to ours writes that")
         generator, estimated = build_generator(content, metadata, ema=network != "raw-generator")

@@ -18,7 +18,6 @@ from stylegan_inv.encoders.backbone import Layers
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import ir_se
 from stylegan_inv.encoders.last_layer import LastLayerEncoder
-from stylegan_inv.encoders.resnet34 import resnet34
 from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.encoders.single_w import SingleWEncoder
 from stylegan_inv.errors import UserError
@@ -57,9 +56,11 @@ class EncoderGeometry:
 
     def build(self, num_ws: int, progressive: bool = False) -> nn.Module:
         """The encoder, with random weights."""
-        backbone: Callable[..., Layers] = partial(resnet34, channels=self.channels, units=self.units)
-        if self.backbone == "ir_se":
-            backbone = partial(ir_se, channels=self.channels, units=self.units, se=self.se)
+        backbone: Callable[..., Layers] = partial(ir_se, channels=self.channels, units=self.units, se=self.se)
+        if self.backbone == "resnet34":
+            from stylegan_inv.encoders.resnet34 import resnet34  # torchvision takes seconds to import
+
+            backbone = partial(resnet34, channels=self.channels, units=self.units)
         sizes = (num_ws, self.w_dim, self.in_channels)
         if self.head == "single_w":
             return SingleWEncoder(*sizes, backbone=backbone)

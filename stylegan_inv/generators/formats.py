@@ -170,7 +170,9 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
     integers = [key for key, value in sd.items() if not value.is_floating_point()]
     if integers:
         raise UserError(f"{integers[0]} has type {sd[integers[0]].dtype}, expected floating point numbers")
-    network.load_state_dict({key: value.float() for key, value in sd.items()}, assign=True)
+    # Copies: files map tensors to odd addresses, where kernels round differently, and tensors may share memory.
+    copies = {key: value.to(torch.float32, copy=True).contiguous() for key, value in sd.items()}
+    network.load_state_dict(copies, assign=True)
     for module in network.modules():
         if "resample_filter" in module._buffers:
             module.resample_filter = setup_filter(FILTER_TAPS)
