@@ -29,6 +29,23 @@ def test_pyramid_and_differences_against_loops() -> None:
     )
 
 
+def test_detail_weighs_pixels_by_their_contrast_with_their_neighbours() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 1, 3, 6, 6, dtype=torch.float64)
+    weight = torch.empty(6, 6, dtype=torch.float64)
+    for y in range(6):
+        for x in range(6):
+            # The edge repeats outside the image.
+            near = [b[0, :, min(max(y + i, 0), 5), min(max(x + j, 0), 5)] for i in range(-2, 3) for j in range(-2, 3)]
+            weight[y, x] = 1 + 3 * (b[0, :, y, x] - torch.stack(near).mean(0)).abs().mean()
+    error = (a - b)[0]
+    across, down = (error[..., 1:] - error[..., :-1]).abs(), (error[:, 1:] - error[:, :-1]).abs()
+    expected = (error.abs() * weight).mean() + (across * weight[:, 1:]).mean() + (down * weight[1:]).mean()
+    torch.testing.assert_close(PairedRegression(edge=1.0, levels=1, detail=3.0)(a, b), expected)
+    flat = torch.full_like(b, 0.3)
+    torch.testing.assert_close(PairedRegression(detail=9.0)(a, flat), PairedRegression()(a, flat))
+
+
 def test_perceptual_term_uses_a_network_that_is_no_part_of_the_state() -> None:
     class Network(torch.nn.Module):
         def __init__(self) -> None:
