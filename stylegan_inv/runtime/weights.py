@@ -133,7 +133,7 @@ def _download(name: str, entry: Weights, target: Path) -> None:
                 if entry.sha256 is None:
                     print(f"sha256 {digest}: none is published to compare with; its keys are checked when it is loaded")
                 os.replace(part, target)
-                _note(part).unlink(missing_ok=True)
+                _forget(part)
                 print(f"saved {target}", flush=True)
                 return
         problems.append(f"{url}: {problem}")
@@ -146,6 +146,11 @@ def _download(name: str, entry: Weights, target: Path) -> None:
 def _note(part: Path) -> Path:
     """Remembers which version of which address a part belongs to."""
     return part.with_name(f"{part.name}.etag")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
 
 
 def _receive(url: str, part: Path, entry: Weights) -> bool:
@@ -170,7 +175,7 @@ def _receive(url: str, part: Path, entry: Weights) -> bool:
             return start > 0
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is longer than the file: begin anew
-            part.unlink(missing_ok=True)
+            _forget(part)
             raise _Passing("the file there is shorter than what was fetched before") from error
         kind = _Passing if error.code in (408, 425, 429) or error.code >= 500 else _Lasting
         raise kind(f"HTTP {error.code} {error.reason}") from error
@@ -187,7 +192,8 @@ def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> Non
         raise _Lasting(f"answers with {what}, expected {entry.size} bytes")
     if total is not None and shutil.disk_usage(part.parent).free < total - start:
         raise OSError(f"{total - start} bytes are needed")
-    with open(part, "ab" if start else "wb") as file:
+    with open(part, "ab" if start else "wb") as file, _progress() as progress:
+        bar = progress.add_task(entry.file, total=total, completed=start)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         _note(part).write_text(f"{url}\n{'' if version.startswith('W/') else version}")
         received = start
@@ -196,8 +202,18 @@ def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> Non
                 raise _Lasting("answers with a web page (a quota or login page?), expected a file of weights")
             file.write(block)
             received += len(block)
+            progress.update(bar, completed=received)
     if total is not None and received != total:
         raise _Passing(f"the connection ended after {received} of {total} bytes")
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console()
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 def _check(part: Path, entry: Weights, resumed: bool) -> str:
@@ -205,7 +221,7 @@ def _check(part: Path, entry: Weights, resumed: bool) -> str:
     if part.stat().st_size == 0:
         raise _Lasting("answers with an empty file")
     if entry.sha256 is not None and not digest.startswith(entry.sha256):
-        part.unlink()  # nothing to go on from
+        _forget(part)  # nothing to go on from
         # Two downloads may have been joined that do not belong together; a whole one would come the same again.
         kind = _Passing if resumed else _Lasting
         raise kind(f"gives a file with sha256 {digest}, expected {entry.sha256}")
