@@ -1,4 +1,4 @@
-"""The picture of how a run is doing: input, every step, difference, on fixed held-out faces."""
+"""The picture of how a run is doing: input, every step, difference (or target), on fixed held-out faces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Panels(pl.Callback):
 
     def __init__(self, run_dir: str, every_n_steps: int = 500, images: int = 8) -> None:
         self._folder, self._every, self._count = Path(run_dir) / "panels", every_n_steps, images
-        self._batch: Tensor | None = None
+        self._batch: dict[str, Any] | None = None
 
     @property
     def last(self) -> Path:
@@ -60,14 +60,20 @@ class Panels(pl.Callback):
             return module.panel_columns()
         if self._batch is None:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._batch = data.panel_images(self._count)
-        images = self._batch.to(module.device)
-        inversion = module.invert(images)
+            self._batch = data.panel_batch(self._count)
+        batch = {name: x.to(module.device) if isinstance(x, Tensor) else x for name, x in self._batch.items()}
+        source, target = module.source(batch), batch["image"]
+        inversion = module.invert(source)
         steps = inversion.steps if inversion.steps and len(inversion.steps) > 1 else []
-        size = images.shape[-1]
-        columns = {"input": images}
+        size = target.shape[-1]
+        # A translation: what is seen and what is wanted are different pictures.
+        translates = source is not target
+        columns = {"source" if translates else "input": batch.get("shown", source)}
         columns.update({f"step {n}": pool(step.image, size) for n, step in enumerate(steps, start=1)})
         if not steps:
             columns["reconstruction"] = pool(inversion.image, size)
-        columns["difference"] = difference_image(pool(inversion.image, size), images)
+        if translates:
+            columns["target"] = target
+        else:
+            columns["difference"] = difference_image(pool(inversion.image, size), target)
         return columns

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stylegan_inv.data.folder import FolderImages
 from stylegan_inv.data.images import BadImage, name_list
 from stylegan_inv.data.sampler import EvaluationSampler, ResumableSampler
+from stylegan_inv.data.tasks import Task, WithDraws
 from stylegan_inv.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: Loader processes a rank; the images do not depend on it.
         seed: Chooses the order of the training images.
         train_shuffle: False keeps the data set's order.
+        task: Gives batches a ``source`` for the method to see instead of the ``image``, which stays the target.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         train_shuffle: bool = True,
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -55,6 +58,7 @@ class ImageDataModule(pl.LightningDataModule):
             check_whole(f"dataset.{name}", value, least)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.seed, self.train_shuffle = num_workers, seed, train_shuffle
+        self.task = task
         self._sets: dict[str, Dataset[Any]] = {}
         self._resumed: dict[str, int] = {}
 
@@ -74,13 +78,21 @@ class ImageDataModule(pl.LightningDataModule):
             self._sets[split] = self.make(split)
         return self._sets[split]
 
-    def panel_images(self, count: int) -> Tensor:
-        """The first ``count`` validation images (fewer if there are not so many), (B, 3, R, R), for panels."""
+    def panel_batch(self, count: int) -> dict[str, Any]:
+        """The first ``count`` validation items (fewer if there are not so many) as a batch, for panels.
+
+        With a task, ``shown`` (B, 1 or 3, R, R) is its source as a picture.
+        """
         held_out = self.get("val")
         items = held_out.__getitems__(range(min(count, _size(held_out))))  # type: ignore[attr-defined]
-        if not items:
+        batch = _CollateEvaluation(self.task)(items)
+        if batch is None:
             raise UserError(f"{self.where('val')}: none of the first {count} images can be read, expected some to show")
-        return torch.stack([item["image"] for item in items])
+        return batch if self.task is None else {**batch, "shown": self.task.show(batch["source"])}
+
+    def panel_images(self, count: int) -> Tensor:
+        """The images of :meth:`panel_batch`, (B, 3, R, R)."""
+        return self.panel_batch(count)["image"]
 
     # -- Lightning ---------------------------------------------------------------------------------------------
 
@@ -119,9 +131,10 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = ResumableSampler(
             size, self.seed, self.batch_size, self.next_draw, rank=rank, world_size=world, shuffle=self.train_shuffle
         )
-        return DataLoader(
-            train, self.batch_size, sampler=sampler, collate_fn=_collate_training, **self._loader_options()
-        )
+        if self.task is not None:
+            train = WithDraws(train)
+        collate = _CollateTraining(self.task, self.seed)
+        return DataLoader(train, self.batch_size, sampler=sampler, collate_fn=collate, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:  # noqa: D102
         return self._evaluation_loader("val")
@@ -164,8 +177,9 @@ class ImageDataModule(pl.LightningDataModule):
         data = self.get(split)
         rank, world = self._ranks()
         sampler = EvaluationSampler(_size(data), rank=rank, world_size=world)
+        collate = _CollateEvaluation(self.task)
         return _EvaluationLoader(
-            data, self.val_batch_size, sampler=sampler, collate_fn=_collate_evaluation, **self._loader_options()
+            data, self.val_batch_size, sampler=sampler, collate_fn=collate, **self._loader_options()
         )
 
     def _loader_options(self) -> dict[str, Any]:
@@ -192,18 +206,31 @@ class _EvaluationLoader(DataLoader[Any]):
         return filter(lambda batch: batch is not None, super().__iter__())
 
 
-def _collate_evaluation(items: list[dict[str, Any]]) -> dict[str, Any] | None:
-    return default_collate(items) if items else None
+@dataclass
+class _CollateEvaluation:
+    task: Task | None
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any] | None:
+        if not items:
+            return None
+        batch = default_collate(items)
+        return batch if self.task is None else self.task(batch)
 
 
-def _collate_training(items: list[dict[str, Any]]) -> dict[str, Any]:
-    if not items:
-        # Passing over it would shift the images of this rank against the step count, and resume would not be exact.
-        raise BadImage(
-            "no image of this training batch can be read (the files are named above); give "
-            "dataset.on_bad_image=replace, or repair them"
-        )
-    return default_collate(items)
+@dataclass
+class _CollateTraining:
+    task: Task | None
+    seed: int
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        if not items:
+            # Passing over it would shift the images of this rank against the step count, and resume would not be exact.
+            raise BadImage(
+                "no image of this training batch can be read (the files are named above); give "
+                "dataset.on_bad_image=replace, or repair them"
+            )
+        batch = default_collate(items)
+        return batch if self.task is None else self.task(batch, batch.pop("draw").tolist(), self.seed)
 
 
 def _size(data: Dataset[Any]) -> int:

@@ -131,7 +131,8 @@ class SmallEncoder(nn.Module):
         w_dim: their size D.
         in_channels: 3 for an image alone, 6 for the image beside its reconstruction.
         width: see `SmallBackbone`; must be the face network's when ``pretrained`` is given.
-        pretrained: name or file of a face network (`load_face_network`) to start from; None starts from scratch.
+        pretrained: name or file of a face network (`load_face_network`) to start from; None starts from scratch. Inputs
+            that are no pictures (sketches, label maps) have a first convolution of their own, as in pSp.
         fusion: how a pair is read. ``early`` concatenates the two images at the input (the papers; weights of the
             reconstruction's channels start at zero). ``difference`` passes both through the same backbone and maps
             the difference of their features linearly: a Newton step with a learnt inverse Jacobian, and no difference
@@ -184,8 +185,10 @@ class SmallEncoder(nn.Module):
                 f"set encoder.width={face.backbone.width}, or encoder.pretrained=null to start from scratch"
             )
         state = {k: v.clone() for k, v in face.backbone.state_dict().items()}
-        stem = self.backbone.state_dict()["stem.0.weight"] * 0
-        stem[:, :3] = state["stem.0.weight"]
+        stem = self.backbone.state_dict()["stem.0.weight"]
+        if self.in_channels in (3, 6):
+            stem = stem * 0
+            stem[:, :3] = state["stem.0.weight"]
         self.backbone.load_state_dict({**state, "stem.0.weight": stem})
         self.neck.load_state_dict(face.neck[0].state_dict())
 

@@ -55,6 +55,19 @@ def test_starts_from_a_face_network(fusion: str, face_file: str) -> None:
     assert not any(p.requires_grad for p in face.parameters())
 
 
+@pytest.mark.parametrize("in_channels", [1, 8])
+def test_sketches_and_label_maps_get_a_first_convolution_of_their_own(in_channels: int, face_file: str) -> None:
+    torch.manual_seed(0)
+    encoder = SmallEncoder(4, 8, in_channels, width=8, pretrained=face_file, fusion="early")
+    face = load_face_network(face_file)
+    assert encoder(torch.randn(2, in_channels, 64, 64)).shape == (2, 4, 8)
+    assert torch.equal(encoder.backbone.blocks[0].conv0[0].weight, face.backbone.blocks[0].conv0[0].weight)
+    stem = encoder.backbone.stem[0].weight
+    assert stem.shape[1] == in_channels and stem.std() > 0
+    # All channels alike: none holds the pretrained colours.
+    assert stem.std((0, 2, 3)).min() > 0.8 * stem.std((0, 2, 3)).max()
+
+
 def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
     encoder = SmallEncoder(4, 8, 6, width=8)

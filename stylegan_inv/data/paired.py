@@ -1,0 +1,142 @@
+"""Data in pairs: what the method sees and what it is to produce are two pictures, or a label map and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from stylegan_inv.data.faces import FacesDataModule
+from stylegan_inv.data.folder import FolderImages
+from stylegan_inv.data.folders import FolderDataModule
+from stylegan_inv.data.images import name_list, read_image, to_uint8
+from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.errors import UserError
+
+
+class Paired(Dataset[dict[str, Any]]):
+    """The items of one data set with the ``image`` of another's as ``source``, or under another name.
+
+    Args:
+        targets: Gives the items.
+        sources: Of the same length and order; what it draws at random has to be drawn from the same numbers.
+        name: Entry to add.
+    """
+
+    def __init__(self, targets: Dataset[Any], sources: Dataset[Any], name: str = "source") -> None:
+        self.targets, self.sources, self.name = targets, sources, name
+
+    def __len__(self) -> int:
+        return len(self.targets)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of a batch."""
+        targets, sources = (data.__getitems__(indices) for data in (self.targets, self.sources))  # type: ignore[attr-defined]
+        return [{**t, self.name: s["image"]} for t, s in zip(targets, sources, strict=True)]
+
+
+class LabelMaps(FolderImages):
+    """Label maps of a folder: item ``image`` is (R, R) int64. Files are grey pictures whose levels are the classes."""
+
+    def _read(self, position: int) -> Tensor:
+        file = self.files[position]
+        levels = to_uint8(read_image(file))
+        if (levels != levels[:1]).any():
+            raise UserError(f"{file}: a coloured picture, expected a grey one whose levels are the classes")
+        height, width = levels.shape[-2:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = levels[None, :1, top : top + side, left : left + side]
+        return F.interpolate(square, (self.resolution, self.resolution), mode="nearest-exact")[0, 0].long()
+
+
+class PairedFolderDataModule(FolderDataModule):
+    """Folders of targets with a source for each, found by its name without the suffix: ``a/1.jpg`` and ``a/1.png``.
+
+    Args:
+        source_root: Folder of all sources, arranged as the targets are below their own folder.
+        sources: ``images``, or ``labels``: grey pictures whose levels are classes, which become the entry ``label``.
+        **kwargs: See :class:`~stylegan_inv.data.folders.FolderDataModule`. Pairs are cut and mirrored together.
+    """
+
+    def __init__(self, *, source_root: str | Path, sources: str = "images", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if sources not in ("images", "labels"):
+            raise UserError(f"dataset.sources={sources!r}: expected images or labels")
+        if self.on_bad_image != "error" or self.mode != "crop":
+            raise UserError(
+                f"dataset.on_bad_image={self.on_bad_image}, dataset.mode={self.mode}: pairs know only error and crop, "
+                "as half a pair can neither be replaced nor skipped"
+            )
+        self.source_root, self.sources = Path(source_root), sources
+
+    def make(self, split: str) -> Paired:  # type: ignore[override]  # noqa: D102
+        targets = super().make(split)
+        found = {file.relative_to(self.source_root).with_suffix(""): file for file in self._list(self.source_root)}
+        wanted = [file.relative_to(targets.root).with_suffix("") for file in targets.files]
+        missing = [str(name) for name in wanted if name not in found]
+        if missing:
+            raise UserError(
+                f"{self.source_root}: no source for {len(missing)} of {len(wanted)} {split} images of {targets.root}: "
+                f"{name_list(missing)}; expected files of these names with any suffix"
+            )
+        kind = FolderImages if self.sources == "images" else LabelMaps
+        # The same seed and probability: mirrored where the target is, as both are functions of the draw.
+        sources = kind(
+            self.source_root,
+            self.resolution,
+            horizontal_flip=targets.horizontal_flip,
+            seed=targets.seed,
+            files=[found[name] for name in wanted],
+        )
+        return Paired(targets, sources, "source" if self.sources == "images" else "label")
+
+
+class PairedFacesDataModule(FacesDataModule):
+    """SynthFaces, each beside another picture of the same person: the source as always, the target with some changes.
+
+    With ``{yaw: 0, pitch: 0}`` the target looks ahead; with ``{eyeglasses: none}`` it has taken off the glasses; with
+    ``target_obstacles=0`` nothing covers it.
+
+    Args:
+        target_overrides: Factors that the target has fixed.
+        target_obstacles: Probability that something covers the target; None: as for the source. What covers a face and
+            where is the same in both, if it does.
+        paired_training: False pairs validation and test only, to measure what is learnt without pairs.
+        **kwargs: See :class:`~stylegan_inv.data.faces.FacesDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        target_overrides: Mapping[str, Any] | None = None,
+        target_obstacles: float | None = None,
+        paired_training: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.target_overrides, self.target_obstacles = dict(target_overrides or {}), target_obstacles
+        self.paired_training = paired_training
+        self.make("val")  # a wrong factor is said now
+
+    def make(self, split: str) -> SynthFaces | Paired:  # type: ignore[override]  # noqa: D102
+        sources = super().make(split)
+        if split == "train" and not self.paired_training:
+            return sources
+        targets = SynthFaces(
+            sources.resolution,
+            sources.seed,
+            sources.size,
+            obstacles=sources.obstacles if self.target_obstacles is None else self.target_obstacles,
+            overrides={**sources.overrides, **self.target_overrides},
+            correlations=sources.correlations,
+            identity_groups=sources.identity_groups,
+        )
+        return Paired(targets, sources)
