@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from stylegan_inv.encoders.backbone import Backbone
 from stylegan_inv.encoders.geometry import infer_encoder
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.export import prefixed
@@ -165,7 +166,7 @@ def _single_kind(flat: State) -> str:
 
 def build_encoder(
     checkpoint: OfficialCheckpoint, *, progressive: bool | None = None, num_ws: int | None = None
-) -> nn.Module:
+) -> Backbone:
     """The encoder of a checkpoint with its weights, in evaluation mode.
 
     Args:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylegan_inv.encoders.backbone import Layers
+from stylegan_inv.encoders.backbone import Backbone, Layers
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import ir_se
 from stylegan_inv.encoders.last_layer import LastLayerEncoder
@@ -54,7 +54,7 @@ class EncoderGeometry:
         """Whether e4e's rule could apply."""
         return self.head in ("fpn", "single_level")
 
-    def build(self, num_ws: int, progressive: bool = False) -> nn.Module:
+    def build(self, num_ws: int, progressive: bool = False) -> Backbone:
         """The encoder, with random weights."""
         backbone: Callable[..., Layers] = partial(ir_se, channels=self.channels, units=self.units, se=self.se)
         if self.backbone == "resnet34":
