@@ -7,13 +7,14 @@ stored with the weights. The numbers are the references'.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.fused_synthesis import FusedSynthesis, synthesize
 from stylegan_inv.generators.layers import FILTER_TAPS, FullyConnected, normal, resolutions
 from stylegan_inv.generators.ops import (
     bias_act,
@@ -77,10 +78,14 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """``(B, I, r/up, r/up)``, ``(B, w_dim)``, noise ``(1 or B, 1, r, r)`` or None -> ``(B, O, r, r)``."""
+        return self.styled(x, self.affine(w), noise)
+
+    def styled(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
+        """The same from the style ``(B, I)`` that the affine layer makes of w."""
         return styled_conv2d(
             x,
             self.weight,
-            self.affine(w),
+            style,
             self.bias,
             noise=None if noise is None else noise * self.noise_strength,
             up=self.up,
@@ -108,7 +113,11 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """``(B, C, r, r)``, ``(B, w_dim)`` -> ``(B, img_channels, r, r)``."""
-        y = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False, impl=self.ops)
+        return self.styled(x, self.affine(w))
+
+    def styled(self, x: Tensor, style: Tensor) -> Tensor:
+        """The same from the style ``(B, C)`` that the affine layer makes of w."""
+        y = modulated_conv2d(x, self.weight, style * self.weight_gain, demodulate=False, impl=self.ops)
         return bias_act(y, self.bias, clamp=self.conv_clamp, impl=self.ops)
 
 
@@ -127,6 +136,10 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(
             out_channels, img_channels, w_dim, conv_clamp=layer.get("conv_clamp"), ops=layer.get("ops", "auto")
         )
+
+    def layers(self) -> list[SynthesisLayer]:
+        """(conv0 and) conv1."""
+        return [getattr(self, name) for name in ("conv0", "conv1") if hasattr(self, name)]
 
 
 class SynthesisNetwork(nn.Module):
@@ -151,6 +164,7 @@ class SynthesisNetwork(nn.Module):
         self.w_dim = w_dim
         self.num_ws = 2 * len(self.resolutions)
         self.ops = ops
+        self.fused = FusedSynthesis()
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
         for r in self.resolutions:
             block = SynthesisBlock(
@@ -167,7 +181,11 @@ class SynthesisNetwork(nn.Module):
 
     def layers(self) -> list[SynthesisLayer]:
         """The layers that take noise, in order: b4.conv1, b8.conv0, b8.conv1, ..."""
-        return [layer for layer in self.modules() if isinstance(layer, SynthesisLayer)]
+        return [layer for block in self.blocks() for layer in block.layers()]
+
+    def blocks(self) -> list[SynthesisBlock]:
+        """One for each resolution, b4, b8, ..."""
+        return [getattr(self, f"b{r}") for r in self.resolutions]
 
     def noise_maps(self) -> list[Tensor]:
         """The stored noise, one ``(1, 1, r, r)`` tensor per layer: what ``noise="const"`` uses."""
@@ -214,21 +232,50 @@ class SynthesisNetwork(nn.Module):
                 f"codes must have shape (B, {self.num_ws}, {self.w_dim}), got {tuple(w.shape)}; "
                 f"one w per image becomes that by w[:, None].expand(-1, {self.num_ws}, -1)"
             )
-        batch = w.shape[0]
-        maps = iter(self._noise(noise, batch, w))
-        rows = w.unbind(dim=1)
+        batch, rows = w.shape[0], w.unbind(dim=1)
+        maps = self._noise(noise, batch, w)
+        plan = self.fused.plan(self, w, maps)
+        if plan is not None:
+            styles = [layer.affine(rows[k]) for k, layer in enumerate(self.layers())]
+            colour_styles = [block.torgb.affine(rows[2 * b + 1]) for b, block in enumerate(self.blocks())]
+            return synthesize(plan, styles, colour_styles, maps)
+        # ToRGB of a block and conv0 of the next one read the same row.
+        return self.render(
+            batch,
+            lambda layer, x, k: layer(x, rows[k], maps[k]),
+            lambda torgb, x, b: torgb(x, rows[2 * b + 1]),
+        )
+
+    def render(
+        self,
+        batch: int,
+        layer: Callable[[SynthesisLayer, Tensor, int], Tensor],
+        torgb: Callable[[ToRGB, Tensor, int], Tensor],
+    ) -> Tensor:
+        """The network with its calls left to the caller.
+
+        Args:
+            batch: number of images.
+            layer: ``(module, x, k)`` -> output of the k-th layer.
+            torgb: ``(module, x, b)`` -> colours of the b-th block.
+
+        Returns:
+            Images ``(batch, img_channels, R, R)``.
+        """
         # channels_last: the convolutions and filters of a CPU are up to twice as fast in it.
         const = self.get_parameter("b4.const")
         x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
-        index = 0  # torgb of a block and conv0 of the next one read the same row
-        for r in self.resolutions:
-            block = getattr(self, f"b{r}")
-            if r > 4:
-                x = block.conv0(x, rows[index], next(maps))
-                index += 1
-            x = block.conv1(x, rows[index], next(maps))
-            index += 1
-            rgb = block.torgb(x, rows[index])
-            image = rgb if image is None else upsample2d(image, self.resample_filter, impl=self.ops) + rgb
-        return image.contiguous()  # type: ignore[union-attr]
+        k = 0
+        for b, block in enumerate(self.blocks()):
+            for module in block.layers():
+                x = layer(module, x, k)
+                k += 1
+            rgb = torgb(block.torgb, x, b)
+            image = rgb if image is None else upsample2d(image, self.resample_filter, add=rgb, impl=self.ops)
+        assert image is not None
+        return image.contiguous()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SynthesisNetwork:
+        self.fused.clear()  # weights that move to another device or dtype leave nothing behind
+        return super()._apply(fn, recurse)

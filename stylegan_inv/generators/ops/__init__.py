@@ -1,6 +1,7 @@
 """The three operations of StyleGAN2: resampling, bias with activation, modulated convolution.
 
-Each is one function with a plain PyTorch reference; :mod:`.dispatch` is where a faster implementation is chosen.
+Each is one function with a plain PyTorch reference; :mod:`.dispatch` is where a faster implementation is chosen, and
+``python -m stylegan_inv.generators.ops`` shows what would run here, and why.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.ops import dispatch
+from stylegan_inv.generators.ops import dispatch, fused_layer
 from stylegan_inv.generators.ops.dispatch import full_precision
 from stylegan_inv.generators.ops.upfirdn2d import upfirdn2d
 
@@ -41,7 +41,7 @@ def conv2d_resample(
         flip_weight: True for a correlation (PyTorch's convention), False for a true convolution. With ``up=2`` and
             False this is the stride-2 transposed convolution with the weight as stored, followed by the filter.
         bias: ``(O,)``, added to the output, or None.
-        impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
+        impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
         ``(B, O, H', W')``.
@@ -142,7 +142,7 @@ def modulated_conv2d(
         flip_weight: True for a correlation, see :func:`conv2d_resample`.
         demod_eps: added to the squared norm under the root.
         squares: ``weight_squares(weight)`` when the caller has it already (frozen weights).
-        impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
+        impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
         ``(B, O, H * up / down, W * up / down)``.
@@ -150,7 +150,7 @@ def modulated_conv2d(
     Raises:
         UserError: shapes that do not fit.
     """
-    dispatch.resolve(impl)
+    fast = dispatch.resolve(impl, x) == "fast"
     if styles.shape != (x.shape[0], weight.shape[1]) or x.shape[1] != weight.shape[1]:
         raise UserError(
             f"input {tuple(x.shape)}, weight {tuple(weight.shape)} and styles {tuple(styles.shape)} do not fit: "
@@ -159,23 +159,24 @@ def modulated_conv2d(
     if up == 1 and down == 1 and weight.shape[2:] == (1, 1) and padding == 0:
         y = _pointwise(x, weight, styles)
     else:
-        y = conv2d_resample(
-            x * styles[:, :, None, None], weight, resample_filter, up, down, padding, flip_weight=flip_weight, impl=impl
-        )
+        scaled = torch.ops.stylegan_inv.modulate(x, styles) if fast else x * styles[:, :, None, None]
+        y = conv2d_resample(scaled, weight, resample_filter, up, down, padding, flip_weight=flip_weight, impl=impl)
     if demodulate:
         d = demodulation(styles, weight_squares(weight) if squares is None else squares, demod_eps)
-        y = y * d[:, :, None, None]
+        y = torch.ops.stylegan_inv.modulate(y, d) if fast else y * d[:, :, None, None]
     return y if noise is None else y + noise
 
 
 def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
     """Modulated 1x1 convolution; here the weight of one sample is smaller than its image, so it takes the style."""
     modulated = weight[:, :, 0, 0] * styles[:, None, :]  # (B, O, I)
+    dtype = modulated.dtype
+    modulated = modulated.to(x.dtype)  # the products add up in float32 also in 16 bits; the image stays in it
     with full_precision(x):
         if x.stride(1) == 1:  # channels_last: both forms are right for both layouts, neither copies in its own
             y = x.permute(0, 2, 3, 1).flatten(1, 2) @ modulated.transpose(1, 2)
-            return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        return (modulated @ x.flatten(2)).unflatten(2, x.shape[2:])
+            return y.to(dtype).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        return (modulated @ x.flatten(2)).to(dtype).unflatten(2, x.shape[2:])
 
 
 def styled_conv2d(
@@ -212,13 +213,18 @@ def styled_conv2d(
         gain: after the activation; positive.
         clamp: largest magnitude of the output, or None.
         squares: ``weight_squares(weight)`` when the caller has it already.
-        impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
+        impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
         ``(B, O, H * up, W * up)``.
     """
-    dispatch.resolve(impl)
-    d = demodulation(styles, weight_squares(weight) if squares is None else squares, demod_eps, gain)
+    if squares is None:
+        squares = weight_squares(weight)
+    fast = dispatch.resolve(impl, x) == "fast" and slope >= 0 and gain > 0
+    if fast and fused_layer.covers(x, weight, noise, up, resample_filter):
+        d = demodulation(styles, squares, demod_eps)
+        return fused_layer.run(x, weight, styles, d, bias, noise, up, resample_filter, slope, gain, clamp)
+    d = demodulation(styles, squares, demod_eps, gain)
     y = modulated_conv2d(
         x,
         weight,

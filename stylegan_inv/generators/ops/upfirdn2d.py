@@ -58,6 +58,7 @@ def upfirdn2d(
     padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
+    add: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Upsample, FIR filter and downsample every channel of a batch of images; differentiable to any order in ``x``.
@@ -75,7 +76,8 @@ def upfirdn2d(
         padding: one, two (x, y) or four (x0, x1, y0, y1) integers, in pixels of the upsampled image.
         flip_filter: correlate instead of convolve.
         gain: factor on the output, once for both axes.
-        impl: ``auto`` or ``ref``, see :mod:`.dispatch`.
+        add: a tensor of the output's shape that is added to it, or None.
+        impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
         ``(B, C, OH, OW)`` with ``OH = (H * up + y0 + y1 - fh + down) // down`` and the same for the width.
@@ -83,7 +85,6 @@ def upfirdn2d(
     Raises:
         UserError: malformed arguments, or an output without pixels.
     """
-    dispatch.resolve(impl)
     if x.ndim != 4:
         raise UserError(f"upfirdn2d expects a batch of images (B, C, H, W), got shape {tuple(x.shape)}")
     if f.ndim not in (1, 2):
@@ -91,25 +92,39 @@ def upfirdn2d(
     up_x, up_y = _pair(up, "up")
     down_x, down_y = _pair(down, "down")
     x0, x1, y0, y1 = _padding(padding)
-    fh, fw = (f.shape[0], f.shape[0]) if f.ndim == 1 else (f.shape[0], f.shape[1])
-    out_h = (x.shape[2] * up_y + y0 + y1 - fh + down_y) // down_y
-    out_w = (x.shape[3] * up_x + x0 + x1 - fw + down_x) // down_x
+    out_h, out_w = output_size(x, f, (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1))
     if out_h < 1 or out_w < 1:
         raise UserError(
             f"upfirdn2d of a {x.shape[2]}x{x.shape[3]} image leaves no pixels (up {up!r}, down {down!r}, padding "
-            f"{padding!r}, filter {fh}x{fw}): pad more or use a smaller filter"
+            f"{padding!r}, filter {f.shape[0]}x{f.shape[-1]}): pad more or use a smaller filter"
         )
+    if dispatch.resolve(impl, x) == "fast":
+        fused = add if add is not None and add.shape == (*x.shape[:2], out_h, out_w) and add.dtype == x.dtype else None
+        y = torch.ops.stylegan_inv.upfirdn2d(
+            x, f.to(x.device), (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain, fused
+        )
+        return y if fused is add else y + add
     f = f.to(device=x.device, dtype=x.dtype)
     if f.ndim == 1 and f.shape[0] <= _DENSE_TAPS:
         f = torch.outer(f, f)
+    scaled = f * gain if gain != 1 else f
     if f.ndim == 2:
-        return _Fir.apply(
-            x, f * gain if gain != 1 else f, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter
-        )
-    # Rows, then columns: 2n multiplications a pixel instead of n^2.
-    rows = (f * gain if gain != 1 else f)[None, :]
-    x = _Fir.apply(x, rows, (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
-    return _Fir.apply(x, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
+        y = _Fir.apply(x, scaled, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
+    else:  # rows, then columns: 2n multiplications a pixel instead of n^2
+        y = _Fir.apply(x, scaled[None, :], (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
+        y = _Fir.apply(y, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
+    return y if add is None else y + add
+
+
+def output_size(
+    x: Tensor, f: Tensor, up: Sequence[int], down: Sequence[int], padding: Sequence[int]
+) -> tuple[int, int]:
+    """Height and width of a result of :func:`upfirdn2d`; ``up``, ``down`` (x, y) and ``padding`` (x0, x1, y0, y1)."""
+    fw, fh = _taps(f)
+    x0, x1, y0, y1 = padding
+    height = (x.shape[2] * up[1] + y0 + y1 - fh + down[1]) // down[1]
+    width = (x.shape[3] * up[0] + x0 + x1 - fw + down[0]) // down[0]
+    return height, width
 
 
 # Up to this length an outer product of taps runs as one dense pass: it moves the image through memory once instead of
@@ -204,11 +219,11 @@ def filter2d(x: Tensor, f: Tensor, padding: int | Sequence[int] = 0, gain: float
     return upfirdn2d(x, f, padding=pad, gain=gain, impl=impl)
 
 
-def upsample2d(x: Tensor, f: Tensor, up: int = 2, impl: str = "auto") -> Tensor:
-    """Enlarge ``(B, C, H, W)`` -> ``(B, C, up*H, up*W)``, keeping the mean (gain ``up**2``)."""
+def upsample2d(x: Tensor, f: Tensor, up: int = 2, add: Tensor | None = None, impl: str = "auto") -> Tensor:
+    """Enlarge ``(B, C, H, W)`` -> ``(B, C, up*H, up*W)``, keeping the mean (gain ``up**2``), and add an image to it."""
     fw, fh = _taps(f)
     pad = ((fw + up - 1) // 2, (fw - up) // 2, (fh + up - 1) // 2, (fh - up) // 2)
-    return upfirdn2d(x, f, up=up, padding=pad, gain=float(up * up), impl=impl)
+    return upfirdn2d(x, f, up=up, padding=pad, gain=float(up * up), add=add, impl=impl)
 
 
 def downsample2d(x: Tensor, f: Tensor, down: int = 2, impl: str = "auto") -> Tensor:

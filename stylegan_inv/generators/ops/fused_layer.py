@@ -1,0 +1,88 @@
+"""A synthesis layer in three passes over the image: modulation, convolution, and everything that follows it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan_inv.generators.ops import library
+
+
+def covers(x: Tensor, weight: Tensor, noise: Tensor | None, up: int, f: Tensor | None) -> bool:
+    """Whether :func:`run` can do it: the 3x3 layers and four taps of StyleGAN2, with one noise map for all channels."""
+    size = (x.shape[2] * up, x.shape[3] * up)
+    shared = noise is None or (noise.ndim == 4 and noise.shape[1:] == (1, *size) and noise.shape[0] in (1, x.shape[0]))
+    blur = f is not None and f.ndim == 1 and f.shape[0] == 4
+    return shared and weight.shape[2:] == (3, 3) and (up == 1 or (up == 2 and blur))
+
+
+def run(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    d: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    up: int,
+    f: Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float | None,
+) -> Tensor:
+    """:func:`.styled_conv2d` with the demodulation ``d`` ``(B, O)`` computed; in the dtype of ``x`` or of autocast."""
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    if x.dtype == torch.float16:
+        # Keeps the convolution's sums near 1, far from the largest half. The factor cancels, also in the derivative.
+        largest = styles.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-20)
+        shrink = 1 / (largest * math.sqrt(weight[0].numel()))
+        styles, d = styles * shrink, d / shrink
+    y = _ModulatedConv.apply(x, weight.to(x.dtype), styles, up)
+    blur = f.to(x.device) if up == 2 and f is not None else None
+    return torch.ops.stylegan_inv.bias_act(y, bias, d, noise, blur, float(up * up), slope, gain, clamp)
+
+
+class _ModulatedConv(torch.autograd.Function):
+    """``conv(x * styles, weight)``, which keeps ``x`` for its backward and not the product.
+
+    ``x`` is the result of the layer before and in memory anyway; the product would be one more image for each layer.
+    Gradients that nobody needs are not computed: with frozen weights there is no convolution for theirs.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, styles: Tensor, up: int) -> Tensor:
+        scaled = torch.ops.stylegan_inv.modulate(x, styles)
+        if up == 2:
+            return F.conv_transpose2d(scaled, weight.transpose(0, 1), stride=2)
+        return F.conv2d(scaled, weight, padding=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, styles, ctx.up = inputs
+        ctx.save_for_backward(x, weight, styles)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, styles = ctx.saved_tensors
+        dx = dweight = dstyles = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
+            if ctx.up == 2:
+                back = F.conv2d(grad, weight.transpose(0, 1), stride=2)
+            else:
+                back = F.conv_transpose2d(grad, weight, padding=1)
+            dx, dstyles = library.modulate_backward(back, x, styles)
+        if ctx.needs_input_grad[1]:
+            scaled = torch.ops.stylegan_inv.modulate(x, styles)
+            kernel = weight.transpose(0, 1) if ctx.up == 2 else weight
+            padding = [0, 0] if ctx.up == 2 else [1, 1]
+            geometry = ([ctx.up] * 2, padding, [1, 1], ctx.up == 2, [0, 0], 1)
+            only_weight = [False, True, False]
+            dweight = torch.ops.aten.convolution_backward(grad, scaled, kernel, None, *geometry, only_weight)[1]
+            dweight = dweight.transpose(0, 1) if ctx.up == 2 else dweight
+        return dx, dweight, dstyles, None
