@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import os
@@ -37,17 +38,19 @@ EXECUTION = {"exec", "compile", "os.system", "os.posix_spawn", "subprocess.Popen
 _seen: list[str] | None = None
 
 
-def _listen(event: str, _: object) -> None:
+def _listen(event: str, arguments: tuple) -> None:
     if _seen is not None and event in EXECUTION:
-        _seen.append(event)
+        _seen.append(f"{event} {arguments[:1]}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _audit(tmp_path_factory) -> None:
     path = tmp_path_factory.mktemp("warm") / "x.pt"
     torch.save({}, path)
-    "".encode("cp437")
-    read_weights(path)  # what the standard library imports at its first use is none of the file's doing
+    # What the standard library imports at its first use is none of the file's doing.
+    read_weights(path)
+    for codec in ("cp437", "ascii", "latin1", "raw_unicode_escape", "unicode_escape"):
+        codecs.lookup(codec)
     sys.addaudithook(_listen)  # cannot be taken back; outside of `read` it does nothing
 
 
