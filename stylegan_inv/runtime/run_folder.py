@@ -130,7 +130,7 @@ def _without_pretrained(node: Any) -> Any:
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
 
 
-def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
+def load_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
     """``load_state_dict`` whose error is one line that names what does not fit.
 
     Raises:
@@ -141,7 +141,7 @@ def load_state(module: torch.nn.Module, state: dict[str, torch.Tensor], source: 
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own.keys() & state.keys()
-        if state[key].shape != own[key].shape
+        if isinstance(own[key], torch.Tensor) and state[key].shape != own[key].shape  # else extra state
     ]
     problems = [
         f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"

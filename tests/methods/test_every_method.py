@@ -1,4 +1,4 @@
-"""Every method in conf/method trains from the command line and continues from its checkpoint; new ones join by name."""
+"""Every method in conf/method trains and continues from the command line and inverts; new ones join by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.runtime.run_folder import load_inverter
 from tests.cli import QUICK, REPOSITORY, run_cli
 
 METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))
@@ -47,4 +49,10 @@ def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.M
     assert second.returncode == 0, second.stderr
     state = torch.load(tmp_path / "second" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 4
-    assert all(torch.isfinite(v).all() for v in state["state_dict"].values() if v.is_floating_point())
+    tensors = [value for value in state["state_dict"].values() if isinstance(value, torch.Tensor)]
+    assert all(torch.isfinite(value).all() for value in tensors if value.is_floating_point())
+    if method in SMALL:  # no inversion method
+        return
+    faces = torch.stack([item["image"] for item in SynthFaces(resolution=64, seed=7, size=2).__getitems__([0, 1])])
+    result = load_inverter(tmp_path / "second").invert(faces)
+    assert result.w.shape == (2, 10, 192) and result.image.shape == faces.shape
