@@ -7,25 +7,30 @@ Leaves ``latents.safetensors`` (the codes ``w`` (N, L, D) and which file each be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 import stylegan_inv
-from stylegan_inv.config import entry_point
+from stylegan_inv.config import entry_point, instantiate
 from stylegan_inv.data.folder import FolderImages
 from stylegan_inv.data.images import BadImage, check_image, list_images, name_list
 from stylegan_inv.errors import UserError
+from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter, check_output
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
-    from stylegan_inv.methods.base import InversionMethod
+    from stylegan_inv.data.tasks import Task
+    from stylegan_inv.methods.base import Inversion, InversionMethod
 
 
 @dataclass
@@ -35,6 +40,8 @@ class Job:
     method: InversionMethod
     images: FolderImages
     output: Path
+    task: Task | None
+    variants: list[Callable[[Tensor], Inversion]]
 
 
 def prepare(cfg: DictConfig) -> Job:
@@ -54,9 +61,14 @@ def prepare(cfg: DictConfig) -> Job:
     check_output(output, cfg.overwrite)
     files = _readable(files, cfg.on_bad_image)
 
-    method = stylegan_inv.load_inverter(run, device)
-    size = cfg.resolution or _trained_resolution(run) or min(method.generator.resolution, 256)
-    return Job(method, FolderImages(folder, size, files=files, mode=cfg.mode), output)
+    method: Any = stylegan_inv.load_inverter(run, device)
+    if cfg.start is not None:
+        if not hasattr(method, "start_from"):
+            raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
+        method.start_from(stylegan_inv.load_inverter(cfg.start, device))
+    size = cfg.resolution or _trained_with(run, "resolution") or min(method.generator.resolution, 256)
+    task = instantiate(_trained_with(run, "task"))
+    return Job(method, FolderImages(folder, size, files=files, mode=cfg.mode), output, task, _variants(cfg, method))
 
 
 @entry_point("invert", prepare)
@@ -67,17 +79,19 @@ def main(cfg: DictConfig, job: Job) -> None:
         "method": type(job.method).__name__,
         "run": str(Path(cfg.run).resolve()),
     }
-    writer = InversionWriter(job.output, job.images.names, metadata)
+    writer = InversionWriter(job.output, job.images.names, metadata, compare=job.task is None)
     loader = DataLoader(job.images, cfg.batch_size, num_workers=cfg.num_workers)
     console = Console()
     count = math.ceil(len(job.images) / cfg.batch_size)
     for batch in track(loader, "inverting", total=count, console=console, disable=not console.is_terminal):
         images = batch["image"].to(job.method.device)
         # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
-        writer.add(images, job.method.invert(images))
+        source = images if job.task is None else job.task.read(images)
+        writer.add(images, job.method.invert(source), [variant(source).image for variant in job.variants])
     writer.close()
 
-    print(f"{len(job.images)} images inverted, mean squared error {writer.squared_error / len(job.images):.4f}")
+    error = f", mean squared error {writer.squared_error / len(job.images):.4f}" if writer.compare else ""
+    print(f"{len(job.images)} images inverted{error}")
     for what, path in {
         "codes": job.output / LATENTS,
         "images": job.output / RECONSTRUCTIONS,
@@ -92,7 +106,7 @@ def _check_options(cfg: DictConfig) -> None:
         raise UserError(f"on_bad_image={cfg.on_bad_image}: expected error or skip")
     if cfg.mode not in ("crop", "fit"):
         raise UserError(f"mode={cfg.mode}: expected crop or fit")
-    for key, least in (("batch_size", 1), ("num_workers", 0), ("resolution", 16)):
+    for key, least in (("batch_size", 1), ("num_workers", 0), ("resolution", 16), ("variants", 0)):
         value = cfg[key]
         if value is None and key == "resolution":
             continue
@@ -141,9 +155,24 @@ def _readable(files: list[Path], on_bad_image: str) -> list[Path]:
     return good
 
 
-def _trained_resolution(run: Path) -> int | None:
+def _variants(cfg: DictConfig, method: Any) -> list[Callable[[Tensor], Inversion]]:
+    """What makes each of the variants of pSp's multi-modal synthesis; one z a variant, the same for all images."""
+    if not cfg.variants:
+        return []
+    if not hasattr(method, "variants"):
+        raise UserError(f"variants={cfg.variants}: {type(method).__name__} makes none, expected a run of pSp or e4e")
+    # The official script takes layers 8 to 17 of the 18 of 1024 px.
+    count = method.generator.num_ws
+    layers = list(range(round(count * 8 / 18), count) if cfg.layers is None else cfg.layers)
+    mix_styles(method.average_codes(1), method.average_codes(1), layers)  # a layer that does not exist is said now
+    z = torch.randn(cfg.variants, 1, method.generator.z_dim, generator=torch.Generator().manual_seed(0))
+    return [partial(method.variants, z=row.to(method.device), layers=layers) for row in z]
+
+
+def _trained_with(run: Path, key: str) -> Any:
+    """An entry of ``dataset`` in the run's config, or None."""
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    return OmegaConf.select(OmegaConf.load(config), "dataset.resolution") if config.is_file() else None
+    return OmegaConf.select(OmegaConf.load(config), f"dataset.{key}") if config.is_file() else None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import Inversion, InversionMethod, Step, pool
 
@@ -29,8 +30,9 @@ class ReStyle(InversionMethod):
     Args:
         encoder: Called with ``num_ws``, ``w_dim`` and ``in_channels=6``; returns (B, 6, H, W) -> (B, L, D).
         iterations: Refinement steps N.
-        start: ``average`` (the paper) or ``random`` (codes of fresh z, the average image of the paper replaced by
-            their pictures).
+        start: ``average`` (the paper), ``random`` (codes of fresh z, the average image of the paper replaced by
+            their pictures), or a trained method, whose results are refined. One that was trained around another
+            generator with the same codes makes the paper's encoder bootstrapping.
         training_noise: Noise of the synthesis in training: ``random`` or ``const``. Validation and inversion are
             deterministic.
         **kwargs: See :class:`~stylegan_inv.methods.base.InversionMethod`.
@@ -41,15 +43,29 @@ class ReStyle(InversionMethod):
         *,
         encoder: Callable[..., nn.Module],
         iterations: int = 5,
-        start: str = "average",
+        start: str | InversionMethod = "average",
         training_noise: str = "random",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if start not in ("average", "random"):
-            raise UserError(f"method.start={start!r}: expected 'average' or 'random'")
         self.encoder = encoder(num_ws=self.generator.num_ws, w_dim=self.generator.w_dim, in_channels=6)
-        self.iterations, self.start, self.training_noise = iterations, start, training_noise
+        self.iterations, self.training_noise = iterations, training_noise
+        self.start_from(start)
+
+    def start_from(self, start: str | InversionMethod) -> None:
+        """Set where the refinement begins, see ``start``.
+
+        Raises:
+            UserError: another word, or a method whose codes have another shape.
+        """
+        if isinstance(start, str) and start not in ("average", "random"):
+            raise UserError(f"method.start={start!r}: expected 'average', 'random' or a trained method")
+        if isinstance(start, InversionMethod):
+            own, other = ((g.num_ws, g.w_dim) for g in (self.generator, start.generator))
+            if own != other:
+                raise UserError(f"method.start: its codes are {other[0]} x {other[1]}, expected {own[0]} x {own[1]}")
+        # Held: no part of this method's checkpoint, and not trained.
+        self.start = start if isinstance(start, str) else Frozen(start)
 
     def refine(self, images: Tensor) -> Iterator[Step]:
         """Yield every step's codes and picture; no gradient flows from one step to the next."""
@@ -77,6 +93,9 @@ class ReStyle(InversionMethod):
     @torch.no_grad()
     def _start(self, images: Tensor) -> tuple[Tensor, Tensor]:
         batch, size = len(images), images.shape[-1]
+        if isinstance(self.start, Frozen):
+            begin = self.start.network.invert(images)
+            return begin.w, pool(begin.image, size)
         if self.start == "average":
             return self.average_codes(batch), self.average_image(size).expand(batch, -1, -1, -1)
         w = self.generator.mapping(torch.randn(batch, self.generator.z_dim, device=images.device))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.base import Inversion
 
 LATENTS, RECONSTRUCTIONS, SHEET = "latents.safetensors", "reconstructions", "contact_sheet"
+VARIANTS = "variants"
 ROWS_PER_SHEET = 64
 _CELL = 160
 _STEPS_SHOWN = 6
@@ -115,10 +116,11 @@ class InversionWriter:
         folder: Output folder, made if need be. An earlier result in it is removed first (its files, nothing else).
         names: All inputs, in the order in which they will come.
         metadata: Stored with the codes.
+        compare: False where the inputs are not what is to be reconstructed (sketches, label maps, holes).
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], metadata: Mapping[str, str]) -> None:
-        self.folder, self.names, self.metadata = folder, list(names), dict(metadata)
+    def __init__(self, folder: Path, names: Sequence[str], metadata: Mapping[str, str], compare: bool = True) -> None:
+        self.folder, self.names, self.metadata, self.compare = folder, list(names), dict(metadata), compare
         self.pictures = [f"{RECONSTRUCTIONS}/{name}" for name in picture_names(self.names)]
         self.sheets: list[Path] = []
         self.squared_error = 0.0
@@ -128,16 +130,22 @@ class InversionWriter:
         _remove_earlier(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, images: Tensor, inversion: Inversion) -> None:
-        """Take the next images (B, 3, S, S) and what was found for them."""
+    def add(self, images: Tensor, inversion: Inversion, variants: Sequence[Tensor] = ()) -> None:
+        """Take the next images (B, 3, S, S), what was found for them, and other pictures of the same (B, 3, R, R)."""
         size = images.shape[-1]
         final = inversion.image.detach().float()
         shown = final if final.shape[-1] == size else F.adaptive_avg_pool2d(final, (size, size))
         self.squared_error += float((shown - images).square().flatten(1).mean(1).sum())
-        columns = {"input": images, **_chosen_steps(inversion), "difference": difference_image(shown, images)}
+        columns = {"input": images, **_chosen_steps(inversion)}
+        columns.update({f"variant {number}": variant for number, variant in enumerate(variants, start=1)})
+        if self.compare:
+            columns["difference"] = difference_image(shown, images)
         small = {name: _thumbnails(column) for name, column in columns.items()}
         for row in range(len(images)):
             save_image(final[row], self.folder / self.pictures[self._count])
+            for number, variant in enumerate(variants, start=1):
+                name = PurePosixPath(self.pictures[self._count]).relative_to(RECONSTRUCTIONS)
+                save_image(variant[row], self.folder / VARIANTS / str(number) / name)
             self._count += 1
             self._rows.append({name: column[row] for name, column in small.items()})
             if len(self._rows) == ROWS_PER_SHEET:
@@ -200,5 +208,7 @@ def _remove_earlier(folder: Path) -> None:
         # The names come from a file that anyone may have edited: only pictures below the folder are removed.
         if file.suffix == ".png" and file.resolve().is_relative_to(folder.resolve() / RECONSTRUCTIONS):
             file.unlink(missing_ok=True)
+            for variant in folder.glob(f"{VARIANTS}/[0-9]*"):
+                (variant / file.resolve().relative_to(folder.resolve() / RECONSTRUCTIONS)).unlink(missing_ok=True)
     for file in (folder / LATENTS, folder / f"{SHEET}.png", *folder.glob(f"{SHEET}_[0-9][0-9][0-9].png")):
         file.unlink(missing_ok=True)
