@@ -1,0 +1,104 @@
+// Matrix product with a packed right-hand side, in the vector extension that GCC and Clang share: no intrinsics, so it
+// compiles for any machine, to the widest vectors that the flags allow.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+// The micro-kernel keeps ROWS x VECTORS vectors of the result in registers, beside one row of the right-hand side.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 12, VECTORS = 2;  // 32 registers
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 6, VECTORS = 2;  // 16 registers
+#elif defined(__aarch64__)
+constexpr int LANES = 4, ROWS = 6, VECTORS = 4;  // 32 registers
+#else
+constexpr int LANES = 4, ROWS = 6, VECTORS = 2;  // 16 registers
+#endif
+constexpr int PANEL = LANES * VECTORS;  // columns that are packed together
+
+typedef float Vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef float Unaligned __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+static inline Vec load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+static inline void store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
+
+// The first n values of a vector, zeros behind them.
+static inline Vec load_part(const float* p, int n) {
+  if (n >= LANES) return load(p);
+  float v[LANES] = {};
+  std::memcpy(v, p, n * sizeof(float));
+  return load(v);
+}
+
+static inline void store_part(float* p, Vec v, int n) {
+  if (n >= LANES) return store(p, v);
+  std::memcpy(p, &v, n * sizeof(float));
+}
+
+static inline int64_t panels(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
+static inline int64_t padded(int64_t columns) { return panels(columns) * PANEL; }
+
+// The left-hand side of one product: several matrices of `inner` columns whose rows lie `stride` apart, each shifted
+// from the first by its offset. Rows times (taps * inner) columns; that is how a convolution reads its image.
+struct Left {
+  const float* data;
+  int64_t stride;
+  int64_t inner;
+  int taps;
+  const ptrdiff_t* offset;
+};
+
+template <int M>
+static void micro_kernel(const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
+  Vec sum[M][VECTORS] = {};
+  for (int t = 0; t < a.taps; t++) {
+    const float* at = a.data + row * a.stride + a.offset[t];
+    for (int64_t k = 0; k < a.inner; k++, b += PANEL) {
+      Vec right[VECTORS];
+      for (int v = 0; v < VECTORS; v++) right[v] = load(b + v * LANES);
+      for (int m = 0; m < M; m++) {
+        const float left = at[m * a.stride + k];
+        for (int v = 0; v < VECTORS; v++) sum[m][v] += left * right[v];
+      }
+    }
+  }
+  for (int m = 0; m < M; m++)
+    for (int v = 0; v < VECTORS; v++) store(c + m * c_stride + v * LANES, sum[m][v]);
+}
+
+template <int M>
+static void last_rows(int64_t rows, const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
+  if constexpr (M > 0) {
+    if (rows == M) micro_kernel<M>(a, row, b, c, c_stride);
+    else last_rows<M - 1>(rows, a, row, b, c, c_stride);
+  }
+}
+
+// c[row, 0..PANEL) = a[row, :] @ b for rows first..last; b is one packed panel, (taps * inner, PANEL).
+static inline void multiply_panel(
+    const Left& a, const float* b, float* c, int64_t c_stride, int64_t first, int64_t last) {
+  int64_t row = first;
+  for (; row + ROWS <= last; row += ROWS) micro_kernel<ROWS>(a, row, b, c + row * c_stride, c_stride);
+  last_rows<ROWS - 1>(last - row, a, row, b, c + row * c_stride, c_stride);
+}
+
+// The packed matrix of one tap is (panels(out), in, PANEL) with `panel_stride` floats between panels. This makes of it
+// the panel `index` of its transpose: (out, PANEL), whose columns are the inputs from index * PANEL on.
+static inline void transpose_panel(
+    const float* packed, int64_t panel_stride, int64_t in, int64_t out, int64_t index, float* result) {
+  const int64_t first = index * PANEL, columns = in - first < PANEL ? in - first : PANEL;
+  for (int64_t o = 0; o < out; o += PANEL) {
+    const float* block = packed + o / PANEL * panel_stride + first * PANEL;
+    const int64_t rows = out - o < PANEL ? out - o : PANEL;
+    float* to = result + o * PANEL;
+    if (columns == PANEL && rows == PANEL) {
+      for (int r = 0; r < PANEL; r++)
+        for (int c = 0; c < PANEL; c++) to[r * PANEL + c] = block[c * PANEL + r];
+    } else {
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < PANEL; c++) to[r * PANEL + c] = c < columns ? block[c * PANEL + r] : 0.f;
+    }
+  }
+}
