@@ -43,8 +43,11 @@ def generator() -> Generator:
 
 
 def same_image(a: Generator, b: Generator) -> bool:
+    own, other = a.state_dict(), b.state_dict()
+    equal = own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
+    # Frozen generators take other paths, which round differently.
     z = torch.randn(2, a.z_dim)
-    return torch.equal(a(z, psi=0.6), b(z, psi=0.6))
+    return equal and torch.allclose(a(z, psi=0.6), b(z, psi=0.6), rtol=1e-4, atol=1e-4)
 
 
 def test_safetensors_round_trip(generator, tmp_path):
