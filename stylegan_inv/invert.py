@@ -27,6 +27,7 @@ from stylegan_inv.data.images import BadImage, check_image, list_images, name_li
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter, check_output
+from stylegan_inv.runtime.weights import TABLE
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
     from stylegan_inv.data.tasks import Task
@@ -53,8 +54,11 @@ def prepare(cfg: DictConfig) -> Job:
     run, source = Path(cfg.run), Path(cfg.input)
     _check_options(cfg)
     device = _device(cfg.device)
-    if not run.exists():
-        raise UserError(f"run={run}: no such run folder; give the folder that stylegan_inv.train printed")
+    if not run.exists() and cfg.run not in TABLE:
+        raise UserError(
+            f"run={run}: no such run folder, checkpoint or name of known weights; give the folder that "
+            "stylegan_inv.train printed"
+        )
     files = list_images(source) if not source.is_file() else [source]
     folder = source if source.is_dir() else source.parent
     output = _output_folder(cfg, run, source)
@@ -66,7 +70,8 @@ def prepare(cfg: DictConfig) -> Job:
         if not hasattr(method, "start_from"):
             raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
         method.start_from(stylegan_inv.load_inverter(cfg.start, device))
-    size = cfg.resolution or _trained_with(run, "resolution") or min(method.generator.resolution, 256)
+    expected = getattr(getattr(method, "encoder", None), "resolution", None)
+    size = cfg.resolution or _trained_with(run, "resolution") or expected or min(method.generator.resolution, 256)
     task = instantiate(_trained_with(run, "task"))
     return Job(method, FolderImages(folder, size, files=files, mode=cfg.mode), output, task, _variants(cfg, method))
 
@@ -129,6 +134,8 @@ def _device(name: str) -> torch.device:
 def _output_folder(cfg: DictConfig, run: Path, source: Path) -> Path:
     if cfg.output is None:
         run_dir = run if run.is_dir() else run.parent.parent
+        if not (run_dir / "config.yaml").is_file():
+            run_dir = Path("outputs") / run.stem  # somebody else's checkpoint
         return run_dir / "inversions" / (source.stem if source.is_file() else source.resolve().name)
     output = Path(cfg.output)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):

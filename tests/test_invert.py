@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from stylegan_inv import invert
 from stylegan_inv.data.images import read_image
@@ -302,3 +303,15 @@ def test_the_real_command_line(run, photos, tmp_path):
 def test_the_real_command_line_with_bad_input(tmp_path):
     assert_user_error(run_cli("invert", "run=.", "input=absent", cwd=tmp_path), "absent: no such folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_official_checkpoint_inverts_a_picture(tmp_path: Path) -> None:
+    from tests.encoders.official import W_DIM, psp_file
+
+    torch.save(psp_file("GradualStyleEncoder"), tmp_path / "psp.pt")
+    Image.fromarray(np.full((80, 70, 3), 90, np.uint8)).save(tmp_path / "grey.png")
+    result = run_cli("invert", "run=psp.pt", "input=grey.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "outputs" / "psp" / "inversions" / "grey"
+    latents = load_file(folder / "latents.safetensors")
+    assert [value.shape[2] for value in latents.values()] == [W_DIM] and (folder / "contact_sheet.png").is_file()

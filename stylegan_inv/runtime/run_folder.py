@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import InversionMethod
+from stylegan_inv.runtime.official import load_official
+from stylegan_inv.runtime.weights import TABLE
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "Pillow")
 
@@ -88,7 +90,8 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
     """Rebuild a trained method from its run folder, ready to invert.
 
     Args:
-        path: A run folder (its ``checkpoints/last.ckpt`` is taken) or a checkpoint inside one.
+        path: A run folder (its ``checkpoints/last.ckpt`` is taken), a checkpoint inside one, an official checkpoint
+            of pSp, e4e, ReStyle or their kin, or the name of one in `runtime.weights`.
         device: Where to put it.
 
     Returns:
@@ -100,6 +103,9 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
     """
     from stylegan_inv.config import instantiate  # Hydra is slow to import and needed only here
 
+    # A file that lies in no run folder is somebody else's, and so is a name of the weights table.
+    if str(path) in TABLE or (Path(path).is_file() and not (Path(path).parent.parent / "config.yaml").is_file()):
+        return load_official(path, device)
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
