@@ -21,13 +21,12 @@ from torch.nn.modules import module as nn_module
 
 from stylegan_inv.generators import native_layer
 from stylegan_inv.generators.frozen_layer import Epilogue, FrozenLayer, TorchKernels
-from stylegan_inv.generators.ops import dispatch, setup_filter, upfirdn2d, upsample2d
+from stylegan_inv.generators.ops import dispatch
 
 if TYPE_CHECKING:
     from stylegan_inv.generators.native_layer import NativeKernels
     from stylegan_inv.generators.synthesis import SynthesisNetwork
 
-_FILTER = setup_filter()
 _LOW_PRECISION_FROM = 64  # pixels: below, bfloat16 would cost accuracy and save nothing
 _LARGE_BYTES = 64 << 20
 
@@ -60,8 +59,7 @@ class FusedSynthesis:
         """What :func:`synthesize` needs, or None where the modules must run."""
         if not self.enabled or not _plain([w, *(m for m in maps if m is not None)]):
             return None
-        impl = dispatch.check(network.ops)
-        if (dispatch._AUTO if impl == "auto" else impl) == "ref":
+        if dispatch.requested(network.ops) == "ref":
             return None
         weights = _weights(network)
         if weights is None or any(p.requires_grad or p.is_inference() or p.dtype != w.dtype for p in weights):
@@ -107,13 +105,18 @@ class _Plan:
             recompute=switches.recompute,
         )
 
-    def kernels(self, layer: FrozenLayer, x: Tensor) -> TorchKernels | NativeKernels:
-        if self.dtype is not None and layer.resolution >= _LOW_PRECISION_FROM:
-            return _torch_kernels(self.dtype)
+    @property
+    def kernels(self) -> TorchKernels | NativeKernels:
+        """The best for this network."""
         native = None
-        if x.dtype == torch.float32 and len(self.colour_bias[0]) <= native_layer.MOST_COLOURS:
+        if self.const.dtype == torch.float32 and len(self.colour_bias[0]) <= native_layer.MOST_COLOURS:
             native = _native_kernels()
         return native or _torch_kernels(None)
+
+    def kernels_of(self, layer: FrozenLayer) -> TorchKernels | NativeKernels:
+        """The best for this layer."""
+        low = self.dtype is not None and layer.resolution >= _LOW_PRECISION_FROM
+        return _torch_kernels(self.dtype) if low else self.kernels
 
     def keeps_last(self, batch: int) -> bool:
         """Whether the last layer's activation is kept for backward."""
@@ -177,7 +180,7 @@ def _forward(plan: _Plan, tensors: Sequence[Tensor | None], keep: bool) -> tuple
             kept.xs.append(x)
             kept.epilogues.append(epilogue)
         needed = not last or (keep and plan.keeps_last(len(styles[0])))
-        x, rgb = plan.kernels(layer, x).forward(layer, x, styles[k], epilogue, needed)
+        x, rgb = plan.kernels_of(layer).forward(layer, x, styles[k], epilogue, needed)
         if rgb is None:
             continue
         rgb += plan.colour_bias[block]
@@ -185,7 +188,9 @@ def _forward(plan: _Plan, tensors: Sequence[Tensor | None], keep: bool) -> tuple
             if keep:
                 kept.unclamped.append(rgb.abs() <= plan.colour_clamp)
             rgb.clamp_(-plan.colour_clamp, plan.colour_clamp)
-        image = rgb if image is None else rgb.add_(upsample2d(image, _FILTER, impl="ref"))
+        if image is not None:
+            plan.kernels.upsample_add(image, rgb)
+        image = rgb
     kept.y = x
     assert image is not None
     return image, kept
@@ -219,11 +224,12 @@ def _backward(
     layers, epilogues = plan.layers, kept.epilogues
     # Layer 2 b of block b is the one that ToRGB reads.
     first = min(k for k in range(len(layers)) if need_style[k] or need_map[k] or (k % 2 == 0 and need_colour[k // 2]))
+    grad = grad.contiguous()
     for block in reversed(range(len(colour_styles))):
         mask = kept.unclamped[block] if kept.unclamped else None
-        epilogues[2 * block].grad_rgb = grad.contiguous() if mask is None else grad * mask
+        epilogues[2 * block].grad_rgb = grad if mask is None else grad * mask
         if block:
-            grad = upfirdn2d(grad, _FILTER, down=2, padding=1, gain=4.0, impl="ref")
+            grad = plan.kernels.downsample(grad)
     grad_styles: list[Tensor | None] = [None] * len(layers)
     grad_maps: list[Tensor | None] = [None] * len(layers)
     y, through = kept.y, None
@@ -234,7 +240,7 @@ def _backward(
         if k > first:
             before = epilogues[k - 1]
             before.wants_noise = need_map[k - 1]
-        through, direct = plan.kernels(layers[k], x).backward(
+        through, direct = plan.kernels_of(layers[k]).backward(
             layers[k], x, styles[k], epilogue, y, through, before, reuse
         )
         y = None

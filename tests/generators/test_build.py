@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -15,9 +16,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import build
+from stylegan_inv.generators.ops.__main__ import main
 
 pytestmark = pytest.mark.skipif(
     build.find_host_compiler() is None or build.find_ninja() is None, reason="no C++ compiler or no ninja"
@@ -46,7 +49,7 @@ def sources(tmp_path, monkeypatch):
     folder = tmp_path / "sources"
     folder.mkdir()
     (folder / "answer.cpp").write_text(f"{EXPORT} int answer() {{ return 42; }}\n")
-    build._version.cache_clear()
+    build.compiler_version.cache_clear()
     return folder
 
 
@@ -94,7 +97,7 @@ def test_key_holds_compiler_torch_cuda_and_processor(sources, monkeypatch):
         names.append(build.plan("cpu", sources=sources).name)
     monkeypatch.setattr(build, "_cpu", lambda: "another processor")
     names.append(build.plan("cpu", sources=sources).name)
-    monkeypatch.setattr(build, "_version", lambda compiler: "another compiler")
+    monkeypatch.setattr(build, "compiler_version", lambda compiler: "another compiler")
     names.append(build.plan("cpu", sources=sources).name)
     assert len(set(names)) == len(names)
 
@@ -146,6 +149,16 @@ def test_a_lock_that_is_held_is_waited_for_within_bounds(sources):
             build.build("cpu", sources=sources, wait_seconds=0.2)
     # the file is still there; its owner is not
     assert answer(build.build("cpu", sources=sources, wait_seconds=0.2)) == 42
+
+
+def test_a_file_system_without_locks(sources, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    other = build.cache_folder() / f"{build.plan('cpu', sources=sources).name}.tmp-other"
+    other.mkdir(parents=True)  # somebody may be at work in it
+    assert answer(build.build("cpu", sources=sources)) == 42 and other.is_dir()
 
 
 def test_a_failing_compiler_is_quoted(sources):
@@ -244,3 +257,44 @@ def test_a_library_that_does_not_load(tmp_path):
     (tmp_path / "broken.so").write_text("not a library")
     with pytest.raises(build.BuildError, match="does not load"):
         build.open_library(tmp_path / "broken.so")
+
+
+def test_nvcc_of_the_python_package_is_found(tmp_path, monkeypatch):
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("torch.version.cuda", "13.2")
+    for home in ("cu12", "cu13", "cu14"):
+        nvcc = tmp_path / "nvidia" / home / "bin" / "nvcc"
+        nvcc.parent.mkdir(parents=True)
+        nvcc.write_text("#!/bin/sh\n")
+        nvcc.chmod(0o755)
+    assert build.find_nvcc() == str(tmp_path / "nvidia" / "cu13" / "bin" / "nvcc")
+
+
+def test_diagnosis(sources, monkeypatch, capsys):
+    monkeypatch.setattr(build, "SOURCES", sources.parent)
+    sources.rename(sources.with_name("cpu"))
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert "CPU kernels   not built yet" in text and str(build.cache_folder()) in text
+    assert "On the CPU would run: the kernels." in text
+    assert ("On the GPU would run" in text) == torch.cuda.is_available()
+    assert main(["--build", "cpu"]) == 0
+    (built,) = build.cache_folder().glob("*.so")
+    assert str(built) in capsys.readouterr().out
+    main([])
+    assert f"ready ({built.name})" in capsys.readouterr().out
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert main(["--build", "cpu"]) == 1
+    assert "no C++ compiler was found" in capsys.readouterr().err
+    main([])
+    text = capsys.readouterr().out
+    assert "cannot be built: no C++ compiler was found" in text and "On the CPU would run: plain PyTorch." in text
+
+
+def test_architectures_belong_to_cuda():
+    with pytest.raises(SystemExit):
+        main(["--build", "cpu", "--arch", "90"])
+    assert main(["--build", "cuda", "--arch", "ninety"]) == 1

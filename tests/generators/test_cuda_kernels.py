@@ -19,7 +19,7 @@ from stylegan_inv.generators.ops import build, cuda, library, setup_filter
 
 HERE = Path(__file__).parent
 OPERATORS = ("upfirdn2d", "bias_act", "bias_act_backward", "modulate", "modulate_backward")
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
@@ -153,7 +153,7 @@ def layer(device, dtype, layout, *, channels, size, batch=2, blur=False, shared_
     x = image(batch, channels, size + grow, size + 2 + grow, dtype=dtype, layout=layout, device=device)
     bias, scale = image(channels, device=device), image(batch, channels, device=device).abs() + 0.3
     noise = image(1 if shared_noise else batch, 1, size, size + 2, device=device)
-    return x, bias, scale, noise, FILTERS["4-taps"].to(device) if blur else None
+    return x, bias, scale, noise, (FILTERS["4-taps"] / 6.5).to(device) if blur else None
 
 
 @pytest.mark.parametrize("blur", [False, True], ids=["plain", "blur"])
@@ -231,7 +231,8 @@ def test_a_whole_generator(device, dtype, frozen):
     fast.to(device)
     generator.double()
     if frozen:
-        generator.freeze(), fast.freeze()
+        generator.requires_grad_(False)
+        fast.requires_grad_(False)  # and not freeze(), which on a CPU has another fast path
     w = torch.randn(2, 6, 7)
     a, b = w.double().requires_grad_(), w.to(device).requires_grad_()
     want, probe = generator.synthesis(a), torch.randn(2, 3, 16, 16)

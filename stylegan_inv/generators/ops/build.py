@@ -117,10 +117,10 @@ def build(
         raise BuildError("ninja is not installed", "Run `pip install ninja`.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{recipe.name}.lock", wait_seconds):
+        with _lock(folder / f"{recipe.name}.lock", wait_seconds) as alone:
             if not library.is_file():
                 # Whoever was killed in the middle left its folder; under the lock nobody else works in one.
-                for left in folder.glob(f"{recipe.name}.tmp-*"):
+                for left in folder.glob(f"{recipe.name}.tmp-*") if alone else ():
                     shutil.rmtree(left, ignore_errors=True)
                 with tempfile.TemporaryDirectory(prefix=f"{recipe.name}.tmp-", dir=folder) as work:
                     _compile(recipe, Path(work), ninja)
@@ -185,7 +185,8 @@ def plan(kind: str, arch: str | None = None, sources: Path | None = None) -> Pla
         link = ["-shared", *target]
 
     digest = hashlib.sha256()
-    parts = [*compiler, *host, *common, *link, machine, _version(tuple(compiler)), _version(tuple(host))]
+    parts = [*compiler, *host, *common, *link, machine]
+    parts += [compiler_version(tuple(compiler)), compiler_version(tuple(host))]
     parts += [torch.__version__, str(torch.version.cuda), platform.machine()]
     for path in files:
         parts += [str(path.relative_to(folder)), path.read_text()]
@@ -246,7 +247,12 @@ def _device_architecture() -> str:
 
 
 @functools.cache
-def _version(compiler: tuple[str, ...]) -> str:
+def compiler_version(compiler: tuple[str, ...]) -> str:
+    """What ``--version`` prints.
+
+    Raises:
+        BuildError: it does not run.
+    """
     try:
         done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -295,11 +301,15 @@ def _compile(recipe: Plan, work: Path, ninja: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, wait_seconds: float) -> Iterator[None]:
-    """Hold ``path`` alone. The lock is the system's, not the file's existence: it ends with the process that has it."""
+def _lock(path: Path, wait_seconds: float) -> Iterator[bool]:
+    """Hold ``path`` alone, or yield False where locks do not exist (Windows, some network file systems).
+
+    The lock is the system's, not the file's existence: it ends with the process that has it. Without one, two processes
+    may do the same work, each in its own folder; the second result replaces the first as a whole.
+    """
     with path.open("a+") as file:
         deadline = time.monotonic() + wait_seconds
-        while not _try_lock(file):
+        while (locked := _try_lock(file)) is False:
             if time.monotonic() > deadline:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
@@ -311,18 +321,19 @@ def _lock(path: Path, wait_seconds: float) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
-        yield
+        yield locked is True
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool | None:
+    """True when the lock is ours, False when somebody has it, None when there are no locks."""
     try:
         import fcntl
-    except ImportError:  # Windows: two builds at once do the work twice, and the second replaces the first as a whole
-        return True
+    except ImportError:
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: as above
-        return True
+    except OSError:
+        return None
     return True

@@ -43,14 +43,22 @@ def check(impl: str) -> str:
     return impl
 
 
+def requested(impl: str) -> str:
+    """What is asked for, with the environment variable in place of ``"auto"``.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    return _AUTO if check(impl) == "auto" else impl
+
+
 def resolve(impl: str, x: Tensor) -> str:
     """``"fast"`` or ``"ref"``: what runs for the input ``x``.
 
     Raises:
         UserError: for an unknown name.
     """
-    if check(impl) == "auto":
-        impl = _AUTO
+    impl = requested(impl)
     if impl == "auto":
         impl = "fast" if x.is_cuda and x.dtype in KERNEL_DTYPES else "ref"
     if impl == "fast" and not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
