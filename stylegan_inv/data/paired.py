@@ -79,7 +79,12 @@ class PairedFolderDataModule(FolderDataModule):
 
     def make(self, split: str) -> Paired:  # type: ignore[override]  # noqa: D102
         targets = super().make(split)
-        found = {file.relative_to(self.source_root).with_suffix(""): file for file in self._list(self.source_root)}
+        found: dict[Path, Path] = {}
+        for file in self._list(self.source_root):
+            name = file.relative_to(self.source_root).with_suffix("")
+            if name in found:
+                raise UserError(f"{self.source_root}: two sources of one name, {found[name].name} and {file.name}")
+            found[name] = file
         wanted = [file.relative_to(targets.root).with_suffix("") for file in targets.files]
         missing = [str(name) for name in wanted if name not in found]
         if missing:

@@ -188,9 +188,10 @@ class Inpainting(Task):
 
     def hole(self, size: int, random: np.random.Generator) -> Tensor:
         """What is missing, (1, size, size) bool."""
-        picture = Image.new("L", (size, size))
-        getattr(self, f"_{_one(random, self.shapes)}")(ImageDraw.Draw(picture), size, random)
-        return torch.from_numpy(np.array(picture) > 0)[None]
+        side = max(size, 256)  # Pillow rounds corners to pixels; small pictures get what is left of large ones
+        picture = Image.new("L", (side, side))
+        getattr(self, f"_{_one(random, self.shapes)}")(ImageDraw.Draw(picture), side, random)
+        return torch.from_numpy(np.array(picture.resize((size, size), Image.Resampling.BOX)) > 127)[None]
 
     @staticmethod
     def _triangle(draw: ImageDraw.ImageDraw, size: int, random: np.random.Generator) -> None:
