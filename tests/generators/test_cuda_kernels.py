@@ -42,6 +42,7 @@ def device(request, monkeypatch):
     if request.param == "gpu":
         if not torch.cuda.is_available():
             pytest.skip("no GPU: the kernels ran on the CPU only")
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the convolutions between the kernels
         yield torch.device("cuda")
         return
     kernels = request.getfixturevalue("emulator")
@@ -252,3 +253,33 @@ def test_a_whole_generator(device, dtype, frozen):
     for name, (mine, theirs) in gradients.items():
         x, y = (torch.cat([t.cpu().double().flatten() for t in tensors]) for tensors in (mine, theirs))
         assert (x - y).norm() <= large * y.norm(), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to capture a graph of")
+def test_a_cuda_graph_replays_the_synthesis():
+    generator = Generator(16, z_dim=5, w_dim=8, mapping_layers=1, channels={4: 8, 8: 8, 16: 8}).freeze().cuda()
+    w, other = torch.randn(2, 2, 6, 8, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream), torch.no_grad():
+        for _ in range(3):
+            generator.synthesis(w)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), torch.no_grad():
+        image = generator.synthesis(w)
+    w.copy_(other)
+    graph.replay()
+    with torch.no_grad():
+        torch.testing.assert_close(image, generator.synthesis(other))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_opcheck_on_a_gpu(dtype):
+    x, bias, scale, noise, fir = layer("cuda", dtype, torch.channels_last, channels=8, size=6, blur=True)
+    x, scale = x.requires_grad_(), scale.requires_grad_()
+    operators = torch.ops.stylegan_inv
+    torch.library.opcheck(operators.bias_act.default, (x, bias, scale, noise, fir, 4.0, 0.2, 1.4, 1.0))
+    torch.library.opcheck(operators.modulate.default, (x, scale))
+    torch.library.opcheck(operators.upfirdn2d.default, (x, fir, (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0, None))

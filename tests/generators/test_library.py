@@ -5,12 +5,14 @@ The operators' kernels are the business of test_cuda_kernels.py; here they run t
 
 from __future__ import annotations
 
+import collections
 import itertools
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -146,6 +148,11 @@ def test_resampling_with_an_image_added():
     torch.testing.assert_close(ops.upsample2d(x, f, impl="fast"), want - add)
 
 
+def test_nothing_to_do_costs_nothing():
+    x = torch.randn(2, 3)
+    assert ops.bias_act(x, impl="fast") is x and ops.bias_act(x, impl="ref") is x
+
+
 @pytest.mark.parametrize("act", ["linear", "relu", "lrelu", "swish"])
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2, 5), (3, 4, 6)], ids=str)
 def test_bias_act_chooses_what_it_can(act, shape):
@@ -236,6 +243,32 @@ def test_memory_of_a_layer_is_its_output():
         y = ops.styled_conv2d(x, weight, leaf(2, 4), torch.zeros(4), impl="fast")
     images = [pointer for pointer, size in kept.items() if size >= x.numel()]
     assert sorted(images) == sorted({x.untyped_storage().data_ptr(), y.untyped_storage().data_ptr()})
+
+
+def test_a_gpu_runs_the_operators():
+    """Traced with tensors that say they are on a GPU: which operators a synthesis would launch."""
+    with FakeTensorMode(), torch.device("cuda"):
+        generator = small()  # ops="auto"
+        with Launches() as launches:
+            image = generator.synthesis(torch.randn(2, 6, 7))
+    assert image.device.type == "cuda" and image.shape == (2, 3, 16, 16)
+    ours = {name.split(".")[1]: n for name, n in launches.counts.items() if name.startswith("stylegan_inv")}
+    # 5 layers; 3 colour images, of which 2 are added to one that was enlarged
+    assert ours == {"modulate": 5, "bias_act": 5 + 3, "upfirdn2d": 2}
+    assert launches.counts["aten.convolution.default"] == 5
+    assert not any("leaky_relu" in name or "clamp" in name for name in launches.counts)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what is called by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = collections.Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[str(func)] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def test_choice():

@@ -73,6 +73,8 @@ def bias_act(
             )
     alpha = default_alpha if alpha is None else alpha
     gain = default_gain if gain is None else gain
+    if act == "linear" and b is None and gain == 1 and clamp is None:
+        return x
     if dispatch.resolve(impl, x) == "fast" and act in _SLOPED and dim == 1 and alpha >= 0 and gain > 0:
         if x.ndim == 4:
             return _fused(x, b, act, alpha, gain, clamp)
