@@ -23,13 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.generators.layers import FILTER_TAPS
-from stylegan_inv.generators.ops import demodulation, setup_filter, weight_squares
+from stylegan_inv.generators.ops import demodulation, setup_filter, upfirdn2d, upsample2d, weight_squares
 
 if TYPE_CHECKING:
     from stylegan_inv.generators.synthesis import SynthesisLayer, ToRGB
 
 GAIN = math.sqrt(2.0)
 SLOPE = 0.2
+_FILTER = setup_filter(FILTER_TAPS)
 
 
 @dataclass
@@ -77,7 +78,7 @@ class FrozenLayer:
         return Epilogue(
             layer=self,
             demod=demodulation(style, self.squares, self.demod_eps, GAIN),
-            noise=None if noise is None else (noise * self.noise_gain).flatten(0, 1),
+            noise=None if noise is None else (noise * self.noise_gain).flatten(0, 1).contiguous(),
             colour=colour,
         )
 
@@ -188,6 +189,16 @@ class TorchKernels:
         return self._through(before, x, (grad_xs * style[:, None, None, :]).to(x.dtype)), grad_style
 
     @staticmethod
+    def upsample_add(image: Tensor, rgb: Tensor) -> None:
+        """``rgb += upsampled image``: ``(B, colours, r, r)`` into ``(B, colours, 2r, 2r)``."""
+        rgb += upsample2d(image, _FILTER, impl="ref")
+
+    @staticmethod
+    def downsample(grad: Tensor) -> Tensor:
+        """Its adjoint: the gradient of the enlarged image -> that of the image."""
+        return upfirdn2d(grad, _FILTER, down=2, padding=1, gain=4.0, impl="ref")
+
+    @staticmethod
     def _through(epilogue: Epilogue, y: Tensor, grad: Tensor | None) -> Tensor:
         """From the gradient of y (without ToRGB's part) to that of the convolution; fills in the sums."""
         rows = y.flatten(1, 2)  # (B, HW, O)
@@ -248,5 +259,5 @@ class TorchKernels:
 
 def _blur(like: Tensor) -> Tensor:
     """The filter after a transposed convolution of stride 2, with the gain that makes up for the inserted zeros."""
-    taps = setup_filter(FILTER_TAPS).to(like) * 2
+    taps = _FILTER.to(like) * 2
     return torch.outer(taps, taps).expand(like.shape[1], 1, -1, -1)

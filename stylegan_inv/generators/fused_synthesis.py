@@ -143,7 +143,7 @@ def synthesize(
     Returns:
         ``(B, colours, R, R)``.
     """
-    tensors = [*styles, *colour_styles, *maps]
+    tensors = [*(s.contiguous() for s in styles), *colour_styles, *maps]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Synthesis.apply(plan, *tensors)
     with torch.no_grad():
@@ -281,7 +281,10 @@ def _plain(tensors: Sequence[Tensor]) -> bool:
         return False
     dtype = tensors[0].dtype
     return dtype in (torch.float32, torch.float64) and all(
-        type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu" and t.dtype == dtype for t in tensors
+        type(t) in (Tensor, nn.Parameter)
+        and t.dtype == dtype
+        and torch._C._dispatch_keys(t).has(torch._C.DispatchKey.CPU)  # also not a batch of is_grads_batched=True
+        for t in tensors
     )
 
 

@@ -15,6 +15,7 @@ from stylegan_inv.generators.ops import build
 MOST_COLOURS = 4  # as in csrc/cpu/layer.h
 _CONV, _WINOGRAD, _UP = range(3)
 _LARGE_BYTES = 4 << 20
+_SMALL_WEIGHT = 128 * 128  # transformed, it fits in the cache
 
 
 class _Epilogue(Structure):
@@ -40,9 +41,10 @@ class _Layer(Structure):
 class NativeKernels:
     """The same interface as :class:`.TorchKernels`.
 
-    The 3x3 convolutions from 32 pixels on run by Winograd's algorithm: 36 products instead of 144, at a relative error
-    of 1e-6 instead of 3e-7. Their transformed weights take four times the memory of the weights, for both passes
-    together (a 256-px network of config F: 90 MB), and are made at the first use.
+    The 3x3 convolutions from 32 pixels on (8 with few channels) run by Winograd's algorithm: 36 products instead of
+    144, at a relative error of 1e-6 instead of 3e-7. Weights are kept as the kernels read them, made at the first use and
+    for both passes: four times the memory of a weight where Winograd's algorithm runs, once elsewhere (config F at 256
+    px: 160 MB).
     """
 
     name = "native"
@@ -53,6 +55,7 @@ class NativeKernels:
         library.frozen_packed_size.argtypes = [c_int64] * 3
         library.frozen_pack.argtypes = [c_int64] * 4 + [c_void_p] * 2
         library.frozen_forward.argtypes = library.frozen_backward.argtypes = [POINTER(_Layer)]
+        library.frozen_upsample_add.argtypes = library.frozen_downsample.argtypes = [c_int64] * 4 + [c_void_p] * 2
         library.frozen_advise.argtypes = [c_void_p, c_int64]
 
     def forward(
@@ -93,8 +96,26 @@ class NativeKernels:
         self.library.frozen_backward(byref(call))
         return grad_before, grad_style
 
+    def upsample_add(self, image: Tensor, rgb: Tensor) -> None:
+        """See :meth:`.TorchKernels.upsample_add`."""
+        batch, colours, h, w = image.shape
+        self.library.frozen_upsample_add(
+            torch.get_num_threads(), batch * colours, h, w, image.data_ptr(), rgb.data_ptr()
+        )
+
+    def downsample(self, grad: Tensor) -> Tensor:
+        """See :meth:`.TorchKernels.downsample`."""
+        batch, colours, h, w = grad.shape
+        result = grad.new_empty(batch, colours, h // 2, w // 2)
+        self.library.frozen_downsample(
+            torch.get_num_threads(), batch * colours, h // 2, w // 2, grad.data_ptr(), result.data_ptr()
+        )
+        return result
+
     def _call(self, layer: FrozenLayer, x: Tensor, style: Tensor, y: Tensor | None) -> _Layer:
-        kind = _UP if layer.up == 2 else _WINOGRAD if layer.resolution >= 32 else _CONV
+        small = x.shape[3] * len(layer.bias) <= _SMALL_WEIGHT
+        winograd = layer.resolution >= 32 or (layer.resolution >= 8 and small)
+        kind = _UP if layer.up == 2 else _WINOGRAD if winograd else _CONV
         return _Layer(
             kind=kind,
             batch=len(style),

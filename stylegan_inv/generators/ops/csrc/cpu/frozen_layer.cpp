@@ -558,4 +558,42 @@ EXPORT void frozen_backward(const Layer* layer) {
   if (before) sums.write(l.in, before, l.before.sums);
 }
 
+// The image of the next resolution: rgb += image, enlarged by (1, 3, 3, 1) / 4. `planes` images of height x width.
+EXPORT void frozen_upsample_add(
+    int64_t threads, int64_t planes, int64_t height, int64_t width, const float* image, float* rgb) {
+  parallel(threads, true, planes * 2 * height, [&](int64_t i) {
+    const int64_t plane = i / (2 * height), r = i % (2 * height), y = r / 2, next = r % 2 ? y + 1 : y - 1;
+    const bool inside = next >= 0 && next < height;
+    const float* near = image + (plane * height + y) * width;
+    const float* far = image + (plane * height + (inside ? next : y)) * width;
+    const float weight = inside ? 0.25f : 0.f;
+    float* to = rgb + i * 2 * width;
+    const auto at = [&](int64_t x) { return x < 0 || x >= width ? 0.f : 0.75f * near[x] + weight * far[x]; };
+    float left = 0.f, here = at(0);
+    for (int64_t x = 0; x < width; x++) {
+      const float right = at(x + 1);
+      to[2 * x] += 0.25f * left + 0.75f * here;
+      to[2 * x + 1] += 0.75f * here + 0.25f * right;
+      left = here;
+      here = right;
+    }
+  });
+}
+
+// Its adjoint: from the gradient (2 height x 2 width) to that of the image before.
+EXPORT void frozen_downsample(
+    int64_t threads, int64_t planes, int64_t height, int64_t width, const float* grad, float* result) {
+  parallel(threads, true, planes * height, [&](int64_t i) {
+    const int64_t plane = i / height, y = i % height;
+    const auto row = [&](int64_t r) { return grad + (plane * 2 * height + r) * 2 * width; };
+    const float above = y ? 0.25f : 0.f, below = y + 1 < height ? 0.25f : 0.f;
+    const float *a = row(y ? 2 * y - 1 : 0), *b = row(2 * y), *c = b + 2 * width, *d = row(y + 1 < height ? 2 * y + 2 : 0);
+    const auto at = [&](int64_t x) {
+      return x < 0 || x >= 2 * width ? 0.f : above * a[x] + 0.75f * (b[x] + c[x]) + below * d[x];
+    };
+    for (int64_t x = 0; x < width; x++)
+      result[i * width + x] = 0.25f * (at(2 * x - 1) + at(2 * x + 2)) + 0.75f * (at(2 * x) + at(2 * x + 1));
+  });
+}
+
 EXPORT void frozen_advise(void* data, int64_t bytes) { advise_large_pages(data, bytes); }
