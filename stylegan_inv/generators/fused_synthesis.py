@@ -42,14 +42,21 @@ class FusedSynthesis:
         dtype: of the convolutions and activations from 64 pixels on, None for that of the weights.
         recompute: whether backward computes the last layer's activation, the largest of all, again instead of keeping
             it; None for doing so where it has more than 64 MB.
+        native: whether to use the C++ kernels where they can be built.
     """
 
-    def __init__(self, enabled: bool = False, dtype: torch.dtype | None = None, recompute: bool | None = None) -> None:
-        self.enabled, self.dtype, self.recompute = enabled, dtype, recompute
+    def __init__(
+        self,
+        enabled: bool = False,
+        dtype: torch.dtype | None = None,
+        recompute: bool | None = None,
+        native: bool = True,
+    ) -> None:
+        self.enabled, self.dtype, self.recompute, self.native = enabled, dtype, recompute, native
         self._constants: tuple[list[tuple[Tensor, int]], _Plan] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FusedSynthesis, (self.enabled, self.dtype, self.recompute)
+        return FusedSynthesis, (self.enabled, self.dtype, self.recompute, self.native)
 
     def clear(self) -> None:
         """Drop the constants; they are made again when needed."""
@@ -80,13 +87,13 @@ class FusedSynthesis:
 
 @dataclass
 class _Plan:
-    network: SynthesisNetwork
     const: Tensor  # (1, 4, 4, C)
     layers: list[FrozenLayer]
     colour_bias: list[Tensor]  # of each block's ToRGB, (colours, 1, 1)
     colour_clamp: float | None
-    dtype: torch.dtype | None
+    dtype: torch.dtype | None  # these three as in FusedSynthesis
     recompute: bool | None
+    native: bool
 
     @classmethod
     def of(cls, network: SynthesisNetwork, switches: FusedSynthesis) -> _Plan:
@@ -96,20 +103,24 @@ class _Plan:
             layers += [FrozenLayer.of(layer, None) for layer in first] + [FrozenLayer.of(last, block.torgb)]
             biases.append(block.torgb.bias.detach()[:, None, None])
         return cls(
-            network=network,
             const=network.get_parameter("b4.const").detach().permute(1, 2, 0)[None].contiguous(),
             layers=layers,
             colour_bias=biases,
             colour_clamp=block.torgb.conv_clamp,
             dtype=switches.dtype,
             recompute=switches.recompute,
+            native=switches.native,
         )
 
     @property
     def kernels(self) -> TorchKernels | NativeKernels:
         """The best for this network."""
         native = None
-        if self.const.dtype == torch.float32 and len(self.colour_bias[0]) <= native_layer.MOST_COLOURS:
+        if (
+            self.switches.native
+            and self.const.dtype == torch.float32
+            and len(self.colour_bias[0]) <= native_layer.MOST_COLOURS
+        ):
             native = _native_kernels()
         return native or _torch_kernels(None)
 
@@ -130,12 +141,17 @@ _torch_kernels = functools.cache(TorchKernels)
 
 
 def synthesize(
-    plan: _Plan, styles: Sequence[Tensor], colour_styles: Sequence[Tensor], maps: Sequence[Tensor | None]
+    network: SynthesisNetwork,
+    plan: _Plan,
+    styles: Sequence[Tensor],
+    colour_styles: Sequence[Tensor],
+    maps: Sequence[Tensor | None],
 ) -> Tensor:
     """Render.
 
     Args:
-        plan: from :meth:`FusedSynthesis.plan`.
+        network: the network; its modules run where second derivatives are asked for.
+        plan: what its :meth:`FusedSynthesis.plan` returned.
         styles: ``(B, I)`` for each layer.
         colour_styles: ``(B, C)`` for each block's ToRGB, with its weight's gain.
         maps: ``(1 or B, 1, r, r)`` or None for each layer.
@@ -145,7 +161,7 @@ def synthesize(
     """
     tensors = [*(s.contiguous() for s in styles), *colour_styles, *maps]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _Synthesis.apply(plan, *tensors)
+        return _Synthesis.apply(network, plan, *tensors)
     with torch.no_grad():
         return _forward(plan, tensors, keep=False)[0]
 
@@ -198,22 +214,22 @@ def _forward(plan: _Plan, tensors: Sequence[Tensor | None], keep: bool) -> tuple
 
 class _Synthesis(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *tensors: Tensor | None) -> Tensor:
-        ctx.plan = plan
+    def forward(ctx: Any, network: SynthesisNetwork, plan: _Plan, *tensors: Tensor | None) -> Tensor:
+        ctx.network, ctx.plan = network, plan
         ctx.save_for_backward(*tensors)
         image, ctx.kept = _forward(plan, tensors, keep=True)
         return image
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() or not _plain([grad]):
-            return None, *_through_modules(ctx.plan, tensors, needs, grad)
+            return None, None, *_through_modules(ctx.network, ctx.plan, tensors, needs, grad)
         keep = _graph_is_kept()
         gradients = _backward(ctx.plan, tensors, needs, grad, ctx.kept, reuse=not keep)
         if not keep:
             ctx.kept = None
-        return None, *gradients
+        return None, None, *gradients
 
 
 def _backward(
@@ -258,12 +274,12 @@ def _backward(
 
 
 def _through_modules(
-    plan: _Plan, tensors: Sequence[Tensor | None], needs: Sequence[bool], grad: Tensor
+    network: SynthesisNetwork, plan: _Plan, tensors: Sequence[Tensor | None], needs: Sequence[bool], grad: Tensor
 ) -> list[Tensor | None]:
     """The gradients by PyTorch's own differentiation of the modules, themselves differentiable."""
     with torch.enable_grad():
         styles, colour_styles, maps = _split(plan, tensors)
-        image = plan.network.render(
+        image = network.render(
             len(styles[0]),
             lambda layer, x, k: layer.styled(x, styles[k], maps[k]),
             lambda torgb, x, b: torgb.styled(x, colour_styles[b]),

@@ -42,9 +42,9 @@ class NativeKernels:
     """The same interface as :class:`.TorchKernels`.
 
     The 3x3 convolutions from 32 pixels on (8 with few channels) run by Winograd's algorithm: 36 products instead of
-    144, at a relative error of 1e-6 instead of 3e-7. Weights are kept as the kernels read them, made at the first use and
-    for both passes: four times the memory of a weight where Winograd's algorithm runs, once elsewhere (config F at 256
-    px: 160 MB).
+    144, at a relative error of 1e-6 instead of 3e-7. Weights are kept as the kernels read them, made at the first use
+    and for both passes: four times the memory of a weight where Winograd's algorithm runs, once elsewhere (config F at
+    256 px: 160 MB).
     """
 
     name = "native"

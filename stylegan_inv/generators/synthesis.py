@@ -238,7 +238,7 @@ class SynthesisNetwork(nn.Module):
         if plan is not None:
             styles = [layer.affine(rows[k]) for k, layer in enumerate(self.layers())]
             colour_styles = [block.torgb.affine(rows[2 * b + 1]) for b, block in enumerate(self.blocks())]
-            return synthesize(plan, styles, colour_styles, maps)
+            return synthesize(self, plan, styles, colour_styles, maps)
         # ToRGB of a block and conv0 of the next one read the same row.
         return self.render(
             batch,

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -460,6 +461,9 @@ def test_copies_carry_the_switch_and_not_the_constants(kernels):
         assert set(twin.state_dict()) == keys == set(make()[0].state_dict())
     generator.to(torch.float64)
     assert not used(generator)
+    gone = [weakref.ref(twin.synthesis), weakref.ref(twin.synthesis.fused._constants[1])]
+    del twin
+    assert [g() for g in gone] == [None, None]  # no cycles: the memory is free at once
     generator.to("meta")
     assert not used(generator)
 
