@@ -116,11 +116,7 @@ class _Plan:
     def kernels(self) -> TorchKernels | NativeKernels:
         """The best for this network."""
         native = None
-        if (
-            self.switches.native
-            and self.const.dtype == torch.float32
-            and len(self.colour_bias[0]) <= native_layer.MOST_COLOURS
-        ):
+        if self.native and self.const.dtype == torch.float32 and len(self.colour_bias[0]) <= native_layer.MOST_COLOURS:
             native = _native_kernels()
         return native or _torch_kernels(None)
 
