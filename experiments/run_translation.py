@@ -63,7 +63,7 @@ def main() -> None:
         pictures = {"panel.png": "source, reconstruction, target"}
         shutil.copy(run / "panels" / "last.png", page / "panel.png")
         if name == "toon_generator_synthfaces":
-            pictures = {"panel.png": "cartoons of one code in each row"}
+            pictures = {"panel.png": "cartoons of random codes, at three truncations"}
             draw_same_codes(toon, page / "same_codes.png")
             pictures["same_codes.png"] = "the same codes in both generators"
         if name in MULTIMODAL:
@@ -109,12 +109,21 @@ def write_result(name: str, page: Path, metrics: dict[str, float], pictures: dic
     """Replace what stands below ``## Result``; the figures also go to ``metrics.json``."""
     (page / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     text, _, _ = (HERE / name / "README.md").read_text().partition("## Result\n")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     lines = ["## Result\n", *(f"![{alt}]({file})\n" for file, alt in pictures.items())]
-    lines.append(f"On held-out faces (seed 1); {metrics['seconds']:.0f} seconds on {cores} CPU cores, one run")
+    lines.append(f"On held-out faces (seed 1); {metrics['seconds']:.0f} seconds on {hardware()}, one run")
     lines.append("([metrics.json](metrics.json)):\n\n| | |\n|---|---|")
     lines += [f"| {title} | {metrics[key]:.3g} |" for key, title in FIGURES.items() if key in metrics]
     (page / "README.md").write_text(text + "\n".join(lines) + "\n")
+
+
+def hardware() -> str:
+    """What a training here runs on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU core{'s' if cores != 1 else ''}"
 
 
 if __name__ == "__main__":
