@@ -13,13 +13,14 @@ from stylegan_inv.config import CONF_DIR
 from tests.cli import REPOSITORY
 
 COMMANDS = re.findall(
-    r"^\s*(?:\$ )?python -m stylegan_inv\.(\w+) ?([^#\n]*)", (REPOSITORY / "README.md").read_text(), re.M
+    r"^\s*(?:\$ )?python -m stylegan_inv\.([\w.]+) ?([^#\n]*)", (REPOSITORY / "README.md").read_text(), re.M
 )
 
 
 @pytest.mark.parametrize(("module", "line"), COMMANDS, ids=[f"{m} {a}".strip() for m, a in COMMANDS])
 def test_command_composes(module: str, line: str) -> None:
-    assert (REPOSITORY / "stylegan_inv" / f"{module}.py").is_file()
+    path = REPOSITORY / "stylegan_inv" / module.replace(".", "/")
+    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
     arguments = shlex.split(line)
     if "--config-dir" in arguments or not (Path(CONF_DIR) / f"{module}.yaml").is_file():
         return  # composed with the reader's own files; see tests/test_own_method.py
