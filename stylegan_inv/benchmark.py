@@ -1,91 +1,105 @@
-"""Time the parts of the embedded world: ``python -m stylegan_inv.benchmark``.
+"""Time the embedded world, the generator against other implementations, or the generator's operations.
+
+    python -m stylegan_inv.benchmark                    # the parts of the embedded world
+    python -m stylegan_inv.benchmark generator --resolution 1024 --threads 2 --against path/to/stylegan2-ada-pytorch
+    python -m stylegan_inv.benchmark ops --json ops.json
 
 A machine shared with others is never twice as fast as before, so every row also gives its ratio to one reference that
-is timed in the same run: a plain 3x3 convolution of 64 channels at 64 px in torch, batch 8.
+is timed in the same run: for the embedded world a plain 3x3 convolution of 64 channels at 64 px in torch, batch 8.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.benchmark import Timer
 
-from stylegan_inv.data.synthfaces import SynthFaces
-from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import load_generator
+from stylegan_inv.runtime import benchmark_generator, benchmark_ops, benchmark_world, timing
 from stylegan_inv.runtime.allocator import tune_allocator
 
-BATCH = 8
+PARTS = {"generator": benchmark_generator, "ops": benchmark_ops}
 
 
-def cases(threads: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; each call handles ``BATCH`` images."""
-    generator = load_generator("synthfaces64")
-    encoder = SmallEncoder(num_ws=generator.num_ws, w_dim=generator.w_dim, in_channels=6).eval()
-    faces = SynthFaces(resolution=generator.resolution)
-    w = generator.mapping(torch.randn(BATCH, generator.z_dim)).requires_grad_()
-    pair = torch.randn(BATCH, 6, generator.resolution, generator.resolution)
-    x, kernel = torch.randn(BATCH, 64, 64, 64), torch.randn(64, 64, 3, 3)
-
-    def synthesis() -> torch.Tensor:
-        with torch.no_grad():
-            return generator.synthesis(w)
-
-    def encode() -> torch.Tensor:
-        with torch.no_grad():
-            return encoder(pair)
-
-    return {
-        "reference: 3x3 convolution, 64 channels": lambda: torch.nn.functional.conv2d(x, kernel, padding=1),
-        "SynthFaces: render": lambda: faces.__getitems__(list(range(BATCH))),
-        "generator: forward": synthesis,
-        "generator: forward + backward to W+": lambda: torch.autograd.grad(generator.synthesis(w).square().sum(), w),
-        "encoder: forward": encode,
-    }
-
-
-def measure(seconds: float, threads: int) -> list[dict[str, float | str]]:
-    """Time every case for about ``seconds``; milliseconds for one image, median and interquartile range."""
-    rows: list[dict[str, float | str]] = []
-    reference = None
-    for name, call in cases(threads).items():
-        timing = Timer("call()", globals={"call": call}, num_threads=threads).blocked_autorange(min_run_time=seconds)
-        median = timing.median * 1e3 / BATCH
-        reference = reference or median
-        rows.append(
-            {
-                "name": name,
-                "ms_per_image": median,
-                "iqr_ms": timing.iqr * 1e3 / BATCH,
-                "images_per_second": 1e3 / median,
-                "ratio_to_reference": median / reference,
-            }
-        )
-    return rows
-
-
-def main() -> None:
-    """Print the table and, with ``--json``, write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=int, default=torch.get_num_threads())
+    common.add_argument("--json", type=Path, help="write the figures to this file")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], parents=[common])
     parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each row")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    arguments = parser.parse_args()
-    if arguments.seconds <= 0 or arguments.threads < 1:
-        parser.error("--seconds must be positive and --threads at least 1")
-    try:
+    parts = parser.add_subparsers(dest="part", metavar="{generator,ops}")
+    for name, module in PARTS.items():
+        part = parts.add_parser(name, parents=[common], help=(module.__doc__ or "").split(": ")[1])
+        module.arguments(part)
+        part.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+        part.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+        part.add_argument("--repeats", type=int, default=5)
+        part.add_argument("--allocator", action="store_true", help="keep freed memory in the process, for all sides")
+    parsed = parser.parse_args(arguments)
+    if parsed.threads < 1 or parsed.seconds <= 0 or (parsed.part and min(parsed.repeats, parsed.batch) < 1):
+        parser.error("--threads, --seconds, --repeats and --batch must be positive")
+    if parsed.part and parsed.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU here")
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table and, with ``--json``, write it."""
+    parsed = options(arguments)
+    if parsed.part is None or parsed.allocator:
         tune_allocator()
-        rows = measure(arguments.seconds, arguments.threads)
+    torch.set_num_threads(parsed.threads)
+    try:
+        if parsed.part is None:
+            rows = benchmark_world.run(parsed)
+            result: Any = rows
+            title = f"batch {benchmark_world.BATCH}, {parsed.threads} threads, torch {torch.__version__}"
+            table = _world_table(rows, title)
+        else:
+            limits = timing.roofline(getattr(torch, parsed.dtype), parsed.device)
+            rows = PARTS[parsed.part].run(parsed, limits)
+            settings = {k: [str(v) for v in x] if isinstance(x, list) else x for k, x in vars(parsed).items()}
+            machine = {**timing.machine(parsed.device), **vars(limits)}
+            result = {"machine": machine, "options": {**settings, "json": str(parsed.json)}, "rows": rows}
+            title = (
+                f"{parsed.resolution} px, batch {parsed.batch}, {parsed.dtype}, {machine['processor']}, "
+                f"{parsed.threads} threads, torch {torch.__version__}\n"
+                f"copy {limits.bytes_per_second / 1e9:.1f} GB/s, product {limits.flops / 1e9:.0f} GFLOP/s"
+            )
+            table = _table(rows, title)
     except UserError as error:
-        parser.error(str(error))
-    table = Table(title=f"batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}", title_justify="left")
+        raise SystemExit(f"stylegan_inv.benchmark: {error}") from None
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+    if parsed.json:
+        parsed.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    columns = ["what", "pass", "ms", "spread", "CPU ms", "x reference", "of roofline", "peak MB"]
+    columns += ["difference"] * ("difference" in rows[0])
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("what", "pass") else "right", no_wrap=True)
+    for row in rows:
+        cells = [row["what"], row["pass"]]
+        cells += [f"{row[key] * 1e3:.2f}" for key in ("seconds", "spread", "cpu_seconds")]
+        cells += [f"{row['times_reference']:.2f}", f"{row['of_roofline']:.0%}"]
+        cells.append("-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}")
+        cells += [f"{row['difference']:.0e}"] if "difference" in row else []
+        table.add_row(*cells)
+    return table
+
+
+def _world_table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
     for column in ("what", "ms/image", "spread", "images/s", "x reference"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
@@ -96,9 +110,7 @@ def main() -> None:
             f"{row['images_per_second']:.0f}",
             f"{row['ratio_to_reference']:.1f}",
         )
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return table
 
 
 if __name__ == "__main__":
