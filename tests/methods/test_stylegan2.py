@@ -85,8 +85,12 @@ def test_gradients_are_averaged_and_cleaned() -> None:
 
     a, b, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
     a.grad, b.grad = torch.tensor([2.0, float("nan")]), torch.tensor([float("inf"), 4.0])
-    average_gradients([a, b, unused], Strategy(), 2)
+    average_gradients([a, b, unused], Strategy(), 2, clean=True)
     assert a.grad.tolist() == [1, 0] and b.grad.tolist() == [1e5, 2] and unused.grad is None
+    # An encoder's gradient is not mended in silence.
+    a.grad = torch.tensor([2.0, float("nan")])
+    average_gradients([a], Strategy(), 2)
+    assert a.grad[0] == 1 and a.grad[1].isnan()
 
 
 def test_rates_and_betas_are_corrected_for_lazy_regularisation() -> None:
