@@ -1,0 +1,234 @@
+"""Directions: what is added to a code to change one attribute of its picture. One format for all ways to find them.
+
+A file is safetensors with the vector and, as text metadata, the space, the layers, the unit, how it was made and for
+which generator. The boundaries that others publish as ``.npy`` or ``.pt`` files are read too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from stylegan_inv.generators import Generator
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets" / "directions"
+KIND = "direction"
+SPACES = ("w", "w+")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction in W or W+; strength s moves a code by ``s * unit * vector``.
+
+    Attributes:
+        vector: (D,) in space ``w``, (L, D) in space ``w+``.
+        name: Of the attribute, for captions.
+        space: ``w`` or ``w+``.
+        layers: Rows of a W+ code that it moves; None for all.
+        unit: Length in W of one unit of strength, for a vector of unit length. 1 for boundaries of InterFaceGAN.
+        generator_hash: sha256 of the file of the generator whose codes it is for; None where nobody knows.
+        made: How it was made: method, samples, accuracy and the like, as text.
+    """
+
+    vector: Tensor
+    name: str
+    space: str = "w"
+    layers: tuple[int, ...] | None = None
+    unit: float = 1.0
+    generator_hash: str | None = None
+    made: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise UserError(f"direction {self.name}: is one in the space {self.space}, expected {' or '.join(SPACES)}")
+        if self.vector.ndim != (1 if self.space == "w" else 2):
+            shape = "(D,)" if self.space == "w" else "(L, D)"
+            raise UserError(
+                f"direction {self.name}: got a vector {tuple(self.vector.shape)} in {self.space}, not {shape}"
+            )
+        if not bool(torch.isfinite(self.vector).all()) or not bool(self.vector.any()):
+            raise UserError(f"direction {self.name}: is zero or not finite, expected a direction")
+        if not math.isfinite(self.unit) or self.unit <= 0:
+            raise UserError(f"direction {self.name}: got unit {self.unit}, expected a positive number")
+
+    def apply(self, w: Tensor, strength: float | Tensor) -> Tensor:
+        """Codes moved along the direction.
+
+        Args:
+            w: (B, L, D).
+            strength: A number, or (B,) one for each code.
+
+        Returns:
+            (B, L, D), new.
+
+        Raises:
+            UserError: Codes of another shape, or a strength that is not a finite number.
+        """
+        self.check_shape(w.shape[1:] if w.ndim == 3 else w.shape)
+        amount = torch.as_tensor(strength, dtype=w.dtype, device=w.device)
+        if amount.ndim > 1 or (amount.ndim == 1 and len(amount) != len(w)) or not bool(torch.isfinite(amount).all()):
+            raise UserError(f"direction {self.name}: got strength {strength}, expected a number, or one for each code")
+        return w + self.unit * amount.reshape(-1, 1, 1) * self.rows(w.shape[1]).to(w)
+
+    def rows(self, num_ws: int) -> Tensor:
+        """The vector of each layer, (L, D); zeros in layers that it leaves alone."""
+        rows = self.vector.expand(num_ws, -1) if self.vector.ndim == 1 else self.vector
+        if self.layers is None:
+            return rows
+        chosen = torch.zeros(num_ws, 1, dtype=rows.dtype, device=rows.device)
+        chosen[list(self.layers)] = 1
+        return rows * chosen
+
+    def on_layers(self, layers: Sequence[int] | None) -> Direction:
+        """The same direction on certain layers."""
+        return self if layers is None else replace(self, layers=tuple(layers))
+
+    def check_shape(self, code: Sequence[int]) -> None:
+        """Raise a UserError unless it moves codes of the shape (L, D)."""
+        fits = (
+            len(code) == 2
+            and code[1] == self.vector.shape[-1]
+            and (self.vector.ndim == 1 or code[0] == len(self.vector))
+        )
+        if not fits:
+            of = "(L, " if self.vector.ndim == 1 else f"({len(self.vector)}, "
+            raise UserError(
+                f"direction {self.name}: got codes of shape {tuple(code)}, it moves codes of shape "
+                f"{of}{self.vector.shape[-1]}); give a direction of this generator"
+            )
+        wrong = [layer for layer in self.layers or () if not 0 <= layer < code[0]]
+        if wrong:
+            raise UserError(f"direction {self.name}: moves layer {wrong[0]}, the codes have layers 0 to {code[0] - 1}")
+
+    def check_generator(self, generator: Generator) -> None:
+        """Raise a UserError unless it belongs to this generator, as far as shapes and hashes tell."""
+        self.check_shape((generator.num_ws, generator.w_dim))
+        own, other = self.generator_hash, generator.source_hash
+        if own is not None and other is not None and own != other:
+            raise UserError(
+                f"direction {self.name}: was made for another generator ({own[:12]}..., here {other[:12]}...); make one "
+                "for this generator, or give any_generator=true where it descends from that one"
+            )
+
+
+def save_direction(direction: Direction, path: str | Path) -> Path:
+    """Write a direction as safetensors; the folder is made."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: directions are written as .safetensors")
+    metadata = {
+        "format": "pt",
+        "kind": KIND,
+        "name": direction.name,
+        "space": direction.space,
+        "layers": json.dumps(direction.layers),
+        "unit": repr(float(direction.unit)),
+        "generator_hash": direction.generator_hash or "",
+        "made": json.dumps(dict(direction.made)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        save_file({"direction": direction.vector.detach().float().cpu().contiguous().clone()}, str(temporary), metadata)
+    return path
+
+
+def embedded_directions() -> list[str]:
+    """Names of the directions that travel with the package."""
+    return sorted(path.stem for path in ASSETS.glob("*.safetensors"))
+
+
+def load_direction(
+    name_or_path: str | Path, generator: Generator | None = None, *, any_generator: bool = False
+) -> Direction:
+    """Load a direction.
+
+    Args:
+        name_or_path: An embedded one (``age``, ``smile`` ...), our ``.safetensors``, or a published boundary: ``.npy`` or
+            ``.pt`` with an array (D,), (1, D), (L, D) or (1, L, D), taken in units of W as it is.
+        generator: The one it shall be for; None checks nothing.
+        any_generator: Check shapes only. For fine-tuned generators: children keep their parent's directions.
+
+    Raises:
+        UserError: No such name or file, a file that holds something else, another space or another generator.
+    """
+    path = _locate(name_or_path)
+    try:
+        direction = _read_safetensors(path) if path.suffix == ".safetensors" else _read_array(path)
+    except UserError:
+        raise
+    except Exception as error:  # torch, numpy and safetensors raise many kinds for the many ways a file can be broken
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: cannot be read as a direction ({reason}); give another file") from error
+    if generator is not None and any_generator:
+        direction.check_shape((generator.num_ws, generator.w_dim))
+    elif generator is not None:
+        direction.check_generator(generator)
+    return direction
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.name == str(name_or_path) and not path.suffix and (ASSETS / f"{name_or_path}.safetensors").is_file():
+        return ASSETS / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        raise UserError(
+            f"direction {str(name_or_path)!r}: no such file or embedded direction (embedded: "
+            f"{', '.join(embedded_directions()) or 'none'}); give one of them, or a .safetensors, .npy or .pt file"
+        )
+    return path
+
+
+def _read_safetensors(path: Path) -> Direction:
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") != KIND:
+            raise UserError(f"{path}: holds a {metadata.get('kind', 'file of tensors')}, expected a direction")
+        vector = file.get_tensor("direction")
+    layers = json.loads(metadata["layers"])
+    return Direction(
+        vector,
+        metadata["name"],
+        metadata["space"],
+        None if layers is None else tuple(layers),
+        float(metadata["unit"]),
+        metadata["generator_hash"] or None,
+        json.loads(metadata["made"]),
+    )
+
+
+def _read_array(path: Path) -> Direction:
+    """A published boundary: InterFaceGAN's ``.npy`` (1, 512), e4e's ``.pt`` (1, 512) and (1, 18, 512)."""
+    content: Any
+    if path.suffix == ".npy":
+        import numpy as np
+
+        content = torch.from_numpy(np.load(path, allow_pickle=False))
+    elif path.suffix in (".pt", ".pth"):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    else:
+        raise UserError(f"{path}: expected a direction as .safetensors, .npy or .pt")
+    if isinstance(content, Mapping) and {"mean", "comp", "std"} <= set(content):
+        raise UserError(f"{path}: holds GANSpace's components, not one direction; see stylegan_inv.latents.ganspace")
+    if not isinstance(content, Tensor) or not content.is_floating_point():
+        raise UserError(f"{path}: holds a {type(content).__name__}, expected an array of numbers")
+    vector = content.float()
+    if vector.ndim > 1 and len(vector) == 1:
+        vector = vector[0]
+    if vector.ndim not in (1, 2):
+        raise UserError(f"{path}: got an array {tuple(content.shape)}, expected (D,), (1, D), (L, D) or (1, L, D)")
+    return Direction(vector, path.stem, "w" if vector.ndim == 1 else "w+", made={"file": path.name})
