@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A process for each core; each takes the next test that is left.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint format type bench clean
@@ -21,10 +23,10 @@ demo: $(READY)  ## Train ReStyle on the embedded face world and say where the pi
 	$(BIN)/python -m stylegan_inv.train method=restyle
 
 test: lint type  ## Lint, types and the whole test suite.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)  ## The tests that take seconds.
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 lint: $(READY)  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -5,12 +5,14 @@ Weights are filled by rule, the generator's noise is fixed, the encoders are in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
@@ -39,6 +41,15 @@ pytestmark = [needs_golden, pytest.mark.slow]  # IR-SE50 at 256 px in double pre
 def photographs() -> Tensor:
     with np.load(golden_dir() / "images.npz") as file:
         return fill().image(file["img256"][:2]).double()
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Also where the tests run on several processes: each takes up to 13 GB."""
+    root = tmp_path_factory.getbasetemp()
+    folder = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root  # which the processes share
+    with FileLock(folder / "golden_steps.lock"):
+        yield
 
 
 @pytest.fixture(scope="module")
