@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import upsample2d
 from stylegan_inv.generators.synthesis import SynthesisNetwork
+from stylegan_inv.generators.synthesis_inputs import noise_inputs
 
 
 def blended_synthesis(
@@ -41,7 +42,7 @@ def blended_synthesis(
             "expected two equal shapes (B, L, D) and (B, 1, H, W)"
         )
     batch = len(inside)
-    maps = iter(synthesis._noise(noise, batch, inside))
+    maps = iter(noise_inputs(synthesis.layers(), noise, batch, inside))
     const = synthesis.get_parameter("b4.const")
     x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     image: Tensor | None = None

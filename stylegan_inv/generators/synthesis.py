@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.errors import UserError
 from stylegan_inv.generators.fused_synthesis import FusedSynthesis, synthesize
 from stylegan_inv.generators.layers import FILTER_TAPS, FullyConnected, normal, resolutions
 from stylegan_inv.generators.ops import (
@@ -24,6 +23,7 @@ from stylegan_inv.generators.ops import (
     upsample2d,
     weight_squares,
 )
+from stylegan_inv.generators.synthesis_inputs import check_codes, noise_inputs
 
 
 class SynthesisLayer(nn.Module):
@@ -191,28 +191,6 @@ class SynthesisNetwork(nn.Module):
         """The stored noise, one ``(1, 1, r, r)`` tensor per layer: what ``noise="const"`` uses."""
         return [layer.noise_const[None, None] for layer in self.layers()]
 
-    def _noise(self, noise: str | Sequence[Tensor], batch: int, like: Tensor) -> list[Tensor | None]:
-        layers = self.layers()
-        if isinstance(noise, str):
-            if noise == "const":
-                return [layer.noise_const[None, None] for layer in layers]
-            if noise == "none":
-                return [None] * len(layers)
-            if noise == "random":
-                return [
-                    torch.randn(batch, 1, layer.resolution, layer.resolution, dtype=like.dtype, device=like.device)
-                    for layer in layers
-                ]
-            raise UserError(f'noise must be "const", "random", "none" or a list of maps, got {noise!r}')
-        maps = list(noise)
-        if len(maps) != len(layers):
-            raise UserError(f"expected {len(layers)} noise maps, one per layer, got {len(maps)}")
-        for layer, given in zip(layers, maps, strict=True):
-            r = layer.resolution
-            if given.ndim != 4 or given.shape[0] not in (1, batch) or given.shape[1:] != (1, r, r):
-                raise UserError(f"expected a noise map of shape (1 or {batch}, 1, {r}, {r}), got {tuple(given.shape)}")
-        return list(maps)
-
     def forward(self, w: Tensor, noise: str | Sequence[Tensor] = "const") -> Tensor:
         """Render W+ codes.
 
@@ -227,13 +205,9 @@ class SynthesisNetwork(nn.Module):
         Raises:
             UserError: codes or noise of another shape.
         """
-        if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.w_dim):
-            raise UserError(
-                f"codes must have shape (B, {self.num_ws}, {self.w_dim}), got {tuple(w.shape)}; "
-                f"one w per image becomes that by w[:, None].expand(-1, {self.num_ws}, -1)"
-            )
+        check_codes(w, self.num_ws, self.w_dim)
         batch, rows = w.shape[0], w.unbind(dim=1)
-        maps = self._noise(noise, batch, w)
+        maps = noise_inputs(self.layers(), noise, batch, w)
         plan = self.fused.plan(self, w, maps)
         if plan is not None:
             styles = [layer.affine(rows[k]) for k, layer in enumerate(self.layers())]
