@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.weights import downloads
 
 _PACKAGE = Path(__file__).resolve().parent
 #: The config tree: inside the installed wheel, or beside the package in a checkout.
@@ -46,10 +47,11 @@ def entry_point(
 
     def decorate(main: Callable[..., Any]) -> Callable[[], None]:
         def task(cfg: DictConfig) -> Any:
-            if prepare is None:
-                return main(cfg)
-            prepared = CheckFirst.take(cfg) if CheckFirst.holds() else prepare(cfg)
-            return main(cfg, prepared)
+            with downloads(OmegaConf.select(cfg, "weights.offline")):
+                if prepare is None:
+                    return main(cfg)
+                prepared = CheckFirst.take(cfg) if CheckFirst.holds() else prepare(cfg)
+                return main(cfg, prepared)
 
         task.__module__ = f"stylegan_inv.{config_name}"  # Hydra names the job and its log after it
 
@@ -84,7 +86,8 @@ class CheckFirst(Callback):
         HydraConfig.instance().set_config(config)
         job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
-            CheckFirst._prepared = [CheckFirst.prepare(job_config)]
+            with downloads(OmegaConf.select(job_config, "weights.offline")):
+                CheckFirst._prepared = [CheckFirst.prepare(job_config)]
         except (UserError, HydraException, OmegaConfBaseException) as error:
             # Hydra turns exceptions of callbacks into warnings; SystemExit passes.
             sys.exit(report(error))
@@ -127,8 +130,11 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
 def build_loss_terms(terms: dict[str, Any]) -> Any:
     """Build the weighted sum of ``conf/loss``: a dict of term -> {_target_, weight, arguments of the term}.
 
+    A term of weight 0 is not built: neither its file nor its network is needed.
+
     Raises:
-        UserError: A term without ``_target_`` or ``weight``, or with a weight that is not a finite number.
+        UserError: A term without ``_target_`` or ``weight``, with a weight that is not a finite number, with a value
+            that was not given, or whose file is absent; or no term that counts.
     """
     import math
 
@@ -145,11 +151,28 @@ def build_loss_terms(terms: dict[str, Any]) -> Any:
             )
         if not math.isfinite(weight):
             raise UserError(f"loss.{name}.weight={weight}: expected a finite number")
-        modules[str(name)] = instantiate(node)
+        if weight == 0:
+            continue
+        if absent := _not_given(node):
+            key = f"loss.{name}.{absent}"
+            raise UserError(f"{key} was not given; give {key}=…, or leave the term out (~loss.{name})")
+        try:
+            modules[str(name)] = instantiate(node)
+        except UserError as error:
+            raise UserError(f"loss.{name}: {error}") from error
         weights[str(name)] = float(weight)
     if not modules:
-        raise UserError("loss: got no term, expected at least one; e.g. loss=embedded")
+        raise UserError("loss: got no term with a weight, expected at least one; e.g. loss=embedded")
     return LossTerms(modules, weights)
+
+
+def _not_given(node: Any, path: str = "") -> str:
+    """The first key whose value is ``???``, dotted; empty if there is none."""
+    if node == "???":
+        return path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    found = (_not_given(value, f"{path}.{key}".lstrip(".")) for key, value in items)
+    return next(filter(None, found), "")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

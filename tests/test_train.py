@@ -128,6 +128,18 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments: list[str], expected
     assert not list(tmp_path.iterdir())
 
 
+def test_offline_is_one_key_for_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for arguments, missing in (
+        (["loss=paper"], "loss.lpips"),
+        (["generator=stylegan2_ffhq1024"], "stylegan2-ffhq-1024"),
+    ):
+        result = run_cli("train", *arguments, "weights.offline=true", cwd=tmp_path)
+        assert_user_error(result, missing, "downloads are switched off: put the file at", str(tmp_path / "cache"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_empty_folder_of_images(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.weight_files import read_weights
+from stylegan_inv.runtime.weights import TABLE, fetch
 
 
 @dataclass
@@ -110,7 +111,7 @@ def start_from(
 
     Args:
         layers: Filled in place.
-        path: Of the file, local.
+        path: Of the file, or its name in the weights table, which is downloaded once.
         first_conv: Name of the first convolution's weight.
         ignored: Beginning of the file's keys that belong to its own head.
         rename: Key in the file -> key here.
@@ -125,9 +126,12 @@ def start_from(
     # like what they were trained on. With zeros training starts from exactly the pretrained features.
     if extra_channels not in ("zero", "normal"):
         raise UserError(f"extra_channels={extra_channels!r}: expected 'zero' or 'normal'")
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file, expected pretrained weights; download them, or set pretrained=null")
-    content, _ = read_weights(path)
+    if not (str(path) in TABLE or Path(path).expanduser().is_file()):
+        raise UserError(
+            f"{path}: no such file, expected pretrained weights; give their path, or a name (ir-se50, resnet34) to "
+            f"download them, or pretrained=null"
+        )
+    content, _ = read_weights(fetch(path))
     state = {rename(key): value for key, value in content.items() if not key.startswith(ignored)}
     backbone = Backbone(layers)  # holds the same layers: loading into it fills them
     own = backbone.state_dict()

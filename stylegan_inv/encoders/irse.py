@@ -43,7 +43,8 @@ def ir_se(
         channels: Of the four groups; the stem has those of the first.
         units: Residual units in each group; a group starts with a stride of 2.
         se: Squeeze and excitation in each unit.
-        pretrained: File of an ArcFace network of the same size (``model_ir_se50.pth``) whose weights to start from.
+        pretrained: File of an ArcFace network of the same size (``model_ir_se50.pth``, or its name in the weights
+            table, ``ir-se50``) whose weights to start from.
         extra_channels: See `backbone.start_from`.
     """
     groups = residual_groups(partial(_Unit, se=se), channels[0], channels, units, first_stride=2)

@@ -37,7 +37,8 @@ def resnet34(
         in_channels: Channels of the input.
         channels: Of the four groups; the stem has those of the first.
         units: Residual units in each group; all but the first group start with a stride of 2.
-        pretrained: File of a torchvision ResNet of the same size (``resnet34-….pth``) whose weights to start from.
+        pretrained: File of a torchvision ResNet of the same size (``resnet34-….pth``, or its name in the weights
+            table, ``resnet34``) whose weights to start from.
         extra_channels: See `backbone.start_from`.
     """
     groups = residual_groups(_unit, channels[0], channels, units, first_stride=1)

@@ -39,7 +39,7 @@ class ArcFaceLoss(IdentityLoss):
     """Batch mean of ``1 - <f(image), f(target)>`` with ArcFace's embeddings.
 
     Args:
-        path: the official file (`SOURCE`).
+        path: the official file (`SOURCE`), or its name in the weights table, ``ir-se50``.
         region: ``whole`` or ``interest`` (both images multiplied by the mask, then cropped).
     """
 

@@ -41,7 +41,7 @@ class MoCoLoss(IdentityLoss):
     """Batch mean of ``1 - <f(image), f(target)>`` with MoCo's features.
 
     Args:
-        path: the official file (`SOURCE`).
+        path: the official file (`SOURCE`), or its name in the weights table, ``moco-v2``.
         region: ``whole`` or ``interest`` (both images multiplied by the mask).
     """
 

@@ -9,25 +9,28 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.weight_files import read_weights
+from stylegan_inv.runtime.weights import TABLE, fetch
 
 
-def read_state(path: str | Path | None, what: str) -> dict[str, Tensor]:
+def read_state(path: str | Path | None, what: str, offline: bool | None = None) -> dict[str, Tensor]:
     """The tensors of a weights file, out of the envelope ``state_dict`` where there is one.
 
     Args:
-        path: the file; None raises the error that says what is needed.
+        path: the file, or its name in the weights table, which is downloaded once; None raises the error that says
+            what is needed.
         what: network and official file, for messages.
+        offline: see `runtime.weights.fetch`.
 
     Raises:
-        UserError: no such file, or not a file of weights.
+        UserError: no such file, one that cannot be had, or not a file of weights.
     """
-    path = None if path is None else Path(path).expanduser()
-    if path is None or not path.is_file():
+    if path is None or not (str(path) in TABLE or Path(path).expanduser().is_file()):
+        known = ", ".join(name for name, entry in TABLE.items() if entry.holds == "network")
         raise UserError(
-            f"no file {path or 'given'}; expected {what}; give its path, or leave the term out (~loss.NAME), or use "
-            f"loss=embedded, which needs no file"
+            f"no file {path or 'given'}; expected {what}; give its path or its name (there are: {known}), or leave the "
+            f"term out (~loss.NAME), or use loss=embedded, which needs no file"
         )
-    content, _ = read_weights(path)
+    content, _ = read_weights(fetch(path, offline=offline))
     inner = content.get("state_dict", content)
     return {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
 

@@ -2,11 +2,12 @@
 
 What exists, from where and under which licence is one table, `weights_table`. The cache is
 ``$STYLEGAN_INV_CACHE/weights`` (by default ``~/.cache/stylegan_inv/weights``); ``STYLEGAN_INV_OFFLINE=1`` forbids the
-network.
+network, and so does ``weights.offline=true`` on every command line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -15,12 +16,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.weights_table import TABLE, Weights
 
+OFFLINE = "STYLEGAN_INV_OFFLINE"
 ATTEMPTS = 3  # for each address, as long as it answers with passing faults
 PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 30.0
@@ -83,7 +86,28 @@ def offline_wanted(offline: bool | None = None) -> bool:
     """The given answer, or that of ``STYLEGAN_INV_OFFLINE``."""
     if offline is not None:
         return offline
-    return os.environ.get("STYLEGAN_INV_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
+    return os.environ.get(OFFLINE, "").strip().lower() not in ("", "0", "false", "no")
+
+
+@contextlib.contextmanager
+def downloads(offline: bool | None) -> Iterator[None]:
+    """Forbid downloads inside, also to child processes (True), or allow them (False); None changes nothing.
+
+    Raises:
+        UserError: Something else than these three.
+    """
+    if offline is not None and not isinstance(offline, bool):
+        raise UserError(f"weights.offline={offline!r}: expected true, false or null")
+    before = os.environ.get(OFFLINE)
+    if offline is not None:
+        os.environ[OFFLINE] = str(int(offline))
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[OFFLINE] = before
+        elif offline is not None:
+            os.environ.pop(OFFLINE, None)
 
 
 def file_hash(path: str | Path) -> str:

@@ -51,6 +51,11 @@ def _encoder(file: str, drive: str, source: str) -> Weights:
     return Weights(file, (_drive(drive),), _MIT, source, "encoder")
 
 
+def _torchvision(file: str) -> Weights:
+    urls, hashed = (f"https://download.pytorch.org/models/{file}",), file.removesuffix(".pth").rsplit("-", 1)[1]
+    return Weights(file, urls, "BSD-3-Clause (torchvision)", "pytorch/vision", "network", sha256=hashed)
+
+
 TABLE: dict[str, Weights] = {
     # Generators
     "stylegan2-ffhq-1024": Weights(
@@ -145,13 +150,9 @@ TABLE: dict[str, Weights] = {
         "facebookresearch/moco",
         "network",
     ),
-    "resnet34": Weights(
-        "resnet34-b627a593.pth",
-        ("https://download.pytorch.org/models/resnet34-b627a593.pth",),
-        "BSD-3-Clause (torchvision)",
-        "pytorch/vision",
-        "network",
-        None,
-        "b627a593",
-    ),
+    "resnet34": _torchvision("resnet34-b627a593.pth"),
+    # The trunks of LPIPS, whose heads come with the package `lpips`
+    "alexnet": _torchvision("alexnet-owt-7be5be79.pth"),
+    "vgg16": _torchvision("vgg16-397923af.pth"),
+    "squeezenet": _torchvision("squeezenet1_1-b8a52dc0.pth"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,61 @@ def test_terms_of_the_embedded_world_run() -> None:
     torch.testing.assert_close(total, sum(weights[name] * value for name, value in values.items()))
 
 
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, downloads forbidden, and every connection an error."""
+
+    def touched(*args: object, **kwargs: object) -> None:
+        raise AssertionError("touched the network")
+
+    monkeypatch.setattr(socket.socket, "connect", touched)
+    monkeypatch.setattr(socket, "getaddrinfo", touched)
+    monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STYLEGAN_INV_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("group", "term", "cached"),
+    [
+        ("paper", "id", "model_ir_se50.pth"),
+        ("paper", "lpips", "alexnet-owt-7be5be79.pth"),
+        ("paper_moco", "moco", "moco_v2_800ep_pretrain.pth.tar"),
+    ],
+)
+def test_offline_says_where_the_file_is_to_be_put(group: str, term: str, cached: str, no_network: Path) -> None:
+    node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
+    assert isinstance(node, dict)
+    with pytest.raises(UserError) as info:
+        build_loss_terms({term: node})
+    target = no_network / "cache" / "weights" / cached
+    for text in (f"loss.{term}: ", f"downloads are switched off: put the file at {target} (from https://"):
+        assert text in str(info.value)
+
+
+@pytest.mark.parametrize("backbone", ["ir_se50", "resnet34"])
+def test_offline_encoders_say_it_too(backbone: str, no_network: Path) -> None:
+    name = {"ir_se50": "ir-se50"}.get(backbone, backbone)
+    cfg = composed("encoder=single_level", f"encoder/backbone={backbone}", f"encoder.backbone.pretrained={name}")
+    with pytest.raises(UserError, match=f"{name} is not in the cache and downloads are switched off: put the file at"):
+        instantiate(cfg.method)
+
+
+def test_a_term_of_weight_zero_needs_no_file(no_network: Path) -> None:
+    nodes: Any = OmegaConf.to_container(composed("loss=paper", "loss.id.weight=0", "loss.lpips.weight=0").loss)
+    assert set(build_loss_terms(nodes).terms) == {"l2"}
+    nodes["l2"]["weight"] = 0
+    with pytest.raises(UserError, match="loss: got no term with a weight"):
+        build_loss_terms(nodes)
+
+
+def test_what_was_not_given_is_named_with_its_key() -> None:
+    node = {"_target_": "stylegan_inv.losses.mixing.StyleMixing", "weight": 1, "term": {"_target_": "x", "path": "???"}}
+    with pytest.raises(UserError, match=r"loss\.mixing\.term\.path was not given; give loss\.mixing\.term\.path=…"):
+        build_loss_terms({"mixing": node})
+
+
 @pytest.mark.parametrize(
     ("group", "term", "file"),
     [
@@ -82,8 +138,8 @@ def test_terms_of_the_embedded_world_run() -> None:
 def test_absent_weights_say_where_they_come_from(group: str, term: str, file: str, tmp_path: Path) -> None:
     node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
     assert isinstance(node, dict)
-    with pytest.raises(UserError, match=f"no file given; expected .*{file}"):
-        build_loss_terms({term: node})
+    with pytest.raises(UserError, match=rf"loss\.{term}: no file given; expected .*{file}.* ir-se50,"):
+        build_loss_terms({term: {**node, "path": None}})
     with pytest.raises(UserError, match=f"no file .*/absent.pth; expected .*{file}"):
         build_loss_terms({term: {**node, "path": str(tmp_path / "absent.pth")}})
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>quota exceeded</html>")

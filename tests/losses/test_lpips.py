@@ -12,10 +12,16 @@ import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs
-from stylegan_inv.losses.lpips import LPIPS, TRUNKS, _load, load_lpips
+from stylegan_inv.losses.lpips import LPIPS, TRUNKS, load_lpips
+from stylegan_inv.runtime import weights
+from stylegan_inv.runtime.weights import TABLE
 from tests.golden import reference_state
 
 pytest.importorskip("lpips")
+
+
+def file(net: str) -> str:
+    return TABLE[TRUNKS[net]].file
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +57,25 @@ def test_one_network_for_all_terms(trunk: Path) -> None:
     assert LPIPS(trunk=trunk).state_dict() == {}
 
 
-def test_no_weights_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No weights anywhere."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_no_weights_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
+    def unreachable(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    with pytest.raises(UserError, match=r"no ImageNet weights for vgg \(.*no network.*loss=embedded") as error:
+    monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(weights, "PAUSE_SECONDS", 0.0)
+    with pytest.raises(
+        UserError, match=r"no ImageNet weights for vgg: .*no network.*trunk=FILE.*loss=embedded"
+    ) as error:
         load_lpips("vgg")
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and str(empty / "cache" / "weights" / file("vgg")) in str(error.value)
 
 
 # The trunk's layers after which LPIPS looks, in torchvision's numbers.
@@ -78,7 +94,7 @@ def test_other_nets_by_the_formula(net: str, tmp_path: Path) -> None:
     for parameter in own.parameters():
         fan_in = parameter[0].numel()
         torch.nn.init.normal_(parameter, std=(2 / fan_in) ** 0.5 if parameter.ndim > 1 else 0.1)
-    trunk = tmp_path / TRUNKS[net]
+    trunk = tmp_path / file(net)
     torch.save({f"features.{name}": value for name, value in own.state_dict().items()}, trunk)
     own.double()
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64) * 2 - 1
@@ -113,22 +129,19 @@ def test_in_the_interest_region(trunk: Path) -> None:
     torch.testing.assert_close(by_area, plain * 2 / 0.75)
 
 
-def test_offline_never_touches_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trunk: Path) -> None:
+def test_offline_never_touches_the_network(monkeypatch: pytest.MonkeyPatch, empty: Path, trunk: Path) -> None:
     def touched(*args: object, **kwargs: object) -> None:
         raise AssertionError("touched the network")
 
     monkeypatch.setattr(socket, "socket", touched)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", touched)
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    with pytest.raises(UserError, match=r"no ImageNet weights for alex \(offline=true.*alexnet-owt-7be5be79\.pth"):
+    with pytest.raises(
+        UserError, match=r"no ImageNet weights for alex: .*switched off: put the file at .*7be5be79\.pth"
+    ):
         load_lpips("alex", offline=True)
-    cache = tmp_path / "checkpoints" / TRUNKS["alex"]
-    cache.parent.mkdir()
-    shutil.copy(trunk, cache)
-    try:
-        assert load_lpips("alex", offline=True) is load_lpips("alex")
-    finally:
-        _load.cache_clear()  # what was found in a cache of another place
+    for folder in (empty / "cache" / "weights", empty / "hub" / "checkpoints"):  # ours, and torch's own goes first
+        folder.mkdir(parents=True)
+        shutil.copy(trunk, folder / file("alex"))
+        assert load_lpips("alex", offline=True) is load_lpips("alex", folder / file("alex"))
 
 
 def test_wrong_trunk_and_wrong_net(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 import threading
@@ -253,6 +254,24 @@ def test_offline_never_asks(by, server, known, tmp_path, monkeypatch):
     (tmp_path / "weights").mkdir(exist_ok=True)
     (tmp_path / "weights" / "file.pkl").write_bytes(DATA)
     assert fetch("thing", offline=offline).read_bytes() == DATA and not file.asked
+
+
+def test_the_switch_of_the_command_lines_holds_inside_and_ends(monkeypatch):
+    for before in (None, "1", "0"):
+        if before is None:
+            monkeypatch.delenv("STYLEGAN_INV_OFFLINE", raising=False)
+        else:
+            monkeypatch.setenv("STYLEGAN_INV_OFFLINE", before)
+        for value in (True, False, None):
+            with pytest.raises(ZeroDivisionError), weights.downloads(value):
+                assert weights.offline_wanted() is (before == "1" if value is None else value)
+                raise ZeroDivisionError
+            assert os.environ.get("STYLEGAN_INV_OFFLINE") == before
+    with (
+        pytest.raises(UserError, match="weights.offline='never': expected true, false or null"),
+        weights.downloads("never"),
+    ):
+        pass
 
 
 def test_two_at_once_fetch_it_once(server, known, tmp_path):
