@@ -27,7 +27,7 @@ KIND = "direction"
 SPACES = ("w", "w+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors do not compare to one truth value
 class Direction:
     """A direction in W or W+; strength s moves a code by ``s * unit * vector``.
 
@@ -117,8 +117,8 @@ class Direction:
         own, other = self.generator_hash, generator.source_hash
         if own is not None and other is not None and own != other:
             raise UserError(
-                f"direction {self.name}: was made for another generator ({own[:12]}..., here {other[:12]}...); make one "
-                "for this generator, or give any_generator=true where it descends from that one"
+                f"direction {self.name}: was made for another generator ({own[:12]}..., here {other[:12]}...); "
+                "make one for this generator, or give any_generator=true where it descends from that one"
             )
 
 
@@ -156,8 +156,8 @@ def load_direction(
     """Load a direction.
 
     Args:
-        name_or_path: An embedded one (``age``, ``smile`` ...), our ``.safetensors``, or a published boundary: ``.npy`` or
-            ``.pt`` with an array (D,), (1, D), (L, D) or (1, L, D), taken in units of W as it is.
+        name_or_path: An embedded one (``age``, ``smile`` ...), our ``.safetensors``, or a published boundary: ``.npy``
+            or ``.pt`` with an array (D,), (1, D), (L, D) or (1, L, D), taken in units of W as it is.
         generator: The one it shall be for; None checks nothing.
         any_generator: Check shapes only. For fine-tuned generators: children keep their parent's directions.
 

@@ -35,3 +35,18 @@ def mix_styles(w: Tensor, other: Tensor, layers: Sequence[int], strength: float 
     chosen = torch.zeros(w.shape[1], dtype=w.dtype, device=w.device)
     chosen[list(layers)] = strength
     return torch.lerp(w, other.expand_as(w), chosen[:, None])
+
+
+def mixing_matrix(w: Tensor, sources: Tensor, ranges: Sequence[Sequence[int]]) -> Tensor:
+    """One code with each range of layers from each source: rows of sources, columns of ranges.
+
+    Args:
+        w: (1, L, D), the code that is kept elsewhere.
+        sources: (S, L, D).
+        ranges: layers of each column.
+
+    Returns:
+        (S, len(ranges), L, D).
+    """
+    kept = w.expand_as(sources)
+    return torch.stack([mix_styles(kept, sources, layers) for layers in ranges], dim=1)
