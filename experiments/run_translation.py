@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+from pages import command, hardware, write_below
 
 HERE = Path(__file__).resolve().parent
 #: In this order: the last one needs the one before it.
@@ -72,12 +71,6 @@ def main() -> None:
         write_result(name, page, json.loads((run / "metrics.json").read_text()), pictures)
 
 
-def command(module: str, *arguments: str) -> None:
-    """Run an entry point as a user would."""
-    print(f"python -m stylegan_inv.{module} {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", f"stylegan_inv.{module}", *arguments], check=True)
-
-
 def draw_variants(run: Path, picture: Path) -> None:
     """Invert held-out sources of a run, as picture files, with variants."""
     from omegaconf import OmegaConf
@@ -108,22 +101,11 @@ def draw_same_codes(toon: Path, picture: Path) -> None:
 def write_result(name: str, page: Path, metrics: dict[str, float], pictures: dict[str, str]) -> None:
     """Replace what stands below ``## Result``; the figures also go to ``metrics.json``."""
     (page / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    text, _, _ = (HERE / name / "README.md").read_text().partition("## Result\n")
-    lines = ["## Result\n", *(f"![{alt}]({file})\n" for file, alt in pictures.items())]
+    lines = [f"![{alt}]({file})\n" for file, alt in pictures.items()]
     lines.append(f"On held-out faces (seed 1); {metrics['seconds']:.0f} seconds on {hardware()}, one run")
     lines.append("([metrics.json](metrics.json)):\n\n| | |\n|---|---|")
     lines += [f"| {title} | {metrics[key]:.3g} |" for key, title in FIGURES.items() if key in metrics]
-    (page / "README.md").write_text(text + "\n".join(lines) + "\n")
-
-
-def hardware() -> str:
-    """What a training here runs on."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU core{'s' if cores != 1 else ''}"
+    write_below("## Result", "\n".join(lines), page / "README.md", HERE / name / "README.md")
 
 
 if __name__ == "__main__":
