@@ -1,25 +1,36 @@
 """Train a method: ``python -m stylegan_inv.train method=restyle``.
 
 Composes the config, builds the objects, fits, and leaves a run folder with the resolved config, versions, metrics,
-panels and checkpoints. The last lines say where everything is.
+panels and checkpoints. The last lines say where everything is. The same command with ``resume=auto`` goes on where a
+run was stopped.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv import config
+from stylegan_inv.callbacks.checkpoints import Checkpoints
 from stylegan_inv.callbacks.throughput import Throughput
-from stylegan_inv.runtime import run_folder
+from stylegan_inv.errors import UserError
+from stylegan_inv.runtime import ranks, run_dirs, run_folder
 from stylegan_inv.runtime.allocator import tune_allocator
+from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from stylegan_inv.runtime.quiet import quiet_libraries
 from stylegan_inv.runtime.report import print_metrics
+
+#: Other ranks have left by then, or hang.
+_CHILDREN_SECONDS, _CHILDREN_SECONDS_AFTER_ERROR = 60.0, 1.0
 
 
 @dataclass
@@ -28,31 +39,60 @@ class Job:
 
     method: pl.LightningModule
     data: pl.LightningDataModule
-    ckpt_path: str | None
+    place: run_dirs.Place
+
+    @property
+    def run_dir(self) -> Path:
+        """Where it goes."""
+        return self.place.run_dir
 
 
 def prepare(cfg: DictConfig) -> Job:
     """Check the config and build method and data; raises UserError before anything is written."""
     config.check_geometry(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    ckpt_path = run_folder.checkpoint_to_resume(cfg)
+    place = run_dirs.choose(cfg, *_wanted_folder(cfg))
     data = config.instantiate(cfg.dataset)
     data.setup("fit")  # finds missing folders, empty folders and splits that are too small
-    return Job(config.instantiate(cfg.method), data, ckpt_path)
+    method = config.instantiate(cfg.method)
+    if place.ckpt_path is not None:
+        checkpoint = read_checkpoint(place.ckpt_path)
+        method.on_load_checkpoint(checkpoint)
+        run_folder.check_state(method, checkpoint["state_dict"], place.ckpt_path)
+    place.claim()
+    return Job(method, data, place)
 
 
-@config.entry_point("train", prepare)
-def main(cfg: DictConfig, job: Job) -> float | None:
+def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
+    """Hydra's folder for this run, and whether it was given rather than made from the time."""
+    if not HydraConfig.initialized():
+        return Path(cfg.paths.run_dir), True
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        return Path(hydra_cfg.runtime.output_dir), True
+    return Path(hydra_cfg.run.dir), any(o.startswith("hydra.run.dir=") for o in hydra_cfg.overrides.hydra)
+
+
+def train(cfg: DictConfig, job: Job) -> float | None:
     """Fit the method; returns the value that sweeps optimise."""
     started = time.perf_counter()
+    run_dir = Path(cfg.paths.run_dir)
+    if job.place.finished:
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        print(f"{run_dir}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
+        return metrics.get(cfg.optimized_metric)
+    ranks.die_with_parent()
     quiet_libraries()
     if cfg.tune_allocator:
         tune_allocator()
-    run_dir = Path(cfg.paths.run_dir)
-    run_folder.describe(run_dir, config.plain(cfg))
+    describe = functools.partial(run_folder.describe, run_dir, config.plain(cfg), job.place.command)
+    describe()
     callbacks = [config.instantiate(node) for node in cfg.callbacks.values() if node]
-    trainer: pl.Trainer = config.instantiate(cfg.trainer, callbacks=callbacks, logger=config.instantiate(cfg.logger))
-    trainer.fit(job.method, datamodule=job.data, ckpt_path=job.ckpt_path, weights_only=True)
+    saver = AtomicCheckpointIO(recreate=describe)
+    trainer: pl.Trainer = config.instantiate(
+        cfg.trainer, callbacks=callbacks, logger=config.instantiate(cfg.logger), plugins=[saver]
+    )
+    _fit(trainer, job, callbacks)
 
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
     for callback in callbacks:
@@ -60,10 +100,35 @@ def main(cfg: DictConfig, job: Job) -> float | None:
             metrics["images_per_second"] = callback.images_per_second
     metrics["seconds"] = time.perf_counter() - started
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not (run_dir / "config.yaml").is_file():
+            describe()
         (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        if saver.failure is not None:
+            raise UserError(f"trained to the end, but {saver.failure}; what was learnt since the last one is lost")
+        run_dirs.write_record(run_dir, finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
         print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
         _say_where(run_dir)
     return metrics.get(cfg.optimized_metric)
+
+
+def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
+    seconds = _CHILDREN_SECONDS_AFTER_ERROR
+    try:
+        trainer.fit(job.method, datamodule=job.data, ckpt_path=job.place.ckpt_path, weights_only=True)
+        if any(isinstance(callback, Checkpoints) and callback.validation_due for callback in callbacks):
+            # Stopped in its last validation: there is no training step left in which `fit` would catch up on it.
+            trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
+        seconds = _CHILDREN_SECONDS
+    except SystemExit:  # a graceful stop
+        seconds = _CHILDREN_SECONDS
+        raise
+    except Exception as error:
+        ranks.say_rank(error, trainer)
+        raise
+    finally:
+        failed = ranks.end_children(trainer, seconds)
+    if failed:
+        raise UserError(f"{failed} of {trainer.world_size} ranks failed; their messages are above")
 
 
 def _say_where(run_dir: Path) -> None:
@@ -77,6 +142,8 @@ def _say_where(run_dir: Path) -> None:
             print(f"{what + ':':<12}{path}")
     print(f"{'run:':<12}{run_dir}")
 
+
+main = config.entry_point("train", prepare)(train)
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from stylegan_inv.methods.base import pool
+from stylegan_inv.methods.base import Inversion, pool
 from stylegan_inv.runtime.contact_sheet import contact_sheet, difference_image
 
 
@@ -35,6 +35,10 @@ class Panels(pl.Callback):
         if trainer.global_step % self._every == 0:
             self._draw(trainer, module)
 
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102
+        if trainer.state.fn == "validate":  # a method that has nothing to train is only measured
+            self._draw(trainer, module)
+
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102
         if trainer.global_step % self._every:
             self._draw(trainer, module)
@@ -58,22 +62,25 @@ class Panels(pl.Callback):
     def _columns(self, trainer: pl.Trainer, module: Any) -> dict[str, Tensor]:
         if hasattr(module, "panel_columns"):
             return module.panel_columns()
-        if self._batch is None:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._batch = data.panel_batch(self._count)
-        batch = {name: x.to(module.device) if isinstance(x, Tensor) else x for name, x in self._batch.items()}
+        batch, inversion = getattr(module, "measured", None) or self._inverted(trainer, module)
         source, target = module.source(batch), batch["image"]
-        inversion = module.invert(source)
         steps = inversion.steps if inversion.steps and len(inversion.steps) > 1 else []
         size = target.shape[-1]
         # A translation: what is seen and what is wanted are different pictures.
         translates = source is not target
         columns = {"source" if translates else "input": batch.get("shown", source)}
-        columns.update({f"step {n}": pool(step.image, size) for n, step in enumerate(steps, start=1)})
+        columns.update({step.name or f"step {n}": pool(step.image, size) for n, step in enumerate(steps, start=1)})
         if not steps:
             columns["reconstruction"] = pool(inversion.image, size)
         if translates:
             columns["target"] = target
         else:
             columns["difference"] = difference_image(pool(inversion.image, size), target)
-        return columns
+        return {name: column[: self._count] for name, column in columns.items()}
+
+    def _inverted(self, trainer: pl.Trainer, module: Any) -> tuple[dict[str, Any], Inversion]:
+        if self._batch is None:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._batch = data.panel_batch(self._count)
+        batch = {name: x.to(module.device) if isinstance(x, Tensor) else x for name, x in self._batch.items()}
+        return batch, module.invert(module.source(batch))

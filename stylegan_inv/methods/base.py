@@ -18,15 +18,16 @@ from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.losses.compose import LossInputs, LossTerms
-from stylegan_inv.methods.averaging import average_gradients, without_sync
+from stylegan_inv.methods.averaging import average_gradients, step_beside, without_sync
 
 
 @dataclass
 class Step:
-    """One iteration of a refinement: codes ``w`` (B, L, D) and their picture ``image`` (B, 3, H, W)."""
+    """One iteration of a refinement: codes ``w`` (B, L, D), their picture ``image`` (B, 3, H, W), and its name if any."""
 
     w: Tensor
     image: Tensor
+    name: str = ""
 
 
 @dataclass
@@ -68,6 +69,9 @@ class InversionMethod(pl.LightningModule):
         gradient_clip_norm: Largest global norm of the gradient; None leaves it alone.
         compile_trained: Pass what is trained through ``torch.compile`` when a fit starts (needs a C++ compiler).
     """
+
+    #: False for methods that have nothing to train: a training run then measures them on held-out images.
+    trains = True
 
     def __init__(
         self,
@@ -111,8 +115,8 @@ class InversionMethod(pl.LightningModule):
         """Called before optimiser step ``step``: schedules go here."""
 
     def further_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Optimisers beside the main one, which the method steps itself (discriminators)."""
-        return []
+        """Optimisers beside the main one: those of image discriminators in the loss. A method's own ones go first."""
+        return [term.optimizer() for term in self._learning_terms()]
 
     # -- helpers for methods -----------------------------------------------------------------------------------
 
@@ -170,8 +174,9 @@ class InversionMethod(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """All backward passes of one batch, then one optimiser step (every ``accumulate_batches`` batches)."""
-        optimizer: Any = self.optimizers()
-        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
+        optimizers: Any = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        optimizer = optimizers[0]
         self.on_step(self.global_step)
         sums: dict[str, Tensor] = {}
         passes = 0
@@ -185,6 +190,11 @@ class InversionMethod(pl.LightningModule):
                     sums[name] = sums.get(name, 0) + value.detach()
         self.log_dict({f"train/loss/{name}": value / passes for name, value in sums.items() if name != "total"})
         self.log("train/loss/total", sums["total"] / passes, prog_bar=True)
+        learning = self._learning_terms()
+        for term, other in zip(learning, optimizers[len(optimizers) - len(learning) :], strict=True):
+            for name, value, weight in term.learning_losses():
+                step_beside(self.trainer, other.optimizer, value * weight)
+                self.log(f"train/loss/{name}", value.detach())
         if (batch_idx + 1) % self._accumulate_batches:
             return
         trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -200,16 +210,22 @@ class InversionMethod(pl.LightningModule):
         if scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
 
+    def _learning_terms(self) -> list[Any]:
+        return [] if self.loss is None else [term for term in self.loss.terms.values() if getattr(term, "lr", 0)]
+
     def on_validation_epoch_start(self) -> None:  # noqa: D102
         for metric in self.metrics.values():
             metric.reset()  # type: ignore[operator]
         self._validation = {}
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Invert held-out images and score the last step against them; errors are per image, then averaged."""
+        """Invert held-out images and score what was found."""
+        self.score(batch, self.invert(self.source(batch)))
+
+    def score(self, batch: Mapping[str, Tensor], inversion: Inversion) -> None:
+        """Score the last step of an inversion against its batch; errors are per image, then averaged."""
         target = batch["image"]
         size = target.shape[-1]
-        inversion = self.invert(self.source(batch))
         image = pool(inversion.image, size)
         for metric in self.metrics.values():
             metric.update(image.float(), target)  # type: ignore[operator]

@@ -186,7 +186,7 @@ def _chosen_steps(inversion: Inversion) -> dict[str, Tensor]:
         return {"reconstruction": inversion.image}
     count = min(len(steps), _STEPS_SHOWN)
     chosen = [round(i * (len(steps) - 1) / (count - 1)) for i in range(count)]
-    return {f"step {i + 1}": steps[i].image for i in chosen}
+    return {steps[i].name or f"step {i + 1}": steps[i].image for i in chosen}
 
 
 def _thumbnails(images: Tensor) -> Tensor:

@@ -32,8 +32,28 @@ SMALL = {
 }
 
 
+# Methods that have nothing to train are measured instead, here with next to no steps.
+UNTRAINED = {
+    "projector": ("method.steps=3",),
+    "image2stylegan": ("method.steps=3",),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNTRAINED)
+def test_measures_and_inverts(method: str, tmp_path: Path) -> None:
+    small = [a for a in QUICK if "panels" not in a]
+    result = run_cli("train", f"method={method}", *UNTRAINED[method], *small, "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "trains nothing" in result.stdout
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["val/mse"] < metrics["val/mse_step1"] and "images_per_second" not in metrics
+    assert (tmp_path / "run" / "panels" / "last.png").is_file()
+    check_inverts(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in UNTRAINED])
 def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
     small = SMALL.get(method) or [a for a in QUICK if "max_steps" not in a and "logger" not in a]
@@ -53,6 +73,10 @@ def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.M
     assert all(torch.isfinite(value).all() for value in tensors if value.is_floating_point())
     if method in SMALL:  # no inversion method
         return
+    check_inverts(tmp_path / "second")
+
+
+def check_inverts(run: Path) -> None:
     faces = torch.stack([item["image"] for item in SynthFaces(resolution=64, seed=7, size=2).__getitems__([0, 1])])
-    result = load_inverter(tmp_path / "second").invert(faces)
+    result = load_inverter(run).invert(faces)
     assert result.w.shape == (2, 10, 192) and result.image.shape == faces.shape

@@ -1,0 +1,33 @@
+"""Style as Gram matrices of feature maps (Gatys, Ecker and Bethge, CVPR 2016, section 2.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from stylegan_inv.errors import UserError
+
+
+def gram(maps: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Products of all pairs of channels, averaged over positions, or over those in the mask.
+
+    Args:
+        maps: (B, C, H, W).
+        mask: (B, 1, h, w) in [0, 1], averaged down to the maps' size; None for all positions.
+
+    Returns:
+        (B, C, C). Zero where a mask is empty.
+    """
+    if mask is None:
+        flat = maps.flatten(2)
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
+    if mask.ndim != 4 or mask.shape[:2] != (len(maps), 1):
+        raise UserError(f"gram: got maps {tuple(maps.shape)} and a mask {tuple(mask.shape)}, expected (B, 1, H, W)")
+    weight = F.adaptive_avg_pool2d(mask, maps.shape[-2:])
+    area = weight.sum((1, 2, 3)).clamp_min(1e-6)[:, None, None]
+    return (maps * weight).flatten(2) @ maps.flatten(2).transpose(1, 2) / area
+
+
+def style_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference (B,) of two Gram matrices (B, C, C)."""
+    return (a - b).square().mean((1, 2))
