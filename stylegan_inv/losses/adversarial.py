@@ -6,12 +6,14 @@ weights and lazy-regularisation factors stay visible in the method that uses the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody reads
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import LossInputs
+from stylegan_inv.losses.compose import LossInputs, check_region
 
 KINDS = ("logistic", "hinge")
 
@@ -87,24 +89,70 @@ def path_length_penalty(lengths: Tensor, mean_length: Tensor) -> Tensor:
 
 
 class AdversarialLoss(nn.Module):
-    """The generator's side of an image discriminator, as a term of an encoder's loss.
+    """The generator's side of an image discriminator, as a term of an encoder's loss; it brings the other side too.
 
-    The discriminator belongs to the term, so that checkpoints hold it, but stays frozen for the encoder's optimiser. A
-    method that trains it lets its gradients flow in its own step: ``requires_grad_(True)``, `discriminator_loss` of
-    targets and detached images with the term's ``kind``, ``requires_grad_(False)``. Without that it judges as it was
-    loaded.
+    The discriminator belongs to the term, so that checkpoints hold it, but is frozen for the encoder's optimiser. With
+    ``lr`` it learns in a step of its own after each of the encoder's, from the pictures that it judged last
+    (`learning_losses`, taken by `methods.base`); else it judges as it was given.
 
     Args:
         discriminator: images of the target's size (B, 3, H, W) -> logits, larger for images that look real.
         kind: ``logistic`` or ``hinge``.
+        region: ``whole`` or ``interest`` (all pictures multiplied by the mask).
+        lr: of the discriminator's Adam (betas 0 and 0.99, as StyleGAN2's); 0 leaves it as it is.
+        r1_gamma: weight of R1; its half counts, as in the paper.
+        r1_every: steps between two with R1, which then counts so many times; 0 turns it off.
     """
 
-    def __init__(self, discriminator: nn.Module, kind: str = "logistic") -> None:
+    steps: Tensor
+
+    def __init__(
+        self,
+        discriminator: nn.Module,
+        kind: str = "logistic",
+        region: str = "whole",
+        lr: float = 0.0,
+        r1_gamma: float = 0.1,
+        r1_every: int = 16,
+    ) -> None:
         super().__init__()
         if kind not in KINDS:
             raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+        if min(lr, r1_gamma, r1_every) < 0:
+            raise UserError(f"adversarial: lr={lr}, r1_gamma={r1_gamma}, r1_every={r1_every}; expected at least 0")
         self.discriminator, self.kind = discriminator.requires_grad_(False), kind
+        self.region = check_region(region, ("whole", "interest"))
+        self.lr, self.r1_gamma, self.r1_every = lr, r1_gamma, r1_every
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._judged: tuple[Tensor, Tensor] | None = None
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """The generator's loss of the reconstructions."""
-        return generator_loss(self.discriminator(inputs.image), self.kind)
+        image = inputs.picture("image", self.region)
+        if self.lr:
+            self._judged = inputs.picture("target", self.region).detach().float(), image.detach().float()
+        return generator_loss(self.discriminator(image), self.kind)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """That of the discriminator."""
+        group = {"params": list(self.discriminator.parameters()), "name": "discriminator"}
+        return torch.optim.Adam([group], lr=self.lr, betas=(0.0, 0.99))
+
+    def learning_losses(self) -> Iterator[tuple[str, Tensor, float]]:
+        """Name, raw value and weight of each loss of the discriminator, to be stepped one after the other."""
+        if self._judged is None:
+            return
+        (real, fake), self._judged = self._judged, None
+        self.discriminator.requires_grad_(True)
+        # In full precision, and without loss scaling to care for.
+        with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
+            yield (
+                "discriminator",
+                discriminator_loss(self.discriminator(real), self.discriminator(fake), self.kind),
+                1.0,
+            )
+            if self.r1_every and int(self.steps) % self.r1_every == 0:
+                real.requires_grad_(True)
+                yield "r1", r1_penalty(self.discriminator(real), real), self.r1_gamma / 2 * self.r1_every
+        self.discriminator.requires_grad_(False)
+        self.steps += 1

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from stylegan_inv.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from stylegan_inv.losses.latent_discriminator import LatentDiscriminator, LatentPool
-from stylegan_inv.methods.averaging import average_gradients, without_sync
+from stylegan_inv.methods.averaging import step_beside
 
 
 class LatentAdversary(nn.Module):
@@ -55,6 +54,8 @@ class LatentAdversary(nn.Module):
             method: whose generator makes real codes, whose second optimiser is stepped, and who logs.
             codes: (B, L, D) of the encoder; one active layer of each image is shown.
         """
+        if not method.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(codes).all()), all=True):
+            return  # the step will be skipped (callbacks.non_finite); history and discriminator must not keep it
         z = torch.randn(len(codes), method.generator.z_dim, device=codes.device)
         real = self.reals.swap(method.generator.mapping.w(z))
         fake = self.fakes.swap(codes[:, : method.active_layers].float())
@@ -62,11 +63,12 @@ class LatentAdversary(nn.Module):
         # A tiny network: full precision, and no loss scaling to care for.
         with torch.autocast(codes.device.type, enabled=False), torch.enable_grad():
             loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
-            self._step(method, loss)
+            optimizer = method.optimizers()[1].optimizer
+            step_beside(method.trainer, optimizer, loss)
             logs = {"train/loss/latent_discriminator": loss.detach()}
             if self.r1_every and int(self.steps) % self.r1_every == 0:
                 penalty = self.r1(real)
-                self._step(method, penalty * (self.r1_gamma / 2 * self.r1_every))
+                step_beside(method.trainer, optimizer, penalty * (self.r1_gamma / 2 * self.r1_every))
                 logs["train/loss/latent_r1"] = penalty.detach()
         self.discriminator.requires_grad_(False)
         self.steps += 1
@@ -76,17 +78,6 @@ class LatentAdversary(nn.Module):
         """Mean over (B, D) codes of the squared gradient of the logit."""
         real = real.detach().requires_grad_(True)
         return r1_penalty(self.discriminator(real), real)
-
-    def _step(self, method: pl.LightningModule, loss: Tensor) -> None:
-        optimizers: Any = method.optimizers()
-        optimizer = optimizers[1].optimizer  # not through Lightning, whose global_step would count it
-        optimizer.zero_grad(set_to_none=True)
-        with without_sync(method.trainer):
-            loss.backward()
-        parameters = list(self.discriminator.parameters())
-        average_gradients(parameters, method.trainer.strategy, method.trainer.world_size)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
     def judge(self, codes: Tensor) -> Tensor:
         """The encoder's side: mean of softplus(-D) over codes (B, k, D)."""

@@ -54,7 +54,8 @@ class NearW(InversionMethod):
         return {**terms, "latent_adversarial": value, "total": terms["total"] + self.adversary.weight * value}
 
     def further_optimizers(self) -> list[torch.optim.Optimizer]:  # noqa: D102
-        return [] if self.adversary is None else [self.adversary.optimizer()]
+        own = [] if self.adversary is None else [self.adversary.optimizer()]
+        return [*own, *super().further_optimizers()]
 
     def parameter_groups(self) -> list[dict[str, Any]]:  # noqa: D102
         return [{"params": list(self.encoder.parameters()), "name": "encoder"}]
