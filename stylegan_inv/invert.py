@@ -26,6 +26,7 @@ from stylegan_inv.data.folder import FolderImages
 from stylegan_inv.data.images import BadImage, check_image, list_images, name_list
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
+from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter, check_output
 from stylegan_inv.runtime.weights import TABLE
 
@@ -53,7 +54,7 @@ def prepare(cfg: DictConfig) -> Job:
     """
     run, source = Path(cfg.run), Path(cfg.input)
     _check_options(cfg)
-    device = _device(cfg.device)
+    device = device_named(cfg.device)
     if not run.exists() and cfg.run not in TABLE:
         raise UserError(
             f"run={run}: no such run folder, checkpoint or name of known weights; give the folder that "
@@ -117,18 +118,6 @@ def _check_options(cfg: DictConfig) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{key}={value}: expected a whole number of at least {least}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:<number>") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name}: got {torch.cuda.device_count()} CUDA devices here; give device=cpu or auto")
-    return device
 
 
 def _output_folder(cfg: DictConfig, run: Path, source: Path) -> Path:

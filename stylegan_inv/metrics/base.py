@@ -11,6 +11,14 @@ from torchmetrics import Metric
 from stylegan_inv.errors import UserError
 
 
+class SetMetric(Metric):
+    """Compares two sets of images as wholes: ``update(images, real)``."""
+
+    def describe(self) -> str:
+        """What was measured by what, for the protocol above a table."""
+        return ""
+
+
 class RowMetric(Metric):
     """A metric whose states are rows, gathered from all ranks.
 
@@ -44,40 +52,26 @@ class RowMetric(Metric):
         super().sync(*args, **kwargs)
 
 
-class PerImageMetric(RowMetric):
-    """Mean over images of one value per image; the values stay available.
+class PerItemMetric(RowMetric):
+    """One value for each image; the values stay available, and the mean is the result.
 
-    A subclass writes `score`. With indices, an image that was seen twice (the padding of a distributed sampler) counts
-    once.
+    A subclass calls `record` in its ``update``. With indices, an image that was seen twice (the padding of a
+    distributed sampler) counts once.
     """
+
+    #: For tables: the unit, or what the number refers to.
+    unit = ""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_rows("values", dtype=torch.float64)
         self.add_rows("indices", dtype=torch.int64)
 
-    def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """One value (B,) for each pair of images (B, 3, H, W) in [-1, 1]."""
-        raise NotImplementedError
-
-    def update(self, image: Tensor, target: Tensor, index: Tensor | None = None) -> None:
-        """Adds a batch.
-
-        Args:
-            image: reconstructions (B, 3, H, W), nominally in [-1, 1].
-            target: originals, same shape.
-            index: data set index of each image (B,), if known.
-        """
-        if image.shape != target.shape or image.ndim != 4:
-            raise UserError(
-                f"{type(self).__name__} got images of shape {tuple(image.shape)} and targets of {tuple(target.shape)}, "
-                f"expected two equal (B, 3, H, W)"
-            )
-        with torch.no_grad():
-            values = self.score(image, target).double()
+    def record(self, values: Tensor, index: Tensor | None = None) -> None:
+        """Keeps values (B,) of images with these data set indices (B,); None where they are not known."""
         if index is None:
-            index = torch.full((len(image),), -1)
-        self.values.append(values)  # type: ignore[operator, union-attr]
+            index = torch.full((len(values),), -1)
+        self.values.append(values.double())  # type: ignore[operator, union-attr]
         self.indices.append(torch.as_tensor(index).to(values.device, torch.int64))  # type: ignore[operator, union-attr]
 
     def per_image(self) -> tuple[Tensor, Tensor]:
@@ -92,3 +86,49 @@ class PerImageMetric(RowMetric):
     def compute(self) -> Tensor:
         """The mean over images; NaN when there is none."""
         return self.per_image()[1].mean()
+
+    def describe(self) -> str:
+        """What was measured by what, for the protocol above a table."""
+        return self.unit
+
+
+class PerImageMetric(PerItemMetric):
+    """Compares reconstructions with originals, one value for each pair.
+
+    A subclass writes `score`, and `score_interest` if there is a better way than to blacken what is of no interest.
+    """
+
+    def score(self, image: Tensor, target: Tensor) -> Tensor:
+        """One value (B,) for each pair of images (B, 3, H, W) in [-1, 1]."""
+        raise NotImplementedError
+
+    def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The same for the region that a mask (B, 1, H, W) in [0, 1] marks, NaN where it marks nothing.
+
+        By default both images are multiplied by the mask, as IntereStyle does for its LPIPS and identity.
+        """
+        values = self.score(image * mask, target * mask)
+        return values.where(mask.flatten(1).any(dim=1), torch.nan)
+
+    def update(self, image: Tensor, target: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> None:
+        """Adds a batch.
+
+        Args:
+            image: reconstructions (B, 3, H, W), nominally in [-1, 1].
+            target: originals, same shape.
+            index: data set index of each image (B,), if known.
+            mask: judge this region only, (B, 1, H, W) in [0, 1].
+        """
+        if image.shape != target.shape or image.ndim != 4:
+            raise UserError(
+                f"{type(self).__name__} got images of shape {tuple(image.shape)} and targets of {tuple(target.shape)}, "
+                f"expected two equal (B, 3, H, W)"
+            )
+        if mask is not None and mask.shape != (len(image), 1, *image.shape[2:]):
+            raise UserError(
+                f"{type(self).__name__} got masks of shape {tuple(mask.shape)} for images of {tuple(image.shape)}, "
+                f"expected (B, 1, H, W) of the same size"
+            )
+        with torch.no_grad():
+            values = self.score(image, target) if mask is None else self.score_interest(image, target, mask)
+        self.record(values, index)

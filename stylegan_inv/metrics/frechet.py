@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import as_network
+from stylegan_inv.metrics.base import SetMetric
+from stylegan_inv.metrics.networks import describe_network
 
 
 def gaussian_frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     return gaussian_frechet(a.mean(0), torch.cov(a.T), b.mean(0), torch.cov(b.T))
 
 
-class FrechetDistance(Metric):
+class FrechetDistance(SetMetric):
     """Frechet distance of generated and real images on a face network's pooled features; not FID.
 
     Only sums are kept (float64), so the result depends neither on batch sizes nor on ranks.
@@ -55,6 +56,7 @@ class FrechetDistance(Metric):
     ) -> None:
         super().__init__(**kwargs)
         self.frozen = Frozen(as_network(network))
+        self._description = describe_network(network, self.frozen.network)
         dim = features or self.frozen.network.backbone.channels[-1]
         for kind in ("real", "fake"):
             self.add_state(f"{kind}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -76,6 +78,10 @@ class FrechetDistance(Metric):
             UserError: fewer than two images on either side.
         """
         return gaussian_frechet(*self._moments("real"), *self._moments("fake"))
+
+    def describe(self) -> str:
+        """The features."""
+        return f"Frechet distance of the pooled features of {self._description}; not FID"
 
     def _moments(self, kind: str) -> tuple[Tensor, Tensor]:
         count, total, outer = (getattr(self, f"{kind}_{name}") for name in ("count", "sum", "outer"))

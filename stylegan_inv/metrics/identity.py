@@ -14,6 +14,7 @@ from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import as_network
 from stylegan_inv.metrics.base import PerImageMetric, RowMetric
+from stylegan_inv.metrics.networks import describe_network
 
 
 class IdentitySimilarity(PerImageMetric):
@@ -21,7 +22,7 @@ class IdentitySimilarity(PerImageMetric):
 
     Args:
         network: anything with ``embed(image) -> (B, E)`` of unit length, or the name or file of a face network. Not
-            the one that the loss used.
+            the one that the loss used. A network that looks for a face first gives NaN where it finds none.
         **kwargs: of `PerImageMetric`.
     """
 
@@ -30,11 +31,16 @@ class IdentitySimilarity(PerImageMetric):
     def __init__(self, network: nn.Module | str | Path = "face_eval", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.frozen = Frozen(as_network(network))
+        self._description = describe_network(network, self.frozen.network)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """The cosines."""
         embed = self.frozen.network.embed
         return (embed(image) * embed(target)).sum(dim=1)
+
+    def describe(self) -> str:
+        """The network."""
+        return f"cosine of embeddings by {self._description}"
 
 
 def roc_auc(positive: Tensor, negative: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from stylegan_inv.encoders.face import perceptual_distance
 from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.losses.compose import as_network
 from stylegan_inv.metrics.base import PerImageMetric
+from stylegan_inv.metrics.networks import describe_network
 
 
 class EmbeddedPerceptualDistance(PerImageMetric):
@@ -27,11 +28,16 @@ class EmbeddedPerceptualDistance(PerImageMetric):
     def __init__(self, network: nn.Module | str | Path = "face_eval", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.frozen = Frozen(as_network(network))
+        self._description = describe_network(network, self.frozen.network)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """The distances."""
         features = self.frozen.network.features
         return perceptual_distance(features(image), features(target))
+
+    def describe(self) -> str:
+        """The network."""
+        return f"distance of the features of {self._description}; not LPIPS"
 
 
 class LPIPSDistance(PerImageMetric):
@@ -49,8 +55,13 @@ class LPIPSDistance(PerImageMetric):
         super().__init__(**kwargs)
         from stylegan_inv.losses.lpips import load_lpips
 
-        self.frozen = Frozen(load_lpips(net, trunk))
+        self.net, self.frozen = net, Frozen(load_lpips(net, trunk))
+        self._description = describe_network(None, self.frozen.network)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """The distances."""
         return self.frozen(image, target).flatten()
+
+    def describe(self) -> str:
+        """The network."""
+        return f"LPIPS 0.1 with {self.net}, {self._description}"
