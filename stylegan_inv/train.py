@@ -96,7 +96,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
 
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
     for callback in callbacks:
-        if isinstance(callback, Throughput):
+        if isinstance(callback, Throughput) and callback.images:
             metrics["images_per_second"] = callback.images_per_second
     metrics["seconds"] = time.perf_counter() - started
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -114,6 +114,8 @@ def train(cfg: DictConfig, job: Job) -> float | None:
 def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
     seconds = _CHILDREN_SECONDS_AFTER_ERROR
     try:
+        if not getattr(job.method, "trains", True):
+            return _measure(trainer, job)
         trainer.fit(job.method, datamodule=job.data, ckpt_path=job.place.ckpt_path, weights_only=True)
         if any(isinstance(callback, Checkpoints) and callback.validation_due for callback in callbacks):
             # Stopped in its last validation: there is no training step left in which `fit` would catch up on it.
@@ -129,6 +131,18 @@ def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
         failed = ranks.end_children(trainer, seconds)
     if failed:
         raise UserError(f"{failed} of {trainer.world_size} ranks failed; their messages are above")
+
+
+def _measure(trainer: pl.Trainer, job: Job) -> None:
+    """The run of a method that has nothing to train: measured on held-out images, it loads like any other."""
+    name = type(job.method).__name__
+    print(f"{name} optimises each image by itself and trains nothing; it is measured on held-out images instead.")
+    print(
+        "To invert your own: python -m stylegan_inv.invert input=... with the same method=..., or with run=<this one>"
+    )
+    trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        trainer.save_checkpoint(job.run_dir / "checkpoints" / "last.ckpt")
 
 
 def _say_where(run_dir: Path) -> None:

@@ -36,7 +36,7 @@ class Panels(pl.Callback):
             self._draw(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102
-        if trainer.state.fn == "validate":  # a method that has nothing to train is only measured
+        if not getattr(module, "trains", True):  # only measured
             self._draw(trainer, module)
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102

@@ -92,6 +92,9 @@ class Vgg16Features(Features):
         UserError: an unknown layer, or weights that are absent.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         layers: Sequence[str] = ("conv1_1", "conv1_2", "conv3_2", "conv4_2"),

@@ -23,7 +23,7 @@ def gram(maps: Tensor, mask: Tensor | None = None) -> Tensor:
         return flat @ flat.transpose(1, 2) / flat.shape[2]
     if mask.ndim != 4 or mask.shape[:2] != (len(maps), 1):
         raise UserError(f"gram: got maps {tuple(maps.shape)} and a mask {tuple(mask.shape)}, expected (B, 1, H, W)")
-    weight = F.adaptive_avg_pool2d(mask, maps.shape[-2:])
+    weight = F.adaptive_avg_pool2d(mask, (maps.shape[2], maps.shape[3]))
     area = weight.sum((1, 2, 3)).clamp_min(1e-6)[:, None, None]
     return (maps * weight).flatten(2) @ maps.flatten(2).transpose(1, 2) / area
 

@@ -23,7 +23,7 @@ from stylegan_inv.methods.averaging import average_gradients, step_beside, witho
 
 @dataclass
 class Step:
-    """One iteration of a refinement: codes ``w`` (B, L, D), their picture ``image`` (B, 3, H, W), and its name if any."""
+    """One iteration of a refinement: codes ``w`` (B, L, D), their picture ``image`` (B, 3, H, W), perhaps a name."""
 
     w: Tensor
     image: Tensor

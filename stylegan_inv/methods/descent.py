@@ -90,7 +90,7 @@ class Watch:
         file: where to keep the state; None: nowhere.
         key: says what is being done to which images; a file with another key is not continued.
         every_seconds: between two writings.
-        report: called now and then with stage, step (from 1), the stage's steps, images still moving, and their mean loss.
+        report: called now and then with stage, step (from 1), the stage's steps, images still moving, their mean loss.
     """
 
     file: Path | None = None

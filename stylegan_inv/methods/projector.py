@@ -105,7 +105,7 @@ class Projector(PerImageMethod):
         picture = self.render({**variables, "w": noisy}, given["target"].shape[-1])
         network = self.features.network
         terms = {"distance": network.distance(network.maps(picture), given["features"])}
-        terms["noise"] = sum(autocorrelation(m) for m in self.maps(variables))  # type: ignore[assignment]
+        terms["noise"] = torch.stack([autocorrelation(m) for m in self.maps(variables)]).sum(0)
         total = terms["distance"] + self.noise_regularization * terms["noise"]
         if self.pixel:
             terms["pixel"] = (picture - given["target"]).square().mean((1, 2, 3))
