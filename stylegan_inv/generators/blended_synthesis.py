@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.adain import AdaINSynthesis
 from stylegan_inv.generators.ops import upsample2d
 from stylegan_inv.generators.synthesis import SynthesisNetwork
 from stylegan_inv.generators.synthesis_inputs import noise_inputs
 
 
 def blended_synthesis(
-    synthesis: SynthesisNetwork, inside: Tensor, outside: Tensor, mask: Tensor, noise: str | Sequence[Tensor] = "const"
+    synthesis: SynthesisNetwork | AdaINSynthesis,
+    inside: Tensor,
+    outside: Tensor,
+    mask: Tensor,
+    noise: str | Sequence[Tensor] = "const",
 ) -> Tensor:
     """Render codes ``inside`` where the mask is 1 and ``outside`` where it is 0.
 
@@ -47,13 +53,16 @@ def blended_synthesis(
     x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
     image: Tensor | None = None
     index = 0
-    for r in synthesis.resolutions:
-        block = getattr(synthesis, f"b{r}")
+    blocks: list[Any] = list(synthesis.blocks())
+    for r, block in zip(synthesis.resolutions, blocks, strict=True):
         m = F.adaptive_avg_pool2d(mask, (r, r)) if mask.shape[-1] >= r else F.interpolate(mask, (r, r), mode="bilinear")
-        for layer in [block.conv0, block.conv1] if r > 4 else [block.conv1]:
+        for layer in block.layers():
             own = next(maps)
             x = torch.lerp(layer(x, outside[:, index], own), layer(x, inside[:, index], own), m)
             index += 1
+        if isinstance(synthesis, AdaINSynthesis):  # only its last resolution makes a picture, and without a style
+            image = block.torgb(x) if r == synthesis.resolution else None
+            continue
         rgb = torch.lerp(block.torgb(x, outside[:, index]), block.torgb(x, inside[:, index]), m)
         image = rgb if image is None else upsample2d(image, synthesis.resample_filter, impl=synthesis.ops) + rgb
     assert image is not None

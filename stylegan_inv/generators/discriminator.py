@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.layers import (
@@ -70,7 +71,7 @@ class ConvLayer(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Residual block that halves the resolution; the first one also reads the image."""
+    """Residual block that halves the resolution; with ``img_channels`` it can also read the image (``fromrgb``)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, img_channels: int | None, conv_clamp: float | None, ops: str
@@ -81,12 +82,9 @@ class DiscriminatorBlock(nn.Module):
         self.conv0 = ConvLayer(in_channels, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp, ops=ops)
         self.conv1 = ConvLayer(in_channels, out_channels, 3, activation="lrelu", down=2, conv_clamp=conv_clamp, ops=ops)
         self.skip = ConvLayer(in_channels, out_channels, 1, bias=False, down=2, ops=ops)
-        self.has_rgb = img_channels is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, I, r, r)`` -> ``(B, O, r/2, r/2)``."""
-        if self.has_rgb:
-            x = self.fromrgb(x)
         y = self.skip(x, gain=math.sqrt(0.5))
         return self.conv1(self.conv0(x), gain=math.sqrt(0.5)) + y
 
@@ -136,7 +134,6 @@ class DiscriminatorEpilogue(nn.Module):
         super().__init__()
         self.mbstd_group_size = mbstd_group_size
         self.mbstd_features = mbstd_features
-        self.has_rgb = img_channels is not None
         if img_channels is not None:
             self.fromrgb = ConvLayer(img_channels, channels, 1, activation="lrelu", conv_clamp=conv_clamp, ops=ops)
         self.conv = ConvLayer(
@@ -147,8 +144,6 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, 4, 4)`` -> ``(B, out_features)``."""
-        if self.has_rgb:
-            x = self.fromrgb(x)
         if self.mbstd_features > 0:
             x = torch.cat([x, minibatch_stddev(x, self.mbstd_group_size, self.mbstd_features)], dim=1)
         return self.out(self.fc(self.conv(x).flatten(1)))
@@ -168,6 +163,7 @@ class Discriminator(nn.Module):
         mbstd_features: its channels; 0 switches it off.
         conv_clamp: largest magnitude of any activation, or None.
         mapping_layers: depth of the network that maps the condition.
+        progressive: every resolution can read images, so that smaller ones are judged too, see :mod:`.progressive`.
         ops: implementation of the operations.
 
     Attributes:
@@ -187,6 +183,7 @@ class Discriminator(nn.Module):
         mbstd_features: int = 1,
         conv_clamp: float | None = None,
         mapping_layers: int = 8,
+        progressive: bool = False,
         ops: str = "auto",
     ) -> None:
         super().__init__()
@@ -196,6 +193,7 @@ class Discriminator(nn.Module):
         self.c_dim = c_dim
         self.img_channels = img_channels
         self.channels = table
+        self.progressive = progressive
         self.config: dict[str, Any] = {
             "resolution": resolution,
             "channels": dict(table),
@@ -205,16 +203,17 @@ class Discriminator(nn.Module):
             "mbstd_features": mbstd_features,
             "conv_clamp": conv_clamp,
             "mapping_layers": mapping_layers,
+            "progressive": progressive,
             "ops": ops,
         }
         self.resolutions = resolutions(resolution)[::-1]
         for r in self.resolutions[:-1]:
-            rgb = img_channels if r == resolution else None
+            rgb = img_channels if progressive or r == resolution else None
             self.add_module(f"b{r}", DiscriminatorBlock(table[r], table[r // 2], rgb, conv_clamp, ops))
         self.cmap_dim = table[4] if c_dim > 0 else 0
         self.b4 = DiscriminatorEpilogue(
             table[4],
-            img_channels if resolution == 4 else None,
+            img_channels if progressive or resolution == 4 else None,
             max(self.cmap_dim, 1),
             mbstd_group_size,
             mbstd_features,
@@ -224,12 +223,14 @@ class Discriminator(nn.Module):
         if c_dim > 0:
             self.mapping = MappingNetwork(0, c_dim, self.cmap_dim, 1, num_layers=mapping_layers, ops=ops)
 
-    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, image: Tensor, c: Tensor | None = None, alpha: float = 1.0) -> Tensor:
         """Logits, larger for images that look real.
 
         Args:
-            image: ``(B, img_channels, R, R)`` in [-1, 1]; ``B`` below the group size or a multiple of it.
+            image: ``(B, img_channels, R, R)`` in [-1, 1]; ``B`` below the group size or a multiple of it. A progressive
+                discriminator reads smaller ones too.
             c: condition ``(B, c_dim)`` of a conditional discriminator.
+            alpha: share of the block that reads the image, beside what the next one reads of it at half the size.
 
         Returns:
             ``(B, 1)``.
@@ -237,14 +238,19 @@ class Discriminator(nn.Module):
         Raises:
             UserError: an image of another shape, or a batch that does not split into groups.
         """
-        expected = (self.img_channels, self.resolution, self.resolution)
-        if image.ndim != 4 or image.shape[1:] != expected:
-            raise UserError(
-                f"the discriminator expects images (B, {', '.join(map(str, expected))}), got {tuple(image.shape)}"
-            )
+        sizes = self.resolutions if self.progressive else [self.resolution]
+        if image.ndim != 4 or image.shape[1] != self.img_channels or image.shape[2:] not in [(r, r) for r in sizes]:
+            expected = f"{self.img_channels}, " + " or ".join(f"{r}, {r}" for r in sizes)
+            raise UserError(f"the discriminator expects images (B, {expected}), got {tuple(image.shape)}")
+        if alpha != 1 and (not self.progressive or image.shape[2] == 4):
+            raise UserError(f"alpha={alpha}: only a progressive discriminator fades, and from 8 px on")
         x = image.contiguous(memory_format=torch.channels_last)
-        for r in self.resolutions:
-            x = getattr(self, f"b{r}")(x)
+        blocks = [getattr(self, f"b{r}") for r in self.resolutions if r <= image.shape[2]]
+        x = blocks[0].fromrgb(x)
+        for k, block in enumerate(blocks):
+            x = block(x)
+            if k == 0 and alpha != 1:  # Karras et al. 2018, figure 2
+                x = torch.lerp(blocks[1].fromrgb(F.avg_pool2d(image, 2)), x, alpha)
         if self.c_dim > 0:
             x = (x * self.mapping.w(None, c)).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
         elif c is not None:

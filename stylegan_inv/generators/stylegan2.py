@@ -1,4 +1,4 @@
-"""StyleGAN2's generator: mapping and synthesis network together.
+"""StyleGAN2's generator: mapping and synthesis network together; with ``style="adain"`` that of the first StyleGAN.
 
 "Analyzing and Improving the Image Quality of StyleGAN", Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, CVPR 2020,
 arXiv 1912.04958, configuration F at any resolution and channel table. Definition: https://github.com/NVlabs/stylegan2
@@ -14,15 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.adain import AdaINSynthesis
 from stylegan_inv.generators.fused_synthesis import FusedSynthesis
 from stylegan_inv.generators.layers import resolve_channels
 from stylegan_inv.generators.mapping import MappingNetwork
 from stylegan_inv.generators.ops import dispatch
+from stylegan_inv.generators.progressive import GrowingSynthesis
 from stylegan_inv.generators.synthesis import SynthesisNetwork
+
+STYLES = ("modulated", "adain")
 
 
 class Generator(nn.Module):
-    """StyleGAN2 generator.
+    """StyleGAN2 generator, or the original StyleGAN's.
 
     Args:
         resolution: side of the image in pixels, a power of two of at least 4.
@@ -39,6 +43,8 @@ class Generator(nn.Module):
         mapping_lr_multiplier: of the equalised mapping layers.
         demod_eps_scaled: where demodulation adds its 1e-8: True as TensorFlow and rosinality, False as NVIDIA's
             PyTorch code. Invisible unless styles collapse to zero.
+        style: how a style acts: "modulated" (StyleGAN2) or "adain" (StyleGAN, see :mod:`.adain`).
+        progressive: whether parts of the network make pictures too, see :mod:`.progressive`.
         ops: implementation of the operations, see :mod:`.ops.dispatch`.
 
     Attributes:
@@ -62,10 +68,16 @@ class Generator(nn.Module):
         conv_clamp: float | None = None,
         mapping_lr_multiplier: float = 0.01,
         demod_eps_scaled: bool = True,
+        style: str = "modulated",
+        progressive: bool = False,
         ops: str = "auto",
     ) -> None:
         super().__init__()
         dispatch.check(ops)
+        if style not in STYLES:
+            raise UserError(f"generator.style={style}: expected one of {', '.join(STYLES)}")
+        if style == "adain" and conv_clamp is not None:
+            raise UserError(f"generator.conv_clamp={conv_clamp}: style=adain has no clamp; give null")
         table = resolve_channels(resolution, channels, channel_base, channel_max)
         self.resolution = resolution
         self.z_dim = z_dim
@@ -73,6 +85,7 @@ class Generator(nn.Module):
         self.c_dim = c_dim
         self.img_channels = img_channels
         self.channels = table
+        self.progressive = progressive
         self.source_hash: str | None = None
         self.config: dict[str, Any] = {
             "resolution": resolution,
@@ -85,17 +98,23 @@ class Generator(nn.Module):
             "conv_clamp": conv_clamp,
             "mapping_lr_multiplier": mapping_lr_multiplier,
             "demod_eps_scaled": demod_eps_scaled,
+            "style": style,
+            "progressive": progressive,
             "ops": ops,
         }
-        self.synthesis = SynthesisNetwork(
-            resolution,
-            table,
-            w_dim,
-            img_channels,
-            conv_clamp=conv_clamp,
-            demod_eps_scaled=demod_eps_scaled,
-            ops=ops,
-        )
+        self.synthesis: SynthesisNetwork | AdaINSynthesis
+        if style == "adain":
+            self.synthesis = AdaINSynthesis(resolution, table, w_dim, img_channels, progressive=progressive, ops=ops)
+        else:
+            self.synthesis = (GrowingSynthesis if progressive else SynthesisNetwork)(
+                resolution,
+                table,
+                w_dim,
+                img_channels,
+                conv_clamp=conv_clamp,
+                demod_eps_scaled=demod_eps_scaled,
+                ops=ops,
+            )
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(
             z_dim,
@@ -138,6 +157,10 @@ class Generator(nn.Module):
         if dtype not in (None, torch.bfloat16, torch.float32):
             raise UserError(f"a frozen generator computes in float32 or bfloat16, got {dtype}")
         self.eval().requires_grad_(False)
+        if isinstance(self.synthesis, AdaINSynthesis):
+            if dtype == torch.bfloat16 or recompute:
+                raise UserError("a generator of style adain is frozen in float32 and keeps its activations")
+            return self
         for layer in self.synthesis.layers():
             layer.cache_squares = True
         low = dtype if dtype == torch.bfloat16 else None

@@ -8,11 +8,14 @@ followed in the order of the phases (G, path length, D, R1) and in all constants
 What differs:
 * The tracked mean of W decays with 0.998 (the later stylegan3 repository) and not 0.995, and sees G's batches only.
 * Both networks see the same number of images; ``d_steps_per_g`` > 1 updates G on every n-th batch only.
+* A progressive generator grows as in Karras et al., ICLR 2018, see `generators.progressive`; batch size and learning
+  rates stay the same at all resolutions, and Adam keeps its averages from one to the next.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,11 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.formats import save_generator
+from stylegan_inv.generators.progressive import Growth, Stage, at_stage, enlarged
 from stylegan_inv.losses import adversarial
 from stylegan_inv.methods.averaging import average_gradients, mean_over_ranks, update_moving_average, without_sync
+
+_log = logging.getLogger(__name__)
 
 
 class StyleGAN2Training(pl.LightningModule):
@@ -54,6 +60,9 @@ class StyleGAN2Training(pl.LightningModule):
         ema_rampup: the half-life is at most this share of the images seen; None for no ramp.
         w_avg_decay: of the tracked mean of W.
         noise: "random", "const" or "none" while the discriminator plays.
+        grow_from: resolution at which a progressive generator begins; others do not use this and the next two.
+        grow_images: images for which it stays at a resolution.
+        fade_images: images over which the next resolution is faded in.
         augment: applied to all that D sees (`data.augment`); None for none.
         metrics: name -> metric with ``update(images, real=...)``; None or {} for none.
         total_images: stop after so many; None leaves it to the trainer.
@@ -91,6 +100,9 @@ class StyleGAN2Training(pl.LightningModule):
         ema_rampup: float | None = 0.05,
         w_avg_decay: float = 0.998,
         noise: str = "random",
+        grow_from: int = 8,
+        grow_images: int = 600_000,
+        fade_images: int = 600_000,
         augment: nn.Module | None = None,
         metrics: Mapping[str, Any] | None = None,
         total_images: int | None = None,
@@ -116,6 +128,11 @@ class StyleGAN2Training(pl.LightningModule):
         self.path_length_weight, self.path_length_every = path_length_weight, path_length_every
         self.path_length_decay, self.path_length_shrink = path_length_decay, path_length_shrink
         self.ema_images, self.ema_rampup, self.w_avg_decay = ema_images, ema_rampup, w_avg_decay
+        self.growth: Growth | None = None
+        if getattr(generator, "progressive", False):
+            if not getattr(discriminator, "progressive", False):
+                raise UserError("a progressive generator needs a discriminator with progressive=true")
+            self.growth = Growth(generator.resolution, grow_from, grow_images, fade_images)  # type: ignore[arg-type]
         self.noise, self.total_images, self.seed, self.export_path = noise, total_images, seed, export
         self.metrics: Any = nn.ModuleDict(dict(metrics or {}))
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
@@ -154,6 +171,18 @@ class StyleGAN2Training(pl.LightningModule):
         average_gradients(parameters, self.trainer.strategy, self.trainer.world_size, clean=True)
         (optimizer if counts else optimizer.optimizer).step()
 
+    # --- growing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage | None:
+        """How far the networks have grown; None for networks that do not."""
+        return None if self.growth is None else self.growth.stage(int(self.images_seen))
+
+    def _synthesis(self, generator: Any, ws: Tensor, noise: str) -> Tensor:
+        """Images of codes at the present resolution."""
+        stage = self.stage
+        return generator.synthesis(ws, noise=noise, **({} if stage is None else {"stage": stage}))
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:  # noqa: D102
@@ -167,7 +196,8 @@ class StyleGAN2Training(pl.LightningModule):
         """W+ codes (B, L, D) of z, with style mixing: a second code from a random layer on."""
         ws = self.generator.mapping(z)
         if mix and torch.rand(()) < self.style_mixing:
-            cut = int(torch.randint(1, ws.shape[1], ()))
+            used = ws.shape[1] if self.stage is None else 2 * self.stage.resolution.bit_length() - 4
+            cut = int(torch.randint(1, used, ()))
             ws = torch.cat([ws[:, :cut], self.generator.mapping(torch.randn_like(z))[:, cut:]], dim=1)
         return ws
 
@@ -175,7 +205,8 @@ class StyleGAN2Training(pl.LightningModule):
         return self.codes(torch.randn(count, self.generator.z_dim, device=self.device))
 
     def _judge(self, images: Tensor) -> Tensor:
-        return self.discriminator(images if self.augment is None else self.augment(images))
+        images = images if self.augment is None else self.augment(images)
+        return self.discriminator(images) if self.stage is None else self.discriminator(images, alpha=self.stage.alpha)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """One batch; then the average generator."""
@@ -188,6 +219,8 @@ class StyleGAN2Training(pl.LightningModule):
         self.images_seen += images
         self.batches += 1
         self.log("images", self.images_seen.float(), prog_bar=True)
+        if self.stage is not None:
+            self.log_dict({"train/resolution": float(self.stage.resolution), "train/alpha": self.stage.alpha})
         if self.total_images is not None and seen + images >= self.total_images:
             self.trainer.should_stop = True
 
@@ -195,7 +228,7 @@ class StyleGAN2Training(pl.LightningModule):
         """G, path length, D and R1 as due, for batch ``number`` after ``seen`` images."""
         optimizers: Any = self.optimizers()
         g_optimizer, d_optimizer = optimizers
-        real = batch["image"]
+        real = batch["image"] if self.stage is None else at_stage(batch["image"], self.stage)
         if number % self.d_steps_per_g == 0:
             self._generator_step(g_optimizer, batch, seen)
             if self.path_length_every and number // self.d_steps_per_g % self.path_length_every == 0:
@@ -214,13 +247,13 @@ class StyleGAN2Training(pl.LightningModule):
     def generator_loss(self, batch: Mapping[str, Tensor], seen: int) -> tuple[Tensor, Tensor]:
         """The codes (B, L, D) of G's batch and its loss, the regulariser aside."""
         ws = self._free_codes(len(batch["image"]))
-        loss = adversarial.generator_loss(self._judge(self.generator.synthesis(ws, noise=self.noise)), self.loss)
+        loss = adversarial.generator_loss(self._judge(self._synthesis(self.generator, ws, self.noise)), self.loss)
         self.log("train/loss/generator", loss.detach(), prog_bar=True)
         return ws, loss
 
     def _path_length_step(self, optimizer: Any, size: int) -> None:
         ws = self._free_codes(max(1, size // self.path_length_shrink))
-        lengths = adversarial.path_lengths(self.generator.synthesis(ws, noise=self.noise), ws)
+        lengths = adversarial.path_lengths(self._synthesis(self.generator, ws, self.noise), ws)
         self.pl_mean.lerp_(mean_over_ranks(lengths.mean(), self.trainer.strategy), self.path_length_decay)
         penalty = adversarial.path_length_penalty(lengths, self.pl_mean)
         self._step(optimizer, self.generator_parameters(), penalty * (self.path_length_weight * self.path_length_every))
@@ -228,7 +261,7 @@ class StyleGAN2Training(pl.LightningModule):
 
     def _discriminator_step(self, optimizer: Any, real: Tensor) -> None:
         with torch.no_grad():
-            fake = self.generator.synthesis(self._free_codes(len(real)), noise=self.noise)
+            fake = self._synthesis(self.generator, self._free_codes(len(real)), self.noise)
         # Two passes, as the official code: the minibatch deviation must not mix real and generated images.
         fake_logits, real_logits = self._judge(fake), self._judge(real)
         loss = adversarial.discriminator_loss(real_logits, fake_logits, self.loss)
@@ -276,8 +309,9 @@ class StyleGAN2Training(pl.LightningModule):
 
     @torch.no_grad()
     def sample(self, z: Tensor, psi: float = 1.0) -> Tensor:
-        """The average generator's images of z (B, Z): (B, 3, R, R) in [-1, 1]."""
-        return self.generator_ema(z, psi=psi).clamp(-1, 1)
+        """The average generator's images of z (B, Z): (B, 3, R, R) in [-1, 1], of smaller ones while it grows."""
+        image = self._synthesis(self.generator_ema, self.generator_ema.mapping(z, psi), "const")
+        return enlarged(image, self.generator.resolution).clamp(-1, 1)
 
     def panel_columns(self) -> dict[str, Tensor]:
         """What the panel callback draws: the fixed latents at three truncations."""
@@ -289,6 +323,12 @@ class StyleGAN2Training(pl.LightningModule):
         """Write the average generator."""
         if self.export_path is None or not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
             return
+        if self.growth is not None and self.images_seen < self.growth.images:
+            _log.warning(
+                "the generator has not grown up: %d of %d images; a longer run, or smaller method.grow_images and "
+                "method.fade_images",
+                int(self.images_seen), self.growth.images,
+            )  # fmt: skip
         path = Path(self.trainer.default_root_dir) / self.export_path
         path.parent.mkdir(parents=True, exist_ok=True)
         made = {"images": str(int(self.images_seen)), "trained_by": type(self).__name__}
