@@ -22,7 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from stylegan_inv import config
 from stylegan_inv.callbacks.checkpoints import Checkpoints
 from stylegan_inv.callbacks.throughput import Throughput
+from stylegan_inv.data.datamodule import ImageDataModule
 from stylegan_inv.errors import UserError
+from stylegan_inv.methods.base import InversionMethod
+from stylegan_inv.methods.fit_check import check_fit
 from stylegan_inv.runtime import ranks, run_dirs, run_folder
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -55,6 +58,8 @@ def prepare(cfg: DictConfig) -> Job:
     data = config.instantiate(cfg.dataset)
     data.setup("fit")  # finds missing folders, empty folders and splits that are too small
     method = config.instantiate(cfg.method)
+    if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
+        check_fit(method, data.panel_batch(1), data.entries("train"))
     if place.ckpt_path is not None:
         checkpoint = read_checkpoint(place.ckpt_path)
         method.on_load_checkpoint(checkpoint)

@@ -120,6 +120,11 @@ def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> N
         (["ckpt_path=absent.ckpt"], ["absent.ckpt", "no such checkpoint"]),
         (["method.start=middle"], ["middle", "average"]),
         (["resume=always"], ["resume=always", "auto"]),
+        (
+            ["dataset.resolution=128"],
+            ["dataset.resolution=128", "larger than the generator's", "dataset.resolution=64"],
+        ),
+        (["method=psp", "+task=sketch", "method.in_channels=3"], ["1 channels", "method.in_channels=1", "+task"]),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else None,
 )

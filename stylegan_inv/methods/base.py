@@ -72,6 +72,9 @@ class InversionMethod(pl.LightningModule):
 
     #: False for methods that have nothing to train: a training run then measures them on held-out images.
     trains = True
+    #: Channels of what it sees; and entries of a batch that training cannot do without.
+    in_channels: int = 3
+    needs: tuple[str, ...] = ()
 
     def __init__(
         self,

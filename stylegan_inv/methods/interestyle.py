@@ -48,6 +48,8 @@ class IntereStyle(ReStyle):
         **kwargs: See `ReStyle`; ``iterations`` is the number of radii.
     """
 
+    needs = ("mask",)
+
     def __init__(
         self,
         *,

@@ -43,7 +43,7 @@ class PSP(InversionMethod):
         if training_noise not in ("random", "const"):
             raise UserError(f"method.training_noise={training_noise!r}: expected 'random' or 'const'")
         self.encoder = encoder(num_ws=self.generator.num_ws, w_dim=self.generator.w_dim, in_channels=in_channels)
-        self.training_noise = training_noise
+        self.in_channels, self.training_noise = in_channels, training_noise
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> W+ codes (B, L, D)."""
