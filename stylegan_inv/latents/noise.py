@@ -44,10 +44,10 @@ def noise_on(generator: Generator, which: str | Sequence[int], seed: int = 0, ba
     chosen = set(noise_layers(generator, which))
     source = torch.Generator().manual_seed(seed)
     maps = []
-    for k, layer in enumerate(generator.synthesis.layers()):
+    for k, stored in enumerate(generator.synthesis.noise_maps()):
         # Drawn for every layer, so that a layer's noise does not depend on which others are on.
-        drawn = torch.randn((batch, 1, *layer.noise_const.shape), generator=source)
-        maps.append((drawn if k in chosen else torch.zeros_like(drawn)).to(generator.w_avg))
+        drawn = torch.randn((batch, *stored.shape[1:]), generator=source)
+        maps.append((drawn if k in chosen else torch.zeros_like(drawn)).to(stored))
     return maps
 
 
