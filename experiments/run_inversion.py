@@ -40,7 +40,7 @@ COLUMNS = {
     ("clear", "perceptual"): "perceptual",
     ("clear", "id"): "identity",
     ("covered", "mse_interest"): "MSE of the interest region, covered faces",
-    ("clear", "distance_to_w"): "distance to W",
+    ("clear", "w_distance"): "distance to W",
     ("clear", "w_spread"): "spread of w+",
 }
 #: Directions whose effect on inverted faces is measured, and by how many of their units.
@@ -49,8 +49,8 @@ EDITS = ("age", "eyeglasses", "gender", "pose", "smile")
 CLAIMS = {
     "ReStyle's distortion is below pSp's": ("mse", "clear", "restyle_synthfaces", "psp_synthfaces"),
     "ReStyle's distortion is below e4e's": ("mse", "clear", "restyle_synthfaces", "e4e_synthfaces"),
-    "e4e is nearer to W than pSp": ("distance_to_w", "clear", "e4e_synthfaces", "psp_synthfaces"),
-    "e4e is nearer to W than ReStyle": ("distance_to_w", "clear", "e4e_synthfaces", "restyle_synthfaces"),
+    "e4e is nearer to W than pSp": ("w_distance", "clear", "e4e_synthfaces", "psp_synthfaces"),
+    "e4e is nearer to W than ReStyle": ("w_distance", "clear", "e4e_synthfaces", "restyle_synthfaces"),
     "IntereStyle is better on the interest region of covered faces than ReStyle": (
         "mse_interest",
         "covered",
@@ -72,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help="some of them")
     parser.add_argument("--steps", type=int, help="optimiser steps instead of the recipe's")
+    parser.add_argument("--faces", type=int, default=500, help="held-out faces to score, at most 1000")
     parser.add_argument("--runs", type=Path, default=Path("outputs/inversion"), help="folder of the run folders")
     parser.add_argument("--into", type=Path, default=HERE, help="folder of the pages, pictures and figures")
     options, overrides = parser.parse_known_args()
@@ -80,7 +81,7 @@ def main() -> None:
     for name in options.only:
         train(name, options.runs / name, overrides)
         for condition, share in CONDITIONS.items():
-            score(options.runs / name, condition, share)
+            score(options.runs / name, condition, share, options.faces)
         if name.endswith("_synthfaces"):
             write_page(name, options.runs / name, options.into / name)
     done = [name for name in RUNS if (options.runs / name / "evaluation" / "covered" / "metrics.json").is_file()]
@@ -94,11 +95,12 @@ def train(name: str, run: Path, overrides: Sequence[str]) -> None:
         command("train", *(RUNS[name] or [f"experiment={name}"]), f"hydra.run.dir={run}", "logger=csv", *overrides)
 
 
-def score(run: Path, condition: str, share: float) -> None:
+def score(run: Path, condition: str, share: float, faces: int) -> None:
     """Score a run on held-out faces, once."""
     output = run / "evaluation" / condition
     if not (output / "metrics.json").is_file():
-        command("evaluate", f"run={run}", f"+dataset.obstacles={share}", f"output={output}")
+        changes = [f"+dataset.obstacles={share}", f"max_images={faces}", "overwrite=true"]
+        command("evaluate", f"run={run}", f"output={output}", *changes)
 
 
 def write_page(name: str, run: Path, page: Path) -> None:
@@ -120,7 +122,7 @@ def write_page(name: str, run: Path, page: Path) -> None:
         "Fréchet distance of `face_eval`'s features (not FID)": f"{clear['sets']['frechet_embedded']:.3f}",
         "MSE of the interest region": interval(clear, "mse_interest"),
         "the same when something covers the face": interval(covered, "mse_interest"),
-        "distance to W (1: a fresh code of W)": interval(clear, "distance_to_w"),
+        "distance to W (1: a fresh code of W)": interval(clear, "w_distance"),
     }
     text = (
         f"![input, reconstruction, difference](panel.png)\n\nOn {clear['counts']['images']} held-out faces (seed 2), "

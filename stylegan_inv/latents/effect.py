@@ -36,7 +36,7 @@ class EffectMeter:
     Args:
         generator: frozen.
         network: gives read-outs and identity embeddings; for a fair result one that nothing here was made with.
-        w: (N, D) codes of the pictures.
+        w: (N, D) or (N, L, D) codes of the pictures.
     """
 
     def __init__(self, generator: Generator, network: FaceNetwork, w: Tensor) -> None:
@@ -55,7 +55,7 @@ class EffectMeter:
                 count in this sense.
         """
         sign = torch.ones(len(self.w)) if sign is None else sign
-        ws = self.w[:, None].expand(-1, self.generator.num_ws, -1)
+        ws = self.w if self.w.ndim == 3 else self.w[:, None].expand(-1, self.generator.num_ws, -1)
         images = pictures(self.generator, direction.apply(ws, strength * sign))
         after = read_out_scores(self.network, images)
         change = {name: (after[name] - old) * sign / old.std().clamp_min(1e-6) for name, old in self.before.items()}
