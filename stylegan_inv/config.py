@@ -18,7 +18,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.errors import UserError
@@ -60,6 +60,7 @@ def entry_point(
             # Let errors through to the reporting below instead of Hydra's own, which exits with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             CheckFirst.prepare = staticmethod(prepare) if prepare else None
+            sys.path.append(str(_PACKAGE / "sweeps"))  # where Hydra finds the launcher of conf/hydra/launcher/process
             run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
             try:
                 run()
@@ -87,7 +88,11 @@ class CheckFirst(Callback):
         job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             with downloads(OmegaConf.select(job_config, "weights.offline")):
-                CheckFirst._prepared = [CheckFirst.prepare(job_config)]
+                prepared = CheckFirst.prepare(job_config)
+            if (run_dir := getattr(prepared, "run_dir", None)) is not None:  # it may be that of a run to continue
+                with read_write(config.hydra.run):
+                    config.hydra.run.dir = str(run_dir)
+            CheckFirst._prepared = [prepared]
         except (UserError, HydraException, OmegaConfBaseException) as error:
             # Hydra turns exceptions of callbacks into warnings; SystemExit passes.
             sys.exit(report(error))

@@ -61,7 +61,7 @@ def test_lightning_and_hydra_stay_in_their_rooms(path: Path) -> None:
     here, names = room(path), imports(path)
     used = {name.split(".")[0] for name in names}
     if "hydra" in used:
-        assert here in ENTRY_POINTS | {"config"}, f"{path} imports Hydra"
+        assert here in ENTRY_POINTS | {"config", "sweeps"}, f"{path} imports Hydra"
     if {"pytorch_lightning", "lightning"} & used:
         allowed = here in {"methods", "callbacks", "runtime"} | ENTRY_POINTS or path.name == "datamodule.py"
         assert allowed, f"{path} imports Lightning"

@@ -7,6 +7,7 @@ that is a pure function of the seed and the draw number: a resumed run continues
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from stylegan_inv.data.folder import FolderImages
+from stylegan_inv.data.image_set import ImageSet
 from stylegan_inv.data.images import BadImage, name_list
 from stylegan_inv.data.sampler import EvaluationSampler, ResumableSampler
 from stylegan_inv.data.tasks import Task, WithDraws
@@ -77,6 +78,12 @@ class ImageDataModule(pl.LightningDataModule):
         if split not in self._sets:
             self._sets[split] = self.make(split)
         return self._sets[split]
+
+    def entries(self, split: str) -> set[str]:
+        """Names of the entries of a split's images, read off the first ones (empty if none of these can be read)."""
+        data = self.get(split)
+        items = data.__getitems__(range(min(8, _size(data))))  # type: ignore[attr-defined]
+        return set(items[0]) if items else set()
 
     def panel_batch(self, count: int) -> dict[str, Any]:
         """The first ``count`` validation items (fewer if there are not so many) as a batch, for panels.
@@ -167,7 +174,7 @@ class ImageDataModule(pl.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Say once more which files were unreadable."""
         for split, data in self._sets.items():
-            bad = data.bad_images if isinstance(data, FolderImages) else []
+            bad = data.bad_images if isinstance(data, ImageSet) else []
             if bad:
                 _log.warning("%s: %d unreadable %s images: %s", self.where(split), len(bad), split, name_list(bad))
 
@@ -186,6 +193,7 @@ class ImageDataModule(pl.LightningDataModule):
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": _ignore_signals,
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         }
 
@@ -197,6 +205,12 @@ class ImageDataModule(pl.LightningDataModule):
         # right after the optimiser step, before any callback could save a checkpoint.
         progress: Any = None if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total
         return 0 if progress is None else int(progress.processed)
+
+
+def _ignore_signals(worker: int) -> None:
+    # Ctrl-C and SLURM signal the whole process group: when to end is the main process's decision.
+    for signum in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class _EvaluationLoader(DataLoader[Any]):

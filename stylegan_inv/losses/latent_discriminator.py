@@ -52,6 +52,9 @@ class LatentPool(nn.Module):
         seed: of the random choices; give each rank its own.
     """
 
+    #: `callbacks.exact` saves it for each rank.
+    differs_by_rank = True
+
     def __init__(self, size: int = 50, seed: int = 0) -> None:
         super().__init__()
         if size < 0:

@@ -1,7 +1,7 @@
 """What a run leaves on disk, and how to get a method back from it.
 
-A run folder holds ``config.yaml`` (resolved), ``versions.json``, ``metrics.csv``, ``metrics.json``, ``panels/`` and
-``checkpoints/``.
+A run folder holds ``config.yaml`` (resolved), ``versions.json``, ``run.json``, ``metrics.csv``, ``metrics.json``,
+``panels/`` and ``checkpoints/``.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import InversionMethod
+from stylegan_inv.runtime.checkpoint_io import newest_readable, read_checkpoint
 from stylegan_inv.runtime.official import load_official
+from stylegan_inv.runtime.run_dirs import write_record
 from stylegan_inv.runtime.weights import TABLE
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "Pillow")
 
 
-def describe(run_dir: Path, config: dict[str, Any]) -> None:
-    """Write the resolved config, the git revision and the versions of what computed the run."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+def describe(run_dir: Path, config: dict[str, Any], command: str) -> None:
+    """Write the resolved config, its hash, the git revision and the versions of what computed the run."""
+    write_record(run_dir, command=command)
     OmegaConf.save(OmegaConf.create(config), run_dir / "config.yaml")
     versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
     versions.update({name: metadata.version(name) for name in _PACKAGES})
@@ -45,45 +47,6 @@ def git_revision() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def checkpoint_to_resume(cfg: DictConfig) -> str | None:
-    """The checkpoint a training continues from: ``ckpt_path``, or with ``resume=auto`` the newest of this method.
-
-    Raises:
-        UserError: The checkpoint is missing or unreadable, or ``resume`` is neither null nor ``auto``.
-    """
-    if cfg.resume not in (None, "auto"):
-        raise UserError(f"resume={cfg.resume}: expected auto, or ckpt_path=<file> for a certain checkpoint")
-    if cfg.ckpt_path is not None:
-        read_checkpoint(Path(cfg.ckpt_path))
-        return str(cfg.ckpt_path)
-    if cfg.resume == "auto":
-        found = sorted(Path(cfg.paths.output_root, cfg.method_name).glob("*/checkpoints/last.ckpt"), key=_modified)
-        return str(found[-1]) if found else None
-    return None
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a Lightning checkpoint without executing anything in it.
-
-    Raises:
-        UserError: No such file, not a checkpoint, or truncated.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; give a file such as <run>/checkpoints/last.ckpt")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for the many ways a file can be broken
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint ({first[:120]}); give another one") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path}: holds no state_dict; expected a checkpoint written by stylegan_inv.train")
-    return checkpoint
 
 
 def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
@@ -110,10 +73,10 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
     if not path.exists():
         raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
     run_dir = path if path.is_dir() else path.parent.parent
-    checkpoint_path = path if path.is_file() else run_dir / "checkpoints" / "last.ckpt"
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"{run_dir}: no config.yaml in it, expected the folder of a training run")
-    if not checkpoint_path.is_file():
+    checkpoint_path = path if path.is_file() else newest_readable(run_dir / "checkpoints")
+    if checkpoint_path is None:
         raise UserError(f"{run_dir}: no checkpoints/last.ckpt in it; train first, or give another run")
     checkpoint = read_checkpoint(checkpoint_path)
     try:
@@ -142,6 +105,12 @@ def load_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> 
     Raises:
         UserError: Missing or surplus keys, or other shapes.
     """
+    check_state(module, state, source)
+    module.load_state_dict(state)
+
+
+def check_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
+    """Raises UserError that lists missing and surplus keys and other shapes, if there are any."""
     own = module.state_dict()
     missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
@@ -156,4 +125,3 @@ def load_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> 
     ]
     if problems:
         raise UserError(f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}")
-    module.load_state_dict(state)

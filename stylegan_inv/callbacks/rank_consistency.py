@@ -1,0 +1,60 @@
+"""Ranks that should hold the same weights, and do they?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from stylegan_inv.errors import UserError
+
+
+class RankConsistency(pl.Callback):
+    """Compares the weights of all ranks bit by bit, at the start and every so many steps.
+
+    Different data order is wanted between ranks, different weights are an error that averages hide: a parameter that
+    missed the broadcast or the gradient average.
+
+    Args:
+        every_n_steps: Optimiser steps between two comparisons (one exchange of two numbers for each parameter).
+    """
+
+    def __init__(self, every_n_steps: int = 100) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
+        check_ranks_agree(trainer, module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:  # noqa: D102
+        if trainer.global_step % self.every_n_steps == 0:
+            check_ranks_agree(trainer, module)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
+        check_ranks_agree(trainer, module)
+
+
+@torch.no_grad()
+def check_ranks_agree(trainer: pl.Trainer, module: torch.nn.Module) -> None:
+    """Raises UserError that names the parameters which differ between ranks; nothing with one rank."""
+    if trainer.world_size == 1:
+        return
+    named = list(module.named_parameters())
+    own = torch.stack([_checksum(parameter) for _, parameter in named])
+    everyones = [torch.empty_like(own) for _ in range(trainer.world_size)]
+    torch.distributed.all_gather(everyones, own)
+    for rank, theirs in enumerate(everyones):
+        differ = [named[i][0] for i in (theirs != everyones[0]).any(1).nonzero().flatten().tolist()]
+        if differ:
+            raise UserError(
+                f"step {trainer.global_step}: rank {rank} differs from rank 0 in {', '.join(differ[:3])}"
+                f"{' ...' if len(differ) > 3 else ''} ({len(differ)} of {len(named)} parameters)"
+            )
+
+
+def _checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """Two sums of the bits, (2,) int64: plain, and weighted by place so that swapped values count."""
+    flat = tensor.detach().contiguous().flatten()
+    flat = flat.float() if flat.element_size() < 4 else flat
+    bits = flat.view(torch.int32).long()
+    return torch.stack([bits.sum(), (bits * torch.arange(1, len(bits) + 1, device=bits.device)).sum()])

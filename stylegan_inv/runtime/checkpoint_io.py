@@ -1,0 +1,150 @@
+"""Checkpoints on disk: whole or not there, the one before kept, and a full disk that does not end the training."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins import TorchCheckpointIO
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.files import atomic_write
+
+_log = logging.getLogger(__name__)
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+#: Room that must stay on the disk beside the checkpoint: metrics, panels, the log.
+_SPARE_BYTES = 1 << 20
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint writer with the temporary file *beside* its target, and ``previous.ckpt`` kept.
+
+    Stock Lightning stages in ``$TMPDIR`` and copies from there: ``kill -9`` in the copy leaves an empty ``last.ckpt``
+    (Lightning #21253). Here the target is the old checkpoint or the new one, never a part.
+
+    A checkpoint that cannot be written is a warning, and :attr:`failure` says why: training goes on, what was there
+    stays, and the next save tries again.
+
+    Args:
+        recreate: Called with nothing when the folder has vanished; writes what else belongs into a run folder.
+    """
+
+    def __init__(self, recreate: Callable[[], None] | None = None) -> None:
+        self._recreate = recreate
+        #: Why the last save failed; None when it did not.
+        self.failure: str | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; on failure warn and leave everything as it was."""
+        path = Path(path)
+        try:
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True)
+                if self._recreate is not None:
+                    self._recreate()
+            _check_room(checkpoint, path.parent)
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+                _check_whole(temporary)
+                if path.name == LAST and path.exists():
+                    _keep_as_previous(path)
+        # torch's writer reports a write that failed as RuntimeError.
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else "the disk is full or the file too large"
+            self.failure = f"{path}: cannot be written ({reason or error})"
+            _log.warning(
+                "%s; training goes on, the last good checkpoint stays, the next save tries again", self.failure
+            )
+        else:
+            self.failure = None
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Load a checkpoint without executing anything in it; UserError names a file that cannot be read."""
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a Lightning checkpoint without executing anything in it.
+
+    Raises:
+        UserError: No such file, not a checkpoint, or truncated.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; give a file such as <run>/checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for the many ways a file can be broken
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint ({first[:120]}); give another one") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path}: holds no state_dict; expected a checkpoint written by stylegan_inv.train")
+    return checkpoint
+
+
+def newest_readable(folder: Path) -> Path | None:
+    """``last.ckpt`` of a folder of checkpoints, or ``previous.ckpt`` where the last one is damaged; None without any.
+
+    Raises:
+        UserError: There are some, but none can be read.
+    """
+    problem: UserError | None = None
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except UserError as error:
+            _log.warning("%s", error)
+            problem = problem or error
+        else:
+            return path
+    if problem is not None:
+        raise problem
+    return None
+
+
+def tensors(tree: Any) -> Iterable[torch.Tensor]:
+    """All tensors in nested dicts, lists and tuples."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from tensors(value)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from tensors(value)
+
+
+def _check_room(checkpoint: dict[str, Any], folder: Path) -> None:
+    needed = sum(t.numel() * t.element_size() for t in tensors(checkpoint)) + _SPARE_BYTES
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:.0f} MB needed")
+
+
+def _check_whole(path: Path) -> None:
+    """Read the directory back, which is written last; a cut file has none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise OSError(errno.EIO, "what was written does not read back") from error
+
+
+def _keep_as_previous(path: Path) -> None:
+    """Give the file a second name, so that at each moment there is a ``last.ckpt``."""
+    previous, link = path.with_name(PREVIOUS), path.with_name(f".{PREVIOUS}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, link)
+    os.replace(link, previous)

@@ -1,0 +1,178 @@
+"""Trainings that take a second: the whole path of `stylegan_inv.train` with the smallest networks, in this process.
+
+`launch` runs a function in forks of one process that has everything imported: a start costs milliseconds instead of ten
+seconds, and signals, limits and exit codes are as real as anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from stylegan_inv import train
+from stylegan_inv.config import CONF_DIR
+from tests.cli import REPOSITORY
+
+METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))
+#: A generator of 32 px, images of 32 px, two of them a step.
+SMALL = (
+    "generator=new",
+    "generator.z_dim=8",
+    "generator.w_dim=8",
+    "generator.mapping_layers=1",
+    "generator.channel_base=128",
+    "generator.channel_max=8",
+    "dataset.resolution=32",
+    "dataset.batch_size=2",
+    "dataset.val_size=3",
+    "dataset.val_batch_size=2",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=6",
+    "trainer.val_check_interval=3",
+    "trainer.log_every_n_steps=1",
+    "callbacks.panels=null",
+    "callbacks.progress=null",
+    "+trainer.enable_progress_bar=false",
+    "callbacks.checkpoint.every_n_train_steps=1000",
+    "logger=csv",
+    "tune_allocator=false",
+)
+ENCODER = ("encoder.width=4", "encoder.pretrained=null")
+OF_METHOD = {
+    "face_network": (
+        "dataset.people=4", "dataset.val_people=4", "dataset.batch_size=4", "method.network.width=4",
+        "callbacks.panels=null",
+    ),
+    "stylegan2": (
+        "dataset=synthfaces", "metrics=image", "method.discriminator.channel_base=128", "method.discriminator.channel_max=8",
+        "method.path_length_every=2", "method.r1_every=2", "method.samples=1", "augment=ada", "+augment.initial_p=0.2",
+    ),
+}  # fmt: skip
+
+
+def overrides(method: str, folder: Path, *more: str) -> list[str]:
+    """The command line of a small training."""
+    own = OF_METHOD.get(method, ENCODER)
+    small = [o for o in SMALL if method != "face_network" or not o.startswith("generator")]
+    return [f"method={method}", *own, *small, f"paths.run_dir='{folder}'", f"paths.output_root='{folder.parent}'", *more]
+
+
+def run(method: str, folder: Path, *more: str) -> float | None:
+    """Train in this process, all of `stylegan_inv.train` but Hydra's own command line."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        cfg = compose("train", overrides=overrides(method, folder, *more))
+    return train.train(cfg, train.prepare(cfg))
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What is in a run's last checkpoint."""
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The logged figures, apart from the measured times."""
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two nested structures of tensors and values differ in any bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{where}: {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}/{i}")]
+    return [] if a == b else [where]
+
+
+def assert_same_training(a: Path, b: Path) -> None:
+    """Weights, optimisers, schedules, data order and logged figures of two runs are equal bit for bit."""
+    first, second = state(a), state(b)
+    keys = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "by_rank")
+    keys += tuple(k for k in first if k.endswith("DataModule"))
+    for key in keys:
+        assert not differences(first.get(key), second.get(key), key), differences(first.get(key), second.get(key), key)
+    assert rows(a) == rows(b)
+
+
+# -- forks -------------------------------------------------------------------------------------------------------------
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.faults.small"])
+
+
+def launch(target: Callable[..., Any], *args: Any, log: Path, **environment: str) -> Any:
+    """Start ``target(*args)`` in a fork; its output goes to ``log``. Returns the process."""
+    process = _context.Process(target=_child, args=(target, args, str(log), environment))
+    process.start()
+    return process
+
+
+def launch_ranks(target: Callable[..., Any], *args: Any, log: Path, world: int = 2) -> list[Any]:
+    """Start ``world`` forks that see themselves as ranks, as torchrun would start them; logs are ``log``.0, ``log``.1."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "NODE_RANK": "0"}
+    return [
+        launch(target, *args, log=Path(f"{log}.{rank}"), LOCAL_RANK=str(rank), **common) for rank in range(world)
+    ]  # fmt: skip
+
+
+def _child(target: Callable[..., Any], args: tuple[Any, ...], log: str, environment: dict[str, str]) -> None:
+    os.setpgid(0, 0)
+    out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    target(*args)
+
+
+def join(processes: Sequence[Any], seconds: float) -> list[int | None]:
+    """Exit codes; those that do not end in time are killed and have None."""
+    deadline = time.monotonic() + seconds
+    codes = []
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        codes.append(process.exitcode)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return codes
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """Poll until a condition holds; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return value
+
+
+def steps_logged(folder: Path) -> int:
+    """Training steps in ``metrics.csv`` so far."""
+    path = folder / "metrics.csv"
+    return path.read_text().count("\n") - 1 if path.exists() else 0
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    """``metrics.json`` without the times."""
+    found = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("seconds", "images_per_second")}
