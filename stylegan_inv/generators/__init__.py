@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stylegan_inv.generators.cuda_graphs import GraphedSynthesis
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.formats import (
     embedded_generators,
@@ -18,6 +19,7 @@ from stylegan_inv.generators.weight_files import file_hash
 __all__ = [
     "Discriminator",
     "Generator",
+    "GraphedSynthesis",
     "channel_table",
     "embedded_generators",
     "file_hash",

@@ -32,7 +32,7 @@ from stylegan_inv.generators.layouts import (
     infer_generator_config,
 )
 from stylegan_inv.generators.nvidia_pickle import StoredNetwork
-from stylegan_inv.generators.ops import setup_filter
+from stylegan_inv.generators.ops import dispatch, setup_filter
 from stylegan_inv.generators.stylegan2 import Generator
 from stylegan_inv.generators.weight_files import file_hash, misfits, read_weights, safetensors_metadata
 from stylegan_inv.runtime.files import atomic_write
@@ -191,7 +191,7 @@ def estimate_w_avg(generator: Generator, samples: int = W_AVG_SAMPLES, seed: int
 
 
 def build_generator(
-    content: Mapping[str, Any], metadata: Mapping[str, str] | None = None, *, ema: bool = True
+    content: Mapping[str, Any], metadata: Mapping[str, str] | None = None, *, ema: bool = True, ops: str | None = None
 ) -> tuple[Generator, bool]:
     """The generator in the content of a file; see :func:`load_generator`, which reads the file too.
 
@@ -199,6 +199,7 @@ def build_generator(
         content: from :func:`.read_weights`.
         metadata: likewise.
         ema: the moving average of the weights; False takes the weights as they were trained.
+        ops: implementation of the operations; None as the file says, which is "auto" if it says nothing.
 
     Returns:
         The generator and whether its average code is an estimate.
@@ -211,6 +212,8 @@ def build_generator(
     sd, layout_hints = _to_project(found, "generator")
     if config is None:
         config = {**infer_generator_config(sd), **layout_hints, **hints}
+    if ops is not None:
+        config["ops"] = ops
     average = sd.get("mapping.w_avg")
     if average is None:
         sd["mapping.w_avg"] = torch.zeros(config.get("w_dim", 512))
@@ -223,7 +226,14 @@ def build_generator(
 
 
 def load_generator(
-    source: str | Path, *, device: str | torch.device = "cpu", ema: bool = True, offline: bool | None = None
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    ema: bool = True,
+    offline: bool | None = None,
+    ops: str = "auto",
+    dtype: str | torch.dtype = "float32",
+    recompute: bool | None = None,
 ) -> Generator:
     """Load a generator, frozen and in evaluation mode. Nothing that a file brings is executed.
 
@@ -235,6 +245,10 @@ def load_generator(
         device: where to put it.
         ema: the moving average of the weights; False takes the weights as they were trained.
         offline: never use the network; None asks the environment, see :func:`.runtime.weights.fetch`.
+        ops: implementation of the operations, "auto", "fast" or "ref", see :mod:`.ops.dispatch`; the environment
+            variable ``STYLEGAN_INV_OPS`` takes the place of "auto".
+        dtype: "bfloat16" for the large layers on a CPU, see :meth:`.Generator.freeze`.
+        recompute: less memory in backward, likewise.
 
     Returns:
         A generator with ``source_hash`` set to the sha256 of the file. Geometry comes from the file's config if it has
@@ -243,17 +257,22 @@ def load_generator(
     Raises:
         UserError: one line about what is wrong with the file.
     """
+    dispatch.check(ops)
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    precision = precisions.get(dtype) if isinstance(dtype, str) else dtype
+    if precision not in precisions.values():
+        raise UserError(f"generator.dtype={dtype}: expected one of {', '.join(precisions)}")
     path = locate(source, offline)
     content, metadata = read_weights(path)
     try:
-        generator, estimated = build_generator(content, metadata, ema=ema)
+        generator, estimated = build_generator(content, metadata, ema=ema, ops=ops)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if estimated:
         what = "set to zero" if generator.c_dim else f"estimated from {W_AVG_SAMPLES:,} samples"
         log.warning("%s has no average code: %s", path, what)
     generator.source_hash = file_hash(path)
-    return generator.to(device).freeze()
+    return generator.to(device).freeze(dtype=precision, recompute=recompute)
 
 
 def load_discriminator(

@@ -152,7 +152,8 @@ class Generator(nn.Module):
             dtype: ``torch.bfloat16`` for the convolutions and activations of the CPU from 64 pixels on, at 60 dB from
                 single precision; fast where the CPU has instructions for it (avx512_bf16, amx), slow elsewhere.
             recompute: compute the last layer's activation, the largest of all, again in backward instead of keeping
-                it: 5 % slower, a quarter less memory. None for doing so where it has more than 64 MB.
+                it: 5 % slower, a quarter less memory. None for doing so where it has more than 64 MB. Where the modules
+                run (on a GPU), True keeps the input of each resolution alone; None keeps everything.
         """
         if dtype not in (None, torch.bfloat16, torch.float32):
             raise UserError(f"a frozen generator computes in float32 or bfloat16, got {dtype}")
@@ -163,6 +164,7 @@ class Generator(nn.Module):
             return self
         for layer in self.synthesis.layers():
             layer.cache_squares = True
+        self.synthesis.recompute_blocks = bool(recompute)
         low = dtype if dtype == torch.bfloat16 else None
         self.synthesis.fused = FusedSynthesis(enabled=True, dtype=low, recompute=recompute)
         return self

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stylegan_inv.generators.fused_synthesis import FusedSynthesis, synthesize
 from stylegan_inv.generators.layers import FILTER_TAPS, FullyConnected, normal, resolutions
@@ -142,8 +144,18 @@ class SynthesisBlock(nn.Module):
         return [getattr(self, name) for name in ("conv0", "conv1") if hasattr(self, name)]
 
 
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
 class SynthesisNetwork(nn.Module):
-    """W+ codes -> image."""
+    """W+ codes -> image.
+
+    Attributes:
+        fused: the fast path of a frozen network on a CPU.
+        recompute_blocks: elsewhere (on a GPU, in training) keep the input of each block alone for backward, which
+            computes the block again: less memory, about a third more time. :meth:`.Generator.freeze` sets it.
+    """
 
     resample_filter: Tensor
 
@@ -165,6 +177,7 @@ class SynthesisNetwork(nn.Module):
         self.num_ws = 2 * len(self.resolutions)
         self.ops = ops
         self.fused = FusedSynthesis()
+        self.recompute_blocks = False
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
         for r in self.resolutions:
             block = SynthesisBlock(
@@ -218,6 +231,7 @@ class SynthesisNetwork(nn.Module):
             batch,
             lambda layer, x, k: layer(x, rows[k], maps[k]),
             lambda torgb, x, b: torgb(x, rows[2 * b + 1]),
+            recompute=self.recompute_blocks and torch.is_grad_enabled(),
         )
 
     def render(
@@ -225,6 +239,7 @@ class SynthesisNetwork(nn.Module):
         batch: int,
         layer: Callable[[SynthesisLayer, Tensor, int], Tensor],
         torgb: Callable[[ToRGB, Tensor, int], Tensor],
+        recompute: bool = False,
     ) -> Tensor:
         """The network with its calls left to the caller.
 
@@ -232,6 +247,7 @@ class SynthesisNetwork(nn.Module):
             batch: number of images.
             layer: ``(module, x, k)`` -> output of the k-th layer.
             torgb: ``(module, x, b)`` -> colours of the b-th block.
+            recompute: keep the input of each block alone and compute the block again in backward.
 
         Returns:
             Images ``(batch, img_channels, R, R)``.
@@ -240,15 +256,20 @@ class SynthesisNetwork(nn.Module):
         const = self.get_parameter("b4.const")
         x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
-        k = 0
-        for b, block in enumerate(self.blocks()):
-            for module in block.layers():
-                x = layer(module, x, k)
-                k += 1
-            rgb = torgb(block.torgb, x, b)
-            image = rgb if image is None else upsample2d(image, self.resample_filter, add=rgb, impl=self.ops)
+        run: Callable[..., Any] = partial(checkpoint, use_reentrant=False) if recompute else _call
+        for b in range(len(self.resolutions)):
+            x, image = run(self._block, b, x, image, layer, torgb)
         assert image is not None
         return image.contiguous()
+
+    def _block(
+        self, b: int, x: Tensor, image: Tensor | None, layer: Callable[..., Tensor], torgb: Callable[..., Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        block = self.blocks()[b]
+        for k, module in enumerate(block.layers(), start=max(2 * b - 1, 0)):
+            x = layer(module, x, k)
+        rgb = torgb(block.torgb, x, b)
+        return x, rgb if image is None else upsample2d(image, self.resample_filter, add=rgb, impl=self.ops)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SynthesisNetwork:
         self.fused.clear()  # weights that move to another device or dtype leave nothing behind
