@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from stylegan_inv.data.faces import FacesDataModule
-from stylegan_inv.data.folder import FolderImages
 from stylegan_inv.data.folders import FolderDataModule
-from stylegan_inv.data.images import name_list, read_image, to_uint8
 from stylegan_inv.data.synthfaces import SynthFaces
 from stylegan_inv.errors import UserError
 
@@ -42,66 +38,21 @@ class Paired(Dataset[dict[str, Any]]):
         return [{**t, self.name: s["image"]} for t, s in zip(targets, sources, strict=True)]
 
 
-class LabelMaps(FolderImages):
-    """Label maps of a folder: item ``image`` is (R, R) int64. Files are grey pictures whose levels are the classes."""
-
-    def _read(self, position: int) -> Tensor:
-        file = self.files[position]
-        levels = to_uint8(read_image(file))
-        if (levels != levels[:1]).any():
-            raise UserError(f"{file}: a coloured picture, expected a grey one whose levels are the classes")
-        height, width = levels.shape[-2:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = levels[None, :1, top : top + side, left : left + side]
-        return F.interpolate(square, (self.resolution, self.resolution), mode="nearest-exact")[0, 0].long()
-
-
 class PairedFolderDataModule(FolderDataModule):
-    """Folders of targets with a source for each, found by its name without the suffix: ``a/1.jpg`` and ``a/1.png``.
+    """Targets with a source for each, found by its name without the suffix: ``a/1.jpg`` and ``a/1.png``.
 
     Args:
-        source_root: Folder of all sources, arranged as the targets are below their own folder.
-        sources: ``images``, or ``labels``: grey pictures whose levels are classes, which become the entry ``label``.
-        **kwargs: See :class:`~stylegan_inv.data.folders.FolderDataModule`. Pairs are cut and mirrored together.
+        source_root: Place of all sources, arranged as the targets are below their own.
+        sources: ``images``, or ``labels``: pictures whose levels are classes, which become the entry ``label``.
+        **kwargs: See :class:`~stylegan_inv.data.folders.FolderDataModule`. Pairs are cut and mirrored together; a pair
+            of which one half is bad is bad.
     """
 
     def __init__(self, *, source_root: str | Path, sources: str = "images", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         if sources not in ("images", "labels"):
             raise UserError(f"dataset.sources={sources!r}: expected images or labels")
-        if self.on_bad_image != "error" or self.mode != "crop":
-            raise UserError(
-                f"dataset.on_bad_image={self.on_bad_image}, dataset.mode={self.mode}: pairs know only error and crop, "
-                "as half a pair can neither be replaced nor skipped"
-            )
-        self.source_root, self.sources = Path(source_root), sources
-
-    def make(self, split: str) -> Paired:  # type: ignore[override]  # noqa: D102
-        targets = super().make(split)
-        found: dict[Path, Path] = {}
-        for file in self._list(self.source_root):
-            name = file.relative_to(self.source_root).with_suffix("")
-            if name in found:
-                raise UserError(f"{self.source_root}: two sources of one name, {found[name].name} and {file.name}")
-            found[name] = file
-        wanted = [file.relative_to(targets.root).with_suffix("") for file in targets.files]
-        missing = [str(name) for name in wanted if name not in found]
-        if missing:
-            raise UserError(
-                f"{self.source_root}: no source for {len(missing)} of {len(wanted)} {split} images of {targets.root}: "
-                f"{name_list(missing)}; expected files of these names with any suffix"
-            )
-        kind = FolderImages if self.sources == "images" else LabelMaps
-        # The same seed and probability: mirrored where the target is, as both are functions of the draw.
-        sources = kind(
-            self.source_root,
-            self.resolution,
-            horizontal_flip=targets.horizontal_flip,
-            seed=targets.seed,
-            files=[found[name] for name in wanted],
-        )
-        return Paired(targets, sources, "source" if self.sources == "images" else "label")
+        kwargs["source_root" if sources == "images" else "label_root"] = source_root
+        super().__init__(**kwargs)
 
 
 class PairedFacesDataModule(FacesDataModule):

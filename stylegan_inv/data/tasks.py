@@ -82,7 +82,7 @@ class SegmentationToFace(Task):
         if "label" not in batch:
             raise UserError(
                 f"segmentation: the data give {', '.join(batch)} but no label; give dataset=synthfaces, or "
-                "dataset=folder_paired with dataset.sources=labels"
+                "dataset=paired with dataset.sources=labels"
             )
         return {"source": self._one_hot(batch["label"])}
 

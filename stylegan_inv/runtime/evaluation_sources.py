@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from stylegan_inv.data.datamodule import ImageDataModule, check_whole
-from stylegan_inv.data.folder import FolderImages
+from stylegan_inv.data.image_set import ImageSet
 from stylegan_inv.data.images import list_images, name_list, read_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import InversionMethod
@@ -61,7 +61,7 @@ def invert_batches(
 
 def unreadable(data: Dataset[Any]) -> list[str]:
     """Names of the files that a data set could not read and left out."""
-    return data.bad_images if isinstance(data, FolderImages) else []
+    return data.bad_images if isinstance(data, ImageSet) else []
 
 
 @dataclass
@@ -88,7 +88,7 @@ class PictureFolders(Dataset[dict[str, Any]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = {
+        item: dict[str, Any] = {
             "image": read_image(self.images[index]),
             "target": read_image(self.targets[index], self.resolution),
             "index": index,
@@ -178,7 +178,9 @@ def dataset_config(run: Path, given: Any, choice: str | None, resolution: int | 
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
     own = OmegaConf.select(OmegaConf.load(config), "dataset") if config.is_file() else None
     if choice is not None:
-        node = OmegaConf.create(OmegaConf.to_container(given, resolve=True))
+        if OmegaConf.is_missing(given, "root") and given.get("test_root"):
+            given.root = None  # there is nothing to train
+        node = OmegaConf.create(OmegaConf.to_container(given, resolve=True, throw_on_missing=True))
         trained = {} if own is None else {key: own[key] for key in ("task", "resolution") if key in own}
         node = OmegaConf.merge(node, trained)
     elif own is None or "_target_" not in own:

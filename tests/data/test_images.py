@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylegan_inv.data import images
+from stylegan_inv.data.geometry import Geometry
 from stylegan_inv.data.images import (
     BadImage,
     check_image,
@@ -243,8 +243,10 @@ def test_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path, monkey
     file = tmp_path / "big.jpg"
     Image.fromarray(array).convert("RGB").save(file, quality=95)
     decoded = []
-    crop = images._square
-    monkeypatch.setattr(images, "_square", lambda image, *rest: decoded.append(image.size) or crop(image, *rest))
+    apply = Geometry.apply
+    monkeypatch.setattr(
+        Geometry, "apply", lambda self, pixels: decoded.append((*pixels.shape[:0:-1],)) or apply(self, pixels)
+    )
     small = levels(read_image(file, 64))
     assert decoded == [(500, 375)]
     want = triangle_resize(array[:, 250:1750].astype(float), 64)
@@ -374,12 +376,12 @@ def test_no_bytes_raise_anything_else(tmp_path_factory, data, start):
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, True, "64"])
 def test_bad_size(tmp_path, size):
-    with pytest.raises(UserError, match="size="):
+    with pytest.raises(UserError, match="resolution="):
         read_image(good(tmp_path / "a.png"), size)
 
 
 def test_bad_mode(tmp_path):
-    with pytest.raises(UserError, match="'crop' or 'fit'"):
+    with pytest.raises(UserError, match="'crop', 'fit' or 'stretch'"):
         read_image(good(tmp_path / "a.png"), 8, mode="squash")
 
 

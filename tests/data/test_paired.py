@@ -13,8 +13,12 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from stylegan_inv.config import CONF_DIR, instantiate
+from stylegan_inv.data.folders import FolderDataModule
+from stylegan_inv.data.geometry import Geometry
+from stylegan_inv.data.image_set import Companion, ImageSet
 from stylegan_inv.data.images import read_image
-from stylegan_inv.data.paired import LabelMaps, PairedFacesDataModule, PairedFolderDataModule
+from stylegan_inv.data.paired import PairedFacesDataModule, PairedFolderDataModule
+from stylegan_inv.data.sources import open_source
 from stylegan_inv.data.synthfaces import SynthFaces
 from stylegan_inv.data.tasks import Frontalization, SegmentationToFace
 from stylegan_inv.errors import UserError
@@ -70,23 +74,67 @@ def test_label_maps_of_another_size_keep_whole_classes(tmp_path: Path) -> None:
     levels = np.zeros((24, 32))
     levels[:, 16:] = 7
     write(tmp_path / "a.png", levels)
-    (label,) = (item["image"] for item in LabelMaps(tmp_path, 8).__getitems__([0]))
-    assert torch.equal(label, torch.tensor([[0] * 4 + [7] * 4] * 8))
+    source = open_source(tmp_path)
+    item = ImageSet(source, Geometry(8), companions={"label": Companion(source, "label")})[0]
+    assert torch.equal(item["label"], torch.tensor([[0] * 4 + [7] * 4] * 8))
 
 
-def test_what_pairs_refuse(folders: Path) -> None:
-    with pytest.raises(UserError, match="sources='maps': expected images or labels"):
-        module(folders, sources="maps")
-    with pytest.raises(UserError, match="half a pair can neither be replaced"):
-        module(folders, on_bad_image="replace")
-    with pytest.raises(UserError, match=r"a coloured picture, expected a grey one"):
-        module(folders, "labels").get("val")[0]
-    (folders / "sources/1/11.bmp").unlink()
-    with pytest.raises(UserError, match=r"no source for 1 of 2 val images of .*targets: 1/11; expected"):
-        module(folders).setup("fit")
-    write(folders / "sources/1/9.png", np.zeros((4, 4)))
-    with pytest.raises(UserError, match=r"two sources of one name, 9"):
-        module(folders).setup("fit")
+def test_half_a_pair_that_is_bad_is_left_out_or_replaced_with_its_other_half(folders: Path) -> None:
+    (folders / "sources/0/4.bmp").write_bytes(b"")
+    with pytest.raises(UserError, match=r"sources/0/4\.bmp: empty file"):
+        module(folders, val_size=1).get("train").__getitems__(range(11))
+    skipped = module(folders, on_bad_image="skip", val_size=1).get("train").__getitems__(range(11))
+    assert len(skipped) == 10 and all(torch.allclose(item["source"], -item["image"], atol=1e-6) for item in skipped)
+    replaced = module(folders, on_bad_image="replace", val_size=1).get("train").__getitems__(range(11))
+    assert len(replaced) == 11 and all(torch.allclose(item["source"], -item["image"], atol=1e-6) for item in replaced)
+
+
+def test_masks_stay_with_their_images_and_other_images_have_their_own_or_none(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(6):
+        row, column = np.mgrid[:32, :48]
+        shape = (row * random.normal() + column * random.normal() > 10 * random.normal()) * 255
+        write(tmp_path / f"images/a/{number}.png", np.stack([shape // 2, shape, shape * 0], -1))
+        write(tmp_path / f"masks/a/{number}.bmp", shape)
+    common = {"root": tmp_path / "images", "resolution": 16, "batch_size": 4, "horizontal_flip": 0.5}
+    data = FolderDataModule(**common, mask_root=tmp_path / "masks", val_size=2)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batch = next(iter(loader))
+        assert batch["mask"].shape == (len(batch["image"]), 1, 16, 16) and batch["mask"].max() <= 1
+        torch.testing.assert_close(batch["mask"][:, 0] * 2 - 1, batch["image"][:, 1], rtol=0, atol=0.02)
+    apart = {"val_root": tmp_path / "images/a", "mask_root": str(tmp_path / "masks")}
+    data = FolderDataModule(**common, **apart)
+    assert "mask" not in data.get("val")[0] and "mask" in data.get("train")[0] and len(data.get("train")) == 6
+    data = FolderDataModule(**common, **apart, val_mask_root=tmp_path / "masks/a")
+    assert "mask" in data.get("val")[3]
+
+
+def test_what_masks_refuse(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / f"images/{number}.png", np.full((16, 16, 3), 9))
+        write(tmp_path / f"masks/{number}.png", np.full((16, 16), 255))
+    data = {"root": tmp_path / "images", "mask_root": tmp_path / "masks", "resolution": 16, "val_size": 1}
+    write(tmp_path / "masks/1.png", np.full((16, 8), 255))
+    with pytest.raises(UserError, match=r"masks/1\.png: 8 x 16 px belong to an image of 16 x 16 px"):
+        FolderDataModule(**data).get("train")[1]
+    write(tmp_path / "masks/2.png", np.eye(16))
+    with pytest.raises(UserError, match=r"masks/2\.png: a mask with the levels 0 and 1 of 255"):
+        FolderDataModule(**data).get("train")[2]
+    (tmp_path / "masks/2.png").unlink()
+    with pytest.raises(UserError, match=r"masks: no mask for 1 of 3 train images of .*images: 2; expected files"):
+        FolderDataModule(**data).setup("fit")
+    with pytest.raises(UserError, match="absent: no such folder"):
+        FolderDataModule(**{**data, "mask_root": tmp_path / "absent"}).setup("fit")
+
+
+def test_split_in_the_place_of_masks_is_replaced(tmp_path: Path) -> None:
+    for split, level in (("train", 0), ("val", 255)):
+        write(tmp_path / split / "0.png", np.full((8, 8, 3), 9))
+        write(tmp_path / "labels" / split / "0.png", np.full((8, 8), level))
+    data = FolderDataModule(
+        root=tmp_path / "train", val_root=tmp_path / "val", label_root=f"{tmp_path}/labels/{{split}}", resolution=8
+    )
+    assert data.get("train")[0]["label"].max() == 0 and data.get("val")[0]["label"].min() == 255
 
 
 # -- SynthFaces --------------------------------------------------------------------------------------------------------
@@ -133,7 +181,7 @@ def test_obstacles_cover_the_source_alone() -> None:
         PairedFacesDataModule(target_overrides={"yow": 0})
 
 
-@pytest.mark.parametrize("name", ["synthfaces_paired", "folder_paired"])
+@pytest.mark.parametrize("name", ["synthfaces_paired", "paired"])
 def test_config_files_build(name: str, folders: Path) -> None:
     pairs = [f"dataset.root={folders}/targets", f"dataset.source_root={folders}/sources"]
     roots = [] if name == "synthfaces_paired" else pairs
