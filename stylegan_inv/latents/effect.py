@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,22 +32,24 @@ class Effect:
 
 
 class EffectMeter:
-    """Measures directions on the same pictures with one network.
+    """Measures directions on the same pictures.
 
     Args:
         generator: frozen.
-        network: gives read-outs and identity embeddings; for a fair result one that nothing here was made with.
-        w: (N, D) or (N, L, D) codes of the pictures.
+        networks: name -> network that gives read-outs and identity embeddings. For a fair result one that neither the
+            directions nor the inversions were made with.
+        w: (N, D) codes of the pictures.
     """
 
-    def __init__(self, generator: Generator, network: FaceNetwork, w: Tensor) -> None:
-        self.generator, self.network, self.w = generator, network, w
-        images = pictures(generator, w)
-        self.before = read_out_scores(network, images)
-        self.embedding = self._embed(images)
+    def __init__(self, generator: Generator, networks: Mapping[str, FaceNetwork], w: Tensor) -> None:
+        self.generator, self.networks = generator, dict(networks)
+        self.ws = w[:, None].expand(-1, generator.num_ws, -1)
+        images = pictures(generator, self.ws)
+        self.before = {name: read_out_scores(network, images) for name, network in self.networks.items()}
+        self._embeddings = {name: _embed(network, images) for name, network in self.networks.items()}
 
-    def measure(self, direction: Direction, strength: float | Tensor, sign: Tensor | None = None) -> Effect:
-        """Edit all pictures and read them again.
+    def measure(self, direction: Direction, strength: float, sign: Tensor | None = None) -> dict[str, Effect]:
+        """Edit all pictures and read them again; one effect a network.
 
         Args:
             direction: which.
@@ -54,18 +57,24 @@ class EffectMeter:
             sign: (N,) of 1 and -1, for attributes that are there or not: take glasses off where there are some. Changes
                 count in this sense.
         """
-        sign = torch.ones(len(self.w)) if sign is None else sign
-        ws = self.w if self.w.ndim == 3 else self.w[:, None].expand(-1, self.generator.num_ws, -1)
-        images = pictures(self.generator, direction.apply(ws, strength * sign))
-        after = read_out_scores(self.network, images)
-        change = {name: (after[name] - old) * sign / old.std().clamp_min(1e-6) for name, old in self.before.items()}
-        return Effect(
-            {name: float(value.mean()) for name, value in change.items()},
-            {name: float(value.abs().mean()) for name, value in change.items()},
-            float((self._embed(images) * self.embedding).sum(1).mean()),
-            float(strength),
-        )
+        sign = torch.ones(len(self.ws)) if sign is None else sign
+        images = pictures(self.generator, direction.apply(self.ws, strength * sign))
+        effects = {}
+        for name, network in self.networks.items():
+            after = read_out_scores(network, images)
+            change = {
+                attribute: (after[attribute] - before) * sign / before.std().clamp_min(1e-6)
+                for attribute, before in self.before[name].items()
+            }
+            effects[name] = Effect(
+                {attribute: float(value.mean()) for attribute, value in change.items()},
+                {attribute: float(value.abs().mean()) for attribute, value in change.items()},
+                float((_embed(network, images) * self._embeddings[name]).sum(1).mean()),
+                strength,
+            )
+        return effects
 
-    @torch.no_grad()
-    def _embed(self, images: Tensor) -> Tensor:
-        return torch.cat([self.network.embed(part) for part in images.split(50)])
+
+@torch.no_grad()
+def _embed(network: FaceNetwork, images: Tensor) -> Tensor:
+    return torch.cat([network.embed(part) for part in images.split(50)])

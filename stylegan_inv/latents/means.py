@@ -15,7 +15,7 @@ def difference_of_means(
     low: Tensor,
     name: str,
     *,
-    span: float | None = None,
+    unit: float = 1.0,
     generator_hash: str | None = None,
     made: Mapping[str, str] | None = None,
 ) -> Direction:
@@ -27,7 +27,7 @@ def difference_of_means(
         high: (N, D).
         low: (M, D).
         name: of the attribute.
-        span: by how many units of strength the two means differ; None for a unit of 1 in W.
+        unit: see `Direction`.
         generator_hash: of the generator.
         made: see `Direction`.
     """
@@ -37,5 +37,4 @@ def difference_of_means(
     length = float(difference.norm())
     if length == 0:
         raise UserError(f"difference of means: the means of {name} are the same")
-    unit = 1.0 if span is None else length / span
     return Direction(difference / length, name, unit=unit, generator_hash=generator_hash, made=dict(made or {}))
