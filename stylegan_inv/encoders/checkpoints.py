@@ -124,7 +124,7 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
         return OfficialCheckpoint(_single_kind(flat), flat, **common)
     if any(isinstance(content.get(name), (Mapping, StoredNetwork)) for name in ("g_ema", "G_ema", "g", "G")):
         return OfficialCheckpoint("generator", **common)
-    if (layout := detect_layout(flat)) in ("rosinality generator", "nvidia generator"):
+    if (layout := detect_layout(flat)) and layout.endswith(" generator"):
         flat.pop("latent_avg", None)
         return OfficialCheckpoint("generator", decoder=flat, **common)
     raise UserError(

@@ -28,6 +28,8 @@ def exported(network: Generator | Discriminator, layout: str) -> dict[str, Any]:
     Raises:
         UserError: a network that the layout has no place for.
     """
+    if network.config.get("style") == "adain":
+        raise UserError(f"the layout {layout} has no place for an original StyleGAN: only ours has")
     sd: State = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
     if layout == "nvidia":
         return dict(to_nvidia(sd))

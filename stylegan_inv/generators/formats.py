@@ -1,8 +1,8 @@
-"""Loading and saving StyleGAN2 networks: whatever people have in files -> one network.
+"""Loading and saving StyleGAN2 networks, and the first StyleGAN's: whatever people have in files -> one network.
 
-Ours is safetensors. Read besides: state dicts in NVIDIA's and rosinality's layout, alone or inside the checkpoints of
-the papers, and NVIDIA's pickles of PyTorch and TensorFlow. See `weight_files` for the files and `layouts` for the names
-of keys.
+Ours is safetensors. Read besides: state dicts in NVIDIA's, rosinality's and InterFaceGAN's layout, alone or inside the
+checkpoints of the papers, and NVIDIA's pickles of PyTorch and TensorFlow. See `weight_files` for the files and
+`layouts` for the names of keys.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.layers import FILTER_TAPS
+from stylegan_inv.generators.layout_stylegan1 import from_interfacegan
 from stylegan_inv.generators.layouts import (
     State,
     average_code,
@@ -93,8 +94,8 @@ _NAMES = {
 }
 # A key that every network of the kind has: what stands before it is a prefix of all keys.
 _MARKS = {
-    "generator": ("synthesis.b4.const", "input.input"),
-    "raw generator": ("synthesis.b4.const", "input.input"),
+    "generator": ("synthesis.b4.const", "input.input", "synthesis.layer0.first_layer"),
+    "raw generator": ("synthesis.b4.const", "input.input", "synthesis.layer0.first_layer"),
     "discriminator": ("b4.out.weight", "final_linear.1.weight"),
 }
 
@@ -136,6 +137,10 @@ def _to_project(sd: State, network: str) -> tuple[State, dict[str, Any]]:
         return sd, {"demod_eps_scaled": False} if network == "generator" else {}
     if layout == f"rosinality {network}":
         return from_rosinality(sd), {}
+    if layout == f"interfacegan {network}":
+        return from_interfacegan(sd), {}
+    if layout == f"stylegan {network}":
+        return sd, {}
     raise UserError(f"holds {describe(layout, sd)}, expected a StyleGAN2 {network}")
 
 
@@ -166,7 +171,8 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"its config does not fit this version of the project ({error})") from error
     if problems := misfits(network.state_dict(), sd):
-        raise UserError(f"does not fit a {config['resolution']} px StyleGAN2 {factory.__name__.lower()}: {problems}")
+        name = "StyleGAN" if config.get("style") == "adain" else "StyleGAN2"
+        raise UserError(f"does not fit a {config['resolution']} px {name} {factory.__name__.lower()}: {problems}")
     integers = [key for key, value in sd.items() if not value.is_floating_point()]
     if integers:
         raise UserError(f"{integers[0]} has type {sd[integers[0]].dtype}, expected floating point numbers")
@@ -175,7 +181,7 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
     network.load_state_dict(copies, assign=True)
     for module in network.modules():
         if "resample_filter" in module._buffers:
-            module.resample_filter = setup_filter(FILTER_TAPS)
+            module.resample_filter = setup_filter(getattr(module, "filter_taps", FILTER_TAPS))
     return network
 
 
@@ -239,7 +245,8 @@ def load_generator(
 
     Args:
         source: a file (our ``.safetensors``; NVIDIA's ``.pkl`` of PyTorch or TensorFlow; a state dict in NVIDIA's or
-            rosinality's layout, alone or inside a training, pSp, e4e, ReStyle, HyperStyle or GANInverter checkpoint),
+            rosinality's layout, alone or inside a training, pSp, e4e, ReStyle, HyperStyle or GANInverter checkpoint;
+            the original StyleGAN in TensorFlow's ``.pkl`` or InterFaceGAN's ``.pth``),
             the name of an embedded generator, or a name of the weights table, which is downloaded once. A bare name
             means one of the latter two; write ``./name`` for a file of the same name.
         device: where to put it.

@@ -315,8 +315,13 @@ def to_nvidia(sd: Mapping[str, Tensor]) -> State:
 
 
 def detect_layout(sd: Mapping[str, Any]) -> str | None:
-    """``"nvidia generator"``, ``"rosinality generator"``, the same for discriminators, or None."""
+    """``"nvidia generator"``, ``"rosinality generator"``, the same for discriminators, or None.
+
+    The original StyleGAN's: ``"stylegan generator"`` (the project's layout) and ``"interfacegan generator"``.
+    """
     for layout, pattern in (
+        ("stylegan generator", r"synthesis\.b\d+\.layer[01]\."),
+        ("interfacegan generator", r"synthesis\.layer\d+\.epilogue\."),
         ("nvidia generator", r"synthesis\.b\d+\.(conv[01]|torgb|const)"),
         ("rosinality generator", r"(conv1|convs\.\d+|to_rgb1|to_rgbs\.\d+)\.conv\.(weight|modulation\.)"),
         ("rosinality discriminator", r"convs\.\d+\.(conv1|conv2|skip)\.\d+\.|final_linear\.\d+\."),
@@ -331,9 +336,14 @@ def describe(layout: str | None, sd: Mapping[str, Any]) -> str:
     """What a state dict holds, for messages; ``layout`` from :func:`detect_layout`."""
     if layout is not None:
         name, network = layout.split()
-        return f"a {network} in {'NVIDIA' if name == 'nvidia' else name}'s layout"
+        if name == "stylegan":
+            return "a generator of the original StyleGAN"
+        names = {"nvidia": "NVIDIA", "interfacegan": "InterFaceGAN"}
+        return f"a {network} in {names.get(name, name)}'s layout"
     if any(str(key).startswith("synthesis.input.") for key in sd):
         return "a StyleGAN3 generator"
+    if any(str(key).startswith("FromRGB_lod") for key in sd):
+        return "a discriminator of the original StyleGAN"
     return f"{list_keys('unknown entry', [str(k) for k in sd])}".replace("entrys", "entries")
 
 
@@ -360,13 +370,18 @@ def infer_generator_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     sizes = {int(m[1]) for key in sd if (m := re.match(r"synthesis\.b(\d+)\.", key))}
     resolution = max(sizes, default=0)
-    channels = {r: _shape(sd, f"synthesis.b{r}.conv1.weight", 4)[0] for r in resolutions(resolution)}
-    img_channels = _shape(sd, "synthesis.b4.torgb.weight", 4)[0]
-    w_dim = _shape(sd, "synthesis.b4.torgb.affine.weight", 2)[1]
+    adain = any(re.match(r"synthesis\.b\d+\.layer[01]\.", key) for key in sd)
+    last = "layer1" if adain else "conv1"
+    channels = {r: _shape(sd, f"synthesis.b{r}.{last}.weight", 4)[0] for r in resolutions(resolution)}
+    img_channels = _shape(sd, f"synthesis.b{resolution}.torgb.weight", 4)[0]
+    w_dim = _shape(sd, f"synthesis.b4.{last}.affine.weight", 2)[1]
     depth = len({m[1] for key in sd if (m := re.match(r"mapping\.fc(\d+)\.", key))})
     inputs = _shape(sd, "mapping.fc0.weight", 2)[1]
     c_dim = _shape(sd, "mapping.embed.weight", 2)[1] if "mapping.embed.weight" in sd else 0
+    # Only a way to colours at 4 px tells that an original StyleGAN can be run in parts.
+    kind = {"style": "adain", "progressive": "synthesis.b4.torgb.weight" in sd} if adain else {}
     return {
+        **kind,
         "resolution": resolution,
         "z_dim": inputs - (w_dim if c_dim else 0),
         "w_dim": w_dim,
@@ -394,6 +409,7 @@ def infer_discriminator_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
         "c_dim": _shape(sd, "mapping.embed.weight", 2)[1] if "mapping.embed.weight" in sd else 0,
         "img_channels": _shape(sd, f"b{resolution}.fromrgb.weight", 4)[1],
         "mbstd_features": last - channels[4],
+        "progressive": resolution > 4 and "b4.fromrgb.weight" in sd,
     }
     if config["c_dim"]:
         config["mapping_layers"] = len({m[1] for key in sd if (m := re.match(r"mapping\.fc(\d+)\.", key))})

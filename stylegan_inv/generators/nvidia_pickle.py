@@ -3,7 +3,7 @@
 PyTorch (NVlabs/stylegan2-ada-pytorch d72cc7d, NVlabs/stylegan3 c233a91): a dict of networks whose modules are stored by
 ``torch_utils.persistence``, each with the source text of its class. TensorFlow (NVlabs/stylegan2 bf0fe0b,
 stylegan2-ada): a tuple (G, D, Gs) of ``dnnlib.tflib.network.Network``. The objects come from `pickle_machine`, so that
-no source text was run.
+no source text was run. The original StyleGAN's files (NVlabs/stylegan f3a0446) have the same form.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stylegan_inv.generators.layout_stylegan1 import check_tensorflow_options, from_stylegan_tensorflow
 from stylegan_inv.generators.layout_tensorflow import from_tensorflow
 from stylegan_inv.generators.layouts import State
 from stylegan_inv.generators.pickle_machine import Record, RefusedPickle
@@ -160,6 +161,12 @@ def _tensorflow_network(network: Record) -> StoredNetwork:
             elif isinstance(value, (int, float)):
                 variables[f"{path}{name}"] = torch.tensor(float(value))
     options = _get(network, "static_kwargs")
+    name, source = str(plain(network.state.get("build_func_name"))), network.state.get("build_module_src")
+    if any("/StyleMod/" in variable for variable in variables):
+        state = from_stylegan_tensorflow(variables, check_tensorflow_options(plain(options)))
+        return StoredNetwork(name, state, source_sha256=_sha256(source))
+    if "FromRGB_lod0/weight" in variables:  # its discriminator: kept as it is, for nothing here can use it
+        return StoredNetwork(name, variables, source_sha256=_sha256(source))
     is_generator = any(name.startswith("synthesis/") for name in variables)
     for key, expected in {
         "resample_kernel": [1, 3, 3, 1],
@@ -177,8 +184,7 @@ def _tensorflow_network(network: Record) -> StoredNetwork:
     else:
         # TensorFlow's default is 4; NVIDIA's converter takes the whole batch where the file does not say.
         hints["mbstd_group_size"] = _group_size(options.get("mbstd_group_size", 4))
-    name, source = network.state.get("build_func_name"), network.state.get("build_module_src")
-    return StoredNetwork(str(plain(name)), from_tensorflow(variables), hints, _sha256(source))
+    return StoredNetwork(name, from_tensorflow(variables), hints, _sha256(source))
 
 
 def _sha256(source: Any) -> str | None:
