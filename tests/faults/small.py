@@ -10,6 +10,7 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -17,8 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
@@ -55,24 +58,53 @@ OF_METHOD = {
         "callbacks.panels=null",
     ),
     "stylegan2": (
-        "dataset=synthfaces", "metrics=image", "method.discriminator.channel_base=128", "method.discriminator.channel_max=8",
-        "method.path_length_every=2", "method.r1_every=2", "method.samples=1", "augment=ada", "+augment.initial_p=0.2",
+        "dataset=synthfaces", "dataset.val_size=4", "method.discriminator.channel_base=128",
+        "method.discriminator.channel_max=8", "method.path_length_every=2", "method.r1_every=2", "method.samples=1",
+        "augment=ada", "+augment.initial_p=0.2",
     ),
 }  # fmt: skip
 
 
 def overrides(method: str, folder: Path, *more: str) -> list[str]:
     """The command line of a small training."""
-    own = OF_METHOD.get(method, ENCODER)
-    small = [o for o in SMALL if method != "face_network" or not o.startswith("generator")]
-    return [f"method={method}", *own, *small, f"paths.run_dir='{folder}'", f"paths.output_root='{folder.parent}'", *more]
+    own = OF_METHOD.get(method, () if any(o.startswith("encoder=") for o in more) else ENCODER)
+    small = [o for o in SMALL if method != "face_network" or not o.startswith(("generator", "dataset.val_size"))]
+    return [
+        f"method={method}",
+        *small,
+        *own,
+        f"paths.run_dir='{folder}'",
+        f"paths.output_root='{folder.parent}'",
+        *more,
+    ]
+
+
+def build(method: str, folder: Path, *more: str) -> tuple[DictConfig, train.Job]:
+    """The config of a small training, and what is checked and built before it."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        cfg = compose("train", overrides=overrides(method, folder, *more))
+    return cfg, train.prepare(cfg)
 
 
 def run(method: str, folder: Path, *more: str) -> float | None:
     """Train in this process, all of `stylegan_inv.train` but Hydra's own command line."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        cfg = compose("train", overrides=overrides(method, folder, *more))
-    return train.train(cfg, train.prepare(cfg))
+    return train.train(*build(method, folder, *more))
+
+
+class Signal(pl.Callback):
+    """Sends this process a signal while step ``step`` is computed."""
+
+    def __init__(self, step: int, signum: int = signal.SIGTERM) -> None:
+        self.step, self.signum = step, signum
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed == self.step - 1:
+            os.kill(os.getpid(), self.signum)
+
+
+def stop_after(step: int) -> str:
+    """An override that stops the run by SIGTERM after so many batches."""
+    return f"+callbacks.signal={{_target_: tests.faults.small.Signal, step: {step}}}"
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -123,7 +155,7 @@ def launch(target: Callable[..., Any], *args: Any, log: Path, **environment: str
 
 
 def launch_ranks(target: Callable[..., Any], *args: Any, log: Path, world: int = 2) -> list[Any]:
-    """Start ``world`` forks that see themselves as ranks, as torchrun would start them; logs are ``log``.0, ``log``.1."""
+    """Start forks that see themselves as ranks, as torchrun would start them; their logs are ``log``.0, ``log``.1."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -173,6 +205,6 @@ def steps_logged(folder: Path) -> int:
 
 
 def metrics(folder: Path) -> dict[str, float]:
-    """``metrics.json`` without the times."""
+    """The validation in ``metrics.json``."""
     found = json.loads((folder / "metrics.json").read_text())
-    return {name: value for name, value in found.items() if name not in ("seconds", "images_per_second")}
+    return {name: value for name, value in found.items() if name.startswith("val/")}

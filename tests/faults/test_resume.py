@@ -1,0 +1,40 @@
+"""A run that was stopped and continued is, bit for bit, the one that was not stopped."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_inv.encoders.face import load_face_network
+from tests.faults.small import METHODS, assert_same_training, metrics, rows, run, state, stop_after
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_in_a_fresh_process() -> None:
+    """A process draws random numbers for the embedded networks when it first builds them, and not again."""
+    for name in ("face_train", "face_eval"):
+        load_face_network(name)
+
+
+@pytest.mark.parametrize(("number", "method"), list(enumerate(METHODS)), ids=METHODS)
+def test_stopped_at_any_step_and_continued_by_the_same_command(number: int, method: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    stop = (3, 2, 4, 5, 1)[number % 5]  # after step 3 a validation is due
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            run(method, parts, stop_after(stop))
+    except pytest.fail.Exception:
+        assert state(parts)["global_step"] == 0, "only methods that train nothing get this far"
+        pytest.skip("trains nothing")
+    assert stopped.value.code == 143
+    assert state(parts)["global_step"] == stop
+    torch.manual_seed(99), np.random.seed(99), random.seed(99)  # another process has other random states
+    run(method, parts)
+    run(method, whole)
+    assert len(rows(whole)) == 8, "six steps and two validations"
+    assert_same_training(whole, parts)
+    assert metrics(whole) == metrics(parts)

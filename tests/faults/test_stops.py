@@ -1,0 +1,177 @@
+"""Stopped from outside: signals, kill -9, and what is left on disk. Each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from stylegan_inv.runtime import checkpoint_io
+from tests.faults.small import join, launch, rows, run, state, steps_logged, wait_for
+
+ENDLESS = ("trainer.max_steps=100000", "trainer.val_check_interval=100000", "method.scheduler=null")
+
+
+class Slow(pl.Callback):
+    """A step that takes a minute."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == 2:
+            Path(trainer.default_root_dir, "slow").touch()
+            time.sleep(60)
+
+
+def alone(group: int) -> bool:
+    """No process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_signal_saves_and_ends(signum: int, code: int, workers: int, tmp_path: Path) -> None:
+    if (workers > 0) != (signum == signal.SIGINT):
+        pytest.skip("each once")
+    folder = tmp_path / "run"
+    more = (*ENDLESS, f"dataset.num_workers={workers}")
+    process = launch(run, "psp", folder, *more, log=tmp_path / "log")
+    wait_for(lambda: steps_logged(folder) >= 2)
+    os.killpg(process.pid, signum)  # the loader's processes get it too, as from a terminal or SLURM
+    asked = time.monotonic()
+    assert join([process], 60) == [code], (tmp_path / "log").read_text()
+    assert time.monotonic() - asked < 30, "10 s on a quiet machine"
+    assert state(folder)["global_step"] == len(rows(folder)) >= 2
+    assert f"stopped by {signal.Signals(signum).name}" in (tmp_path / "log").read_text()
+    wait_for(lambda: alone(process.pid), 20)
+
+
+def test_sigusr1_requeues_once_on_slurm(tmp_path: Path) -> None:
+    tools, folder = tmp_path / "bin", tmp_path / "run"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >> '{tmp_path}/requeued'\n")
+    (tools / "scontrol").chmod(0o755)
+    slurm = {
+        "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "train", "SLURM_NTASKS_PER_NODE": "1",
+    }  # fmt: skip
+    process = launch(run, "psp", folder, *ENDLESS, log=tmp_path / "log", **slurm)
+    wait_for(lambda: steps_logged(folder) >= 2)
+    os.kill(process.pid, signal.SIGUSR1)
+    assert join([process], 60) == [143], (tmp_path / "log").read_text()
+    assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    done = state(folder)["global_step"]
+    # SLURM starts the same command again, with a restart count: it goes on without being told.
+    again = launch(
+        run, "psp", folder, *ENDLESS, "seed=0", log=tmp_path / "again", **slurm, SLURM_RESTART_COUNT="1"
+    )  # fmt: skip
+    wait_for(lambda: steps_logged(folder) >= done + 2)
+    os.kill(again.pid, signal.SIGTERM)
+    assert join([again], 60) == [143]
+    assert [int(row["step"]) for row in rows(folder)] == list(range(state(folder)["global_step"]))
+
+
+def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    slow = "+callbacks.slow={_target_: tests.faults.test_stops.Slow}"
+    every = "callbacks.checkpoint.every_n_train_steps=1"
+    process = launch(run, "psp", folder, *ENDLESS, slow, every, log=tmp_path / "log")
+    wait_for(lambda: (folder / "slow").exists())
+    os.kill(process.pid, signal.SIGINT)
+    wait_for(lambda: "again to end at once" in (tmp_path / "log").read_text())
+    os.kill(process.pid, signal.SIGINT)
+    assert join([process], 20) == [-signal.SIGINT]
+    assert state(folder)["global_step"] == 2
+
+
+def killed_while_writing(folder: Path) -> None:
+    real = torch.save
+
+    def half(checkpoint: Any, path: Path) -> None:
+        real(checkpoint, path)
+        if checkpoint["global_step"] == 4:
+            os.truncate(path, path.stat().st_size // 2)
+            time.sleep(60)
+
+    checkpoint_io.torch.save = half
+    run("psp", folder, "callbacks.checkpoint.every_n_train_steps=2")
+
+
+def test_kill_9_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", Path("/dev/shm") / tmp_path.parent.name
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    process = launch(killed_while_writing, folder, log=tmp_path / "log", TMPDIR=str(elsewhere))
+    checkpoints = folder / "checkpoints"
+    wait_for(lambda: (checkpoints / "last.ckpt").exists() and list(checkpoints.glob(".last*partial*")))
+    time.sleep(0.2)
+    process.kill()
+    assert join([process], 10) == [-signal.SIGKILL]
+    assert state(folder)["global_step"] == 2, "the old one, whole"
+    assert list(checkpoints.glob(".*partial*")) and not list(elsewhere.iterdir())
+    run("psp", folder)
+    assert not list(checkpoints.glob(".*partial*")), "cleaned at the next start"
+    assert state(folder)["global_step"] == 6 and len(rows(folder)) == 8
+    shutil.rmtree(elsewhere)
+
+
+class Limit(pl.Callback):
+    """From step 3 to step 5 no file may grow beyond 20 kB, as on a disk that is full."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        if trainer.global_step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        if trainer.global_step == 5:
+            last = torch.load(Path(trainer.default_root_dir, "checkpoints", "last.ckpt"), weights_only=True)
+            print("while full, the last checkpoint is of step", last["global_step"], flush=True)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def test_full_disk_is_a_warning_and_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    limit = "+callbacks.limit={_target_: tests.faults.test_stops.Limit}"
+    process = launch(run, "psp", folder, limit, "callbacks.checkpoint.every_n_train_steps=1", log=tmp_path / "log")
+    assert join([process], 120) == [0]
+    log = (tmp_path / "log").read_text()
+    assert "cannot be written" in log and "training goes on" in log
+    assert "while full, the last checkpoint is of step 3" in log
+    assert state(folder)["global_step"] == 6
+    assert not list((folder / "checkpoints").glob(".*"))
+
+
+class Killer(pl.Callback):
+    """What the kernel does when memory runs out: a loader process dies."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        import multiprocessing
+
+        if trainer.global_step == 2:
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+
+def test_killed_loader_process_ends_the_run(tmp_path: Path) -> None:
+    killer = "+callbacks.killer={_target_: tests.faults.test_stops.Killer}"
+    process = launch(run, "psp", tmp_path / "run", *ENDLESS, killer, "dataset.num_workers=2", log=tmp_path / "log")
+    assert join([process], 120) == [1]
+    assert "killed by signal: Killed" in (tmp_path / "log").read_text()
+    wait_for(lambda: alone(process.pid), 20)
+
+
+def test_checkpoints_are_private_to_nobody(tmp_path: Path) -> None:
+    """A temporary file must not leave its narrower rights to the checkpoint."""
+    saver = checkpoint_io.AtomicCheckpointIO()
+    saver.save_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "last.ckpt").stat().st_mode) == 0o666 & ~mask

@@ -1,0 +1,54 @@
+"""wandb without a network, with a server that fails, and over a resume: training does not notice."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from stylegan_inv.runtime.run_dirs import read_record
+from tests.faults.small import join, launch, run, state, stop_after
+
+
+class Broken(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_error(500)
+
+    do_GET = do_POST
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def two_lives(folder: Path) -> None:
+    try:
+        run("psp", folder, "logger=wandb", stop_after(2))
+    except SystemExit as stopped:
+        print("stopped with", stopped.code, flush=True)
+    run("psp", folder, "logger=wandb")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["no key", "no network", "server error"])
+def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"WANDB_INIT_TIMEOUT": "2", "HOME": str(tmp_path), "WANDB_MODE": ""}
+    server = HTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    if fault != "no key":
+        port = server.server_port if fault == "server error" else 1
+        environment |= {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
+    folder = tmp_path / "run"
+    try:
+        codes = join([launch(two_lives, folder, log=tmp_path / "log", **environment)], 240)
+    finally:
+        server.shutdown()
+        server.server_close()
+    log = (tmp_path / "log").read_text()
+    assert codes == [0] and "stopped with 143" in log, log
+    assert ("wandb cannot be reached" in log) == (fault != "no key")
+    run_id = read_record(folder)["wandb_id"]
+    kept = [path.name for path in (folder / "wandb").glob("offline-run-*")]
+    assert kept and all(name.endswith(run_id) for name in kept), kept
+    assert state(folder)["global_step"] == 6
