@@ -70,7 +70,8 @@ class InversionMethod(pl.LightningModule):
         compile_trained: Pass what is trained through ``torch.compile`` when a fit starts (needs a C++ compiler).
     """
 
-    #: False for methods that have nothing to train: a training run then measures them on held-out images.
+    #: False for methods that have nothing to train: a training run then measures them on held-out images. A trained
+    #: method is loaded without its loss, whose networks then need not be there.
     trains = True
     #: Channels of what it sees; and entries of a batch that training cannot do without.
     in_channels: int = 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,24 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         node = cfg.method
     except (OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{run_dir}/config.yaml: cannot be read ({str(error).splitlines()[0]})") from error
-    method = instantiate(_without_pretrained(OmegaConf.to_container(node)))
+    method = instantiate(_for_inverting(OmegaConf.to_container(node)))
     if not isinstance(method, InversionMethod):
         raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
     method.on_load_checkpoint(checkpoint)
-    load_state(method, checkpoint["state_dict"], checkpoint_path)
+    state = checkpoint["state_dict"]
+    if method.loss is None:
+        state = {key: value for key, value in state.items() if not key.startswith("loss.")}
+    load_state(method, state, checkpoint_path)
     return method.to(device).eval().requires_grad_(False)
+
+
+def _for_inverting(node: Any) -> Any:
+    """The config of a method without what only its training needs."""
+    node = _without_pretrained(node)
+    module, _, name = str(node.get("_target_")).rpartition(".")
+    if "loss" in node and getattr(getattr(import_module(module), name, None), "trains", False):
+        node["loss"] = None
+    return node
 
 
 def _without_pretrained(node: Any) -> Any:
