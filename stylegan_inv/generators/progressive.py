@@ -56,13 +56,13 @@ class Growth:
             raise UserError(f"growth starts at {self.start} px, expected one of {resolutions(self.resolution)}")
         if self.grow_images < 0 or self.fade_images < 0 or self.grow_images + self.fade_images < 1:
             raise UserError(
-                f"grow_images={self.grow_images}, fade_images={self.fade_images}: expected positive numbers"
+                f"grow_images={self.grow_images}, fade_images={self.fade_images}: expected images, not both 0"
             )
 
     def stage(self, images: int) -> Stage:
         """The stage after so many images."""
         steps, into = divmod(images, self.grow_images + self.fade_images)
-        resolution = self.start << steps
+        resolution = self.start << min(steps, self.resolution.bit_length())
         if resolution >= self.resolution:
             return Stage(self.resolution)
         faded = (into - self.grow_images) / max(self.fade_images, 1)

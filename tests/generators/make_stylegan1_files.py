@@ -1,7 +1,8 @@
 """Writes pickles with the structure of NVlabs/stylegan's, without its code: run in a process of its own.
 
 ``python make_stylegan1_files.py FOLDER``: reads ``variables.pickle``, a list of (file name, variables, options), and
-writes the files. The module ``dnnlib`` exists in this process only; the source text in it writes ``canary`` when executed.
+writes the files. The module ``dnnlib`` exists in this process only; the source text in the files writes ``canary`` when
+it is executed.
 """
 
 from __future__ import annotations
