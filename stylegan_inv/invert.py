@@ -1,18 +1,21 @@
-"""Invert images with a trained method: ``python -m stylegan_inv.invert run=outputs/restyle/... input=photos/``.
+"""Invert images: ``python -m stylegan_inv.invert run=outputs/restyle/... input=photos/`` with a trained method, or
+``python -m stylegan_inv.invert method=image2stylegan_pp input=photos/ output=out`` with one that needs no training.
 
 Leaves ``latents.safetensors`` (the codes ``w`` (N, L, D) and which file each belongs to), ``reconstructions/`` and
-``contact_sheet.png`` (input, steps, difference). Bad input is found before a network is loaded or a file is written.
+``contact_sheet.png`` (input, steps, difference), and where each image was optimised ``noise/``, ``generators/`` and the
+loss curves. Bad input is found before a network is loaded or a file is written. A killed command that optimises each
+image goes on when it is given again.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -22,12 +25,13 @@ from torch.utils.data import DataLoader
 
 import stylegan_inv
 from stylegan_inv.config import entry_point, instantiate
-from stylegan_inv.data.folder import FolderImages
-from stylegan_inv.data.images import BadImage, check_image, list_images, name_list
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
+from stylegan_inv.runtime.descent_progress import DescentProgress
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter, check_output
+from stylegan_inv.runtime.inversion_inputs import Images, Inputs
+from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter
+from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 from stylegan_inv.runtime.weights import TABLE
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
@@ -40,10 +44,11 @@ class Job:
     """Everything that is checked and loaded before the first file is written."""
 
     method: InversionMethod
-    images: FolderImages
+    inputs: Inputs
     output: Path
     task: Task | None
     variants: list[Callable[[Tensor], Inversion]]
+    unfinished: Unfinished | None
 
 
 def prepare(cfg: DictConfig) -> Job:
@@ -52,29 +57,39 @@ def prepare(cfg: DictConfig) -> Job:
     Raises:
         UserError: A missing or unreadable input, an output that cannot be written, a run that does not load.
     """
-    run, source = Path(cfg.run), Path(cfg.input)
     _check_options(cfg)
     device = device_named(cfg.device)
-    if not run.exists() and cfg.run not in TABLE:
+    run = None if cfg.run is None else Path(cfg.run)
+    if run is not None and not run.exists() and cfg.run not in TABLE:
         raise UserError(
             f"run={run}: no such run folder, checkpoint or name of known weights; give the folder that "
             "stylegan_inv.train printed"
         )
-    files = list_images(source) if not source.is_file() else [source]
-    folder = source if source.is_dir() else source.parent
-    output = _output_folder(cfg, run, source)
-    check_output(output, cfg.overwrite)
-    files = _readable(files, cfg.on_bad_image)
+    images = Images.of(str(cfg.input), "input", cfg.on_bad_image)
+    second = None if cfg.second is None else Images.of(str(cfg.second), "second")
+    output = _output_folder(cfg, run)
+    unfinished = Unfinished(output, _settings(cfg, images, second))
+    unfinished.check(cfg.overwrite)
 
-    method: Any = stylegan_inv.load_inverter(run, device)
+    method: Any = _built(cfg) if run is None else stylegan_inv.load_inverter(run, device)
+    method = method.to(device).eval().requires_grad_(False)
     if cfg.start is not None:
         if not hasattr(method, "start_from"):
             raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
         method.start_from(stylegan_inv.load_inverter(cfg.start, device))
-    expected = getattr(getattr(method, "encoder", None), "resolution", None)
-    size = cfg.resolution or _trained_with(run, "resolution") or expected or min(method.generator.resolution, 256)
+    for key in ("second", "mask"):
+        needs = getattr(method, f"needs_{key}", None)
+        if cfg[key] is None and needs:
+            raise UserError(f"{type(method).__name__} needs a {key} image or shape with these parts; give {key}=…")
+        if cfg[key] is not None and needs is None:
+            raise UserError(f"{key}={cfg[key]}: {type(method).__name__} takes none; method=image2stylegan_pp does")
+    expected = getattr(getattr(method, "encoder", None), "resolution", None) or (
+        min(method.generator.resolution, 256) if method.trains else method.generator.resolution
+    )
+    size = cfg.resolution or _trained_with(run, "resolution") or expected
+    inputs = Inputs(images, size, cfg.mode, second, None if cfg.mask is None else str(cfg.mask))
     task = instantiate(_trained_with(run, "task"))
-    return Job(method, FolderImages(folder, size, files=files, mode=cfg.mode), output, task, _variants(cfg, method))
+    return Job(method, inputs, output, task, _variants(cfg, method), None if method.trains else unfinished)
 
 
 @entry_point("invert", prepare)
@@ -83,28 +98,78 @@ def main(cfg: DictConfig, job: Job) -> None:
     metadata = {
         "generator_hash": str(job.method.generator.source_hash),
         "method": type(job.method).__name__,
-        "run": str(Path(cfg.run).resolve()),
+        "run": "" if cfg.run is None else str(Path(cfg.run).resolve()),
     }
-    writer = InversionWriter(job.output, job.images.names, metadata, compare=job.task is None)
-    loader = DataLoader(job.images, cfg.batch_size, num_workers=cfg.num_workers)
+    compare = job.task is None and cfg.second is None and cfg.mask is None
+    writer = InversionWriter(job.output, job.inputs.names, metadata, compare=compare)
+    loader = DataLoader(job.inputs, cfg.batch_size, num_workers=cfg.num_workers)
+    (_encode if job.unfinished is None else _optimise)(cfg, job, loader, writer)
+    writer.close()
+    if job.unfinished is not None:
+        job.unfinished.end()
+
+    error = f", mean squared error {writer.squared_error / len(job.inputs):.4f}" if writer.compare else ""
+    print(f"{len(job.inputs)} images inverted{error}")
+    for what, path in {
+        "codes": job.output / LATENTS,
+        "images": job.output / RECONSTRUCTIONS,
+        "losses": job.output / "losses.png",
+        "picture": writer.sheets[0] if len(writer.sheets) == 1 else f"{writer.sheets[0]} ... {writer.sheets[-1].name}",
+        "output": job.output,
+    }.items():
+        if what != "losses" or Path(path).is_file():
+            print(f"{what + ':':<12}{path}")
+
+
+def _encode(cfg: DictConfig, job: Job, loader: DataLoader[Any], writer: InversionWriter) -> None:
+    """With a trained method."""
     console = Console()
-    count = math.ceil(len(job.images) / cfg.batch_size)
-    for batch in track(loader, "inverting", total=count, console=console, disable=not console.is_terminal):
+    for batch in track(loader, "inverting", total=len(loader), console=console, disable=not console.is_terminal):
         images = batch["image"].to(job.method.device)
         # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
         source = images if job.task is None else job.task.read(images)
         writer.add(images, job.method.invert(source), [variant(source).image for variant in job.variants])
-    writer.close()
 
-    error = f", mean squared error {writer.squared_error / len(job.images):.4f}" if writer.compare else ""
-    print(f"{len(job.images)} images inverted{error}")
-    for what, path in {
-        "codes": job.output / LATENTS,
-        "images": job.output / RECONSTRUCTIONS,
-        "picture": writer.sheets[0] if len(writer.sheets) == 1 else f"{writer.sheets[0]} ... {writer.sheets[-1].name}",
-        "output": job.output,
-    }.items():
-        print(f"{what + ':':<12}{path}")
+
+def _optimise(cfg: DictConfig, job: Job, loader: DataLoader[Any], writer: InversionWriter) -> None:
+    """With a method that optimises each image; its state is kept, so that this can be killed and continued."""
+    from stylegan_inv.methods.descent import Watch
+
+    assert job.unfinished is not None
+    job.unfinished.begin()
+    with DescentProgress(len(job.inputs)) as progress:
+        for number, batch in enumerate(loader):
+            given = {name: tensor.to(job.method.device) for name, tensor in batch.items()}
+            watch = Watch(
+                job.unfinished.file(number), f"{job.unfinished.key} {number}", cfg.save_every_seconds, progress.report
+            )
+            images = given.pop("image")
+            found = job.method.invert(images, watch=watch, **given)  # type: ignore[call-arg]
+            writer.add(images, found, extra=given)
+            progress.advance(len(images))
+
+
+def _built(cfg: DictConfig) -> InversionMethod:
+    """The method of ``method=…``, which must not need training."""
+    if cfg.get("method") is None:
+        raise UserError("got neither run nor method; give run=<folder of a training run>, or method=projector, …")
+    if not getattr(hydra.utils.get_class(cfg.method._target_), "trains", True):
+        return instantiate(cfg.method)
+    raise UserError(
+        f"method={cfg.method_name}: must be trained first; give run=<the folder that "
+        f"`python -m stylegan_inv.train method={cfg.method_name}` printed>, or method=projector, image2stylegan, …"
+    )
+
+
+def _settings(cfg: DictConfig, images: Images, second: Images | None) -> dict[str, Any]:
+    """What makes two commands the same one."""
+    keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed")
+    return {
+        **{key: cfg[key] for key in keys},
+        "method": OmegaConf.to_container(cfg.method, resolve=True) if cfg.get("method") else None,
+        "names": [images.names, None if second is None else second.names],
+        "files": [describe_files(images.files), describe_files(None if second is None else second.files)],
+    }
 
 
 def _check_options(cfg: DictConfig) -> None:
@@ -112,6 +177,8 @@ def _check_options(cfg: DictConfig) -> None:
         raise UserError(f"on_bad_image={cfg.on_bad_image}: expected error or skip")
     if cfg.mode not in ("crop", "fit"):
         raise UserError(f"mode={cfg.mode}: expected crop or fit")
+    if cfg.run is not None and cfg.get("method") is not None:
+        raise UserError(f"got run={cfg.run} and method={cfg.method_name}; expected one of them")
     for key, least in (("batch_size", 1), ("num_workers", 0), ("resolution", 16), ("variants", 0)):
         value = cfg[key]
         if value is None and key == "resolution":
@@ -120,35 +187,22 @@ def _check_options(cfg: DictConfig) -> None:
             raise UserError(f"{key}={value}: expected a whole number of at least {least}")
 
 
-def _output_folder(cfg: DictConfig, run: Path, source: Path) -> Path:
+def _output_folder(cfg: DictConfig, run: Path | None) -> Path:
+    source = Path(str(cfg.input))
     if cfg.output is None:
-        run_dir = run if run.is_dir() else run.parent.parent
-        if not (run_dir / "config.yaml").is_file():
-            run_dir = Path("outputs") / run.stem  # somebody else's checkpoint
-        return run_dir / "inversions" / (source.stem if source.is_file() else source.resolve().name)
+        if run is None:
+            run_dir = Path("outputs") / str(cfg.get("method_name"))
+        else:
+            run_dir = run if run.is_dir() else run.parent.parent
+            if not (run_dir / "config.yaml").is_file():
+                run_dir = Path("outputs") / run.stem  # somebody else's checkpoint
+        name = source.stem if source.is_file() else source.resolve().name.replace(":", "_")
+        return run_dir / "inversions" / name
     output = Path(cfg.output)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         # The reconstructions would be among the inputs of the next call.
         raise UserError(f"output={output}: lies inside input={source}; give a folder outside of it")
     return output
-
-
-def _readable(files: list[Path], on_bad_image: str) -> list[Path]:
-    """Decode every file once: better to hear of a broken one now than in the middle of a long run."""
-    good, bad = [], []
-    for file in files:
-        try:
-            check_image(file)
-            good.append(file)
-        except BadImage as error:
-            bad.append(str(error))
-    if bad and (on_bad_image == "error" or not good):
-        more = "" if len(bad) == 1 else f" (and {len(bad) - 1} more of {len(files)} files cannot be read)"
-        hint = "; or give on_bad_image=skip" if good else ""
-        raise UserError(f"{bad[0]}{more}{hint}")
-    if bad:
-        print(f"{len(bad)} of {len(files)} files cannot be read and are left out: {name_list(bad)}")
-    return good
 
 
 def _variants(cfg: DictConfig, method: Any) -> list[Callable[[Tensor], Inversion]]:
@@ -165,8 +219,10 @@ def _variants(cfg: DictConfig, method: Any) -> list[Callable[[Tensor], Inversion
     return [partial(method.variants, z=row.to(method.device), layers=layers) for row in z]
 
 
-def _trained_with(run: Path, key: str) -> Any:
+def _trained_with(run: Path | None, key: str) -> Any:
     """An entry of ``dataset`` in the run's config, or None."""
+    if run is None:
+        return None
     config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
     return OmegaConf.select(OmegaConf.load(config), f"dataset.{key}") if config.is_file() else None
 

@@ -35,6 +35,28 @@ class Optimised(Inversion):
     seconds: float = 0.0
 
 
+def check_same_generator(method: InversionMethod, start: InversionMethod) -> None:
+    """Raises UserError unless both methods speak about the codes of one generator."""
+    own, other = method.generator, start.generator
+    if (own.num_ws, own.w_dim, own.source_hash) != (other.num_ws, other.w_dim, other.source_hash):
+        raise UserError(
+            f"method.start: its generator is {str(other.source_hash)[:12]} ({other.resolution} px), expected "
+            f"{str(own.source_hash)[:12]} ({own.resolution} px); give generator=… the one it was trained with"
+        )
+
+
+def take_rows(found: Optimised, rows: slice) -> Optimised:
+    """The same for some of the images."""
+    return Optimised(
+        found.w[rows],
+        found.image[rows],
+        steps=[Step(step.w[rows], step.image[rows], step.name) for step in found.steps or []],
+        noise=None if found.noise is None else [m[rows] for m in found.noise],
+        curves={name: curve[:, rows] for name, curve in found.curves.items()},
+        seconds=found.seconds,
+    )
+
+
 class PerImageMethod(InversionMethod):
     """Base of methods that find codes by gradient descent, with the generator and everything else frozen.
 
@@ -117,12 +139,7 @@ class PerImageMethod(InversionMethod):
         if isinstance(start, str) and start not in ("average", "random"):
             start = stylegan_inv.load_inverter(start)
         if isinstance(start, InversionMethod):
-            own, other = self.generator, start.generator
-            if (own.num_ws, own.w_dim, own.source_hash) != (other.num_ws, other.w_dim, other.source_hash):
-                raise UserError(
-                    f"method.start: its generator is {str(other.source_hash)[:12]} ({other.resolution} px), expected "
-                    f"{str(own.source_hash)[:12]} ({own.resolution} px); give generator=… the one it was trained with"
-                )
+            check_same_generator(self, start)
         # Held: no part of this method's checkpoint.
         self.start = start if isinstance(start, str) else Frozen(start)
 
@@ -144,7 +161,7 @@ class PerImageMethod(InversionMethod):
             given = self.prepare(images, second, mask)
             state = None if watch.file is None else State.load(watch.file, watch.key, images.device)
             if state is None:
-                state = State(self._begin(images))
+                state = State(self._begin(given["target"]))
             while state.stage < self.stages:
                 if len(state.curves) == state.stage:
                     state.kept["before"] = self.picture(state.variables)
@@ -233,7 +250,7 @@ class PerImageMethod(InversionMethod):
     def _noise_gains(self) -> list[float]:
         gains = []
         for layer in self.generator.synthesis.layers():
-            strength = abs(float(layer.noise_strength))
+            strength = float(layer.noise_strength.abs().mean())
             gains.append(max(1.0, self.noise_floor / strength) if strength else 1.0)
         return gains
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,12 +19,13 @@ from stylegan_inv.data.images import from_uint8, save_image, to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.contact_sheet import contact_sheet, difference_image
 from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.runtime.loss_curves import CURVES, write_curves
 
 if TYPE_CHECKING:
     from stylegan_inv.methods.base import Inversion
 
 LATENTS, RECONSTRUCTIONS, SHEET = "latents.safetensors", "reconstructions", "contact_sheet"
-VARIANTS = "variants"
+VARIANTS, NOISE, GENERATORS = "variants", "noise", "generators"
 ROWS_PER_SHEET = 64
 _CELL = 160
 _STEPS_SHOWN = 6
@@ -127,16 +128,31 @@ class InversionWriter:
         self._codes: list[Tensor] = []
         self._rows: list[dict[str, Tensor]] = []
         self._count = 0
+        self._curves: dict[str, list[Tensor]] = {}
         _remove_earlier(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, images: Tensor, inversion: Inversion, variants: Sequence[Tensor] = ()) -> None:
-        """Take the next images (B, 3, S, S), what was found for them, and other pictures of the same (B, 3, R, R)."""
+    def add(
+        self,
+        images: Tensor,
+        inversion: Inversion,
+        variants: Sequence[Tensor] = (),
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Take the next images.
+
+        Args:
+            images: (B, 3, S, S).
+            inversion: what was found for them.
+            variants: other pictures of the same, (B, 3, R, R).
+            extra: what else the method was given: other images (B, 3, S, S), masks (B, 1, S, S) in [0, 1].
+        """
         size = images.shape[-1]
         final = inversion.image.detach().float()
         shown = final if final.shape[-1] == size else F.adaptive_avg_pool2d(final, (size, size))
         self.squared_error += float((shown - images).square().flatten(1).mean(1).sum())
-        columns = {"input": images, **_chosen_steps(inversion)}
+        shown_too = {name: 2 * t - 1 if t.shape[1] == 1 else t for name, t in (extra or {}).items()}
+        columns = {"input": images, **shown_too, **_chosen_steps(inversion)}
         columns.update({f"variant {number}": variant for number, variant in enumerate(variants, start=1)})
         if self.compare:
             columns["difference"] = difference_image(shown, images)
@@ -146,14 +162,22 @@ class InversionWriter:
             for number, variant in enumerate(variants, start=1):
                 name = PurePosixPath(self.pictures[self._count]).relative_to(RECONSTRUCTIONS)
                 save_image(variant[row], self.folder / VARIANTS / str(number) / name)
+            for place, tensors in {NOISE: _noise_of(inversion, row), GENERATORS: _generator_of(inversion, row)}.items():
+                if tensors:
+                    file = self.folder / place / PurePosixPath(self.pictures[self._count]).relative_to(RECONSTRUCTIONS)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    with atomic_write(file.with_suffix(".safetensors")) as temporary:
+                        save_file(tensors, temporary, self.metadata)
             self._count += 1
             self._rows.append({name: column[row] for name, column in small.items()})
             if len(self._rows) == ROWS_PER_SHEET:
                 self._flush_sheet()
         self._codes.append(inversion.w.detach().float().cpu())
+        for stage, curve in getattr(inversion, "curves", {}).items():
+            self._curves.setdefault(stage, []).append(curve)
 
     def close(self) -> None:
-        """Write what is left and the codes."""
+        """Write what is left, the codes and the loss curves."""
         if self._count != len(self.names):
             raise UserError(f"{self.folder}: got {self._count} results for {len(self.names)} images")
         self._flush_sheet()
@@ -164,6 +188,8 @@ class InversionWriter:
         }
         with atomic_write(self.folder / LATENTS) as temporary:
             save_file({"w": torch.cat(self._codes).contiguous()}, temporary, metadata)
+        if self._curves:
+            write_curves(self.folder, self.names, self._curves)
 
     def _flush_sheet(self) -> None:
         if not self._rows:
@@ -189,6 +215,42 @@ def _chosen_steps(inversion: Inversion) -> dict[str, Tensor]:
     return {steps[i].name or f"step {i + 1}": steps[i].image for i in chosen}
 
 
+def _noise_of(inversion: Inversion, row: int) -> dict[str, Tensor]:
+    """The noise maps of one image, by layer."""
+    return {f"{k:02d}": m[row].detach().float().cpu().contiguous() for k, m in enumerate(inversion.noise or [])}
+
+
+def _generator_of(inversion: Inversion, row: int) -> dict[str, Tensor]:
+    """What the tuned generator of one image differs by, see `stylegan_inv.generators.difference`."""
+    return {name: t[row].detach().cpu().contiguous() for name, t in (inversion.generator or {}).items()}
+
+
+def read_noise(folder: str | os.PathLike[str], reconstruction: str) -> list[Tensor] | None:
+    """The noise maps (1, 1, r, r) that were found for one image, or None if its noise is the generator's own.
+
+    Args:
+        folder: output of ``stylegan_inv.invert``.
+        reconstruction: the image's entry of `Latents.reconstructions`.
+    """
+    tensors = _read_beside(folder, NOISE, reconstruction)
+    return None if tensors is None else [tensors[name][None] for name in sorted(tensors)]
+
+
+def read_difference(folder: str | os.PathLike[str], reconstruction: str) -> dict[str, Tensor] | None:
+    """What the generator tuned for one image differs by (`generators.difference.tuned` applies it), or None."""
+    return _read_beside(folder, GENERATORS, reconstruction)
+
+
+def _read_beside(folder: str | os.PathLike[str], place: str, reconstruction: str) -> dict[str, Tensor] | None:
+    file = Path(folder, place, PurePosixPath(reconstruction).relative_to(RECONSTRUCTIONS)).with_suffix(".safetensors")
+    if not file.is_file():
+        return None
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); invert the image again") from error
+
+
 def _thumbnails(images: Tensor) -> Tensor:
     # Small and in bytes: a sheet of 64 rows of 1024-px images would take gigabytes.
     images = images.detach().float()
@@ -208,7 +270,11 @@ def _remove_earlier(folder: Path) -> None:
         # The names come from a file that anyone may have edited: only pictures below the folder are removed.
         if file.suffix == ".png" and file.resolve().is_relative_to(folder.resolve() / RECONSTRUCTIONS):
             file.unlink(missing_ok=True)
+            own = file.resolve().relative_to(folder.resolve() / RECONSTRUCTIONS)
             for variant in folder.glob(f"{VARIANTS}/[0-9]*"):
-                (variant / file.resolve().relative_to(folder.resolve() / RECONSTRUCTIONS)).unlink(missing_ok=True)
-    for file in (folder / LATENTS, folder / f"{SHEET}.png", *folder.glob(f"{SHEET}_[0-9][0-9][0-9].png")):
+                (variant / own).unlink(missing_ok=True)
+            for place in (NOISE, GENERATORS):
+                (folder / place / own).with_suffix(".safetensors").unlink(missing_ok=True)
+    curves = (folder / f"{CURVES}{suffix}" for suffix in (".csv", ".png"))
+    for file in (folder / LATENTS, folder / f"{SHEET}.png", *curves, *folder.glob(f"{SHEET}_[0-9][0-9][0-9].png")):
         file.unlink(missing_ok=True)
