@@ -165,18 +165,8 @@ def test_threads_share_one_image(native, threads, monkeypatch, count, recompute)
     assert torch.equal(first, second)  # who computes what is fixed
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    up=st.sampled_from([1, 2]),
-    size=st.sampled_from([4, 8, 16, 32]),
-    channels=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    batch=st.integers(1, 3),
-    colours=st.integers(0, 4),
-    last=st.booleans(),
-    shared=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_native_layer_equals_plain_one(native, up, size, channels, batch, colours, last, shared, seed):
+def layer_errors(native, up, size, channels, batch=2, colours=3, last=False, shared=True, seed=0):
+    """Relative errors of all that the two passes of one layer make, against double precision."""
     torch.manual_seed(seed)
     into, out = channels
 
@@ -225,10 +215,75 @@ def test_native_layer_equals_plain_one(native, up, size, channels, batch, colour
 
     want = passes(TorchKernels(), torch.float64)
     got = passes(native, torch.float32)
-    for value, wanted in zip(got, want, strict=True):
-        assert (value is None) == (wanted is None)
-        if value is not None:
-            assert error(value, wanted) < 1e-5
+    assert [value is None for value in got] == [wanted is None for wanted in want]
+    return [error(value, wanted) for value, wanted in zip(got, want, strict=True) if value is not None]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    up=st.sampled_from([1, 2]),
+    size=st.sampled_from([4, 8, 16, 32]),
+    channels=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    batch=st.integers(1, 3),
+    colours=st.integers(0, 4),
+    last=st.booleans(),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_native_layer_equals_plain_one(native, up, size, channels, batch, colours, last, shared, seed):
+    assert max(layer_errors(native, up, size, channels, batch, colours, last, shared, seed)) < 1e-5
+
+
+def spied_kinds(native, monkeypatch):
+    """The passes that run from now on, each with the kind of its layer."""
+    seen = []
+    for name in ("frozen_forward", "frozen_backward"):
+        run = getattr(native.library, name)
+
+        def spy(call, run=run, name=name):
+            seen.append((name, call._obj.kind))
+            run(call)
+
+        monkeypatch.setattr(native.library, name, spy)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "batch", "count"),
+    [
+        (32, (20, 33), 1, 1),
+        (64, (7, 5), 3, 1),  # more rows of tiles than a band has
+        (64, (9, 18), 1, 2),  # a border between ranges
+        (64, (3, 34), 2, 3),  # ranges of unequal size, and inner ones
+        (8, (17, 16), 1, 4),  # one image worked on by all threads
+        (8, (512, 512), 1, 1),  # a weight that is transposed panel by panel
+        (8, (400, 250), 2, 2),
+    ],
+)
+def test_upsampling_by_winograd(native, threads, monkeypatch, size, channels, batch, count):
+    threads(count)
+    monkeypatch.setattr(native_layer, "_kind", lambda layer: native_layer._UP_WINOGRAD)
+    kinds = spied_kinds(native, monkeypatch)
+    fast = layer_errors(native, 2, size, channels, batch)
+    assert kinds == [("frozen_forward", native_layer._UP_WINOGRAD), ("frozen_backward", native_layer._UP_WINOGRAD)]
+    monkeypatch.setattr(native_layer, "_kind", lambda layer: native_layer._UP)
+    direct = layer_errors(native, 2, size, channels, batch)
+    assert max(direct) < 2e-6
+    assert max(fast) < 4e-6
+
+
+def test_layers_that_run_by_winograd(native, monkeypatch):
+    monkeypatch.setattr(fused, "_native_kernels", lambda: native)
+    generator, _ = make(resolution=64)
+    kinds = spied_kinds(native, monkeypatch)
+    w = torch.randn(1, generator.num_ws, generator.w_dim, requires_grad=True)
+    generator.synthesis(w).sum().backward()
+    conv, winograd, up, up_winograd = range(4)
+    forward = [conv, up, winograd, up_winograd, winograd, up_winograd, winograd, up_winograd, winograd]
+    assert [kind for name, kind in kinds if name == "frozen_forward"] == forward
+    assert [kind for name, kind in kinds if name == "frozen_backward"] == forward[::-1]
+    large = [native_layer._kind(FrozenLayer.of(layer, None)) for layer in Generator(64).freeze().synthesis.layers()]
+    assert large == [conv, up, conv, up, conv, up, winograd, up_winograd, winograd]
 
 
 def test_random_noise_draws_as_the_modules_do(kernels):

@@ -40,26 +40,41 @@ static inline void store_part(float* p, Vec v, int n) {
 static inline int64_t panels(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
 static inline int64_t padded(int64_t columns) { return panels(columns) * PANEL; }
 
-// The left-hand side of one product: several matrices of `inner` columns whose rows lie `stride` apart, each shifted
-// from the first by its offset. Rows times (taps * inner) columns; that is how a convolution reads its image.
+constexpr ptrdiff_t NO_OFFSET[1] = {0};
+
+// The left-hand side of one product: several matrices of `inner` columns, each shifted from the first by its offset.
+// Rows times (taps * inner) columns; that is how a convolution reads its image. The rows come in runs (of pixels in one
+// row of the image), `stride` apart within a run and `jump` from one run to the next.
 struct Left {
   const float* data;
-  int64_t stride;
+  int64_t stride, run, jump;
   int64_t inner;
-  int taps;
-  const ptrdiff_t* offset;
+  int taps = 1;
+  const ptrdiff_t* offset = NO_OFFSET;
 };
 
 template <int M>
 static void micro_kernel(const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
+  const float* rows[M];
+  int64_t in_run = row % a.run;
+  const float* next = a.data + row / a.run * a.jump + in_run * a.stride;
+  for (int m = 0; m < M; m++) {
+    rows[m] = next;
+    next += a.stride;
+    if (++in_run == a.run) {
+      in_run = 0;
+      next += a.jump - a.run * a.stride;
+    }
+  }
   Vec sum[M][VECTORS] = {};
   for (int t = 0; t < a.taps; t++) {
-    const float* at = a.data + row * a.stride + a.offset[t];
+    const float* at[M];
+    for (int m = 0; m < M; m++) at[m] = rows[m] + a.offset[t];
     for (int64_t k = 0; k < a.inner; k++, b += PANEL) {
       Vec right[VECTORS];
       for (int v = 0; v < VECTORS; v++) right[v] = load(b + v * LANES);
       for (int m = 0; m < M; m++) {
-        const float left = at[m * a.stride + k];
+        const float left = at[m][k];
         for (int v = 0; v < VECTORS; v++) sum[m][v] += left * right[v];
       }
     }
@@ -69,19 +84,22 @@ static void micro_kernel(const Left& a, int64_t row, const float* b, float* c, i
 }
 
 template <int M>
-static void last_rows(int64_t rows, const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
+static void few_rows(int64_t rows, const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
   if constexpr (M > 0) {
-    if (rows == M) micro_kernel<M>(a, row, b, c, c_stride);
-    else last_rows<M - 1>(rows, a, row, b, c, c_stride);
+    if (rows == M) micro_kernel<M>(a, row, b, c + row * c_stride, c_stride);
+    else few_rows<M - 1>(rows, a, row, b, c, c_stride);
   }
 }
 
-// c[row, 0..PANEL) = a[row, :] @ b for rows first..last; b is one packed panel, (taps * inner, PANEL).
-static inline void multiply_panel(
-    const Left& a, const float* b, float* c, int64_t c_stride, int64_t first, int64_t last) {
-  int64_t row = first;
-  for (; row + ROWS <= last; row += ROWS) micro_kernel<ROWS>(a, row, b, c + row * c_stride, c_stride);
-  last_rows<ROWS - 1>(last - row, a, row, b, c + row * c_stride, c_stride);
+// c[row, 0..PANEL) = a[row, :] @ b for rows 0..rows; b is one packed panel, (taps * inner, PANEL).
+static inline void multiply_panel(const Left& a, const float* b, float* c, int64_t c_stride, int64_t rows) {
+  int64_t row = 0;
+  for (; row + 2 * ROWS <= rows || row + ROWS == rows; row += ROWS)
+    micro_kernel<ROWS>(a, row, b, c + row * c_stride, c_stride);
+  // The last ones in two equal parts: one or two rows alone would keep the processor waiting for each sum.
+  const int64_t left = rows - row, part = left > ROWS ? (left + 1) / 2 : left;
+  few_rows<ROWS>(part, a, row, b, c, c_stride);
+  few_rows<ROWS>(left - part, a, row + part, b, c, c_stride);
 }
 
 // The packed matrix of one tap is (panels(out), in, PANEL) with `panel_stride` floats between panels. This makes of it

@@ -39,7 +39,7 @@ struct Layer {
   Epilogue own, before;
 };
 
-enum Kind { CONV = 0, WINOGRAD = 1, UP = 2 };
+enum Kind { CONV = 0, WINOGRAD = 1, UP = 2, UP_WINOGRAD = 3 };
 constexpr int MOST_COLOURS = 4;
 constexpr int RUN = 8;  // pixels that are worked on together, so that sums over them stay in registers
 
