@@ -1,8 +1,9 @@
-"""Recipes and their pages are one to one, and every recipe composes."""
+"""Every recipe of a training has its page, pages of other commands show these, and all of them compose."""
 
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,9 +14,34 @@ from tests.cli import REPOSITORY
 RECIPES = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
 
 
-def test_recipes_and_pages_are_one_to_one() -> None:
-    pages = sorted(path.parent.name for path in (REPOSITORY / "experiments").glob("*/README.md"))
-    assert RECIPES == pages and RECIPES
+PAGES = sorted(path.parent.name for path in (REPOSITORY / "experiments").glob("*/README.md"))
+#: Pages of what trains nothing: edits, optimisation of single images, comparisons.
+OTHERS = sorted(set(PAGES) - set(RECIPES))
+COMMAND = re.compile(r"^ *python (-m stylegan_inv\.|experiments/)([\w./]+)((?:.*\\\n)*.*)$", re.M)
+
+
+def test_every_recipe_has_its_page() -> None:
+    assert RECIPES and set(RECIPES) <= set(PAGES)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_commands_of_other_pages_compose(name: str) -> None:
+    folder = REPOSITORY / "experiments" / name
+    page = (folder / "README.md").read_text()
+    commands = COMMAND.findall(page)
+    assert commands, "a page gives the commands that made its pictures and figures"
+    for kind, what, line in commands:
+        if kind == "experiments/":
+            assert (REPOSITORY / "experiments" / what).is_file()
+        elif (CONF_DIR / f"{what}.yaml").is_file():
+            arguments = shlex.split(line.replace("\\\n", " "), comments=True)
+            with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+                compose(what, overrides=arguments)
+        else:
+            path = REPOSITORY / "stylegan_inv" / what.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+    for figure in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page):
+        assert (folder / figure).is_file(), figure
 
 
 @pytest.mark.parametrize("name", RECIPES)
