@@ -6,13 +6,11 @@ import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-
-from stylegan_inv.data.decoding import MAX_BYTES, BadImage
+from stylegan_inv.data.decoding import MAX_BYTES
 from stylegan_inv.data.images import SUFFIXES, name_list
-from stylegan_inv.data.sources import Names, PerProcess, Source, check_names
+from stylegan_inv.data.placed import PlacedSource
+from stylegan_inv.data.sources import Source, check_names
 from stylegan_inv.errors import UserError
 
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd")
@@ -42,8 +40,8 @@ def find_shards(path: object) -> list[Path]:
     return sorted(folder.glob("*.tar")) if folder.is_dir() else []
 
 
-class ShardSource(Source):
-    """Images in uncompressed tar files, read by their place; their order is that of the files.
+def open_shards(path: Path, shards: Sequence[Path]) -> Source:
+    """List the images in uncompressed tar files, in the order in which they lie there.
 
     Of the files of a sample the image is the one with a plain image suffix (``000.png``, not ``000.mask.png``), or the
     only one with an image suffix at all.
@@ -52,41 +50,14 @@ class ShardSource(Source):
         UserError: Damaged or compressed, or with links, devices, names that lead out of a folder, or sizes that the
             file does not have.
     """
-
-    def __init__(self, path: Path, shards: Sequence[Path]) -> None:
-        self.path, self.shards = path, list(shards)
-        names: list[str] = []
-        places: list[tuple[int, int, int]] = []
-        for number, shard in enumerate(self.shards):
-            for name, offset, size in _images(shard):
-                names.append(name)
-                places.append((number, offset, size))
-        check_names(path, names)
-        self.names, self._places = Names(names), np.array(places, dtype=np.int64)
-        self._files = PerProcess(_open_files)
-
-    def where(self, index: int) -> str:  # noqa: D102
-        return f"{self.shards[self._places[index, 0]]}: {self.names[index]}"
-
-    def read(self, index: int) -> bytes:  # noqa: D102
-        number, offset, size = self._places[index].tolist()
-        files = self._files.get()
-        try:
-            if number not in files:
-                if len(files) >= 32:  # the order of training visits all shards
-                    files.pop(next(iter(files))).close()
-                files[number] = open(self.shards[number], "rb")
-            files[number].seek(offset)
-            data = files[number].read(size)
-        except OSError as error:
-            raise BadImage(f"{self.where(index)}: cannot be read from the shard ({error})") from error
-        if len(data) != size:
-            raise BadImage(f"{self.where(index)}: the shard ends before the image does")
-        return data
-
-
-def _open_files() -> dict[int, BinaryIO]:
-    return {}
+    names: list[str] = []
+    places: list[tuple[int, int, int]] = []
+    for number, shard in enumerate(shards):
+        for name, offset, size in _images(shard):
+            names.append(name)
+            places.append((number, offset, size))
+    check_names(path, names)
+    return PlacedSource(path, names, shards, places)
 
 
 def _expand(pattern: str) -> list[str]:

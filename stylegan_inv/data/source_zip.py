@@ -14,7 +14,8 @@ import numpy as np
 from stylegan_inv.data.classes import CLASSES, MAX_CLASSES_BYTES, parse_classes
 from stylegan_inv.data.decoding import MAX_BYTES, BadImage
 from stylegan_inv.data.images import SUFFIXES, natural
-from stylegan_inv.data.sources import Names, PerProcess, Source, check_names
+from stylegan_inv.data.placed import PerProcess
+from stylegan_inv.data.sources import Names, Source, check_names
 from stylegan_inv.errors import UserError
 
 _LOCAL = struct.Struct("<4s5H3L2H")  # the header before each file; its last two fields are lengths

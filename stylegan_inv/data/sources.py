@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from stylegan_inv.data.decoding import read_file
 from stylegan_inv.data.images import SUFFIXES, list_images, name_list
 from stylegan_inv.errors import UserError
 
-T = TypeVar("T")
 _MAX_NAME = 1024
 #: Of a list of images or of splits.
 _MAX_LIST_BYTES = 1 << 28
@@ -123,27 +122,6 @@ class FolderSource(Source):
         return str(self.file(index))
 
 
-class PerProcess(Generic[T]):
-    """Something opened anew in every process that uses it.
-
-    File positions are shared after a fork, and LMDB forbids it. What the parent opened is kept alive, as closing it in
-    the child would close the parent's.
-    """
-
-    def __init__(self, open_it: Callable[[], T]) -> None:
-        self._open, self._opened, self._of = open_it, list[T](), -1
-
-    def get(self) -> T:
-        """It, open."""
-        if self._of != os.getpid():
-            self._opened.append(self._open())
-            self._of = os.getpid()
-        return self._opened[-1]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._open,)
-
-
 def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
     """Find out what a path is and list its images.
 
@@ -157,13 +135,13 @@ def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
         UserError: Nothing is there, or nothing that can be read as images, or an archive that is damaged or dangerous.
     """
     from stylegan_inv.data.source_lmdb import open_lmdb
-    from stylegan_inv.data.source_shards import ShardSource, find_shards
+    from stylegan_inv.data.source_shards import find_shards, open_shards
     from stylegan_inv.data.source_zip import ZipSource
 
     if isinstance(path, Source):
         return path
     if shards := find_shards(path):
-        return ShardSource(Path(path), shards)
+        return open_shards(Path(path), shards)
     path = Path(path)
     if (path / "data.mdb").is_file() or path.suffix == ".mdb" or (path.is_file() and path.suffix == ".lmdb"):
         return open_lmdb(path, resolution)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from stylegan_inv.data.datamodule import ImageDataModule, check_whole
 from stylegan_inv.data.image_set import ImageSet
-from stylegan_inv.data.images import list_images, name_list, read_image
+from stylegan_inv.data.images import check_image, list_images, name_list, read_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import InversionMethod
 from stylegan_inv.runtime.evaluation import Comparison, chosen_steps
@@ -94,8 +94,6 @@ class PictureFolders(Dataset[dict[str, Any]]):
             "index": index,
             "name": self.names[index],
         }
-        if item["image"].shape[1] != item["image"].shape[2]:
-            raise UserError(f"{self.images[index]}: got {tuple(item['image'].shape[1:])} px, expected a square picture")
         if self.masks is not None:
             item["mask"] = (read_image(self.masks[index], self.resolution).mean(dim=0, keepdim=True) + 1) / 2
         return item
@@ -132,7 +130,14 @@ def picture_folders(
     if alone and on_missing == "error":
         raise UserError(f"{len(alone)} files have no partner ({name_list(alone, 3)}); give them, or on_missing=skip")
     files = {what: [by_stem[stem] for stem in shared] for what, by_stem in found.items() if by_stem}
-    size = resolution or read_image(files["images"][0]).shape[-1]
+    # Every file is decoded once: better to hear of a broken one now than in the middle.
+    for path in chain(files["targets"], files.get("masks", [])):
+        check_image(path)
+    sizes = {path: read_image(path).shape[1:] for path in files["images"]}
+    odd = next((path for path, (height, width) in sizes.items() if height != width), None)
+    if odd is not None:
+        raise UserError(f"{odd}: got {sizes[odd][1]} x {sizes[odd][0]} px, expected a square picture")
+    size = resolution or sizes[files["images"][0]][0]
     names = [path.relative_to(images).as_posix() for path in files["images"]]
     return PictureFolders(names, files["images"], files["targets"], files.get("masks"), size, alone)
 
