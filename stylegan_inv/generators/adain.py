@@ -14,7 +14,7 @@ all resolutions do so, which costs 16 multiplications an input pixel instead of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,8 @@ class PlainToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, r, r)`` -> ``(B, img_channels, r, r)``."""
+    def forward(self, x: Tensor, w: Tensor | None = None) -> Tensor:
+        """``(B, C, r, r)`` -> ``(B, img_channels, r, r)``; what StyleGAN2 would take the style from is not used."""
         return F.conv2d(x, self.weight * self.weight_gain, self.bias)
 
 
@@ -189,19 +189,36 @@ class AdaINSynthesis(nn.Module):
         if stage != Stage(self.resolution) and not self.progressive:
             raise UserError("this generator cannot be run in parts: it needs progressive=true")
         check_stage(stage, self.resolution)
-        blocks = self.blocks()[: self.resolutions.index(stage.resolution) + 1]
+        count = self.resolutions.index(stage.resolution) + 1
+        blocks = self.blocks()[:count]
         layers = [layer for block in blocks for layer in block.layers()]
-        given = noise if isinstance(noise, str) or len(blocks) == len(self.resolutions) else list(noise)[: len(layers)]
+        given = noise if isinstance(noise, str) or count == len(self.resolutions) else list(noise)[: len(layers)]
         maps = noise_inputs(layers, given, len(w), w)
-        const = self.get_parameter("b4.const")
-        # channels_last: the convolutions of a CPU are up to twice as fast in it.
-        x = const[None].expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        before = x
-        for b, block in enumerate(blocks):
-            before = x
-            for k, layer in enumerate(block.layers(), start=2 * b):
-                x = layer(x, w[:, k], maps[k])
+        before, x = self._features(len(w), count, lambda layer, x, k: layer(x, w[:, k], maps[k]))
         image = blocks[-1].torgb(x)
-        if stage.alpha < 1 and len(blocks) > 1:
+        if stage.alpha < 1 and count > 1:
             image = torch.lerp(enlarged(blocks[-2].torgb(before), stage.resolution), image, stage.alpha)
         return image.contiguous()
+
+    def render(
+        self,
+        batch: int,
+        layer: Callable[[AdaINLayer, Tensor, int], Tensor],
+        torgb: Callable[[PlainToRGB, Tensor, int], Tensor],
+    ) -> Tensor:
+        """The network with its calls left to the caller, as :meth:`.SynthesisNetwork.render`; one call of ``torgb``."""
+        count = len(self.resolutions)
+        return torgb(self.blocks()[-1].torgb, self._features(batch, count, layer)[1], count - 1).contiguous()
+
+    def _features(
+        self, batch: int, count: int, layer: Callable[[AdaINLayer, Tensor, int], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the last but one and the last of the first ``count`` blocks give."""
+        const = self.get_parameter("b4.const")
+        # channels_last: the convolutions of a CPU are up to twice as fast in it.
+        before = x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        for b, block in enumerate(self.blocks()[:count]):
+            before = x
+            for k, module in enumerate(block.layers(), start=2 * b):
+                x = layer(module, x, k)
+        return before, x

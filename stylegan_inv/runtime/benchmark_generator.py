@@ -67,7 +67,8 @@ def convolution_flops(generator: Generator) -> int:
     flops = 0
     for layer in generator.synthesis.layers():
         flops += 2 * layer.weight.numel() * (layer.resolution // layer.up) ** 2
-    for block in generator.synthesis.blocks():
+    blocks: list[Any] = list(generator.synthesis.blocks())
+    for block in blocks:
         flops += 2 * block.torgb.weight.numel() * block.conv1.resolution**2
     return flops
 

@@ -63,7 +63,8 @@ def grouped(generator: Generator) -> Synthesis:
         x = network.get_parameter("b4.const")[None].repeat(len(w), 1, 1, 1)
         image: Tensor | None = None
         k = 0
-        for index, block in enumerate(network.blocks()):
+        blocks: list[Any] = list(network.blocks())
+        for index, block in enumerate(blocks):
             for module in block.layers():
                 x = layer(module, x, rows[k])
                 k += 1

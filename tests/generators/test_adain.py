@@ -17,6 +17,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_discriminator, load_generator, save_generator
 from stylegan_inv.generators.blended_synthesis import blended_synthesis
 from stylegan_inv.generators.export import LAYOUTS, exported
+from stylegan_inv.generators.feature_transfer import transfer_features
 from stylegan_inv.generators.progressive import Stage
 from stylegan_inv.methods.psp import PSP
 from tests.generators import stylegan1
@@ -182,6 +183,16 @@ def test_two_codes_blended_by_a_mask(generator):
     synthesis: Any = generator.synthesis
     torch.testing.assert_close(blended_synthesis(synthesis, a, b, torch.ones(2, 1, 16, 16)), synthesis(a))
     torch.testing.assert_close(blended_synthesis(synthesis, a, b, torch.zeros(2, 1, 16, 16)), synthesis(b))
+
+
+def test_features_copied_inside_a_mask(generator):
+    a, b = generator.mapping(torch.randn(2, 4)), generator.mapping(torch.randn(2, 4))
+    synthesis: Any = generator.synthesis
+    nothing = transfer_features(synthesis, a, b, torch.zeros(2, 1, 16, 16), [8])
+    torch.testing.assert_close(nothing, synthesis(a))
+    copied = transfer_features(synthesis, a, b, torch.ones(2, 1, 16, 16), [8])
+    mixed = torch.cat([b[:, :4], a[:, 4:]], dim=1)
+    torch.testing.assert_close(copied, synthesis(mixed))
 
 
 @pytest.mark.parametrize(
