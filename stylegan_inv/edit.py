@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from stylegan_inv.config import entry_point, instantiate
-from stylegan_inv.data.images import save_image
+from stylegan_inv.data.images import SUFFIXES, save_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.edits.subjects import Edit, Sheet, whole
 from stylegan_inv.runtime.animation import check_animation, write_animation
@@ -70,10 +70,12 @@ def main(cfg: DictConfig, job: Job) -> None:
 
 def _write_sheet(sheet: Sheet, output: Path, cell: int) -> list[Path]:
     """The table (in pages of 64 rows) and its pictures one by one; the files of the table."""
-    stems = [PurePosixPath(name).with_suffix("").as_posix() for name in picture_names(sheet.rows)]
+    # A grid is one subject's: the rows of another have the same captions.
+    folder = output / "images" / ("" if sheet.name == "strip" else _file_name(sheet.name))
+    stems = [name.removesuffix(".png") for name in picture_names([f"{_stem(row)}.png" for row in sheet.rows])]
     for caption, images in sheet.columns.items():
         for stem, image in zip(stems, images, strict=True):
-            save_image(image, output / "images" / f"{_file_name(stem)}_{_file_name(caption)}.png")
+            save_image(image, folder / f"{stem}_{_file_name(caption)}.png")
     written = []
     for start in range(0, len(sheet.rows), _ROWS):
         part: dict[str, Tensor] = {name: images[start : start + _ROWS] for name, images in sheet.columns.items()}
@@ -83,6 +85,12 @@ def _write_sheet(sheet: Sheet, output: Path, cell: int) -> list[Path]:
         with atomic_write(written[-1]) as temporary:
             picture.save(temporary)
     return written
+
+
+def _stem(row: str) -> str:
+    """Of a row that is an image file, the name without its suffix."""
+    path = PurePosixPath(row)
+    return _file_name(str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else row)
 
 
 def _file_name(text: str) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stylegan_inv import invert
-from stylegan_inv.config import CONF_DIR
+import stylegan_inv
+from stylegan_inv.config import instantiate
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import Generator, load_generator
+from stylegan_inv.generators import Generator
 from stylegan_inv.latents.edits.subjects import Subjects, whole
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.inversions import LATENTS, Latents, read_latents
-
-#: Keys that edit and invert share.
-_OF_INVERT = ("run", "input", "overwrite", "on_bad_image", "mode", "resolution", "batch_size", "num_workers", "device")
+from stylegan_inv.runtime.inversion_inputs import Images, Inputs
+from stylegan_inv.runtime.inversions import LATENTS, Latents, read_difference, read_latents, read_noise
 
 
 @dataclass
@@ -63,23 +63,28 @@ def find_subjects(cfg: DictConfig, edit: str) -> Source:
         if cfg.run is not None:
             raise UserError(f"run={cfg.run}: not needed, {source} holds codes already; leave run out")
         folder = source if source.is_dir() else source.parent
-        return _from_latents(cfg, read_latents(source), _output(cfg, folder, f"edit_{edit}"))
+        return _from_latents(cfg, folder, read_latents(source), _output(cfg, folder, f"edit_{edit}"))
     if cfg.run is None:
         raise UserError(
             f"input={source}: images need a run that inverts them, run=outputs/...; or give latents.safetensors"
         )
+    if cfg.mode not in ("crop", "fit") or cfg.on_bad_image not in ("error", "skip"):
+        raise UserError(f"mode={cfg.mode}, on_bad_image={cfg.on_bad_image}: expected crop or fit, and error or skip")
     run = Path(cfg.run)
     root = (run if run.is_dir() else run.parent.parent) if run.exists() else Path("outputs") / run.stem
-    return _from_images(cfg, _output(cfg, root / "edits", f"{edit}_{source.stem if source.is_file() else source.name}"))
+    output = _output(cfg, root / "edits", f"{edit}_{_name_of(source)}")
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"output={output}: lies inside input={source}, whose images the next call would take it for")
+    return _from_images(cfg, output)
 
 
 def _random(cfg: DictConfig, output: Path) -> Source:
     count, seed = whole(cfg.samples, "samples", 1), whole(cfg.seed, "seed", 0)
     if isinstance(cfg.psi, bool) or not isinstance(cfg.psi, (int, float)):
         raise UserError(f"psi={cfg.psi}: expected a number, 1 for untruncated samples")
-    generator = load_generator(cfg.generator, device=device_named(cfg.device))
+    generator = _generator(cfg)
     if generator.c_dim:
-        raise UserError(f"generator={cfg.generator}: is conditional, random samples need one that is not")
+        raise UserError(f"generator.source={cfg.generator.source}: is conditional, random samples need one that is not")
 
     def load() -> Subjects:
         z = sample_z(generator, count, seed)
@@ -90,47 +95,85 @@ def _random(cfg: DictConfig, output: Path) -> Source:
     return Source(generator, count, True, output, load)
 
 
-def _from_latents(cfg: DictConfig, latents: Latents, output: Path) -> Source:
-    generator = load_generator(cfg.generator, device=device_named(cfg.device))
+def _from_latents(cfg: DictConfig, folder: Path, latents: Latents, output: Path) -> Source:
+    generator = _generator(cfg)
     made_for = latents.metadata.get("generator_hash")
     if latents.w.shape[1:] != (generator.num_ws, generator.w_dim) or made_for not in (None, generator.source_hash):
         raise UserError(
             f"input={cfg.input}: holds codes {tuple(latents.w.shape[1:])} of another generator "
-            f"({str(made_for)[:12]}...) than generator={cfg.generator}; give generator=<file> of that one"
+            f"({str(made_for)[:12]}...) than the one here; give that one, generator=file generator.source=<file>"
         )
-    w = latents.w.to(generator.w_avg)
-    return Source(
-        generator, len(w), False, output, lambda: Subjects(generator, w, latents.names, batch_size=cfg.batch_size)
-    )
+    noise = [read_noise(folder, name) for name in latents.reconstructions]
+    differences = [read_difference(folder, name) for name in latents.reconstructions]
+
+    def load() -> Subjects:
+        return Subjects(
+            generator,
+            latents.w.to(generator.w_avg),
+            latents.names,
+            noise=_stacked([maps for maps in noise if maps is not None], generator),
+            differences=[one for one in differences if one is not None] or None,
+            batch_size=cfg.batch_size,
+        )
+
+    for found in (noise, differences):
+        if None in found and any(one is not None for one in found):
+            raise UserError(f"{folder}: has noise or tuned generators for some images alone; invert them again")
+    return Source(generator, len(latents.w), False, output, load)
 
 
 def _from_images(cfg: DictConfig, output: Path) -> Source:
-    inverting = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "invert.yaml"))
-    assert isinstance(inverting, dict)
-    del inverting["hydra"], inverting["defaults"]  # what is left are the keys of the command
-    inverting.update({key: cfg[key] for key in _OF_INVERT}, output=str(output))
-    job = invert.prepare(OmegaConf.create(inverting))
+    images = Images.of(str(cfg.input), "input", cfg.on_bad_image)
+    method: Any = stylegan_inv.load_inverter(cfg.run, device_named(cfg.device))
+    dataset = _dataset_of(Path(cfg.run))
+    expected = getattr(getattr(method, "encoder", None), "resolution", None)
+    size = cfg.resolution or dataset.get("resolution") or expected or min(method.generator.resolution, 256)
+    inputs, task = Inputs(images, size, cfg.mode), instantiate(dataset.get("task"))
 
     def load() -> Subjects:
-        images, inversions = [], []
-        for batch in DataLoader(job.images, cfg.batch_size, num_workers=cfg.num_workers):
-            seen = batch["image"].to(job.method.device)
-            found = job.method.invert(seen if job.task is None else job.task.read(seen))
-            if found.generator is not None:
-                raise UserError(
-                    f"run={cfg.run}: its method tunes the generator for each picture, whose edits are not supported yet"
-                )
-            images.append(batch["image"])
-            inversions.append(found)
-        w = torch.cat([found.w.detach() for found in inversions])
-        noise = None
-        if inversions[0].noise is not None:
-            layers = zip(*(found.noise or [] for found in inversions), strict=True)
-            noise = [torch.cat([maps.detach() for maps in layer]) for layer in layers]
-        names = job.images.names
-        return Subjects(job.method.generator, w, names, torch.cat(images), noise=noise, batch_size=cfg.batch_size)
+        seen, found = [], []
+        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers):
+            source = batch["image"].to(method.device)
+            seen.append(batch["image"])
+            found.append(method.invert(source if task is None else task.read(source)))
+        differences: list[Mapping[str, Tensor]] = []
+        for one in found:
+            parts = one.generator or {}
+            differences += [{name: part[row] for name, part in parts.items()} for row in range(len(one.w)) if parts]
+        return Subjects(
+            method.generator,
+            torch.cat([one.w.detach() for one in found]),
+            images.names,
+            torch.cat(seen),
+            noise=_stacked([one.noise for one in found if one.noise is not None], method.generator),
+            differences=differences or None,
+            batch_size=cfg.batch_size,
+        )
 
-    return Source(job.method.generator, len(job.images), False, output, load)
+    return Source(method.generator, len(images.names), False, output, load)
+
+
+def _stacked(noise: Sequence[Sequence[Tensor]], generator: Generator) -> list[Tensor] | None:
+    """Noise maps of several batches, joined layer by layer."""
+    layers = zip(*noise, strict=True)
+    return [torch.cat([maps.detach() for maps in layer]).to(generator.w_avg) for layer in layers] or None
+
+
+def _dataset_of(run: Path) -> dict[str, Any]:
+    """What the run's config says of its data; nothing for other people's checkpoints."""
+    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
+    if not config.is_file():
+        return {}
+    return dict(OmegaConf.select(OmegaConf.load(config), "dataset") or {})
+
+
+def _name_of(source: Path) -> str:
+    return source.stem if source.is_file() else source.resolve().name.replace(":", "_")
+
+
+def _generator(cfg: DictConfig) -> Generator:
+    generator = instantiate(cfg.generator)
+    return generator.to(device_named(cfg.device))
 
 
 def _output(cfg: DictConfig, root: Path, name: str) -> Path:

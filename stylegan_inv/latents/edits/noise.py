@@ -45,7 +45,7 @@ class Noise:
         if max(map(abs, strengths)) < _VISIBLE:
             raise UserError(
                 f"edit=noise: this generator ignores noise (its strengths are at most {max(map(abs, strengths)):.0e}); "
-                "give generator=<file> of one that was trained with noise"
+                "give one that was trained with noise, generator=file generator.source=<file>"
             )
 
     def sheets(self, subjects: Subjects) -> list[Sheet]:

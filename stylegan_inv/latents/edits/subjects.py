@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
+from stylegan_inv.generators.difference import tuned
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Subjects:
         images: what was inverted, (N, 3, S, S); None for random codes.
         z: (N, Z) of random codes; None for inversions.
         noise: one (N, 1, r, r) a layer, that inversions found; None for the generator's own.
+        differences: by what the generator that was tuned for each differs, see `generators.difference`; None: nothing.
         batch_size: pictures that are made at once.
     """
 
@@ -34,6 +36,7 @@ class Subjects:
     images: Tensor | None = None
     z: Tensor | None = None
     noise: list[Tensor] | None = None
+    differences: list[Mapping[str, Tensor]] | None = None
     batch_size: int = 16
 
     def __len__(self) -> int:
@@ -45,17 +48,25 @@ class Subjects:
 
         Args:
             w: codes.
-            rows: whose noise each has; None: that of the subject with the same number.
+            rows: whose noise and tuned generator each has; None: those of the subject with the same number.
             noise: maps (1, 1, r, r) instead of the subjects' own.
         """
-        rows = range(len(w)) if rows is None else rows
+        of = torch.arange(len(w)) if rows is None else torch.tensor(rows)
+        if self.differences is None:
+            return self._with(self.generator, w, of, noise)
+        out = torch.empty(len(w), self.generator.img_channels, self.generator.resolution, self.generator.resolution)
+        for row in of.unique():
+            network = tuned(self.generator, self.differences[int(row)])
+            out[of == row] = self._with(network, w[of == row], of[of == row], noise)
+        return out
+
+    def _with(self, network: Generator, w: Tensor, of: Tensor, noise: list[Tensor] | None) -> Tensor:
         out = []
-        for start in range(0, len(w), self.batch_size):
-            part = list(rows[start : start + self.batch_size])
+        for part, rows in zip(w.split(self.batch_size), of.split(self.batch_size), strict=True):
             maps: Any = noise or "const"
             if noise is None and self.noise is not None:
-                maps = [layer[part] for layer in self.noise]
-            out.append(self.generator.synthesis(w[start : start + self.batch_size], noise=maps).clamp(-1, 1).cpu())
+                maps = [layer[rows] for layer in self.noise]
+            out.append(network.synthesis(part, noise=maps).clamp(-1, 1).cpu())
         return torch.cat(out)
 
 

@@ -1,0 +1,56 @@
+"""Makes the pictures of experiments/synthfaces_edits: python experiments/run_edits.py [folder of a run].
+
+Edits of random samples need nothing; those of inverted faces need a run, such as the one of ``make demo``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from pages import command
+
+PAGE = Path(__file__).parent / "synthfaces_edits"
+SAMPLES = {
+    "smile": ["edit=smile", "samples=3"],
+    "age": ["edit=age", "samples=3"],
+    "gender": ["edit=gender", "samples=3"],
+    "pose": ["edit=pose", "samples=3"],
+    "eyeglasses": ["edit=eyeglasses", "samples=3"],
+    "combined": ["edit=age", "edit.also={eyeglasses: 2, smile: 2}", "edit.strength=[-2,0,2]", "samples=3"],
+    "grid": ["edit=age", "edit.grid={pose: [-1.5,0,1.5]}", "edit.strength=[-2,-1,0,1,2]", "samples=1", "seed=2"],
+    "mix": ["edit=mix", "samples=5"],
+    "morph": ["edit=morph", "samples=4", "seed=2", "animation=gif", "frames=32"],
+    "truncate": ["edit=truncate", "samples=3"],
+    "scale": ["edit=truncate", "edit.layers=fine", "edit.psi=[1,0,-1]", "samples=3"],
+}
+INVERTED = {
+    "inverted_smile": ["edit=smile", "input=synthfaces:0-2"],
+    "inverted_age": ["edit=age", "input=synthfaces:0-2"],
+    "inverted_mix": ["edit=mix", "input=synthfaces:0-2"],
+}
+
+
+def picture(name: str, arguments: list[str]) -> None:
+    """Run one command and keep its table and film as ``<name>.png`` and ``<name>.gif``."""
+    with tempfile.TemporaryDirectory() as folder:
+        command("edit", *arguments, "cell=112", f"output={folder}/out")
+        (table,) = Path(folder, "out").glob("*.png")
+        shutil.copyfile(table, PAGE / f"{name}.png")
+        for film in Path(folder, "out").glob("film.*"):
+            shutil.copyfile(film, PAGE / f"{name}{film.suffix}")
+
+
+def main() -> None:
+    """All pictures of random samples, and with a run those of inverted faces."""
+    for name, arguments in SAMPLES.items():
+        picture(name, arguments)
+    for run in sys.argv[1:2]:
+        for name, arguments in INVERTED.items():
+            picture(name, [f"run={run}", *arguments])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,375 @@
+"""The edit command: what it shows is what was asked for, and bad input is one line before anything else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan_inv import edit, invert
+from stylegan_inv.data.images import read_image, save_image
+from stylegan_inv.generators import load_generator, save_generator
+from stylegan_inv.latents.directions import Direction, load_direction, save_direction
+from stylegan_inv.latents.interpolation import interpolate
+from stylegan_inv.latents.truncation import truncate
+from tests.cli import assert_user_error, run_cli
+from tests.fake_run import RESOLUTION, make_run
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object, module=edit) -> None:
+    """The command line in this process, without the seconds of a new one."""
+    monkeypatch.setattr(sys, "argv", ["edit", *map(str, arguments)])
+    module.main()
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    before = sorted(Path.cwd().rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert sorted(Path.cwd().rglob("*")) == before, "nothing was written"
+    return line
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for k, name in enumerate(["a.png", "b.png", "c.png"]):
+        array = np.random.default_rng(k).integers(0, 90 * k + 60, (20, 20, 3), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(array).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+@torch.no_grad()
+def rendered(generator, w: torch.Tensor) -> torch.Tensor:
+    return generator.synthesis(w).clamp(-1, 1)
+
+
+def same(file: Path, image: torch.Tensor) -> None:
+    """A saved picture is this one, to half a level of 8 bits."""
+    torch.testing.assert_close(read_image(file), image, atol=1.01 / 127.5, rtol=0)
+
+
+# -- what it shows -----------------------------------------------------------------------------------------------------
+
+
+def test_attribute_of_random_samples(monkeypatch):
+    command(
+        monkeypatch, "edit=pose", "edit.strength=[-1,0,2]", "edit.also={age: 0.5}", "samples=2", "seed=4", "output=out"
+    )
+    generator = load_generator("synthfaces64")
+    w = generator.mapping(torch.randn(2, 96, generator=torch.Generator().manual_seed(4)))
+    pose, age = load_direction("pose"), load_direction("age")
+    for row in range(2):
+        for strength, text in ((-1, "pose_-1__age_+0.5"), (0, "pose_+0__age_+0.5"), (2, "pose_+2__age_+0.5")):
+            image = rendered(generator, age.apply(pose.apply(w[row : row + 1], strength), 0.5))[0]
+            same(Path("out", "images", f"seed_4__{row}_{text}.png"), image)
+    strip = Image.open("out/strip.png")
+    assert strip.width > 3 * 160 and strip.height > 2 * 160
+
+
+def test_inversions_are_edited_and_shown_beside_their_input(run, photos, monkeypatch):
+    vector = torch.nn.functional.normalize(torch.randn(8), dim=0)
+    save_direction(Direction(vector, "tilt", layers=(0, 1), unit=3.0), "tilt.safetensors")
+    own = ("edit=direction", "edit.direction=tilt.safetensors", "edit.strength=[0,2]")
+    command(monkeypatch, f"run={run}", f"input={photos}", *own, "batch_size=2", "output=direct")
+    command(monkeypatch, f"run={run}", f"input={photos}", "output=inverted", module=invert)
+    command(
+        monkeypatch,
+        "input=inverted",
+        "generator=file",
+        f"generator.source={run}/generator.safetensors",
+        *own,
+        "output=stored",
+    )
+    generator = load_generator(run / "generator.safetensors")
+    for name in ("a", "b", "c"):
+        w = torch.zeros(1, 6, 8)
+        w[..., :3] = read_image(photos / f"{name}.png", RESOLUTION).mean((1, 2))
+        same(Path("direct/images", f"{name}_input.png"), read_image(photos / f"{name}.png", RESOLUTION))
+        for folder in ("direct", "stored"):
+            same(Path(folder, "images", f"{name}_unchanged.png"), rendered(generator, w)[0])
+            w_moved = w.clone()
+            w_moved[:, :2] += 6 * vector
+            same(Path(folder, "images", f"{name}_tilt_+2.png"), rendered(generator, w_moved)[0])
+
+
+def test_pictures_do_not_overwrite_each_other(run, photos, monkeypatch):
+    for name in ("a.jpg", "sub/b.png", "sub_b.png"):
+        (photos / "sub").mkdir(exist_ok=True)
+        Image.open(photos / "a.png").save(photos / name)
+    command(monkeypatch, f"run={run}", f"input={photos}", "edit=truncate", "edit.psi=[1,1.5]", "output=out")
+    assert len(list(Path("out/images").iterdir())) == 6 * 3
+
+
+def test_default_output_lies_in_the_run(run, photos, monkeypatch, capsys):
+    command(monkeypatch, f"run={run}", f"input={photos}", "edit=truncate", "edit.psi=0")
+    assert (run / "edits" / "truncate_photos" / "strip.png").is_file()
+    assert str(run / "edits" / "truncate_photos" / "strip.png") in capsys.readouterr().out
+
+
+def test_noise_that_an_inversion_found_is_used(run, photos, monkeypatch):
+    from tests import fake_run
+
+    original, level = fake_run.TwoSteps.invert, {"a": 0.0}
+
+    def invert_with_noise(self, images):
+        found = original(self, images)
+        found.noise = [
+            maps.expand(len(images), -1, -1, -1) + level["a"] for maps in self.generator.synthesis.noise_maps()
+        ]
+        for layer in self.generator.synthesis.layers():
+            layer.noise_strength.fill_(0.5)
+        return found
+
+    monkeypatch.setattr(fake_run.TwoSteps, "invert", invert_with_noise)
+    for value in (0.0, 1.0):
+        level["a"] = value
+        command(monkeypatch, f"run={run}", f"input={photos}", "edit=truncate", "edit.psi=1", f"output=n{value:.0f}")
+    one, other = (read_image(f"n{k}/images/a_psi_1.png") for k in (0, 1))
+    assert float((one - other).abs().mean()) > 0.01
+
+
+def test_generators_that_were_tuned_for_an_image_make_its_edits(run, photos, monkeypatch):
+    from stylegan_inv.generators.difference import compress, tuned
+    from tests import fake_run
+
+    original, base = fake_run.TwoSteps.invert, load_generator(run / "generator.safetensors")
+    changed = load_generator(run / "generator.safetensors")
+    changed.synthesis.b16.torgb.bias.add_(0.2)
+    difference = compress(base.synthesis, changed.synthesis, 4)
+
+    def invert_tuned(self, images):
+        found = original(self, images)
+        scale = images.mean((1, 2, 3)).sign()  # another generator for each image
+        found.generator = {
+            name: torch.stack([(part if s > 0 else 0 * part) for s in scale]) for name, part in difference.items()
+        }
+        return found
+
+    monkeypatch.setattr(fake_run.TwoSteps, "invert", invert_tuned)
+    Image.fromarray(np.full((20, 20, 3), 250, np.uint8)).save(photos / "light.png")
+    command(
+        monkeypatch, f"run={run}", f"input={photos}", "edit=truncate", "edit.psi=[1,0]", "output=out", "batch_size=3"
+    )
+    for name, network in (("a", base), ("light", tuned(base, difference))):
+        w = torch.zeros(1, 6, 8)
+        w[..., :3] = read_image(photos / f"{name}.png", RESOLUTION).mean((1, 2))
+        same(Path(f"out/images/{name}_psi_1.png"), rendered(network, w)[0])
+        same(Path(f"out/images/{name}_psi_0.png"), rendered(network, truncate(w, base.w_avg, 0))[0])
+
+
+def test_grid_has_a_table_for_each_picture(monkeypatch):
+    command(
+        monkeypatch,
+        "edit=age",
+        "edit.strength=[-1,1]",
+        "edit.grid={pose: [-1,0,1]}",
+        "samples=2",
+        "output=out",
+        "cell=64",
+    )
+    tables = sorted(Path("out").glob("grid_*.png"))
+    assert [table.name for table in tables] == ["grid_000_seed_0__0.png", "grid_001_seed_0__1.png"]
+    assert Image.open(tables[0]).height > 3 * 64
+    generator, age, pose = load_generator("synthfaces64"), load_direction("age"), load_direction("pose")
+    w = generator.mapping(torch.randn(2, 96, generator=torch.Generator().manual_seed(0)))
+    for row, table in enumerate(tables):
+        for turned in (-1, 0, 1):
+            for aged in (-1, 1):
+                image = rendered(generator, age.apply(pose.apply(w[row : row + 1], turned), aged))[0]
+                same(Path("out/images", table.stem, f"pose_{turned:+d}_age_{aged:+d}.png"), image)
+
+
+def test_mix(monkeypatch):
+    command(monkeypatch, "edit=mix", "edit.kept=1", "edit.ranges=[coarse,[9]]", "samples=3", "output=out")
+    generator = load_generator("synthfaces64")
+    w = generator.mapping(torch.randn(3, 96, generator=torch.Generator().manual_seed(0)))
+    for source in (0, 2):
+        mixed = w[[1]].clone()
+        mixed[:, :4] = w[source, :4]
+        same(Path(f"out/images/seed_0__{source}_coarse_of_source.png"), rendered(generator, mixed)[0])
+        mixed = w[[1]].clone()
+        mixed[:, 9] = w[source, 9]
+        same(Path(f"out/images/seed_0__{source}_layers_9_of_source.png"), rendered(generator, mixed)[0])
+
+
+@pytest.mark.parametrize("space", ["w+", "z"])
+def test_morph_and_its_film(monkeypatch, space):
+    options = ("edit=morph", "edit.steps=2", f"edit.space={space}", "edit.mode=spherical", "samples=3")
+    command(monkeypatch, *options, "animation=gif", "frames=9", "seconds=0.9", "output=out")
+    generator = load_generator("synthfaces64")
+    z = torch.randn(3, 96, generator=torch.Generator().manual_seed(0))
+    if space == "z":
+        w = generator.mapping(interpolate(z[:1], z[1:2], 0.5, "spherical"))
+    else:
+        w = generator.mapping(z)
+        w = interpolate(w[:1], w[1:2], 0.5, "spherical", generator.w_avg)
+    middle = rendered(generator, w)[0]
+    same(Path("out/images/seed_0__0_-_seed_0__1_0.50.png"), middle)
+    film = Image.open("out/film.gif")
+    assert film.n_frames == 9 and film.info["duration"] == 100 and film.info["loop"] == 0
+    film.seek(3)  # 9 frames on three legs: the second picture
+    shown = torch.from_numpy(np.asarray(film.convert("RGB"))).float().permute(2, 0, 1)[:, 2:-2, 2:-2] / 127.5 - 1
+    second = rendered(generator, generator.mapping(z[1:2]))
+    small = torch.nn.functional.interpolate(shown[None], (64, 64), mode="area")
+    assert float((small - second).abs().mean()) < 0.08
+
+
+def test_film_of_a_sweep_goes_there_and_back(monkeypatch):
+    command(monkeypatch, "edit=pose", "edit.strength=[-1,1]", "samples=3", "animation=gif", "frames=5", "output=out")
+    film = Image.open("out/film.gif")
+    assert film.n_frames == 8
+    frames = []
+    for k in range(8):
+        film.seek(k)
+        frames.append(np.asarray(film.convert("RGB"), dtype=float))
+    for k in (1, 2, 3):
+        assert np.abs(frames[k] - frames[8 - k]).mean() == 0
+    assert np.abs(frames[0] - frames[4]).mean() > 3
+
+
+def test_truncate(monkeypatch):
+    command(
+        monkeypatch, "edit=truncate", "edit.psi=[1,0.5,0]", "edit.layers=fine", "samples=2", "output=out", "psi=0.8"
+    )
+    generator = load_generator("synthfaces64")
+    w = generator.mapping(torch.randn(2, 96, generator=torch.Generator().manual_seed(0)), psi=0.8)
+    same(Path("out/images/seed_0__1_psi_0.5.png"), rendered(generator, truncate(w, generator.w_avg, 0.5, [8, 9]))[1])
+
+
+def test_noise(monkeypatch, capsys, tmp_path):
+    assert "ignores noise" in refused(monkeypatch, capsys, "edit=noise")
+    generator = load_generator("synthfaces64")
+    for layer in generator.synthesis.layers():
+        layer.noise_strength.data.fill_(0.1)
+    save_generator(generator, tmp_path / "noisy.safetensors")
+    options = ("generator=file", f"generator.source={tmp_path}/noisy.safetensors", "edit.samples=3", "samples=2")
+    command(monkeypatch, "edit=noise", *options, "output=out")
+    assert len(list(Path("out/images").iterdir())) == 2 * 5
+    every, none = (read_image(f"out/images/seed_0__1_noise__{name}.png") for name in ("all", "none"))
+    assert float((every - none).abs().mean()) > 0.01
+    assert float(read_image("out/images/seed_0__1_deviation.png").max()) == 1.0
+
+
+def test_neighbours(run, photos, monkeypatch, capsys):
+    command(monkeypatch, f"run={run}", f"input={photos}", "output=all/inverted", module=invert)
+    options = (
+        "generator=file",
+        f"generator.source={run}/generator.safetensors",
+        "edit=neighbours",
+        "edit.folder=all",
+        "edit.count=2",
+    )
+    command(monkeypatch, "input=all/inverted", *options, "output=out")
+    for picture in Path("out/images").glob("*_picture.png"):
+        nearest = Path(str(picture).replace("_picture", "_neighbour_1"))
+        assert picture.read_bytes() == nearest.read_bytes(), "each is its own nearest neighbour"
+    assert "has no film" in refused(monkeypatch, capsys, "input=all/inverted", *options, "output=o2", "animation=gif")
+    assert "count=9" in refused(monkeypatch, capsys, "input=all/inverted", *options, "edit.count=9", "output=o2")
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["edit.strength=[a]"], "edit.strength=['a']: got 'a', expected a number"),
+        (["edit.strength=strong"], "edit.strength=strong"),
+        (["edit.strength=[true]"], "got True"),
+        (["edit.strength=inf"], "got inf"),
+        (["edit.strength=[]"], "at least one number"),
+        (["edit.also={age: much}"], "edit.also.age=much"),
+        (["edit.also={youth: 1}"], "direction 'youth': no such file"),
+        (["edit.grid={age: [0], pose: [0]}"], "expected one direction"),
+        (["edit.layers=big"], "layers=big"),
+        (["edit=mix", "samples=1"], "edit=mix: got 1 picture, it needs at least 2"),
+        (["edit=morph", "samples=1"], "edit=morph: got 1 picture, it needs at least 2"),
+        (["edit=mix", "edit.kept=8"], "edit.kept=8: expected a number from 0 to 7"),
+        (["edit=mix", "edit.ranges=[huge]"], "layers=huge"),
+        (["edit=morph", "edit.mode=round"], "edit.mode=round"),
+        (["edit=morph", "edit.steps=0"], "edit.steps=0"),
+        (["edit=truncate", "edit.psi=much"], "edit.psi=much"),
+        (["edit=nothing"], "nothing"),
+        (["edit.power=3"], "power"),
+        (["samples=0"], "samples=0"),
+        (["psi=half"], "psi=half"),
+        (["animation=avi"], "animation=avi: expected gif or mp4"),
+        (["edit.strength=3", "animation=gif"], "has no film as it is given"),
+        (["frames=1"], "frames=1"),
+        (["input=absent", "run=."], "absent"),
+        (["input=."], "need a run that inverts them"),
+        (["run=."], "got no input"),
+        (["generator=file", "generator.source=absent"], "absent"),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, capsys, arguments, says):
+    assert says in refused(monkeypatch, capsys, "edit=smile", "output=out", *arguments)
+
+
+def test_directions_that_do_not_belong_to_the_generator(run, photos, monkeypatch, capsys):
+    base = (f"run={run}", f"input={photos}", "output=out")
+    assert "it moves codes of shape (L, 192)" in refused(monkeypatch, capsys, *base, "edit=smile")
+    save_direction(Direction(torch.ones(192), "other", generator_hash="0" * 64), Path("..", "other.safetensors"))
+    save_direction(Direction(torch.ones(5, 192), "space", space="w+"), Path("..", "space.safetensors"))
+    line = refused(monkeypatch, capsys, "edit=direction", "edit.direction=../other.safetensors")
+    assert "was made for another generator (000000000000..." in line
+    assert "(10, 192)" in refused(monkeypatch, capsys, "edit=direction", "edit.direction=../space.safetensors")
+
+
+def test_codes_of_another_generator(run, photos, monkeypatch, capsys):
+    command(monkeypatch, f"run={run}", f"input={photos}", "output=codes", module=invert)
+    assert "of another generator" in refused(monkeypatch, capsys, "input=codes", "edit=truncate")
+    assert "lies inside input" in refused(monkeypatch, capsys, f"run={run}", f"input={photos}", f"output={photos}/out")
+    assert "holds codes already" in refused(monkeypatch, capsys, "input=codes", f"run={run}", "edit=truncate")
+
+
+def test_one_photo_is_not_enough_and_nothing_is_inverted(run, photos, monkeypatch, capsys):
+    from tests import fake_run
+
+    monkeypatch.setattr(fake_run.TwoSteps, "invert", lambda self, images: pytest.fail("inverted"))
+    line = refused(monkeypatch, capsys, f"run={run}", f"input={photos}/a.png", "edit=mix")
+    assert "got 1 picture, it needs at least 2" in line
+
+
+def test_output_with_content_is_kept(monkeypatch, capsys):
+    save_image(torch.zeros(3, 8, 8), Path("out", "mine.png"))
+    assert "has content" in refused(monkeypatch, capsys, "edit=smile", "output=out")
+
+
+def test_mp4_without_its_package_is_said(monkeypatch, capsys):
+    from stylegan_inv.runtime import animation
+
+    monkeypatch.setattr(animation.importlib.util, "find_spec", lambda name: None)
+    assert "pip install imageio-ffmpeg" in refused(monkeypatch, capsys, "animation=mp4")
+
+
+def test_mp4(monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    command(monkeypatch, "edit=pose", "edit.strength=[-1,1]", "samples=1", "animation=mp4", "frames=5", "output=out")
+    assert Path("out/film.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_the_real_command_line(tmp_path):
+    result = run_cli("edit", "edit=smile", "samples=1", "output=out", cwd=tmp_path / "cwd")
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "cwd").iterdir()) == ["out"], "Hydra leaves nothing behind"
+    assert_user_error(run_cli("edit", "edit.strength=a", cwd=tmp_path / "cwd"), "edit.strength=a")
