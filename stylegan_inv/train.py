@@ -103,6 +103,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     for callback in callbacks:
         if isinstance(callback, Throughput) and callback.images:
             metrics["images_per_second"] = callback.images_per_second
+            metrics["waiting_share"] = callback.waiting_share
     metrics["seconds"] = time.perf_counter() - started
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         if not (run_dir / "config.yaml").is_file():

@@ -36,7 +36,7 @@ class ExactSteps(pl.Callback):
         seed_everything(self.seed, trainer.global_rank, batches_done(trainer), 0)
         # Lightning logs the last value of a figure again in each step that has none; a resumed run does not know it.
         for figure in trainer.fit_loop.epoch_loop._results.values():
-            if not figure.meta.on_epoch:
+            if figure.meta.fx == "training_step" and not figure.meta.on_epoch:
                 figure.reset()
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102

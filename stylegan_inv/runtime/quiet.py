@@ -10,6 +10,7 @@ _WARNINGS = (
     ".*Experiment logs directory.*exists and is not empty.*",  # Hydra has made the folder; what lies in it is ours
     ".*does not have many workers.*",  # the embedded faces are rendered faster than they are used
     ".*no pre-optimization state was saved.*",  # concerns automatic optimisation only
+    ".*`broadcast_buffers` is deprecated.*",  # its new name is unknown to older torch
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks are meant to be
 )
 

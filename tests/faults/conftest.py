@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed
 
-#: Set once and for all by Lightning's seeding and by wandb.
-EXPECTED = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WANDB_SILENT"}
+#: Set once and for all by Lightning's seeding, its deterministic mode, and for wandb.
+EXPECTED = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG", "WANDB_SILENT"}
 
 
 @pytest.fixture(autouse=True)

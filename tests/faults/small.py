@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
+from stylegan_inv.encoders.face import load_face_network
 from tests.cli import REPOSITORY
 
 METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))
@@ -89,6 +90,12 @@ def build(method: str, folder: Path, *more: str) -> tuple[DictConfig, train.Job]
 def run(method: str, folder: Path, *more: str) -> float | None:
     """Train in this process, all of `stylegan_inv.train` but Hydra's own command line."""
     return train.train(*build(method, folder, *more))
+
+
+def warm_up() -> None:
+    """A process draws random numbers for the embedded networks when it first builds them, and not again."""
+    for name in ("face_train", "face_eval"):
+        load_face_network(name)
 
 
 class Signal(pl.Callback):

@@ -149,10 +149,9 @@ def test_resume_auto_takes_the_newest_unfinished_run_of_the_command(base: Path, 
     ("more", "expected"),
     [
         (("encoder.width=6",), ["shape", "encoder.backbone", "instead of"]),
-        (("encoder.fusion=early",), ["does not fit PSP"]),
         (("generator.w_dim=12",), ["shape", "(8", "(12"]),
     ],
-    ids=["width", "structure", "w_dim"],
+    ids=["width", "w_dim"],
 )
 def test_checkpoint_of_other_shapes_lists_them(
     more: tuple[str, ...], expected: list[str], base: Path, tmp_path: Path

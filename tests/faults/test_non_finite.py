@@ -22,18 +22,14 @@ class Break(pl.Callback):
 
     def __init__(self, what: str, steps: list[int]) -> None:
         self.what, self.steps = what, steps
-        self.states: list[dict[str, Tensor]] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: dict[str, Tensor], *args: Any) -> None:
         step = trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        if self.what == "moments" and step == 3:
-            before = {k: v.clone() for k, v in module.state_dict().items() if isinstance(v, Tensor)}
-            Break.before = before  # type: ignore[attr-defined]
         if step not in self.steps:
             return
         if self.what == "image":
-            batch["image"][0, 0, 0, 0] = torch.nan
-        if self.what in ("loss", "moments"):
+            batch["image"][0] = torch.nan
+        if self.what == "loss":
             module.loss.terms["l2"] = Nan(module.loss.terms["l2"])
         if self.what == "latents":
             # The last layer is what the codes come from.
@@ -42,7 +38,7 @@ class Break(pl.Callback):
             next(module.parameters()).data.fill_(torch.inf)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:
-        if isinstance(getattr(getattr(module, "loss", None), "terms", {}).get("l2", None), Nan):
+        if self.what == "loss" and isinstance(module.loss.terms["l2"], Nan):
             module.loss.terms["l2"] = module.loss.terms["l2"].real
 
 
@@ -79,8 +75,9 @@ def test_steps_are_skipped_counted_and_named(
     with caplog.at_level(logging.WARNING):
         run(method, tmp_path / "run", BREAK.format(what=what, steps="[2,4]"))
     checkpoint = state(tmp_path / "run")
-    assert checkpoint["global_step"] == 6 and finite(checkpoint)
-    assert "(2 in all)" in caplog.text or "2 in all" in caplog.text
+    assert checkpoint["global_step"] == 6
+    assert finite(checkpoint["state_dict"]) and finite(checkpoint["optimizer_states"])
+    assert "(1 in a row, 2 in all)" in caplog.text
     assert "not finite: loss" in caplog.text and "images " in caplog.text
     if what == "loss":
         assert "loss l2, total" in caplog.text
@@ -102,7 +99,7 @@ def test_many_in_a_row_end_the_run(tmp_path: Path) -> None:
     more = ("callbacks.non_finite.abort_after=3", "callbacks.checkpoint.every_n_train_steps=1")
     with pytest.raises(UserError, match=r"not finite: loss l2, total; images \d+, \d+; .*ended after 3 in a row"):
         run("psp", folder, *more, BREAK.format(what="loss", steps="[1,2,3,4,5]"))
-    assert finite(state(folder))
+    assert finite(state(folder)["state_dict"])
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
@@ -110,4 +107,4 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     more = ("callbacks.checkpoint.every_n_train_steps=1", "callbacks.non_finite=null")
     with pytest.raises(UserError, match="encoder.*not finite; nothing was saved, the last good .*last.ckpt"):
         run("psp", folder, *more, BREAK.format(what="weights", steps="[3]"))
-    assert state(folder)["global_step"] == 3 and finite(state(folder))
+    assert state(folder)["global_step"] == 3 and finite(state(folder)["state_dict"])

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_inv.encoders.face import load_face_network
-from tests.faults.small import METHODS, assert_same_training, metrics, rows, run, state, stop_after
+from tests.faults.small import METHODS, assert_same_training, metrics, rows, run, state, stop_after, warm_up
 
 
 @pytest.fixture(scope="module", autouse=True)
 def as_in_a_fresh_process() -> None:
-    """A process draws random numbers for the embedded networks when it first builds them, and not again."""
-    for name in ("face_train", "face_eval"):
-        load_face_network(name)
+    warm_up()
 
 
 @pytest.mark.parametrize(("number", "method"), list(enumerate(METHODS)), ids=METHODS)
