@@ -6,6 +6,7 @@ TorchScript and whole pickled modules would bring code of their own, so only wei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,8 @@ def load_segmentation(path: Path) -> nn.Module:
 
     content, _ = read_weights(path)
     nested = content.get("model", content.get("state_dict", content))
-    state = (
-        {key: value for key, value in nested.items() if isinstance(value, Tensor)} if isinstance(nested, dict) else {}
-    )
+    entries = nested.items() if isinstance(nested, Mapping) else ()
+    state = {key: value for key, value in entries if isinstance(value, Tensor)}
     last = next((state[key] for key in _LAST if key in state), None)
     if last is None:
         raise UserError(

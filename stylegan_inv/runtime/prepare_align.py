@@ -87,9 +87,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: Bad input, or no detector.
     """
     if options.size < 1 or not 1 <= options.supersampling <= 16:
-        raise UserError(
-            f"--size {options.size} --supersampling {options.supersampling}: expected 1 or more, and 1 to 16"
-        )
+        raise UserError("expected --size of at least 1 and --supersampling from 1 to 16")
     source = open_source(options.source)
     if options.target.resolve().is_relative_to(options.source.resolve()):
         raise UserError(f"{options.target}: lies inside {options.source}; give a folder outside of it")

@@ -108,9 +108,7 @@ def run(options: argparse.Namespace) -> int:
     skipped = manifest["skipped"]
     print(f"{len(manifest['images'])} images in {options.target}, each read back and compared")
     if skipped:
-        print(
-            f"{len(skipped)} unreadable images are left out: {name_list(list(skipped))}; their reasons are in the manifest"
-        )
+        print(f"{len(skipped)} unreadable images are left out (why: manifest): {name_list(list(skipped))}")
     return 0
 
 

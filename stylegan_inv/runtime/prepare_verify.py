@@ -9,8 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stylegan_inv.data.classes import read_json
 from stylegan_inv.data.decoding import BadImage, decode
 from stylegan_inv.data.images import name_list
@@ -36,7 +34,7 @@ def look(source: Source, index: int) -> tuple[str, str, str, tuple[int, int]] | 
     except BadImage as error:
         return str(error)
     shape = int(pixels.shape[-2]), int(pixels.shape[-1])
-    picture = hashlib.sha256(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+    picture = hashlib.sha256(pixels.permute(1, 2, 0).contiguous().numpy().tobytes())
     picture.update(repr(shape).encode())
     return hashlib.sha256(data).hexdigest(), picture.hexdigest(), source.names[index], shape
 
@@ -112,6 +110,5 @@ def _print(report: dict[str, Any]) -> None:
             print(f"{len(report[key])} {words}: {name_list(list(report[key]))}")
     if report["duplicates"]:
         pairs = [" = ".join(names[:3]) for names in report["duplicates"]]
-        print(
-            f"{sum(len(names) - 1 for names in report['duplicates'])} show the same pixels as another: {name_list(pairs)}"
-        )
+        more = sum(len(names) - 1 for names in report["duplicates"])
+        print(f"{more} show the same pixels as another: {name_list(pairs)}")
