@@ -16,6 +16,7 @@ MOST_COLOURS = 4  # as in csrc/cpu/layer.h
 _CONV, _WINOGRAD, _UP, _UP_WINOGRAD = range(4)
 _LARGE_BYTES = 4 << 20
 _SMALL_WEIGHT = 128 * 128  # transformed, it fits in the cache
+_MANY_CHANNELS = 128 * 64  # with fewer, upsampling is bound by memory
 
 
 class _Epilogue(Structure):
@@ -41,10 +42,10 @@ class _Layer(Structure):
 class NativeKernels:
     """The same interface as :class:`.TorchKernels`.
 
-    The 3x3 convolutions of images from 32 pixels on (8 with few channels) run by Winograd's algorithm: 36 products
-    instead of 144, or 81 instead of 144 where the layer upsamples, at a relative error of 1e-6 instead of 3e-7. Weights
-    are kept as the kernels read them, made at the first use and for both passes: four times the memory of a weight
-    where Winograd's algorithm runs, once elsewhere (config F at 256 px: 205 MB).
+    From 16 pixels on (8 with few channels) the 3x3 convolutions run by Winograd's algorithm: 36 products instead of
+    144, or, where a layer upsamples and has many channels, 81 instead of 144, at a relative error of 1e-6 instead of
+    3e-7. Weights are kept as the kernels read them, made at the first use and for both passes: four times the memory of
+    a weight where Winograd's algorithm runs, once elsewhere (config F at 256 px: 261 MB).
     """
 
     name = "native"
@@ -169,12 +170,11 @@ class NativeKernels:
 
 
 def _kind(layer: FrozenLayer) -> int:
-    """How the layer is computed: by Winograd's algorithm where there are enough tiles for its larger weights to pay."""
-    size = layer.resolution // layer.up
-    small = layer.weight.shape[0] * layer.weight.shape[1] <= _SMALL_WEIGHT
-    winograd = size >= 32 or (size >= 8 and small)
+    """How the layer is computed: by Winograd's algorithm where that was measured to pay."""
+    size, channels = layer.resolution // layer.up, layer.weight.shape[0] * layer.weight.shape[1]
+    winograd = size >= 16 or (size >= 8 and channels <= _SMALL_WEIGHT)  # tiles enough for the larger weights
     if layer.up == 2:
-        return _UP_WINOGRAD if winograd else _UP
+        return _UP_WINOGRAD if winograd and channels >= _MANY_CHANNELS else _UP
     return _WINOGRAD if winograd else _CONV
 
 

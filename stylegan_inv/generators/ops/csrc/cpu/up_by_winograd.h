@@ -87,8 +87,8 @@ template <class Apply>
 static void up_tile_output(const UpTile& tile, const UpGrid& products, int64_t t, int64_t channels, float* kept,
                            Apply apply) {
   const int64_t pixel = products.pixel, step = padded(channels);
-  for (int64_t c = 0; c < channels; c += LANES) {
-    Vec wide[UP_VALUES][8], result[8][1][8];
+  const auto compute = [&](int64_t c, Vec result[8][1][8]) {
+    Vec wide[UP_VALUES][8];
     for (int k = 0; k < UP_VALUES; k++) up_row(tile.at[k], t == 0, t == products.across - 1, pixel, c, wide[k]);
     for (int x = 0; x < 8; x++) {
       float* keep = kept + (8 * t + x) * 4 * step + c;
@@ -103,7 +103,14 @@ static void up_tile_output(const UpTile& tile, const UpGrid& products, int64_t t
       for (int k = 0; k < 3; k++) store(keep + k * step, q[8 + k]);
       store(keep + 3 * step, m[4]);
     }
-    for (int y = 0; y < 8; y++) apply(y, c, result[y]);
+  };
+  // Whole lines of the cache at a time: the pixels of 8 rows compete for the same few places in it.
+  constexpr int PARTS = 2;
+  for (int64_t c = 0; c < channels; c += PARTS * LANES) {
+    Vec result[PARTS][8][1][8];
+    for (int i = 0; i < PARTS; i++) compute(c + i * LANES, result[i]);
+    for (int y = 0; y < 8; y++)
+      for (int i = 0; i < PARTS && c + i * LANES < channels; i++) apply(y, c + i * LANES, result[i][y]);
   }
 }
 
@@ -210,6 +217,22 @@ static inline void gather_up(const Vec q[12], Vec r[UP_VALUES]) {
   for (int k = 0; k < UP_TILE; k++) r[UP_POINTS + k] = blurred[2 * k + 1];
 }
 
+// The same of one column of the gradient from row `top` on, for all channels; values lie `step` apart.
+static void gradient_column(const Layer& l, int64_t n, int64_t top, int64_t x, float* values, int64_t step) {
+  const int64_t height = 2 * l.height, width = 2 * l.width, out = l.own.channels;
+  const bool within = x >= 0 && x < width;
+  for (int64_t c = 0; c < out; c += LANES) {
+    Vec q[12], r[UP_VALUES];
+    for (int64_t y = 0; y < 12; y++) {
+      const bool inside = within && top + y >= 0 && top + y < height;
+      q[y] = inside ? load_part(l.grad + ((n * height + top + y) * width + x) * out + c, std::min<int64_t>(LANES, out - c))
+                    : Vec{};
+    }
+    gather_up(q, r);
+    for (int k = 0; k < UP_VALUES; k++) store(values + k * step + c, r[k]);
+  }
+}
+
 // Values along a tile's row, by their kinds.
 static inline void load_up(const float* const at[UP_KINDS], int64_t pixel, int64_t c, Vec m[UP_VALUES]) {
   for (int k = 0; k < UP_POINTS; k++) m[k] = load(at[k] + c);
@@ -225,7 +248,7 @@ static void up_winograd_backward(const Layer& l, const Range& range, const float
   Scratch& scratch = scratches[0];
   const Pass pass{l, true, weight, scratch};
   const int64_t n = range.n, in = l.in, out = l.own.channels, across = l.width / UP_TILE;
-  const int64_t height = 2 * l.height, width = 2 * l.width, most = up_tile_rows(l, range);
+  const int64_t most = up_tile_rows(l, range);
   const UpGrid values(scratch.values, out, across, most), products(scratch.products, padded(in), across, most);
   const auto rows_of = [](int64_t s, int64_t k) { return k < UP_POINTS ? s : UP_TILE * s + k - UP_POINTS; };
   const auto tile_of = [&](const UpGrid& grid, int64_t s, int64_t t) {
@@ -236,27 +259,26 @@ static void up_winograd_backward(const Layer& l, const Range& range, const float
 
   for (int64_t first = range.first; first < range.last; first += UP_TILE * most) {
     const int64_t down = std::min(most, (range.last - first) / UP_TILE), tiles = down * across;
-    parallel(range.team, true, tiles, [&](int64_t i) {
-      const UpTile tile = tile_of(values, i / across, i % across);
-      const int64_t top = 2 * (first + i / across * UP_TILE) - 2, left = 8 * (i % across) - 2;
-      const float* grad = l.grad + ((n * height + top) * width + left) * out;
-      for (int64_t c = 0; c < out; c += LANES) {
-        const int lanes = std::min<int64_t>(LANES, out - c);
-        Vec half[UP_VALUES][12];
-        for (int x = 0; x < 12; x++) {
-          Vec q[12], r[UP_VALUES];
-          for (int y = 0; y < 12; y++) {
-            const bool inside = top + y >= 0 && top + y < height && left + x >= 0 && left + x < width;
-            q[y] = inside ? load_part(grad + (y * width + x) * out + c, lanes) : Vec{};
-          }
-          gather_up(q, r);
-          for (int k = 0; k < UP_VALUES; k++) half[k][x] = r[k];
-        }
+    const int64_t step = padded(out) + 16, parts = (across + RUN - 1) / RUN;
+    parallel(range.team, true, down * parts, [&](int64_t i) {
+      const int64_t s = i / parts, top = 2 * (first + UP_TILE * s) - 2, begin = i % parts * RUN;
+      float* columns = scratches[0].lines.get(UP_VALUES * 12 * step);  // this thread's own; a tile needs 12
+      for (int64_t t = begin; t < std::min(across, begin + RUN); t++) {
+        const int kept = t > begin ? 4 : 0;
         for (int k = 0; k < UP_VALUES; k++) {
-          Vec r[UP_VALUES];
-          gather_up(half[k], r);
-          store_up(tile.at[k], values.pixel, c, r);
+          float* row = columns + 12 * k * step;
+          std::memcpy(row, row + 8 * step, kept * step * sizeof(float));
         }
+        for (int x = kept; x < 12; x++)
+          gradient_column(l, n, top, 8 * t - 2 + x, columns + x * step, 12 * step);
+        const UpTile tile = tile_of(values, s, t);
+        for (int64_t c = 0; c < out; c += LANES)
+          for (int k = 0; k < UP_VALUES; k++) {
+            Vec q[12], r[UP_VALUES];
+            for (int x = 0; x < 12; x++) q[x] = load(columns + (12 * k + x) * step + c);
+            gather_up(q, r);
+            store_up(tile.at[k], values.pixel, c, r);
+          }
       }
     });
     multiply_up(pass, range.team, products.pixel, [&](int64_t down_kind, int64_t across_kind) {
