@@ -104,6 +104,6 @@ def _broken_terms(trainer: pl.Trainer, *decisive: str) -> str | None:
 
 def name_images(batch: Any, most: int = 8) -> str:
     """Names or indices of a batch's images, for messages."""
-    named = batch.get("name", batch.get("index", [])) if isinstance(batch, dict) else []
+    named: Any = batch.get("name", batch.get("index", [])) if isinstance(batch, dict) else []
     names = [str(n) for n in (named.tolist() if isinstance(named, Tensor) else named)]
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "") or "unknown"

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
-from stylegan_inv.runtime.run_dirs import read_record, write_record
+from stylegan_inv.runtime.run_dirs import process_rank, read_record, write_record
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
@@ -42,7 +41,7 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
     import wandb
 
     common = {"save_dir": str(run_dir), "id": _run_id(run_dir), "name": run_dir.name, "resume": "allow", **arguments}
-    if rank_zero_only.rank == 0 and has_wandb_key():
+    if process_rank() == 0 and has_wandb_key():
         seconds = float(os.environ.get("WANDB_INIT_TIMEOUT") or _INIT_SECONDS)
         try:
             logger = WandbLogger(settings=wandb.Settings(init_timeout=seconds), **common)
@@ -60,7 +59,7 @@ def _run_id(run_dir: Path) -> str:
     run_id = read_record(run_dir).get("wandb_id")
     if not isinstance(run_id, str):
         run_id = secrets.token_hex(4)
-        if rank_zero_only.rank == 0:
+        if process_rank() == 0:
             write_record(run_dir, wandb_id=run_id)
     return run_id
 

@@ -48,7 +48,7 @@ class Place:
         Raises:
             UserError: It cannot be made or written to.
         """
-        if _rank() > 0:
+        if process_rank() > 0:
             if not self.fixed:  # each rank saw its own clock; only the first one writes
                 self.run_dir = Path(tempfile.mkdtemp(prefix="stylegan_inv_rank"))
             return
@@ -164,7 +164,7 @@ def _finished(record: dict[str, Any], cfg: DictConfig) -> bool:
 
 
 def _say_continuing(run_dir: Path) -> None:
-    if _rank() == 0:
+    if process_rank() == 0:
         print(f"continuing {run_dir}", flush=True)
 
 
@@ -172,7 +172,7 @@ def _modified(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _rank() -> int:
+def process_rank() -> int:
     """This process's rank before any process group exists: torchrun's, SLURM's or Lightning's."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name, "").isdigit():
