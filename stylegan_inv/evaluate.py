@@ -22,10 +22,12 @@ from stylegan_inv.config import entry_point, instantiate, plain
 from stylegan_inv.data.faces import FacesDataModule
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.evaluation import Scores
-from stylegan_inv.runtime.evaluation_job import Job, MethodJob, PicturesJob, build_metrics
+from stylegan_inv.runtime.evaluation_data import dataset_config, run_folder, trained_with
+from stylegan_inv.runtime.evaluation_job import Job, MethodJob, PicturesJob, build_metrics, consistency_metrics
+from stylegan_inv.runtime.evaluation_options import check_options
+from stylegan_inv.runtime.evaluation_pictures import picture_folders
 from stylegan_inv.runtime.evaluation_protocol import describe_method, describe_pictures
 from stylegan_inv.runtime.evaluation_report import METRICS, TABLE, check_per_image, write_per_image, write_report
-from stylegan_inv.runtime.evaluation_sources import check_options, dataset_config, picture_folders
 from stylegan_inv.runtime.inversions import check_output
 
 
@@ -60,20 +62,24 @@ def main(cfg: DictConfig, job: Job) -> None:
 
 
 def _method_job(cfg: DictConfig, device: torch.device) -> Job:
-    run = Path(cfg.run)
-    choice = _choice("dataset")
-    node = dataset_config(run, cfg.get("dataset"), choice, cfg.resolution)
+    run, choice = Path(cfg.run), _choice("dataset")
+    own = trained_with(run)
+    node = dataset_config(own, cfg.get("dataset"), choice is not None)
+    name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
+    output = run_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
+    check_output(output, cfg.overwrite)
+    method: Any = stylegan_inv.load_inverter(cfg.run, device)
+    # An explicit size, else what the method was trained with, else what its encoder takes.
+    asked = any(text.lstrip("+").startswith("dataset.resolution=") for text in HydraConfig.get().overrides.task)
+    trained = None if own is None else own.get("resolution")
+    takes = getattr(getattr(method, "encoder", None), "resolution", None)
+    node.resolution = cfg.resolution or (node.resolution if asked else trained or takes or node.resolution)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
-    name = choice or type(data).__name__.removesuffix("DataModule").lower()
-    run_dir = run if run.is_dir() else run.parent.parent
-    folder = run_dir if (run_dir / "config.yaml").is_file() else Path("outputs") / run.stem
-    output = folder / "evaluation" / name if cfg.output is None else Path(cfg.output)
-    check_output(output, cfg.overwrite)
     made = _metrics(cfg, "evaluation" if isinstance(data, FacesDataModule) else "evaluation_photos")
-    method = stylegan_inv.load_inverter(cfg.run, device)
-    protocol = describe_method(method, run, node, cfg)
-    return MethodJob(build_metrics(made, method.generator), device, output, plain(cfg), protocol, method, data)
+    metrics = build_metrics(made, method.generator)
+    metrics |= consistency_metrics(method, cfg.lec.directions, cfg.lec.strength, node.resolution)
+    return MethodJob(metrics, device, output, plain(cfg), describe_method(method, run, node, cfg), method, data)
 
 
 def _pictures_job(cfg: DictConfig, device: torch.device) -> Job:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.metrics.networks import masked
 
 
 class SetMetric(Metric):
@@ -107,7 +108,7 @@ class PerImageMetric(PerItemMetric):
 
         By default both images are multiplied by the mask, as IntereStyle does for its LPIPS and identity.
         """
-        values = self.score(image * mask, target * mask)
+        values = self.score(masked(image, mask), masked(target, mask))
         return values.where(mask.flatten(1).any(dim=1), torch.nan)
 
     def update(self, image: Tensor, target: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> None:

@@ -14,7 +14,7 @@ from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import as_network
 from stylegan_inv.metrics.base import PerImageMetric, RowMetric
-from stylegan_inv.metrics.networks import describe_network
+from stylegan_inv.metrics.networks import describe_network, recent
 
 
 class IdentitySimilarity(PerImageMetric):
@@ -35,8 +35,13 @@ class IdentitySimilarity(PerImageMetric):
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """The cosines."""
-        embed = self.frozen.network.embed
-        return (embed(image) * embed(target)).sum(dim=1)
+        return (self._embed(image) * self._embed(target)).sum(dim=1)
+
+    def _embed(self, image: Tensor) -> Tensor:
+        network = self.frozen.network
+        if hasattr(network, "embed_features"):  # shares the pass with the perceptual distance
+            return network.embed_features(recent(network, network.features, image))
+        return recent(network, network.embed, image)
 
     def describe(self) -> str:
         """The network."""

@@ -11,7 +11,7 @@ from stylegan_inv.encoders.face import perceptual_distance
 from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.losses.compose import as_network
 from stylegan_inv.metrics.base import PerImageMetric
-from stylegan_inv.metrics.networks import describe_network
+from stylegan_inv.metrics.networks import describe_network, recent
 
 
 class EmbeddedPerceptualDistance(PerImageMetric):
@@ -32,8 +32,8 @@ class EmbeddedPerceptualDistance(PerImageMetric):
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """The distances."""
-        features = self.frozen.network.features
-        return perceptual_distance(features(image), features(target))
+        network = self.frozen.network
+        return perceptual_distance(*(recent(network, network.features, x) for x in (image, target)))
 
     def describe(self) -> str:
         """The network."""

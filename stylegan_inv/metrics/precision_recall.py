@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import as_network
-from stylegan_inv.metrics.base import RowMetric
+from stylegan_inv.metrics.base import RowMetric, SetMetric
+from stylegan_inv.metrics.networks import describe_network
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Te
     return coverage(fake, real, k), coverage(real, fake, k)
 
 
-class PrecisionRecall(RowMetric):
+class PrecisionRecall(SetMetric, RowMetric):
     """Precision and recall of generated images on a face network's pooled features.
 
     Args:
@@ -71,6 +72,7 @@ class PrecisionRecall(RowMetric):
         if k < 1:
             raise UserError(f"precision and recall: got k={k}, expected at least 1")
         self.frozen = Frozen(as_network(network))
+        self._description = describe_network(network, self.frozen.network)
         self.k = k
         dim = features or self.frozen.network.backbone.channels[-1]
         self.add_rows("real", dim)
@@ -86,3 +88,7 @@ class PrecisionRecall(RowMetric):
         """``precision`` and ``recall``."""
         precision, recall = precision_recall(self.rows("real"), self.rows("fake"), self.k)
         return {"precision": precision, "recall": recall}
+
+    def describe(self) -> str:
+        """The features."""
+        return f"{self.k} nearest neighbours of the pooled features of {self._description}"

@@ -75,7 +75,7 @@ class Scores:
         self.sets = {name: m for name, m in metrics.items() if isinstance(m, SetMetric)}
         self.quantise, self.device = quantise, torch.device(device)
         self.names: dict[int, str] = {}
-        self.not_finite = self.last_step = 0
+        self.not_finite = 0
         self.columns: dict[str, PerItemMetric] = {}
 
     def add(self, batch: Comparison) -> None:
@@ -84,9 +84,8 @@ class Scores:
         mask = None if mask is None else mask.to(self.device)
         self.names.update(zip(index.tolist(), batch.names, strict=True))
         self.not_finite += int((~batch.image.isfinite().flatten(1).all(dim=1)).sum())
-        self.last_step = batch.last_step
         image = self.seen(batch.image, target.shape[-1])
-        self._add_pairs(image, target, index, mask, "")
+        self._add_pairs(image, target, index, mask, "", *([f"{STEP}{batch.last_step}"] if batch.last_step else []))
         for number, picture in batch.steps.items():
             self._add_pairs(self.seen(picture, target.shape[-1]), target, index, mask, f"{STEP}{number}")
         if batch.w is not None:
@@ -118,9 +117,6 @@ class Scores:
             index, value = self.columns[name].per_image()
             values[name] = torch.full((len(order),), torch.nan, dtype=torch.float64)
             values[name][[place[i] for i in index.tolist()]] = value.cpu()
-        if self.last_step:
-            final = [name for name in values if STEP not in name and name not in self.codes]
-            values |= {f"{name}{STEP}{self.last_step}": values[name] for name in final}
         return order, values
 
     def describe(self) -> dict[str, str]:
@@ -130,13 +126,26 @@ class Scores:
 
     def set_values(self) -> dict[str, float]:
         """The metrics of sets, of the whole images."""
-        return {name: float(metric.compute()) for name, metric in self.sets.items()}
+        values: dict[str, float] = {}
+        for name, metric in self.sets.items():
+            result = metric.compute()
+            parts = {f"{name}_{part}": value for part, value in result.items()} if isinstance(result, dict) else {}
+            values |= {part: float(value) for part, value in (parts or {name: result}).items()}
+        return values
 
-    def _add_pairs(self, image: Tensor, target: Tensor, index: Tensor, mask: Tensor | None, suffix: str) -> None:
+    def _add_pairs(
+        self, image: Tensor, target: Tensor, index: Tensor, mask: Tensor | None, suffix: str, *same: str
+    ) -> None:
+        """Score pictures for the columns with a suffix; ``same`` columns get the same values."""
         for name, metric in self.pairs.items():
-            self._column(name + suffix, metric).update(image, target, index)
-            if mask is not None:
-                self._column(name + INTEREST + suffix, metric).update(image, target, index, mask)
+            for kind, region in (("", None), (INTEREST, mask)):
+                if kind and mask is None:
+                    continue
+                column = self._column(name + kind + suffix, metric)
+                column.update(image, target, index, region)
+                for other in same:
+                    last: Tensor = column.values[-1]  # type: ignore[index]
+                    self._column(name + kind + other, metric).record(last, index)
 
     def _column(self, name: str, like: PerItemMetric) -> PerItemMetric:
         if name not in self.columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,16 @@ from torchmetrics import Metric
 
 from stylegan_inv.data.datamodule import ImageDataModule
 from stylegan_inv.data.images import name_list
+from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.methods.base import InversionMethod
+from stylegan_inv.latents.directions import load_direction
+from stylegan_inv.methods.base import InversionMethod, pool
+from stylegan_inv.metrics.latent import LatentEditingConsistency
 from stylegan_inv.metrics.summary import summarise
 from stylegan_inv.runtime.evaluation import INTEREST, Comparison, Scores
+from stylegan_inv.runtime.evaluation_data import dataset_batches, invert_batches, unreadable
+from stylegan_inv.runtime.evaluation_pictures import PictureFolders, picture_batches
 from stylegan_inv.runtime.evaluation_report import Report
-from stylegan_inv.runtime.evaluation_sources import (
-    PictureFolders,
-    dataset_batches,
-    invert_batches,
-    picture_batches,
-    unreadable,
-)
 from stylegan_inv.runtime.evaluation_speed import seconds_per_image
 
 
@@ -147,6 +145,29 @@ class PicturesJob(Job):
 
     def available(self) -> tuple[int, list[str]]:  # noqa: D102
         return len(self.pictures), self.pictures.unmatched
+
+
+def consistency_metrics(
+    method: InversionMethod, directions: Sequence[str], strength: float, size: int
+) -> dict[str, Metric]:
+    """Latent editing consistency along each direction, ``lec_<name>``; images of ``size`` px are inverted.
+
+    Raises:
+        UserError: No such direction, or one of another generator.
+    """
+
+    def invert(picture: Tensor) -> Tensor:
+        inversion = method.invert(pool(picture, size))
+        if inversion.generator is not None:
+            raise UserError("lec.directions: the method tunes the generator for each image, whose edits are others")
+        return inversion.w
+
+    metrics: dict[str, Metric] = {}
+    for name in directions:
+        direction = load_direction(name, method.generator)
+        column = f"lec_{direction.name}"
+        metrics[column] = LatentEditingConsistency(method.generator, invert, direction.apply, strength, direction.name)
+    return metrics
 
 
 def build_metrics(made: Mapping[str, Any], generator: Generator | None) -> dict[str, Metric]:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.methods.base import InversionMethod
-from stylegan_inv.runtime.evaluation_sources import PictureFolders
+from stylegan_inv.runtime.evaluation_pictures import PictureFolders
 from stylegan_inv.runtime.weights import file_hash
 
 
@@ -21,14 +21,16 @@ def describe_method(method: InversionMethod, run: Path, dataset: Any, cfg: DictC
     assert isinstance(options, dict)
     target = str(options.pop("_target_")).rpartition(".")[2]
     # What cannot change a figure of the held-out splits.
-    for key in ("batch_size", "val_batch_size", "num_workers", "train_size", "horizontal_flip", "seed", "resolution"):
-        options.pop(key, None)
-    said = ", ".join(f"{key!s}={value}" for key, value in options.items() if value not in (None, {}))
+    no_matter = {"batch_size", "val_batch_size", "num_workers", "train_size", "horizontal_flip", "seed", "resolution"}
+    no_matter.add("val_size" if cfg.split == "test" else "test_size")
+    said = ", ".join(f"{key!s}={value}" for key, value in options.items() if key not in no_matter and value)
     return {
         "method": f"{type(method).__name__} of {run}{checkpoint}",
         "generator": f"sha256 {str(generator.source_hash)[:12]}, {generator.resolution} px",
         "data": f"{target}, split {cfg.split} ({said})",
-        "resolution": _resolution(dataset.resolution, f"{generator.resolution} px", cfg.quantise),
+        "resolution": _resolution(dataset.resolution, generator.resolution, cfg.quantise),
+        "lec": ", ".join(cfg.lec.directions) or "left out: no direction is given (lec.directions=[smile])",
+        "seconds": "median of calls, warm, GPU synchronised; the best batch is the one with the fewest for an image",
     }
 
 
@@ -37,13 +39,13 @@ def describe_pictures(pictures: PictureFolders, images: Path, targets: Path, cfg
     return {
         "pictures": str(images),
         "originals": str(targets),
-        "resolution": _resolution(pictures.resolution, "their own size", cfg.quantise),
+        "resolution": _resolution(pictures.resolution, None, cfg.quantise),
     }
 
 
-def _resolution(size: int, own: str, quantise: bool) -> str:
+def _resolution(size: int, own: int | None, quantise: bool) -> str:
+    """In words; ``own`` is the side of the reconstructions, None for pictures that may be of many sizes."""
     levels = "rounded to 8 bits" if quantise else "clamped to [-1, 1], not quantised"
-    return (
-        f"{size} px, RGB in [-1, 1]; originals: central square, antialiased bilinear; reconstructions: {levels} at "
-        f"{own}, then area-averaged to {size} px"
-    )
+    if own != size:
+        levels += f" at {'their own size' if own is None else f'{own} px'}, then area-averaged to {size} px"
+    return f"{size} px, RGB in [-1, 1]; originals: central square, antialiased bilinear; reconstructions: {levels}"

@@ -65,10 +65,10 @@ class Report:
                 rows.append([self._name(name), _number(s.mean), _number(s.std), interval, str(s.count), str(s.skipped)])
         images = str(self.counts["images"])
         rows += [[self._name(name), _number(value), "", "", images, "0"] for name, value in self.sets.items()]
-        for what, sample in self.seconds.items():
-            name = f"seconds, {'one image at a time' if what == 'batch_1' else 'batch of ' + str(sample['batch'])} ↓"
+        for batch, sample in {sample["batch"]: sample for sample in self.seconds.values()}.items():
+            name = f"seconds an image, {'one at a time' if batch == 1 else f'batch of {batch}'} ↓"
             measured = f"{sample['calls']} calls{'' if sample['warm'] else ', not warm'}"
-            rows.append([name, _number(sample["median"]), "", measured, str(sample["batch"]), ""])
+            rows.append([name, _number(sample["median"]), "", measured, str(batch), ""])
         return heads, rows
 
     def step_rows(self) -> tuple[list[str], list[list[str]]]:

@@ -1,0 +1,96 @@
+"""The data set that a method is evaluated on, and what the method makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import Dataset
+
+from stylegan_inv.data.datamodule import ImageDataModule
+from stylegan_inv.data.image_set import ImageSet
+from stylegan_inv.errors import UserError
+from stylegan_inv.methods.base import InversionMethod
+from stylegan_inv.runtime.evaluation import Comparison, chosen_steps
+
+
+def trained_with(run: Path) -> DictConfig | None:
+    """The data set in the config of a run (or of a checkpoint inside one); None for somebody else's checkpoint."""
+    config = run_folder(run) / "config.yaml"
+    return OmegaConf.select(OmegaConf.load(config), "dataset") if config.is_file() else None
+
+
+def run_folder(run: Path) -> Path:
+    """The folder of a run or of a checkpoint in it; where results of other files go: ``outputs/<name>``."""
+    folder = run if run.is_dir() else run.parent.parent
+    return folder if run.is_dir() or (folder / "config.yaml").is_file() else Path("outputs") / run.stem
+
+
+def dataset_config(own: DictConfig | None, given: Any, chosen: bool) -> DictConfig:
+    """The data set to evaluate on: the run's own with changes, or another one, which gets the run's task.
+
+    Args:
+        own: What the run was trained with, see `trained_with`.
+        given: ``cfg.dataset``, or None.
+        chosen: Whether a data set was chosen; without, ``given`` changes the run's own.
+
+    Raises:
+        UserError: No data set was chosen and the run has none, or a change of what it does not have.
+    """
+    if chosen:
+        if OmegaConf.is_missing(given, "root") and given.get("test_root"):
+            given.root = None  # there is nothing to train
+        node = OmegaConf.create(OmegaConf.to_container(given, resolve=True, throw_on_missing=True))
+        return OmegaConf.merge(node, {"task": own.task} if own is not None and "task" in own else {})  # type: ignore[return-value]
+    if own is None or "_target_" not in own:
+        raise UserError("evaluate: the run has no data set of its own; give one: dataset=folder dataset.root=<folder>")
+    unknown = sorted(set(given or {}) - set(own))
+    if unknown:
+        raise UserError(f"dataset.{unknown[0]}: the run's data set has {', '.join(map(str, own))}; or choose dataset=")
+    return OmegaConf.merge(own, given or {})  # type: ignore[return-value]
+
+
+def dataset_batches(
+    data: ImageDataModule, split: str, batch_size: int | None = None, max_images: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The batches of a split in its order, each image once, with the task's sources; at most ``max_images`` images."""
+    if batch_size is not None:
+        data.val_batch_size = batch_size
+    left = max_images
+    for batch in getattr(data, f"{split}_dataloader")():
+        if left is not None:
+            batch = {key: value[:left] for key, value in batch.items()}
+            left -= len(batch["image"])
+        yield batch
+        if left == 0:
+            return
+
+
+def invert_batches(
+    method: InversionMethod, batches: Iterator[Mapping[str, Any]], steps: bool = True
+) -> Iterator[Comparison]:
+    """What a method makes of batches of a data set."""
+    for number, batch in enumerate(batches):
+        # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
+        inversion = method.invert(method.source(batch).to(method.device))
+        index = batch.get("index", torch.arange(len(batch["image"])) + number * len(batch["image"]))
+        pictures = [step.image.detach() for step in inversion.steps or []] if steps else []
+        shown = chosen_steps(len(pictures)) if len(pictures) > 1 else [0]
+        yield Comparison(
+            index,
+            batch.get("name", [str(i) for i in index.tolist()]),
+            batch["image"],
+            inversion.image.detach(),
+            batch.get("mask"),
+            inversion.w.detach(),
+            {step: pictures[step - 1] for step in shown[:-1]},
+            shown[-1],
+        )
+
+
+def unreadable(data: Dataset[Any]) -> list[str]:
+    """Names of the files that a data set could not read and left out."""
+    return data.bad_images if isinstance(data, ImageSet) else []
