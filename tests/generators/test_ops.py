@@ -40,6 +40,7 @@ CASES = [
     ((3, 2), (2, 3), (2, 3, 4, 1), False, 2.0),
     ((2, 2), (1, 1), (-1, 5, 6, -2), False, 1.0),
     ((1, 1), (1, 1), (-2, 1, 0, -1), False, 1.0),
+    ((1, 1), (1, 1), (9, -7, -8, 11), False, 1.0),  # crops reach the zeros of the other side
 ]
 FILTERS = {
     "1d-short": torch.tensor([1.0, 3.0, 2.0]),

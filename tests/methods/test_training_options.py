@@ -1,8 +1,10 @@
-"""Accumulation, clipping, averaging, precision and compilation of an encoder's training, against plain arithmetic."""
+"""Accumulation, clipping, schedules, averaging, precision, compilation of an encoder's training, by arithmetic."""
 
 from __future__ import annotations
 
 import copy
+import functools
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
-from stylegan_inv.methods.schedules import ProgressiveStages
+from stylegan_inv.methods.schedules import ProgressiveStages, warmup_cosine
 from tests.methods.test_encoder_methods import adversary, loader, make
 
 SGD = torch.optim.SGD
@@ -117,3 +120,49 @@ def test_compiled_training_is_the_same_training(tmp_path: Path) -> None:
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_schedule_follows_the_steps_and_is_taken_up_again(tmp_path: Path) -> None:
+    """A step of the schedule for each of the optimiser's, not for each batch."""
+    schedule = functools.partial(warmup_cosine, total_steps=6, warmup_steps=2, final_share=0.1)
+    method = make(PSP, optimizer=functools.partial(SGD, lr=0.5), scheduler=schedule, accumulate_batches=2)
+    rates = []
+    step = method.on_step
+    method.on_step = lambda number: (rates.append(method.optimizers().param_groups[0]["lr"]), step(number))[1]
+    trainer = fit(method, tmp_path, 6)
+    cosine = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)]
+    expected = [0.5 * share for share in (0.5, 1.0, *cosine)]
+    assert rates == pytest.approx([rate for rate in expected for _ in range(2)])
+    trainer.save_checkpoint(tmp_path / "six.ckpt")
+    state = torch.load(tmp_path / "six.ckpt", weights_only=True)
+    assert state["lr_schedulers"][0]["last_epoch"] == 6
+
+
+def half(scale: float) -> MixedPrecision:
+    """float16 with loss scaling, as on a GPU."""
+    return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000))
+
+
+@pytest.mark.parametrize("kind", [PSP, ReStyle, E4E])
+def test_float16_scales_the_loss_and_clips_what_it_would_be_without(kind: type, tmp_path: Path) -> None:
+    extra: dict[str, Any] = {"adversary": adversary, "stages": ProgressiveStages(0, 1)} if kind is E4E else {}
+    extra |= {"optimizer": sgd, "gradient_clip_norm": 1e-2}
+    full, mixed = make(kind, **extra), make(kind, **extra)
+    before = weights(full)
+    fit(full, tmp_path, 1)
+    fit(mixed, tmp_path, 1, plugins=[half(1024.0)])
+    steps = [{name: value - before[name] for name, value in weights(m).items()} for m in (full, mixed)]
+    for step in steps:
+        norm = torch.stack([s.square().sum() for s in step.values()]).sum().sqrt()
+        assert float(norm) == pytest.approx(1e-2, rel=1e-2)
+    apart = torch.stack([(steps[0][name] - value).norm() for name, value in steps[1].items()]).norm()
+    assert 0 < apart < 0.1 * 1e-2
+    assert all(value.dtype == torch.float32 for value in weights(mixed).values())
+
+
+def test_float16_leaves_out_a_step_whose_gradients_overflow(tmp_path: Path) -> None:
+    method = make(PSP, optimizer=sgd)
+    before, precision = weights(method), half(2.0**120)
+    fit(method, tmp_path, 1, plugins=[precision])
+    assert all(torch.equal(before[name], value) for name, value in weights(method).items())
+    assert precision.scaler is not None and precision.scaler.get_scale() == 2.0**119

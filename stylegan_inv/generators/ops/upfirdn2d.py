@@ -192,7 +192,7 @@ def _filter(
         kernel = (f if flip_filter else f.flip(0, 1)).expand(channels, 1, fh, fw)
         if y0 == y1 >= 0 and x0 == x1 >= 0:
             return F.conv2d(x, kernel, stride=down, padding=(y0, x0), groups=channels)
-        return F.conv2d(F.pad(x, (x0, x1, y0, y1)), kernel, stride=down, groups=channels)
+        return F.conv2d(_pad(x, (x0, x1, y0, y1)), kernel, stride=down, groups=channels)
     # Polyphase upsampling: a transposed convolution never touches the inserted zeros. Its sample n is the full
     # convolution at n, which is the padded correlation at n - (taps - 1) + p0: crop the difference.
     kernel = (f.flip(0, 1) if flip_filter else f).expand(channels, 1, fh, fw)
@@ -202,8 +202,17 @@ def _filter(
         extra = (top - bottom, left - right)
         y = F.conv_transpose2d(x, kernel, stride=up, padding=(top, left), output_padding=extra, groups=channels)
     else:
-        y = F.pad(F.conv_transpose2d(x, kernel, stride=up, groups=channels), (-left, -right, -top, -bottom))
+        y = _pad(F.conv_transpose2d(x, kernel, stride=up, groups=channels), (-left, -right, -top, -bottom))
     return y if down == (1, 1) else y[:, :, :: down[0], :: down[1]]
+
+
+def _pad(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
+    """Zeros around ``x``, or less of it; also where a crop takes more than all of ``x`` and reaches the zeros."""
+    height, width = x.shape[2:]
+    if max(-min(padding[:2]) - width, -min(padding[2:]) - height) >= 0:  # F.pad refuses that in one step
+        x = F.pad(x, [max(p, 0) for p in padding])
+        padding = tuple(min(p, 0) for p in padding)  # type: ignore[assignment]
+    return F.pad(x, padding)
 
 
 def _taps(f: Tensor) -> tuple[int, int]:
