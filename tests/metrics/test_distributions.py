@@ -1,4 +1,4 @@
-"""Frechet distance against closed forms and scipy; precision and recall against brute force."""
+"""Frechet distance against closed forms and scipy; kernel distance, precision and recall against brute force."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics.frechet import FrechetDistance, frechet_distance, gaussian_frechet
+from stylegan_inv.metrics.kernel import KernelDistance, kernel_distance
 from stylegan_inv.metrics.precision_recall import PrecisionRecall, coverage, manifold_radii, precision_recall
 
 
@@ -130,3 +131,37 @@ def test_precision_recall_metric() -> None:
     small.update(real[:2], real=True)
     with pytest.raises(UserError, match="expected at least 4"):
         small.compute()
+
+
+def test_kernel_distance_against_brute_force() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 4, generator=generator).double() for n in (9, 12))
+
+    def kernel(x: Tensor, y: Tensor) -> float:
+        return (float(x @ y) / 4 + 1) ** 3
+
+    same_a = np.mean([kernel(x, y) for i, x in enumerate(a) for j, y in enumerate(a) if i != j])
+    same_b = np.mean([kernel(x, y) for i, x in enumerate(b) for j, y in enumerate(b) if i != j])
+    across = np.mean([kernel(x, y) for x in a for y in b])
+    assert float(kernel_distance(a, b, chunk=4)) == pytest.approx(same_a + same_b - 2 * across, rel=1e-10)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = [float(kernel_distance(*torch.randn(2, 15, 3, generator=generator), chunk=100)) for _ in range(1500)]
+    assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws)) and min(draws) < 0 < max(draws)
+    far = kernel_distance(torch.randn(50, 3, generator=generator), torch.randn(50, 3, generator=generator) + 2)
+    assert float(far) > 10 * np.std(draws)
+
+
+def test_kernel_distance_metric() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.rand(12, 3, 4, 4), torch.rand(10, 3, 4, 4)
+    metric = KernelDistance(Pixels(), features=6)
+    for chunk in real.split(5):
+        metric.update(chunk, real=True)
+    metric.update(fake[:1], real=False)
+    with pytest.raises(UserError, match="got 12 and 1 images, expected at least 2"):
+        metric.compute()
+    metric.update(fake[1:], real=False)
+    torch.testing.assert_close(metric.compute(), kernel_distance(Pixels().pooled(real), Pixels().pooled(fake)))

@@ -121,3 +121,53 @@ def test_average_image_ratio() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(UserError, match="expected two equal"):
         MSE().update(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8))
+
+
+def test_inside_a_mask_by_hand() -> None:
+    y, x = pair(3)
+    mask = torch.zeros(3, 1, 64, 64, dtype=torch.float64)
+    mask[0, :, 10:40, 20:50], mask[1, :, 30:, :35] = 1, 0.5
+    for metric, functional_form in (
+        (MSE(), functional.masked_mse),
+        (PSNR(), functional.psnr),
+        (SSIM(), functional.ssim),
+    ):
+        metric.update(y, x, mask=mask)
+        got = metric.per_image()[1]
+        torch.testing.assert_close(got, functional_form(y, x, mask), equal_nan=True)
+        assert got.isnan().tolist() == [False, False, True], "nothing is of interest in the third"
+        everything = type(metric)()
+        everything.update(y, x, mask=torch.ones_like(mask))
+        plain = type(metric)()
+        plain.update(y, x)
+        torch.testing.assert_close(everything.compute(), plain.compute())
+    a, b = y[0].numpy(), x[0].numpy()
+    inside = ((a - b) ** 2)[:, 10:40, 20:50].mean()
+    np.testing.assert_allclose(functional.masked_mse(y, x, mask)[0], inside)
+    np.testing.assert_allclose(functional.psnr(y, x, mask)[0], 10 * np.log10(4 / inside))
+    options = {
+        "data_range": 2,
+        "channel_axis": 0,
+        "gaussian_weights": True,
+        "use_sample_covariance": False,
+        "full": True,
+    }
+    whole = structural_similarity(b, a, sigma=1.5, **options)[1]
+    np.testing.assert_allclose(functional.ssim(y, x, mask)[0], whole[:, 10:40, 20:50].mean(), rtol=1e-7)
+
+
+def test_ms_ssim_takes_the_scales_that_fit() -> None:
+    assert functional.scales_that_fit(256) == pytest.approx(functional.MS_SSIM_WEIGHTS, abs=2e-4)
+    assert len(functional.scales_that_fit(64)) == 3 and sum(functional.scales_that_fit(64)) == pytest.approx(1)
+    y, x = pair(2)
+    metric, masked = MSSSIM(weights=None), MSSSIM(weights=None)
+    metric.update(y, x)
+    masked.update(y, x, mask=torch.ones(2, 1, 64, 64, dtype=torch.float64))
+    torch.testing.assert_close(metric.compute(), masked.compute())
+    torch.testing.assert_close(metric.compute(), functional.ms_ssim(y, x, functional.scales_that_fit(64)).mean())
+    assert "3 scales with weights 0.07105" in metric.describe()
+
+
+def test_masks_of_another_shape() -> None:
+    with pytest.raises(UserError, match="got masks of shape"):
+        MSE().update(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8), mask=torch.ones(2, 3, 8, 8))

@@ -12,6 +12,8 @@ import torch.multiprocessing as mp
 
 from stylegan_inv.metrics.identity import VerificationAUC
 from stylegan_inv.metrics.image import MSE
+from stylegan_inv.metrics.kernel import KernelDistance
+from tests.metrics.test_distributions import Pixels
 
 SPLITS = [((0, 3), (3, 5)), ((0, 5), (5, 5)), ((0, 0), (0, 5))]
 
@@ -30,16 +32,22 @@ def work(rank: int, port: int) -> None:
         alone, alone_auc = MSE(sync_on_compute=False), VerificationAUC(4, sync_on_compute=False)
         alone.update(x, y, index=torch.arange(5))
         alone_auc.update(embeddings, people)
+        alone_kernel = KernelDistance(Pixels(), features=6, sync_on_compute=False)
+        alone_kernel.update(x, real=True)
+        alone_kernel.update(y, real=False)
         for split in SPLITS:
             start, end = split[rank]
-            metric, auc = MSE(), VerificationAUC(4)
+            metric, auc, kernel = MSE(), VerificationAUC(4), KernelDistance(Pixels(), features=6)
             for i in range(start, end):
                 metric.update(x[i : i + 1], y[i : i + 1], index=torch.tensor([i]))
                 auc.update(embeddings[i : i + 1], people[i : i + 1])
+                kernel.update(x[i : i + 1], real=True)
+                kernel.update(y[i : i + 1], real=False)
             if split == SPLITS[0] and rank == 1:
                 metric.update(x[:1], y[:1], index=torch.tensor([0]))  # what a padding sampler would do
             torch.testing.assert_close(metric.compute(), alone.compute())
             torch.testing.assert_close(auc.compute(), alone_auc.compute())
+            torch.testing.assert_close(kernel.compute(), alone_kernel.compute())
             assert len(metric.rows("values")) == end - start + (split == SPLITS[0] and rank == 1)  # local again
     finally:
         dist.destroy_process_group()
