@@ -9,6 +9,8 @@ image goes on when it is given again.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -92,8 +94,7 @@ def prepare(cfg: DictConfig) -> Job:
     return Job(method, inputs, output, task, _variants(cfg, method), None if method.trains else unfinished)
 
 
-@entry_point("invert", prepare)
-def main(cfg: DictConfig, job: Job) -> None:
+def invert(cfg: DictConfig, job: Job) -> None:
     """Invert the images in batches and write the results."""
     metadata = {
         "generator_hash": str(job.method.generator.source_hash),
@@ -119,6 +120,14 @@ def main(cfg: DictConfig, job: Job) -> None:
     }.items():
         if what != "losses" or Path(path).is_file():
             print(f"{what + ':':<12}{path}")
+
+
+def main() -> None:
+    """The command line."""
+    if not {"-m", "--multirun"} & set(sys.argv):
+        # Hydra takes commas for a sweep; in a mask they part numbers and labels.
+        sys.argv[1:] = [re.sub(r"""^mask=([^'"\[].*,.*)$""", r'mask="\1"', argument) for argument in sys.argv[1:]]
+    entry_point("invert", prepare)(invert)()
 
 
 def _encode(cfg: DictConfig, job: Job, loader: DataLoader[Any], writer: InversionWriter) -> None:

@@ -25,7 +25,8 @@ def transfer_features(
     """Render ``w`` with the outputs of some layers replaced, inside the mask, by those of rendering ``other``.
 
     The colours are read under ``w``'s styles, and the layers after the last chosen one see the mixture: so what is
-    copied is form, which takes on its new surroundings' light and colour (Image2StyleGAN++, section 5.6).
+    copied is form, which takes on its new surroundings' light and colour (Image2StyleGAN++, section 5.6). Noise goes
+    with what it belongs to: inside the mask all layers have that of ``other``.
 
     Args:
         synthesis: of a generator.
@@ -53,6 +54,10 @@ def transfer_features(
     layers, batch = synthesis.layers(), len(w)
     maps = noise_inputs(layers, noise, batch, w)
     other_maps = noise_inputs(layers, other_noise, batch, other)
+    mixed = [
+        None if a is None or b is None else torch.lerp(a, b, _sized(mask, a.shape[-1]))
+        for a, b in zip(maps, other_maps, strict=True)
+    ]
     copied: dict[int, Tensor] = {}
 
     def record(layer: torch.nn.Module, x: Tensor, k: int) -> Tensor:
@@ -62,7 +67,7 @@ def transfer_features(
         return y
 
     def replace(layer: torch.nn.Module, x: Tensor, k: int) -> Tensor:
-        y = layer(x, w[:, k], maps[k])
+        y = layer(x, w[:, k], mixed[k])
         return torch.lerp(y, copied[k], _sized(mask, y.shape[-1])) if k in copied else y
 
     def colours(codes: Tensor, torgb: torch.nn.Module, x: Tensor, b: int) -> Tensor:

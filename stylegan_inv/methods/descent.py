@@ -171,7 +171,8 @@ class State:
                 groups: dict[str, dict[str, Tensor]] = {}
                 for full in file.keys():  # noqa: SIM118 (not a dict)
                     group, name = full.split("/", 1)
-                    groups.setdefault(group, {})[name] = file.get_tensor(full)
+                    # Copied into memory of its own: results depend on alignment in the last bit.
+                    groups.setdefault(group, {})[name] = file.get_tensor(full).clone()
             curves = groups.get("curves", {})
             return cls(
                 variables=groups["variables"],
