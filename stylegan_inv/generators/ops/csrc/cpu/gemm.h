@@ -53,18 +53,19 @@ struct Left {
   const ptrdiff_t* offset = NO_OFFSET;
 };
 
+// Where the next row of a left-hand side lies.
+struct Cursor {
+  const float* at;
+  int64_t left;  // rows to the end of its run
+};
+
 template <int M>
-static void micro_kernel(const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
+static void micro_kernel(const Left& a, Cursor& cursor, const float* b, float* c, int64_t c_stride) {
   const float* rows[M];
-  int64_t in_run = row % a.run;
-  const float* next = a.data + row / a.run * a.jump + in_run * a.stride;
   for (int m = 0; m < M; m++) {
-    rows[m] = next;
-    next += a.stride;
-    if (++in_run == a.run) {
-      in_run = 0;
-      next += a.jump - a.run * a.stride;
-    }
+    rows[m] = cursor.at;
+    cursor.at += a.stride;
+    if (--cursor.left == 0) cursor = {cursor.at + a.jump - a.run * a.stride, a.run};
   }
   Vec sum[M][VECTORS] = {};
   for (int t = 0; t < a.taps; t++) {
@@ -84,22 +85,19 @@ static void micro_kernel(const Left& a, int64_t row, const float* b, float* c, i
 }
 
 template <int M>
-static void few_rows(int64_t rows, const Left& a, int64_t row, const float* b, float* c, int64_t c_stride) {
+static void few_rows(int64_t rows, const Left& a, Cursor& cursor, const float* b, float* c, int64_t c_stride) {
   if constexpr (M > 0) {
-    if (rows == M) micro_kernel<M>(a, row, b, c + row * c_stride, c_stride);
-    else few_rows<M - 1>(rows, a, row, b, c, c_stride);
+    if (rows == M) micro_kernel<M>(a, cursor, b, c, c_stride);
+    else few_rows<M - 1>(rows, a, cursor, b, c, c_stride);
   }
 }
 
 // c[row, 0..PANEL) = a[row, :] @ b for rows 0..rows; b is one packed panel, (taps * inner, PANEL).
 static inline void multiply_panel(const Left& a, const float* b, float* c, int64_t c_stride, int64_t rows) {
+  Cursor cursor{a.data, a.run};
   int64_t row = 0;
-  for (; row + 2 * ROWS <= rows || row + ROWS == rows; row += ROWS)
-    micro_kernel<ROWS>(a, row, b, c + row * c_stride, c_stride);
-  // The last ones in two equal parts: one or two rows alone would keep the processor waiting for each sum.
-  const int64_t left = rows - row, part = left > ROWS ? (left + 1) / 2 : left;
-  few_rows<ROWS>(part, a, row, b, c, c_stride);
-  few_rows<ROWS>(left - part, a, row + part, b, c, c_stride);
+  for (; row + ROWS <= rows; row += ROWS) micro_kernel<ROWS>(a, cursor, b, c + row * c_stride, c_stride);
+  few_rows<ROWS - 1>(rows - row, a, cursor, b, c + row * c_stride, c_stride);
 }
 
 // The packed matrix of one tap is (panels(out), in, PANEL) with `panel_stride` floats between panels. This makes of it
