@@ -1,4 +1,4 @@
-"""The descent itself: Adam, independence of images, early stop, and that a killed descent continues as if nothing was."""
+"""The descent itself: Adam, independence of images, early stop, and that a killed descent continues unchanged."""
 
 from __future__ import annotations
 
