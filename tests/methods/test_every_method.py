@@ -1,13 +1,15 @@
-"""Every method in conf/method trains and continues from the command line and inverts; new ones join by name."""
+"""Every method in conf/method trains and continues from the command line, inverts and evaluates; new ones join."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from stylegan_inv import evaluate
 from stylegan_inv.data.synthfaces import SynthFaces
 from stylegan_inv.runtime.run_folder import load_inverter
 from tests.cli import QUICK, REPOSITORY, run_cli
@@ -43,7 +45,7 @@ UNTRAINED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", UNTRAINED)
-def test_measures_and_inverts(method: str, tmp_path: Path) -> None:
+def test_measures_and_inverts(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [a for a in QUICK if "panels" not in a]
     result = run_cli("train", f"method={method}", *UNTRAINED[method], *small, "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -52,6 +54,7 @@ def test_measures_and_inverts(method: str, tmp_path: Path) -> None:
     assert metrics["val/mse"] < metrics["val/mse_step1"] and "images_per_second" not in metrics
     assert (tmp_path / "run" / "panels" / "last.png").is_file()
     check_inverts(tmp_path / "run")
+    check_evaluates(tmp_path / "run", monkeypatch)
 
 
 @pytest.mark.slow
@@ -76,9 +79,24 @@ def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.M
     if method in SMALL:  # no inversion method
         return
     check_inverts(tmp_path / "second")
+    check_evaluates(tmp_path / "second", monkeypatch)
 
 
 def check_inverts(run: Path) -> None:
     faces = torch.stack([item["image"] for item in SynthFaces(resolution=64, seed=7, size=2).__getitems__([0, 1])])
     result = load_inverter(run).invert(faces)
     assert result.w.shape == (2, 10, 192) and result.image.shape == faces.shape
+
+
+def check_evaluates(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its own test images, under obstacles, without the seconds of another process."""
+    small = ("max_images=3", "batch_size=2", "speed.seconds=0", "+dataset.obstacles=1.0")
+    monkeypatch.setattr(sys, "argv", ["evaluate", f"run={run}", *small])
+    evaluate.main()
+    result = json.loads((run / "evaluation" / "faces" / "metrics.json").read_text())
+    assert result["counts"]["images"] == 3 and result["counts"]["not_finite"] == 0
+    for name in ("mse", "mse_interest", "id", "perceptual_interest", "w_distance", "w_spread"):
+        summary = result["metrics"][name]
+        assert (summary["count"], summary["skipped"]) == (3, 0) and summary["low"] <= summary["mean"] <= summary["high"]
+    rows = (run / "evaluation" / "faces" / "per_image.csv").read_text().splitlines()
+    assert len(rows) == 4
