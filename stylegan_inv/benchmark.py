@@ -1,8 +1,9 @@
-"""Time the embedded world, the generator against other implementations, or the generator's operations.
+"""Time the embedded world, the generator against other implementations, its operations, or the reading of images.
 
     python -m stylegan_inv.benchmark                    # the parts of the embedded world
     python -m stylegan_inv.benchmark generator --resolution 1024 --threads 2 --against path/to/stylegan2-ada-pytorch
     python -m stylegan_inv.benchmark ops --json ops.json
+    python -m stylegan_inv.benchmark data --file-resolution 1024 --resolution 256
 
 A machine shared with others is never twice as fast as before, so every row also gives its ratio to one reference that
 is timed in the same run: for the embedded world a plain 3x3 convolution of 64 channels at 64 px in torch, batch 8.
@@ -21,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime import benchmark_generator, benchmark_ops, benchmark_world, timing
+from stylegan_inv.runtime import benchmark_data, benchmark_generator, benchmark_ops, benchmark_world, timing
 from stylegan_inv.runtime.allocator import tune_allocator
 
-PARTS = {"generator": benchmark_generator, "ops": benchmark_ops}
+PARTS = {"generator": benchmark_generator, "ops": benchmark_ops, "data": benchmark_data}
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,7 +35,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     common.add_argument("--json", type=Path, help="write the figures to this file")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], parents=[common])
     parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each row")
-    parts = parser.add_subparsers(dest="part", metavar="{generator,ops}")
+    parts = parser.add_subparsers(dest="part", metavar="{generator,ops,data}")
     for name, module in PARTS.items():
         part = parts.add_parser(name, parents=[common], help=(module.__doc__ or "").split(": ")[1])
         module.arguments(part)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
@@ -141,7 +141,8 @@ def _what_it_is(data: bytes) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     # Cameras write broken EXIF blocks around sound pictures: then the picture stays as stored.
     with contextlib.suppress(Exception):
-        return ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # transposing would copy the others as well
+            return ImageOps.exif_transpose(image)
     return image
 
 

@@ -48,6 +48,10 @@ class Packer(ABC):
         """Bring all images so far to disk."""
 
     @abstractmethod
+    def abandon(self) -> None:
+        """Let go of the file as it is, after an error."""
+
+    @abstractmethod
     def finish(self, extra: dict[str, bytes]) -> None:
         """Write what goes with the images, and close."""
 
@@ -88,6 +92,10 @@ class ZipPacker(Packer):
         self.flush()
         self._file.close()
 
+    def abandon(self) -> None:  # noqa: D102
+        self._zip.fp = None  # or it would write a directory when it is collected
+        self._file.close()
+
 
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, _START)
@@ -124,6 +132,9 @@ class LmdbPacker(Packer):
         self._environment.close()
         (self.content / "lock.mdb").unlink(missing_ok=True)
 
+    def abandon(self) -> None:  # noqa: D102
+        self._environment.close()
+
 
 class ShardPacker(Packer):
     """Tar files of ``interval`` images each; a shard appears when it is full."""
@@ -157,6 +168,9 @@ class ShardPacker(Packer):
     def finish(self, extra: dict[str, bytes]) -> None:  # noqa: D102
         self.flush()
         (self.content / MANIFEST_FILE).write_bytes(extra[MANIFEST_FILE])
+
+    def abandon(self) -> None:  # noqa: D102
+        self._waiting.clear()
 
 
 def open_packer(kind: str, content: Path, done: Sequence[tuple[str, int]], size: int, shard_images: int) -> Packer:

@@ -16,7 +16,6 @@ from scipy.ndimage import distance_transform_edt
 
 from stylegan_inv.data.decoding import BadImage, decode, decode_levels
 from stylegan_inv.data.images import name_list
-from stylegan_inv.data.segmentation import load_segmentation, segment
 from stylegan_inv.data.sources import Source, match, open_source, stem
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.files import atomic_write
@@ -71,11 +70,15 @@ def _inside(maker: _Maker, index: int) -> np.ndarray:
         return decode(data, where).float().mean(0).numpy() / 255 > options.threshold
     if options.kind == "labels":
         return np.isin(decode_levels(data, where)[0].numpy(), options.classes)
+    from stylegan_inv.data.segmentation import segment
+
     return np.isin(segment(_network(options.model), decode(data, where), options.model_side), options.classes)
 
 
 @functools.cache
 def _network(path: Path) -> torch.nn.Module:
+    from stylegan_inv.data.segmentation import load_segmentation  # seconds to import
+
     return load_segmentation(path)
 
 

@@ -19,7 +19,7 @@ from stylegan_inv.data.classes import CLASSES
 from stylegan_inv.data.decoding import BadImage, decode
 from stylegan_inv.data.geometry import MODES, Geometry
 from stylegan_inv.data.images import SUFFIXES, name_list
-from stylegan_inv.data.packing import MANIFEST_FILE, open_packer
+from stylegan_inv.data.packing import MANIFEST_FILE, Packer, open_packer
 from stylegan_inv.data.sources import Source, check_names, open_source
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.parallel import ordered
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     content = work / ("content.zip" if kind == "zip" else "content")
     if journal.lines:
         print(f"continues {work}: {len(journal.lines)} of {len(source)} images are done")
-    manifest = _pack(options, encoder, journal, kind, content, settings)
+    manifest = _pack(options, encoder, journal, kind, content)
     _check(content, manifest, encoder, options.target)
     content.replace(options.target)
     shutil.rmtree(work)
@@ -113,50 +113,61 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pack(
-    options: argparse.Namespace,
-    encoder: _Encoder,
-    journal: _Journal,
-    kind: str,
-    content: Path,
-    settings: dict[str, Any],
+    options: argparse.Namespace, encoder: _Encoder, journal: _Journal, kind: str, content: Path
 ) -> dict[str, Any]:
+    """Write the rest of the images; the manifest."""
     stored = [(line["name"], line["bytes"]) for line in journal.lines if "bytes" in line]
+    packer = open_packer(kind, content, stored, _side(encoder), options.shard_images)
+    try:
+        lines = journal.lines + _add(options, encoder, journal, packer)
+        manifest = {
+            "settings": journal.settings,
+            "images": {line["name"]: line["sha256"] for line in lines if "sha256" in line},
+            "skipped": {line["name"]: line["skipped"] for line in lines if "skipped" in line},
+        }
+        extra = {MANIFEST_FILE: json.dumps(manifest).encode()}
+        if encoder.source.classes is not None and kind == "zip":
+            classes = zip(map(encoder.name, range(len(encoder.source))), encoder.source.classes.tolist(), strict=True)
+            rows = [[name, number] for name, number in classes if name in manifest["images"]]
+            extra[CLASSES] = json.dumps({"labels": rows}).encode()
+        packer.finish(extra)
+    except BaseException:
+        packer.abandon()
+        raise
+    return manifest
+
+
+def _add(options: argparse.Namespace, encoder: _Encoder, journal: _Journal, packer: Packer) -> list[dict[str, Any]]:
+    """Add what the journal does not have; the lines that are not in it yet."""
     rest = range(len(journal.lines), len(encoder.source))
-    packer, size = None, journal.lines[0].get("size", 0) if journal.lines else 0
-    if journal.lines:
-        packer = open_packer(kind, content, stored, size, options.shard_images)
     waiting: list[dict[str, Any]] = []
+    since = 0
     for index, result in zip(rest, ordered(encode, encoder, rest, options.workers, "packing"), strict=True):
         if isinstance(result, str):
             if options.on_bad_image == "error":
                 raise UserError(f"{result}; or give --on-bad-image skip")
-            waiting.append({"name": encoder.source.names[index], "skipped": result, "size": size})
+            waiting.append({"name": encoder.source.names[index], "skipped": result})
             continue
-        data, shape = result
-        size = size or max(shape)
-        if packer is None:
-            packer = open_packer(kind, content, stored, size, options.shard_images)
-        packer.add(encoder.name(index), data)
-        digest = hashlib.sha256(data).hexdigest()
-        waiting.append({"name": encoder.name(index), "bytes": len(data), "sha256": digest, "size": size})
-        if sum("bytes" in line for line in waiting) == packer.interval:
+        data, name = result[0], encoder.name(index)
+        packer.add(name, data)
+        waiting.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        since += 1
+        if since == packer.interval:
             packer.flush()
             journal.add(waiting)
-            waiting = []
-    lines = journal.lines + waiting
-    manifest = {
-        "settings": settings,
-        "images": {line["name"]: line["sha256"] for line in lines if "sha256" in line},
-        "skipped": {line["name"]: line["skipped"] for line in lines if "skipped" in line},
-    }
-    if packer is None or not manifest["images"]:
-        raise UserError(f"{options.source}: none of {len(encoder.source)} images can be read")
-    extra = {MANIFEST_FILE: json.dumps(manifest).encode()}
-    if encoder.source.classes is not None and kind == "zip":
-        classes = [[encoder.name(i), c] for i, c in enumerate(encoder.source.classes.tolist())]
-        extra[CLASSES] = json.dumps({"labels": [row for row in classes if row[0] in manifest["images"]]}).encode()
-    packer.finish(extra)
-    return manifest
+            waiting, since = [], 0
+    return waiting
+
+
+def _side(encoder: _Encoder) -> int:
+    """The larger side of the first image that can be read: the size in an LMDB's keys."""
+    if encoder.geometry is not None:
+        return encoder.geometry.resolution
+    results = (encode(encoder, index) for index in range(len(encoder.source)))
+    side = next((max(result[1]) for result in results if not isinstance(result, str)), None)
+    if side is None:
+        raise UserError(f"{encoder.source.path}: none of {len(encoder.source)} images can be read")
+    return side
 
 
 class _Journal:
@@ -168,6 +179,7 @@ class _Journal:
 
     def __init__(self, work: Path, settings: dict[str, Any]) -> None:
         self.lines: list[dict[str, Any]] = []
+        self.settings = settings
         self._path = work / "journal.jsonl"
         text = json.dumps(settings, indent=1)
         if (work / "settings.json").is_file():
