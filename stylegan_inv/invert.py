@@ -60,6 +60,7 @@ def prepare(cfg: DictConfig) -> Job:
         UserError: A missing or unreadable input, an output that cannot be written, a run that does not load.
     """
     _check_options(cfg)
+    _check_method(cfg)
     device = device_named(cfg.device)
     run = None if cfg.run is None else Path(cfg.run)
     if run is not None and not run.exists() and cfg.run not in TABLE:
@@ -73,7 +74,7 @@ def prepare(cfg: DictConfig) -> Job:
     unfinished = Unfinished(output, _settings(cfg, images, second))
     unfinished.check(cfg.overwrite)
 
-    method: Any = _built(cfg) if run is None else stylegan_inv.load_inverter(run, device)
+    method: Any = instantiate(cfg.method) if run is None else stylegan_inv.load_inverter(run, device)
     method = method.to(device).eval().requires_grad_(False)
     if cfg.start is not None:
         if not hasattr(method, "start_from"):
@@ -158,16 +159,17 @@ def _optimise(cfg: DictConfig, job: Job, loader: DataLoader[Any], writer: Invers
             progress.advance(len(images))
 
 
-def _built(cfg: DictConfig) -> InversionMethod:
-    """The method of ``method=…``, which must not need training."""
+def _check_method(cfg: DictConfig) -> None:
     if cfg.get("method") is None:
-        raise UserError("got neither run nor method; give run=<folder of a training run>, or method=projector, …")
-    if not getattr(hydra.utils.get_class(cfg.method._target_), "trains", True):
-        return instantiate(cfg.method)
-    raise UserError(
-        f"method={cfg.method_name}: must be trained first; give run=<the folder that "
-        f"`python -m stylegan_inv.train method={cfg.method_name}` printed>, or method=projector, image2stylegan, …"
-    )
+        if cfg.run is None:
+            raise UserError("got neither run nor method; give run=<folder of a training run>, or method=projector, …")
+    elif cfg.run is not None:
+        raise UserError(f"got run={cfg.run} and method={cfg.method_name}; expected one of them")
+    elif getattr(hydra.utils.get_class(cfg.method._target_), "trains", True):
+        raise UserError(
+            f"method={cfg.method_name}: must be trained first; give run=<the folder that "
+            f"`python -m stylegan_inv.train method={cfg.method_name}` printed>, or method=projector, image2stylegan, …"
+        )
 
 
 def _settings(cfg: DictConfig, images: Images, second: Images | None) -> dict[str, Any]:
@@ -186,8 +188,6 @@ def _check_options(cfg: DictConfig) -> None:
         raise UserError(f"on_bad_image={cfg.on_bad_image}: expected error or skip")
     if cfg.mode not in ("crop", "fit"):
         raise UserError(f"mode={cfg.mode}: expected crop or fit")
-    if cfg.run is not None and cfg.get("method") is not None:
-        raise UserError(f"got run={cfg.run} and method={cfg.method_name}; expected one of them")
     for key, least in (("batch_size", 1), ("num_workers", 0), ("resolution", 16), ("variants", 0)):
         value = cfg[key]
         if value is None and key == "resolution":

@@ -12,19 +12,23 @@ from PIL import Image
 
 from stylegan_inv import invert
 from stylegan_inv.data.images import read_image
-from stylegan_inv.generators import load_generator
+from stylegan_inv.generators import Generator, load_generator, save_generator
 from stylegan_inv.generators.difference import tuned
 from stylegan_inv.methods import descent
 from stylegan_inv.runtime.inversions import read_difference, read_latents, read_noise
-from tests.fake_run import make_run
 
 QUICK = ("method.parts.w.steps=6", "method.parts.noise.steps=6", "method.parts.w.rate=0.05", "batch_size=1")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A generator of 16 px."""
-    return str((make_run(tmp_path_factory.mktemp("tiny") / "run") / "generator.safetensors").resolve())
+    """A generator of 16 px whose noise has an effect."""
+    generator = Generator(16, z_dim=8, w_dim=8, mapping_layers=1, channel_base=64, channel_max=8)
+    for layer in generator.synthesis.layers():
+        layer.noise_strength.data.fill_(0.2)
+    file = tmp_path_factory.mktemp("tiny") / "generator.safetensors"
+    save_generator(generator, file)
+    return str(file)
 
 
 @pytest.fixture
@@ -92,7 +96,6 @@ def test_tuned_generators_are_stored_as_differences(small, photos, tmp_path, mon
     noise = read_noise(tmp_path / "out", latents.reconstructions[0])
     image = tuned(load_generator(small), difference).synthesis(latents.w, noise=noise)[0].clamp(-1, 1)
     assert (image - read_image(tmp_path / "out" / latents.reconstructions[0])).abs().max() < 1.01 / 127.5
-    # From Python and from a run, a pivot by name replaces the projector's settings.
 
 
 def test_bad_input(small, photos, tmp_path, monkeypatch, capsys) -> None:
