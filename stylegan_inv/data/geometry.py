@@ -1,7 +1,8 @@
 """From pixels of any shape to the shape that was asked for, the same way for an image, its mask and its label map.
 
-Images and masks are resized with an antialiasing bilinear filter, what Pillow's does (the authors of pSp, e4e and
-ReStyle train and evaluate with it; bit for bit on processors with AVX2) in a third of its time; label maps by the nearest pixel.
+Images and masks are resized with an antialiasing bilinear filter, label maps by the nearest pixel. The filter is
+Pillow's, which the authors of pSp, e4e and ReStyle train and evaluate with (bit for bit on processors with AVX2), in a
+third of its time.
 """
 
 from __future__ import annotations
