@@ -149,7 +149,7 @@ def _metadata_config(metadata: Mapping[str, str], kind: str) -> dict[str, Any] |
     if metadata.get("kind") == CHECKPOINT_KIND and kind == GENERATOR_KIND:
         key = "generator"
     elif metadata.get("kind", kind) != kind:
-        raise UserError(f"holds a {metadata['kind']}, expected a {kind}")
+        raise UserError(f"holds a {ascii(metadata['kind'])[1:-1][:60]}, expected a {kind}")
     if key not in metadata:
         return None
     try:

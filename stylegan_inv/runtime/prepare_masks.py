@@ -70,14 +70,14 @@ def _inside(maker: _Maker, index: int) -> np.ndarray:
         return decode(data, where).float().mean(0).numpy() / 255 > options.threshold
     if options.kind == "labels":
         return np.isin(decode_levels(data, where)[0].numpy(), options.classes)
-    from stylegan_inv.data.segmentation import segment
+    from stylegan_inv.runtime.segmentation import segment
 
     return np.isin(segment(_network(options.model), decode(data, where), options.model_side), options.classes)
 
 
 @functools.cache
 def _network(path: Path) -> torch.nn.Module:
-    from stylegan_inv.data.segmentation import load_segmentation  # seconds to import
+    from stylegan_inv.runtime.segmentation import load_segmentation  # seconds to import
 
     return load_segmentation(path)
 
