@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.formats import load_generator
-from stylegan_inv.generators.weight_files import read_weights
+from stylegan_inv.generators.formats import load_generator, locate
+from stylegan_inv.generators.weight_files import read_weights, safetensors_metadata
 
 _STARTS = [
     b"",
@@ -73,6 +73,23 @@ def test_safetensors_headers_of_any_json(tmp_path: Path, header: dict[str, Any])
 def test_safetensors_metadata_of_a_generator(tmp_path: Path, metadata: dict[str, str]) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(save({"mapping.fc0.weight": torch.zeros(4, 4)}, metadata))
+    with pytest.raises(UserError) as error:
+        load_generator(path)
+    assert "\n" not in str(error.value)
+
+
+EXTREME = st.sampled_from([-1, 0, 10**9, 2**40, 1.5, float("nan"), True, [10**9], {"4": 10**9}]) | PLAIN
+
+
+@given(st.data())
+@_QUICK
+def test_config_of_a_generator(tmp_path: Path, data: st.DataObject) -> None:
+    """Nothing is built as large as a header says before the tensors of the file were seen."""
+    metadata = safetensors_metadata(locate("synthfaces64", None))
+    config = json.loads(metadata["config"])
+    config[data.draw(st.sampled_from([*config, "unknown"]))] = data.draw(EXTREME)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save({"mapping.fc0.weight": torch.zeros(4, 4)}, {**metadata, "config": json.dumps(config)}))
     with pytest.raises(UserError) as error:
         load_generator(path)
     assert "\n" not in str(error.value)
