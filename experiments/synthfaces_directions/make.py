@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +30,29 @@ ATTRIBUTES = ("age", "eyeglasses", "gender", "pose", "smile")
 PAIRS, SAMPLES, FACES = 4000, 20000, 500
 #: Quantiles of a factor that the two codes of a pair get; for eyeglasses these are none and clear ones.
 LOW, HIGH = 0.15, 0.85
+#: Read-outs that explain less of the truth are left out of the worst of all.
 READABLE = 0.25
+#: Strength that puts clear glasses on a face without any.
+GLASSES = 2.0
 
 
-def pair_direction(generator: Generator, attribute: str) -> Direction:
-    """The mean difference of pairs; one unit is a standard deviation of the attribute."""
+def pair_direction(generator: Generator, attribute: str, w: Tensor) -> Direction:
+    """The mean difference of pairs; one unit is a standard deviation of codes ``w`` (N, D) along it."""
     z = sample_z(generator, PAIRS, seed=0)
-    high, low = (with_factor(z, attribute, quantile) for quantile in (HIGH, LOW))
-    scores, above, below = (factor_scores(codes)[attribute].double() for codes in (z, high, low))
-    return difference_of_means(
-        map_codes(generator, high),
-        map_codes(generator, low),
-        attribute,
-        span=float((above - below).mean() / scores.std()),
-        generator_hash=generator.source_hash,
-        made={
-            "by": "difference of means over pairs of codes that differ in this factor only",
-            "pairs": str(PAIRS),
-            "quantiles": f"{LOW} {HIGH}",
-            "unit is": "one standard deviation of the attribute among SynthFaces",
-            "command": "python experiments/synthfaces_directions/make.py",
-        },
-    )
+    high, low = (map_codes(generator, with_factor(z, attribute, quantile)) for quantile in (HIGH, LOW))
+    direction = difference_of_means(high, low, attribute, generator_hash=generator.source_hash)
+    made = {
+        "by": "difference of means over pairs of codes that differ in this factor only",
+        "pairs": str(PAIRS),
+        "quantiles": f"{LOW} {HIGH}",
+        "unit is": "a standard deviation of codes along the direction",
+        "command": "python experiments/synthfaces_directions/make.py",
+    }
+    return replace(direction, unit=float((w @ direction.vector).std()), made=made)
 
 
-def others(generator: Generator, target: Direction, boundaries: dict[str, Tensor]) -> dict[str, Direction]:
-    """The same attribute by other methods, at the strength that goes equally far along `target`."""
-    z = sample_z(generator, SAMPLES, seed=0)
-    w, scores = map_codes(generator, z), factor_scores(z)[target.name]
+def others(target: Direction, w: Tensor, scores: Tensor, boundaries: dict[str, Tensor]) -> dict[str, Direction]:
+    """The same attribute by other methods, with a unit that goes equally far along `target`."""
     top, bottom = extreme_codes(scores, 0.05 if target.name == "eyeglasses" else 0.2)
     rest = [normal for name, normal in boundaries.items() if name != target.name]
     vectors = {
@@ -90,43 +86,44 @@ def main() -> None:
     """Make, score, write."""
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
     generator = load_generator("synthfaces64")
-    directions = {name: pair_direction(generator, name) for name in ATTRIBUTES}
-    for name, direction in directions.items():
-        save_direction(direction, output / f"{name}.safetensors")
-
     z = sample_z(generator, SAMPLES, seed=0)
     w, truth = map_codes(generator, z), factor_scores(z)
+    directions = {name: pair_direction(generator, name, w) for name in ATTRIBUTES}
+    for name, direction in directions.items():
+        save_direction(direction, output / f"{name}.safetensors")
     trained = {name: train_boundary(w, truth[name], 0.05) for name in ATTRIBUTES}
     boundaries = {name: boundary.normal for name, boundary in trained.items()}
+
     z = sample_z(generator, FACES, seed=1)
-    w, truth = map_codes(generator, z), factor_scores(z)
+    networks = {name: load_face_network(name) for name in ("face_eval", "face_train")}
+    meter = EffectMeter(generator, networks, map_codes(generator, z))
+    facts = factor_scores(z)
+    r2 = {name: share_read(before, facts) for name, before in meter.before.items()}
+    readable = {name: [key for key, value in shares.items() if value >= READABLE] for name, shares in r2.items()}
     half = torch.ones(FACES)
     half[::2] = -1  # every other face the other way, so that both ways count
-    worn = 1 - 2 * truth["eyeglasses"]  # taken off where there are some
+    worn = 1 - 2 * facts["eyeglasses"]  # taken off where there are some
 
-    result: dict[str, Any] = {"boundary accuracy": {n: b.accuracy for n, b in trained.items()}}
-    for network in ("face_eval", "face_train"):
-        meter = EffectMeter(generator, load_face_network(network), w)
-        r2 = {
-            name: float(torch.corrcoef(torch.stack([read, truth[name]]))[0, 1] ** 2)
-            for name, read in meter.before.items()
-        }
-        readable = [name for name, value in r2.items() if value >= READABLE]
-        result[f"{network}: share of variance read"] = {name: round(r2[name], 3) for name in ATTRIBUTES}
-        for name, direction in directions.items():
-            sign, step = (worn, float(1 / truth["eyeglasses"].std())) if name == "eyeglasses" else (half, 1.0)
-            rows = {
-                f"pairs, strength {factor * step:.2f}": summary(
-                    meter.measure(direction, factor * step, sign), name, readable
-                )
-                for factor in (1, 2)
-            }
-            if network == "face_eval":
-                for method, other in others(generator, direction, boundaries).items():
-                    rows[method] = summary(meter.measure(other, step, sign), name, readable)
-            result[f"{network}: {name}"] = rows
-            print(network, name, json.dumps(rows, indent=1), flush=True)
+    result: dict[str, Any] = {
+        "boundary accuracy": {name: boundary.accuracy for name, boundary in trained.items()},
+        "share of variance read": {name: {key: shares[key] for key in ATTRIBUTES} for name, shares in r2.items()},
+    }
+    for name, direction in directions.items():
+        sign, step = (worn, GLASSES) if name == "eyeglasses" else (half, 1.0)
+        tried = {f"pairs, strength {step:g}": (direction, step), f"pairs, strength {2 * step:g}": (direction, 2 * step)}
+        tried.update({key: (other, step) for key, other in others(direction, w, truth[name], boundaries).items()})
+        for key, (other, strength) in tried.items():
+            for network, effect in meter.measure(other, strength, sign).items():
+                row = summary(effect, name, readable[network])
+                result.setdefault(network, {}).setdefault(name, {})[key] = row
+                print(network, name, key, json.dumps(row), flush=True)
     (Path(__file__).parent / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def share_read(read: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    """Attribute -> share of its variance that the read-outs explain (squared correlation with the truth)."""
+    pairs = {name: torch.stack([value, truth[name]]) for name, value in read.items()}
+    return {name: round(float(torch.corrcoef(pair)[0, 1] ** 2), 3) for name, pair in pairs.items()}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Shift:
         direction: embedded name or file.
         strength: one or several; each is a column.
         layers: of the code; None: those that the direction says.
-        also: direction -> strength, added to every picture.
+        also: direction -> strength, added to every picture but the first column, which is unchanged then.
         grid: one direction -> strengths: a table for each picture, with a row for each of these.
         any_generator: see `load_direction`.
     """
@@ -68,6 +68,8 @@ class Shift:
         """A strip with a row for each picture; with ``grid`` a table for each picture."""
         if not self.grid:
             columns = {} if subjects.images is None else {"input": subjects.images}
+            if self.also:
+                columns["unchanged"] = subjects.render(subjects.w)
             columns.update({self._caption(s): subjects.render(self.codes(subjects.w, s)) for s in self.strength})
             return [Sheet(columns, subjects.names)]
         other, strengths = self.grid[0]
@@ -94,8 +96,9 @@ class Shift:
         return direction.on_layers(None if self.layers is None else layer_range(self.layers, generator.num_ws))
 
     def _caption(self, strength: float) -> str:
-        text = "".join(f", {direction.name} {fixed:+g}" for direction, fixed in self.also)
-        return f"{self.name} {strength:+g}{text}" if strength or text else "unchanged"
+        if self.also:  # what is the same in all columns would leave no room for what is not
+            return f"also {self.name} {strength:+g}"
+        return f"{self.name} {strength:+g}" if strength else "unchanged"
 
 
 def _one(value: Any, key: str) -> float:
