@@ -215,10 +215,10 @@ def edit_effects(run: Path, faces: int = 200) -> dict[str, dict[str, float]]:
 
     method = load_inverter(run)
     codes = torch.cat([method.invert(part).w for part in held_out(0.0, faces).split(50)])
-    meter = EffectMeter(method.generator, load_face_network("face_eval"), codes)
+    meter = EffectMeter(method.generator, {"face_eval": load_face_network("face_eval")}, codes)
     found = {}
     for edit in EDITS:
-        effect = meter.measure(load_direction(edit, method.generator), 2.0)
+        effect = meter.measure(load_direction(edit, method.generator), 2.0)["face_eval"]
         others = [value for name, value in effect.absolute.items() if name != edit]
         found[edit] = {
             "wanted": effect.mean[edit],

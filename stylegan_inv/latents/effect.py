@@ -38,12 +38,12 @@ class EffectMeter:
         generator: frozen.
         networks: name -> network that gives read-outs and identity embeddings. For a fair result one that neither the
             directions nor the inversions were made with.
-        w: (N, D) codes of the pictures.
+        w: (N, D) or (N, L, D) codes of the pictures.
     """
 
     def __init__(self, generator: Generator, networks: Mapping[str, FaceNetwork], w: Tensor) -> None:
         self.generator, self.networks = generator, dict(networks)
-        self.ws = w[:, None].expand(-1, generator.num_ws, -1)
+        self.ws = w if w.ndim == 3 else w[:, None].expand(-1, generator.num_ws, -1)
         images = pictures(generator, self.ws)
         self.before = {name: read_out_scores(network, images) for name, network in self.networks.items()}
         self._embeddings = {name: _embed(network, images) for name, network in self.networks.items()}

@@ -86,8 +86,9 @@ def test_the_five_directions_move_their_attribute_and_hardly_the_others(generato
 def test_effect_is_the_mean_change_in_standard_deviations(generator):
     network, w = load_face_network("face_eval"), map_codes(generator, sample_z(generator, 8))
     direction = load_direction("pose", generator)
-    effect = EffectMeter(generator, {"x": network}, w).measure(direction, -1.5)["x"]
     ws = w[:, None].expand(-1, 10, -1)
+    effect, wide = (EffectMeter(generator, {"x": network}, codes).measure(direction, -1.5)["x"] for codes in (w, ws))
+    assert effect == wide
     before, after = (
         network.read_out(generator.synthesis(codes).clamp(-1, 1)) for codes in (ws, direction.apply(ws, -1.5))
     )
