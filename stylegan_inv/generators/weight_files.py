@@ -62,8 +62,7 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
         )
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not weights: run `git lfs pull` where it came from")
-    if head.startswith((b"PK\x03\x04", b"\x80")) and len(head) > 2:
-        return _read_torch(path, head, size), {}
+    # Before pickles: the length of a header may begin with the byte that they begin with.
     length = int.from_bytes(head[:8], "little")
     if len(head) > 8 and head[8:9] == b"{" and length < 100_000_000:
         from safetensors import SafetensorError
@@ -73,6 +72,8 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
             return load_file(str(path)), safetensors_metadata(path)
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
+    if head.startswith((b"PK\x03\x04", b"\x80")) and len(head) > 2:
+        return _read_torch(path, head, size), {}
     raise UserError(
         f"{path} is not a weights file: expected .safetensors, a file written by torch.save, or NVIDIA's .pkl"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -9,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from stylegan_inv.runtime.run_dirs import read_record
-from tests.faults.small import join, launch, run, state, stop_after
+from tests.cli import REPOSITORY
+from tests.faults.small import run, state, stop_after
 
 
 class Broken(BaseHTTPRequestHandler):
@@ -33,7 +37,8 @@ def two_lives(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["no key", "no network", "server error"])
 def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {"WANDB_INIT_TIMEOUT": "2", "HOME": str(tmp_path), "WANDB_MODE": ""}
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    environment = {"WANDB_INIT_TIMEOUT": "2", "HOME": str(tmp_path)}
     server = HTTPServer(("127.0.0.1", 0), Broken)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     if fault != "no key":
@@ -41,12 +46,20 @@ def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path, monkeypat
         environment |= {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
     folder = tmp_path / "run"
     try:
-        codes = join([launch(two_lives, folder, log=tmp_path / "log", **environment)], 240)
+        # No fork: wandb reads these variables once in a process, when it is imported.
+        command = "import sys, pathlib, tests.faults.test_wandb as t; t.two_lives(pathlib.Path(sys.argv[1]))"
+        done = subprocess.run(
+            [sys.executable, "-c", command, str(folder)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
     finally:
         server.shutdown()
         server.server_close()
-    log = (tmp_path / "log").read_text()
-    assert codes == [0] and "stopped with 143" in log, log
+    log = done.stdout + done.stderr
+    assert done.returncode == 0 and "stopped with 143" in log, log
     assert ("wandb cannot be reached" in log) == (fault != "no key")
     run_id = read_record(folder)["wandb_id"]
     kept = [path.name for path in (folder / "wandb").glob("offline-run-*")]

@@ -333,24 +333,35 @@ def test_validation_reports_the_interest_region(kind: str, tmp_path: Path) -> No
     assert got["val/mse_interest"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
 
 
+def same_as_one(kind: str) -> bool:
+    """e4e's discriminator sees other random codes on each rank, that of images other groups of them."""
+    return "e4e" not in kind and kind != "adversarial"
+
+
+def precision(kind: str) -> Any:
+    return "64-true" if same_as_one(kind) else "32-true"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_do_what_one_does(kind: str, tmp_path: Path) -> None:
-    """Two gloo ranks with half the batch each end with the weights of one process, and with each other's."""
+    """Two gloo ranks with half the batch each end with the weights of one process, and with each other's.
+
+    The latter in double precision: Adam makes whole steps of gradients that are nothing but rounding errors.
+    """
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "tests.methods.two_ranks_encoders", kind, str(tmp_path)]
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     a, b = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     one = KINDS[kind]()
-    fit(one, tmp_path, 3)
+    fit(one, tmp_path, 3, precision=precision(kind))
     for name, value in one.state_dict().items():
         if "adversary" in name and not isinstance(value, Tensor):
             continue  # the pools are each rank's own
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0, msg=name)
-        # e4e's discriminator sees other random codes on each rank, that of images other groups of them.
-        if "e4e" not in kind and kind != "adversarial":
-            torch.testing.assert_close(a[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        if same_as_one(kind):
+            torch.testing.assert_close(a[name], value, rtol=1e-6, atol=1e-9, msg=name)
 
 
 def test_loss_inputs_give_terms_the_synthesis() -> None:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from tests.methods.test_encoder_methods import KINDS, loader
+from tests.methods.test_encoder_methods import KINDS, loader, precision
 
 
 class Halves(pl.LightningDataModule):
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_steps=3, max_epochs=-1, logger=False,
         use_distributed_sampler=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, default_root_dir=folder,
+        enable_checkpointing=False, default_root_dir=folder, precision=precision(kind),
     )  # fmt: skip
     trainer.fit(method, Halves())
     torch.save(method.state_dict(), folder / f"rank{trainer.global_rank}.pt")
