@@ -49,6 +49,7 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
             return logger
         except Exception as error:  # of many kinds, and none of them is a reason not to train
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            wandb.teardown()  # else the id stays in use
             _log.warning("wandb cannot be reached (%s); the run is recorded offline in %s", first, run_dir / "wandb")
     # Offline there is nothing to ask whether the run exists: the id alone makes `wandb sync` continue it. Lightning's
     # `offline` sets an environment variable, which wandb no longer reads once it has tried to connect.
