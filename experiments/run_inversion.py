@@ -143,7 +143,8 @@ def write_comparison(runs: dict[str, Path], into: Path) -> None:
         lines.append(f"| {title(name)} | {' | '.join(cells)} | {seconds:.3f} |")
     lines += [
         "",
-        "Means and 95 % intervals over the faces of one training each; the spread over training seeds is not in.",
+        "Means and 95 % intervals over the faces of one training each; the spread over training seeds is not in. "
+        "Seconds depend on what else the machine does.",
         "",
     ]
     claims = {
