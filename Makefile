@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format type bench clean
+.PHONY: help install demo test test-fast test-long lint format type bench clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ test: lint type  ## Lint, types and the whole test suite.
 
 test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
+
+test-long: $(READY)  ## 2,000 steps of the default job with flat memory and file handles.
+	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest tests/faults/test_long_runs.py
 
 lint: $(READY)  ## Check style and formatting.
 	$(BIN)/ruff check .
