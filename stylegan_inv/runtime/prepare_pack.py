@@ -171,7 +171,7 @@ def _side(encoder: _Encoder) -> int:
 
 
 class _Journal:
-    """What of a packing is done for certain: one line an image, beside the content.
+    """What of a packing is done for certain, beside the content: one line for each batch that was flushed together.
 
     Raises:
         UserError: It belongs to another command.
@@ -187,14 +187,14 @@ class _Journal:
                 raise UserError(f"{work}: is left from another command; remove it, or give that command again")
             if self._path.is_file():
                 self.lines = _whole_lines(self._path)
-                self._path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+                self._path.write_text(json.dumps(self.lines) + "\n")
             return
         work.mkdir(parents=True, exist_ok=True)
         (work / "settings.json").write_text(text)
 
     def add(self, lines: list[dict[str, Any]]) -> None:
         with open(self._path, "a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.write(json.dumps(lines) + "\n")
         self.lines += lines
 
 
@@ -203,7 +203,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines(keepends=True):
         if not line.endswith("\n"):  # killed in the middle
             break
-        lines.append(json.loads(line))
+        lines.extend(json.loads(line))
     return lines
 
 
