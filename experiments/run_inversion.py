@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,8 +173,9 @@ def title(name: str) -> str:
 
 
 def scores(run: Path, condition: str) -> dict:
-    """What `evaluate` has written."""
-    return json.loads((run / "evaluation" / condition / "metrics.json").read_text())
+    """What `evaluate` has written; the run by its name alone, as its folder is elsewhere for the next reader."""
+    text = (run / "evaluation" / condition / "metrics.json").read_text()
+    return json.loads(text.replace(f"{run.parent}{os.sep}", ""))
 
 
 def interval(result: dict, key: str) -> str:
