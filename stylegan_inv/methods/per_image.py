@@ -16,6 +16,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.losses.features import Features
 from stylegan_inv.methods.base import Inversion, InversionMethod, Step, pool
 from stylegan_inv.methods.descent import Stage, State, Variables, Watch, descend, draw
+from stylegan_inv.methods.first_measured import FirstMeasured
 
 Loss = Callable[[Variables, Mapping[str, Any], int], dict[str, Tensor]]
 _START, _NOISE = 1, 2  # streams of random numbers beside those of the steps, which count from 16
@@ -57,7 +58,7 @@ def take_rows(found: Optimised, rows: slice) -> Optimised:
     )
 
 
-class PerImageMethod(InversionMethod):
+class PerImageMethod(FirstMeasured):
     """Base of methods that find codes by gradient descent, with the generator and everything else frozen.
 
     A subclass says how many ``stages`` there are and writes :meth:`stage`. The variables are ``w`` (B, 1 or L, D) and
@@ -98,8 +99,6 @@ class PerImageMethod(InversionMethod):
         self.features = Frozen(features)
         self.seed, self.snapshots, self.noise_start, self.noise_floor = seed, snapshots, noise_start, noise_floor
         self.start_from(start)
-        #: The first batch of a validation and what was found for it: a panel of its own would cost as much again.
-        self.measured: tuple[dict[str, Tensor], Inversion] | None = None
 
     # -- what a method defines ---------------------------------------------------------------------------------
 
@@ -117,16 +116,6 @@ class PerImageMethod(InversionMethod):
             raise UserError(f"{type(self).__name__} takes one image and no mask; method=image2stylegan_pp takes more")
         with torch.no_grad():
             return {"target": images, "features": self.features.network.maps(images)}
-
-    # -- Lightning ---------------------------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:  # noqa: D102
-        super().on_validation_epoch_start()
-        self.measured = None
-
-    def score(self, batch: Mapping[str, Tensor], inversion: Inversion) -> None:  # noqa: D102
-        super().score(batch, inversion)
-        self.measured = self.measured or (dict(batch), inversion)
 
     # -- the same for all --------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ from stylegan_inv.generators.difference import Difference, compress, tuned
 from stylegan_inv.losses.features import Features
 from stylegan_inv.methods.base import Inversion, InversionMethod, Step, pool
 from stylegan_inv.methods.descent import State, Watch, draw
+from stylegan_inv.methods.first_measured import FirstMeasured
 from stylegan_inv.methods.per_image import FIRST_STEP, Optimised, PerImageMethod, check_same_generator
 
 
@@ -46,7 +46,7 @@ class Locality:
     every_steps: int = 1
 
 
-class PTI(InversionMethod):
+class PTI(FirstMeasured):
     """Tune the generator around each image's pivot until the picture is near enough (algorithm of section 3.2).
 
     Args:
@@ -87,7 +87,6 @@ class PTI(InversionMethod):
         self.features = Frozen(features)
         self.steps, self.rate, self.pixel, self.perceptual, self.goal = steps, rate, pixel, perceptual, goal
         self.locality, self.rank, self.seed = locality, rank, seed
-        self.measured: tuple[dict[str, Tensor], Inversion] | None = None
         self.start_from(start)
 
     def start_from(self, start: str | InversionMethod) -> None:
@@ -199,13 +198,3 @@ class PTI(InversionMethod):
             curves={"tuning": curve},
             seconds=state.seconds,
         )
-
-    # -- Lightning ---------------------------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:  # noqa: D102
-        super().on_validation_epoch_start()
-        self.measured = None
-
-    def score(self, batch: Mapping[str, Tensor], inversion: Inversion) -> None:  # noqa: D102
-        super().score(batch, inversion)
-        self.measured = self.measured or (dict(batch), inversion)

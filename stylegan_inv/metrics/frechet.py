@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import as_network
-from stylegan_inv.metrics.base import SetMetric
-from stylegan_inv.metrics.networks import describe_network
+from stylegan_inv.metrics.pooled import PooledSetMetric
 
 
 def gaussian_frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
@@ -37,27 +33,22 @@ def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     return gaussian_frechet(a.mean(0), torch.cov(a.T), b.mean(0), torch.cov(b.T))
 
 
-class FrechetDistance(SetMetric):
+class FrechetDistance(PooledSetMetric):
     """Frechet distance of generated and real images on a face network's pooled features; not FID.
 
     Only sums are kept (float64), so the result depends neither on batch sizes nor on ranks.
 
     Args:
-        network: anything with ``pooled(image) -> (B, D)``, or the name or file of a face network.
-        features: D; taken from the network by default.
-        **kwargs: of torchmetrics.Metric.
+        network: see :class:`PooledSetMetric`.
+        **kwargs: see :class:`PooledSetMetric`.
     """
 
     higher_is_better = False
     full_state_update = False
 
-    def __init__(
-        self, network: nn.Module | str | Path = "face_eval", features: int | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.frozen = Frozen(as_network(network))
-        self._description = describe_network(network, self.frozen.network)
-        dim = features or self.frozen.network.backbone.channels[-1]
+    def __init__(self, network: Any = "face_eval", **kwargs: Any) -> None:
+        super().__init__(network, **kwargs)
+        dim = self.features
         for kind in ("real", "fake"):
             self.add_state(f"{kind}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
             self.add_state(f"{kind}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
@@ -65,8 +56,7 @@ class FrechetDistance(SetMetric):
 
     def update(self, images: Tensor, real: bool) -> None:
         """Adds images (B, 3, H, W) in [-1, 1], real or generated."""
-        with torch.no_grad():
-            features = self.frozen.network.pooled(images).double()
+        features = self.pooled(images).double()
         kind = "real" if real else "fake"
         for name, value in (("count", len(images)), ("sum", features.sum(0)), ("outer", features.T @ features)):
             setattr(self, f"{kind}_{name}", getattr(self, f"{kind}_{name}") + value)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import as_network
-from stylegan_inv.metrics.base import RowMetric, SetMetric
-from stylegan_inv.metrics.networks import describe_network
+from stylegan_inv.metrics.base import RowMetric
+from stylegan_inv.metrics.pooled import PooledSetMetric
 
 
 def kernel_distance(a: Tensor, b: Tensor, chunk: int = 2048) -> Tensor:
@@ -42,31 +39,24 @@ def _kernel(products: Tensor, features: Tensor) -> Tensor:
     return (products / features.shape[1] + 1) ** 3
 
 
-class KernelDistance(SetMetric, RowMetric):
+class KernelDistance(PooledSetMetric, RowMetric):
     """`kernel_distance` of two sets of images on a face network's pooled features; not KID.
 
     Args:
-        network: anything with ``pooled(image) -> (B, D)``, or the name or file of a face network.
-        features: D; taken from the network by default.
-        **kwargs: of torchmetrics.Metric.
+        network: see :class:`PooledSetMetric`.
+        **kwargs: see :class:`PooledSetMetric`.
     """
 
     higher_is_better = False
 
-    def __init__(
-        self, network: nn.Module | str | Path = "face_eval", features: int | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.frozen = Frozen(as_network(network))
-        self._description = describe_network(network, self.frozen.network)
-        dim = features or self.frozen.network.backbone.channels[-1]
-        self.add_rows("real", dim)
-        self.add_rows("fake", dim)
+    def __init__(self, network: Any = "face_eval", **kwargs: Any) -> None:
+        super().__init__(network, **kwargs)
+        self.add_rows("real", self.features)
+        self.add_rows("fake", self.features)
 
     def update(self, images: Tensor, real: bool) -> None:
         """Adds images (B, 3, H, W) in [-1, 1], real or not."""
-        with torch.no_grad():
-            getattr(self, "real" if real else "fake").append(self.frozen.network.pooled(images))
+        getattr(self, "real" if real else "fake").append(self.pooled(images))
 
     def compute(self) -> Tensor:
         """The distance; see `kernel_distance` for errors."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import as_network
-from stylegan_inv.metrics.base import RowMetric, SetMetric
-from stylegan_inv.metrics.networks import describe_network
+from stylegan_inv.metrics.base import RowMetric
+from stylegan_inv.metrics.pooled import PooledSetMetric
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
@@ -49,40 +46,28 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Te
     return coverage(fake, real, k), coverage(real, fake, k)
 
 
-class PrecisionRecall(SetMetric, RowMetric):
+class PrecisionRecall(PooledSetMetric, RowMetric):
     """Precision and recall of generated images on a face network's pooled features.
 
     Args:
-        network: anything with ``pooled(image) -> (B, D)``, or the name or file of a face network.
+        network: see :class:`PooledSetMetric`.
         k: neighbours; the paper uses 3.
-        features: D; taken from the network by default.
-        **kwargs: of torchmetrics.Metric.
+        **kwargs: see :class:`PooledSetMetric`.
     """
 
     higher_is_better = True
 
-    def __init__(
-        self,
-        network: nn.Module | str | Path = "face_eval",
-        k: int = 3,
-        features: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, network: Any = "face_eval", k: int = 3, **kwargs: Any) -> None:
         if k < 1:
             raise UserError(f"precision and recall: got k={k}, expected at least 1")
-        self.frozen = Frozen(as_network(network))
-        self._description = describe_network(network, self.frozen.network)
+        super().__init__(network, **kwargs)
         self.k = k
-        dim = features or self.frozen.network.backbone.channels[-1]
-        self.add_rows("real", dim)
-        self.add_rows("fake", dim)
+        self.add_rows("real", self.features)
+        self.add_rows("fake", self.features)
 
     def update(self, images: Tensor, real: bool) -> None:
         """Adds images (B, 3, H, W) in [-1, 1], real or generated."""
-        with torch.no_grad():
-            features = self.frozen.network.pooled(images)
-        getattr(self, "real" if real else "fake").append(features)
+        getattr(self, "real" if real else "fake").append(self.pooled(images))
 
     def compute(self) -> dict[str, Tensor]:
         """``precision`` and ``recall``."""
