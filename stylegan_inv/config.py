@@ -108,6 +108,25 @@ class CheckFirst(Callback):
         return CheckFirst._prepared.pop()
 
 
+def program(module: str) -> list[str]:
+    """``python -m <module>`` with what this command was told about where configs lie."""
+    command = [sys.executable, "-m", module]
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        if argument in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
+            command += [argument, next(arguments)]
+        elif argument.startswith(("--config-dir=", "--config-name=", "--config-path=")):
+            command.append(argument)
+    return command
+
+
+def same_command(module: str) -> list[str]:
+    """This command again, for another rank; in a sweep this job alone."""
+    overrides = HydraConfig.get().overrides
+    own = [o for o in overrides.hydra if not o.startswith(("hydra.mode=", "hydra.sweep."))]
+    return [*program(module), *own, *overrides.task]
+
+
 def report(error: BaseException) -> int:
     """Print one line for the user; the exit code."""
     cause: BaseException | None = error

@@ -7,14 +7,20 @@ import torch
 from stylegan_inv.errors import UserError
 
 
-def device_named(name: str) -> torch.device:
+def device_named(name: str, local_rank: int = 0) -> torch.device:
     """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1`` as a device.
+
+    Args:
+        name: one of these.
+        local_rank: of several processes on this machine, each of which gets its own GPU where none is named.
 
     Raises:
         UserError: another word, or a GPU that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        name = f"cuda:{local_rank % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):

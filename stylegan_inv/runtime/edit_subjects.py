@@ -19,6 +19,7 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.latents.edits.subjects import Subjects, whole
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
+from stylegan_inv.methods.base import Inversion
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.inversion_inputs import Images, Inputs
 from stylegan_inv.runtime.inversions import LATENTS, Latents, read_difference, read_latents, read_noise
@@ -136,21 +137,32 @@ def _from_images(cfg: DictConfig, output: Path) -> Source:
             source = batch["image"].to(method.device)
             seen.append(batch["image"])
             found.append(method.invert(source if task is None else task.read(source)))
-        differences: list[Mapping[str, Tensor]] = []
-        for one in found:
-            parts = one.generator or {}
-            differences += [{name: part[row] for name, part in parts.items()} for row in range(len(one.w)) if parts]
-        return Subjects(
-            method.generator,
-            torch.cat([one.w.detach() for one in found]),
-            images.names,
-            torch.cat(seen),
-            noise=_stacked([one.noise for one in found if one.noise is not None], method.generator),
-            differences=differences or None,
-            batch_size=cfg.batch_size,
-        )
+        return subjects_of(method.generator, found, images.names, torch.cat(seen), cfg.batch_size)
 
     return Source(method.generator, len(images.names), False, output, load)
+
+
+def subjects_of(
+    generator: Generator,
+    found: Sequence[Inversion],
+    names: list[str],
+    images: Tensor | None = None,
+    batch_size: int = 16,
+) -> Subjects:
+    """Subjects of the inversions of several batches: codes, noise maps and tuned generators joined."""
+    differences: list[Mapping[str, Tensor]] = []
+    for one in found:
+        parts = one.generator or {}
+        differences += [{name: part[row] for name, part in parts.items()} for row in range(len(one.w)) if parts]
+    return Subjects(
+        generator,
+        torch.cat([one.w.detach() for one in found]),
+        names,
+        images,
+        noise=_stacked([one.noise for one in found if one.noise is not None], generator),
+        differences=differences or None,
+        batch_size=batch_size,
+    )
 
 
 def _stacked(noise: Sequence[Sequence[Tensor]], generator: Generator) -> list[Tensor] | None:

@@ -9,16 +9,23 @@ import subprocess
 import sys
 from typing import Any
 
+#: Who starts ranks tells them its process number by this variable.
+_PARENT = "STYLEGAN_INV_PARENT"
+
 
 def die_with_parent() -> None:
     """Let a rank that another process started end with it, also when that one is killed (Linux; elsewhere nothing).
 
     Otherwise it would wait for the dead one until the process group's timeout.
     """
-    if not os.environ.get("LOCAL_RANK") or not sys.platform.startswith("linux"):
+    if not os.environ.get("LOCAL_RANK"):
+        os.environ[_PARENT] = str(os.getpid())  # for those that this process is going to start
+        return
+    if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
-    if os.getppid() == 1:
+    # In a container the parent itself may be process 1.
+    if os.getppid() == 1 and os.environ.get(_PARENT, "1") != "1":
         os.kill(os.getpid(), signal.SIGKILL)  # it had died before
 
 

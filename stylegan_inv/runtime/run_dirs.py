@@ -21,7 +21,10 @@ from stylegan_inv.runtime.files import atomic_write
 _log = logging.getLogger(__name__)
 _RECORD = "run.json"
 #: What may differ between two runs of "the same command": it does not change what is computed.
-_NO_MATTER = ("resume", "ckpt_path", "paths", "logger", "tags", "callbacks", "tune_allocator", "optimized_metric")
+_NO_MATTER = ("resume", "ckpt_path", "paths", "logger", "tags", "callbacks", "tune_allocator") + (
+    "optimized_metric",
+    "optimized_goal",
+)
 
 
 @dataclass

@@ -1,23 +1,28 @@
-"""The folder of an inversion that was killed: what it had done, so that the same command goes on."""
+"""The folder of work that is not finished: what was done, by any number of processes, so that the same command goes on.
+
+The processes need not hear from one another: each keeps its parts here, and whoever keeps the last one puts the result
+together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.files import atomic_write, remove_partial
+from stylegan_inv.runtime.files import atomic_write
 from stylegan_inv.runtime.inversions import check_output
 
-_FOLDER, _JOB = "unfinished", "job.json"
+_FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
 
 
 class Unfinished:
-    """State files of batches in ``<output>/unfinished``, until all are written.
+    """Parts and the state of batches in ``<output>/unfinished``, until the result is written.
 
     Args:
         output: Output folder.
@@ -25,9 +30,13 @@ class Unfinished:
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = output / _FOLDER
+        self.output, self.folder = output, output / _FOLDER
         text = json.dumps(settings, sort_keys=True, default=str)
         self.key = hashlib.sha256(text.encode()).hexdigest()
+
+    def exists(self) -> bool:
+        """Whether the folder holds the beginning of this command."""
+        return self._key() == self.key
 
     def check(self, overwrite: bool) -> None:
         """Check that the output can be written to, without writing.
@@ -35,38 +44,67 @@ class Unfinished:
         Raises:
             UserError: see `check_output`; or the folder holds the beginning of another command.
         """
-        job = self.folder / _JOB
-        if overwrite or not job.is_file():
-            return check_output(self.folder.parent, overwrite)
-        if self._key_of(job) != self.key:
+        if overwrite or self._key() is None:
+            return check_output(self.output, overwrite)
+        if not self.exists():
             raise UserError(
-                f"output={self.folder.parent}: holds an inversion with other settings or images that was not finished; "
+                f"output={self.output}: holds the beginning of another command or of other images; "
                 "give overwrite=true to drop it, or another folder"
             )
 
-    def begin(self) -> None:
-        """Make the folder, or go on in it."""
-        job = self.folder / _JOB
-        if job.is_file() and self._key_of(job) == self.key:
-            remove_partial(self.folder)
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        with atomic_write(job) as temporary:
-            temporary.write_text(json.dumps({"key": self.key}))
+    def begin(self, clear: Callable[[Path], None]) -> None:
+        """Make the folder, or go on in it.
+
+        Args:
+            clear: Removes the earlier result from the output folder; called by the first process alone.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self.exists():
+                return
+            shutil.rmtree(self.folder, ignore_errors=True)
+            clear(self.output)
+            self.folder.mkdir(parents=True)
+            with atomic_write(self.folder / _JOB) as temporary:
+                temporary.write_text(json.dumps({"key": self.key}))
 
     def file(self, batch: int) -> Path:
         """Where the state of a batch belongs."""
         return self.folder / f"batch_{batch:05d}.safetensors"
 
-    def end(self) -> None:
-        """Everything is written: drop the states."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def part(self, number: int) -> Path:
+        """Where a part belongs."""
+        return self.folder / f"part_{number:05d}.safetensors"
 
-    @staticmethod
-    def _key_of(job: Path) -> str | None:
+    def finish(self, parts: Sequence[Path], put_together: Callable[[], None]) -> bool:
+        """Put the result together if all parts are there, in one process alone, and drop the folder.
+
+        Returns:
+            False if some parts are not there yet; another process puts the result together then.
+        """
+        if self.folder.is_dir() and not all(part.is_file() for part in parts):
+            return False
+        with self._locked():
+            if self.exists():
+                put_together()
+                # First the record: of a removal that is cut short nothing is to be taken for work that is left.
+                (self.folder / _JOB).unlink()
+                shutil.rmtree(self.folder, ignore_errors=True)
+            # Who still waits for this lock finds nothing left to do.
+            (self.output / _LOCK).unlink(missing_ok=True)
+        return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        with FileLock(self.output / _LOCK):  # the system takes it back when its owner dies
+            yield
+
+    def _key(self) -> str | None:
+        """Of the command whose beginning the folder holds."""
         try:
-            return json.loads(job.read_text()).get("key")
+            return json.loads((self.folder / _JOB).read_text()).get("key")
         except (OSError, ValueError):
             return None
 

@@ -20,7 +20,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from stylegan_inv.config import program
 from stylegan_inv.errors import UserError
+from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
+from stylegan_inv.sweeps.summary import summarise
 
 
 class ProcessLauncher(Launcher):
@@ -40,21 +43,18 @@ class ProcessLauncher(Launcher):
         sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = [self._job(number, list(o)) for number, o in enumerate(job_overrides, start=initial_job_idx)]
-        rows = []
+        done: list[SweepJob] = []
+        metric = OmegaConf.select(self.config, "optimized_metric")
         for number, (overrides, cfg, folder) in enumerate(jobs, start=initial_job_idx):
             print(f"job {number}: {' '.join(overrides)}", flush=True)
             started = time.monotonic()
-            code = _run([*_command(), *overrides, f"hydra.run.dir={_quoted(folder)}"])
-            value = _value(folder, OmegaConf.select(cfg, "optimized_metric")) if code == 0 else None
-            rows.append(
-                {
-                    "job": number, "overrides": overrides, "exit_code": code, "value": value, "folder": str(folder),
-                    "seconds": round(time.monotonic() - started, 1),
-                }
-            )  # fmt: skip
-            (sweep_dir / "sweep.json").write_text(json.dumps(rows, indent=2) + "\n")
-        _print_table(rows, OmegaConf.select(self.config, "optimized_metric"))
-        return [self._return(job, row, rows) for job, row in zip(jobs, rows, strict=True)]
+            code = _run([*_command(), *overrides, *_of_job(sweep_dir, folder, cfg, overrides)])
+            value = _value(folder, metric) if code == 0 else None
+            done.append(SweepJob(number, overrides, code, value, str(folder), round(time.monotonic() - started, 1)))
+            write_jobs(sweep_dir, done)
+        if any(job.exit_code for job in done):  # the sweeper is going to raise, and then nobody else does it
+            summarise(sweep_dir, self.config)
+        return [self._return(job, row, done) for job, row in zip(jobs, done, strict=True)]
 
     def _job(self, number: int, overrides: list[str]) -> tuple[list[str], DictConfig, Path]:
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
@@ -65,13 +65,13 @@ class ProcessLauncher(Launcher):
         return own, cfg, folder
 
     @staticmethod
-    def _return(job: tuple[list[str], DictConfig, Path], row: dict[str, Any], rows: list[dict[str, Any]]) -> JobReturn:
+    def _return(job: tuple[list[str], DictConfig, Path], row: SweepJob, rows: list[SweepJob]) -> JobReturn:
         overrides, cfg, folder = job
-        result = JobReturn(overrides=overrides, cfg=cfg, working_dir=str(folder), task_name=f"job {row['job']}")
-        if row["exit_code"] == 0:
-            result.status, result.return_value = JobStatus.COMPLETED, row["value"]
+        result = JobReturn(overrides=overrides, cfg=cfg, working_dir=str(folder), task_name=f"job {row.job}")
+        if row.exit_code == 0:
+            result.status, result.return_value = JobStatus.COMPLETED, row.value
         else:
-            failed = [str(r["job"]) for r in rows if r["exit_code"]]
+            failed = [str(r.job) for r in rows if r.exit_code]
             result.status = JobStatus.FAILED
             result.return_value = UserError(f"{len(failed)} of {len(rows)} jobs failed: {', '.join(failed)}")
         return result
@@ -82,14 +82,7 @@ def _command() -> list[str]:
     import __main__
 
     spec = getattr(__main__, "__spec__", None)
-    command = [sys.executable, "-m", spec.name if spec is not None else "stylegan_inv.train"]
-    arguments = iter(sys.argv[1:])
-    for argument in arguments:
-        if argument in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
-            command += [argument, next(arguments)]
-        elif argument.startswith(("--config-dir=", "--config-name=", "--config-path=")):
-            command.append(argument)
-    return command
+    return program(spec.name if spec is not None else "stylegan_inv.train")
 
 
 def _run(command: list[str]) -> int:
@@ -122,22 +115,6 @@ def _value(folder: Path, metric: str | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _quoted(folder: Path) -> str:
+def _quoted(folder: Path | str) -> str:
     escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _print_table(rows: list[dict[str, Any]], metric: str | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shared = set.intersection(*(set(row["overrides"]) for row in rows)) if len(rows) > 1 else set()
-    table = Table(title="sweep", title_justify="left")
-    for column in ("job", "what", str(metric), "seconds", "result"):
-        table.add_column(column)
-    for row in rows:
-        what = " ".join(o for o in row["overrides"] if o not in shared)
-        value = "" if row["value"] is None else f"{row['value']:.4g}"
-        result = "done" if row["exit_code"] == 0 else f"failed (exit code {row['exit_code']})"
-        table.add_row(str(row["job"]), what, value, f"{row['seconds']:.0f}", result)
-    Console().print(table)

@@ -92,12 +92,18 @@ static int64_t range_rows(const Layer& l) {
 template <class F>
 static void for_ranges(const Layer& l, F f) {
   const int64_t step = range_rows(l), parts = (l.height + step - 1) / step, ranges = l.batch * parts;
-  const bool team = l.threads > 1 && ranges < l.threads;
-#pragma omp parallel for num_threads(l.threads) schedule(static) if (!team && l.threads > 1)
-  for (int64_t i = 0; i < ranges; i++) {
+  const int team = ranges < l.threads ? static_cast<int>(l.threads) : 1;
+  const auto work = [&](int64_t i) {
     const int64_t first = i % parts * step;
-    f(Range{i / parts, first, std::min(first + step, l.height), team ? static_cast<int>(l.threads) : 1,
-            team ? 0 : omp_get_thread_num()});
+    f(Range{i / parts, first, std::min(first + step, l.height), team, team > 1 ? 0 : omp_get_thread_num()});
+  };
+  // No region around those of a team, not even a serial one: libgomp would take their threads for nested ones, make new
+  // ones each time, and leave those of its pool spinning beside them.
+  if (team > 1 || l.threads == 1) {
+    for (int64_t i = 0; i < ranges; i++) work(i);
+  } else {
+#pragma omp parallel for num_threads(l.threads) schedule(static)
+    for (int64_t i = 0; i < ranges; i++) work(i);
   }
 }
 
