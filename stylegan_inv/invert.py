@@ -3,8 +3,11 @@
 
 Leaves ``latents.safetensors`` (the codes ``w`` (N, L, D) and which file each belongs to), ``reconstructions/`` and
 ``contact_sheet.png`` (input, steps, difference), and where each image was optimised ``noise/``, ``generators/`` and the
-loss curves. Bad input is found before a network is loaded or a file is written. A killed command that optimises each
-image goes on when it is given again.
+loss curves. Bad input is found before a network is loaded or a file is written.
+
+Many processes share the images: ``devices=4``, ``torchrun`` or ``srun``. Each takes its share by number and hears from
+no other one; the one that ends last writes the codes. Whatever was killed, the same command goes on, also with another
+number of processes, and the result does not depend on it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,59 +22,65 @@ from typing import TYPE_CHECKING, Any
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import stylegan_inv
-from stylegan_inv.config import entry_point, instantiate
+from stylegan_inv.config import entry_point, instantiate, same_command
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
-from stylegan_inv.runtime.descent_progress import DescentProgress
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.inversion_inputs import Images, Inputs
-from stylegan_inv.runtime.inversions import LATENTS, RECONSTRUCTIONS, InversionWriter
+from stylegan_inv.runtime.inversion_inputs import Images, NumberedInputs
+from stylegan_inv.runtime.inversion_job import Job, carry_out
+from stylegan_inv.runtime.inversion_parts import parts_of
+from stylegan_inv.runtime.inversions import command_of
+from stylegan_inv.runtime.ranks import die_with_parent
+from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 from stylegan_inv.runtime.weights import TABLE
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
-    from stylegan_inv.data.tasks import Task
-    from stylegan_inv.methods.base import Inversion, InversionMethod
+    from stylegan_inv.methods.base import Inversion
 
 
-@dataclass
-class Job:
-    """Everything that is checked and loaded before the first file is written."""
-
-    method: InversionMethod
-    inputs: Inputs
-    output: Path
-    task: Task | None
-    variants: list[Callable[[Tensor], Inversion]]
-    unfinished: Unfinished | None
-
-
-def prepare(cfg: DictConfig) -> Job:
+def prepare(cfg: DictConfig) -> Job | None:
     """Check every input and load the method.
+
+    Returns:
+        None if the same command has finished before.
 
     Raises:
         UserError: A missing or unreadable input, an output that cannot be written, a run that does not load.
     """
+    ranks = Ranks.of(cfg.devices)
+    with ranks.named():
+        return _prepare(cfg, ranks)
+
+
+def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     _check_options(cfg)
     _check_method(cfg)
-    device = device_named(cfg.device)
+    device = device_named(cfg.device, ranks.local)
     run = None if cfg.run is None else Path(cfg.run)
     if run is not None and not run.exists() and cfg.run not in TABLE:
         raise UserError(
             f"run={run}: no such run folder, checkpoint or name of known weights; give the folder that "
             "stylegan_inv.train printed"
         )
-    images = Images.of(str(cfg.input), "input", cfg.on_bad_image)
+    images = Images.listed(str(cfg.input), "input")
     second = None if cfg.second is None else Images.of(str(cfg.second), "second")
     output = _output_folder(cfg, run)
     unfinished = Unfinished(output, _settings(cfg, images, second))
+    # One of many processes may start when the others are done: `overwrite` must not make it begin anew.
+    if (ranks.count > 1 or not cfg.overwrite) and not unfinished.exists() and command_of(output) == unfinished.key:
+        return None
     unfinished.check(cfg.overwrite)
+    parts = dict(enumerate(parts_of(len(images.names), cfg.batch_size)))
+    left = {number: parts[number] for number in unfinished.missing(ranks.share(list(parts)))}
+    own = [index for batches in left.values() for batch in batches for index in batch]
+    if cfg.on_bad_image == "error":
+        images.check(own)
+    else:
+        images.check_some()
 
     method: Any = instantiate(cfg.method) if run is None else stylegan_inv.load_inverter(run, device)
     method = method.to(device).eval().requires_grad_(False)
@@ -90,37 +98,20 @@ def prepare(cfg: DictConfig) -> Job:
         min(method.generator.resolution, 256) if method.trains else method.generator.resolution
     )
     size = cfg.resolution or _trained_with(run, "resolution") or expected
-    inputs = Inputs(images, size, cfg.mode, second, None if cfg.mask is None else str(cfg.mask))
+    mask = None if cfg.mask is None else str(cfg.mask)
+    inputs = NumberedInputs(images, size, cfg.mode, second, mask, on_bad_image=cfg.on_bad_image)
+    inputs.check_masks(own)
     task = instantiate(_trained_with(run, "task"))
-    return Job(method, inputs, output, task, _variants(cfg, method), None if method.trains else unfinished)
+    return Job(method, inputs, output, task, _variants(cfg, method), unfinished, ranks, left)
 
 
-def invert(cfg: DictConfig, job: Job) -> None:
+def invert(cfg: DictConfig, job: Job | None) -> None:
     """Invert the images in batches and write the results."""
-    metadata = {
-        "generator_hash": str(job.method.generator.source_hash),
-        "method": type(job.method).__name__,
-        "run": "" if cfg.run is None else str(Path(cfg.run).resolve()),
-    }
-    compare = job.task is None and cfg.second is None and cfg.mask is None
-    writer = InversionWriter(job.output, job.inputs.names, metadata, compare=compare)
-    loader = DataLoader(job.inputs, cfg.batch_size, num_workers=cfg.num_workers)
-    (_encode if job.unfinished is None else _optimise)(cfg, job, loader, writer)
-    writer.close()
-    if job.unfinished is not None:
-        job.unfinished.end()
-
-    error = f", mean squared error {writer.squared_error / len(job.inputs):.4f}" if writer.compare else ""
-    print(f"{len(job.inputs)} images inverted{error}")
-    for what, path in {
-        "codes": job.output / LATENTS,
-        "images": job.output / RECONSTRUCTIONS,
-        "losses": job.output / "losses.png",
-        "picture": writer.sheets[0] if len(writer.sheets) == 1 else f"{writer.sheets[0]} ... {writer.sheets[-1].name}",
-        "output": job.output,
-    }.items():
-        if what != "losses" or Path(path).is_file():
-            print(f"{what + ':':<12}{path}")
+    if job is None:
+        return print("this command has finished before; nothing to do (its result is replaced by another command only)")
+    die_with_parent()
+    with job.ranks.named(), job.ranks.with_others(same_command("stylegan_inv.invert")):
+        carry_out(cfg, job)
 
 
 def main() -> None:
@@ -129,34 +120,6 @@ def main() -> None:
         # Hydra takes commas for a sweep; in a mask they part numbers and labels.
         sys.argv[1:] = [re.sub(r"""^mask=([^'"\[].*,.*)$""", r'mask="\1"', argument) for argument in sys.argv[1:]]
     entry_point("invert", prepare)(invert)()
-
-
-def _encode(cfg: DictConfig, job: Job, loader: DataLoader[Any], writer: InversionWriter) -> None:
-    """With a trained method."""
-    console = Console()
-    for batch in track(loader, "inverting", total=len(loader), console=console, disable=not console.is_terminal):
-        images = batch["image"].to(job.method.device)
-        # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
-        source = images if job.task is None else job.task.read(images)
-        writer.add(images, job.method.invert(source), [variant(source).image for variant in job.variants])
-
-
-def _optimise(cfg: DictConfig, job: Job, loader: DataLoader[Any], writer: InversionWriter) -> None:
-    """With a method that optimises each image; its state is kept, so that this can be killed and continued."""
-    from stylegan_inv.methods.descent import Watch
-
-    assert job.unfinished is not None
-    job.unfinished.begin()
-    with DescentProgress(len(job.inputs)) as progress:
-        for number, batch in enumerate(loader):
-            given = {name: tensor.to(job.method.device) for name, tensor in batch.items()}
-            watch = Watch(
-                job.unfinished.file(number), f"{job.unfinished.key} {number}", cfg.save_every_seconds, progress.report
-            )
-            images = given.pop("image")
-            found = job.method.invert(images, watch=watch, **given)  # type: ignore[call-arg]
-            writer.add(images, found, extra=given)
-            progress.advance(len(images))
 
 
 def _check_method(cfg: DictConfig) -> None:
@@ -174,9 +137,12 @@ def _check_method(cfg: DictConfig) -> None:
 
 def _settings(cfg: DictConfig, images: Images, second: Images | None) -> dict[str, Any]:
     """What makes two commands the same one."""
-    keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed")
+    keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
+    run = None if cfg.run is None else Path(cfg.run)
+    checkpoint = run if run is None or run.is_file() else run / "checkpoints" / "last.ckpt"
     return {
         **{key: cfg[key] for key in keys},
+        "checkpoint": describe_files([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
         "method": OmegaConf.to_container(cfg.method, resolve=True) if cfg.get("method") else None,
         "names": [images.names, None if second is None else second.names],
         "files": [describe_files(images.files), describe_files(None if second is None else second.files)],
@@ -188,7 +154,14 @@ def _check_options(cfg: DictConfig) -> None:
         raise UserError(f"on_bad_image={cfg.on_bad_image}: expected error or skip")
     if cfg.mode not in ("crop", "fit"):
         raise UserError(f"mode={cfg.mode}: expected crop or fit")
-    for key, least in (("batch_size", 1), ("num_workers", 0), ("resolution", 16), ("variants", 0)):
+    for key, least in (
+        ("batch_size", 1),
+        ("num_workers", 0),
+        ("resolution", 16),
+        ("variants", 0),
+        ("shard_images", 1),
+        ("seed", 0),
+    ):
         value = cfg[key]
         if value is None and key == "resolution":
             continue

@@ -18,8 +18,9 @@ from stylegan_inv.data.images import read_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.weight_files import file_hash
 from stylegan_inv.methods.base import Inversion, Step
-from stylegan_inv.runtime import inversions
-from stylegan_inv.runtime.inversions import InversionWriter, picture_names, read_latents
+from stylegan_inv.runtime import inversion_parts, inversion_result, inversions
+from stylegan_inv.runtime.inversion_parts import PartWriter
+from stylegan_inv.runtime.inversions import picture_names, read_latents, remove_earlier
 from tests.cli import assert_user_error, run_cli
 from tests.fake_run import RESOLUTION, make_run
 
@@ -125,7 +126,7 @@ def test_picture_names():
 
 
 def test_more_than_a_page(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(inversions, "ROWS_PER_SHEET", 3)
+    monkeypatch.setattr(inversion_result, "ROWS_PER_SHEET", 3)
     for i in range(7):
         photo(tmp_path / "in" / f"{i}.png", 100)
     command(monkeypatch, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out", "batch_size=2")
@@ -139,10 +140,10 @@ def test_more_than_a_page(run, tmp_path, monkeypatch, capsys):
 def test_long_refinements_show_six_steps():
     images = torch.zeros(1, 3, 8, 8)
     steps = [Step(torch.zeros(1, 6, 8), images) for _ in range(50)]
-    chosen = inversions._chosen_steps(_inversion(images, steps))
+    chosen = inversion_parts._chosen_steps(_inversion(images, steps))
     assert list(chosen) == ["step 1", "step 11", "step 21", "step 30", "step 40", "step 50"]
-    assert list(inversions._chosen_steps(_inversion(images, steps[:1]))) == ["reconstruction"]
-    assert list(inversions._chosen_steps(_inversion(images, None))) == ["reconstruction"]
+    assert list(inversion_parts._chosen_steps(_inversion(images, steps[:1]))) == ["reconstruction"]
+    assert list(inversion_parts._chosen_steps(_inversion(images, None))) == ["reconstruction"]
 
 
 def _inversion(image, steps, w=None):
@@ -172,19 +173,21 @@ def test_forged_names_in_an_earlier_result_remove_nothing_outside(tmp_path):
     forged = {"names": json.dumps(["x"] * 3)}
     forged["reconstructions"] = json.dumps(["../victim.png", str(victim), "reconstructions/../../victim.png"])
     save_file({"w": torch.zeros(3, 1, 1)}, out / "latents.safetensors", forged)
-    InversionWriter(out, ["a.png"], {})
+    remove_earlier(out)
     assert victim.exists() and not (out / "latents.safetensors").exists()
 
 
 def test_generator_larger_than_the_input(tmp_path):
     """Reconstructions keep the generator's size; the error and the sheet are at the input's."""
-    writer = InversionWriter(tmp_path / "out", ["x.png"], {})
+    picture = "reconstructions/x.png"
+    part = PartWriter(tmp_path / "out", [picture], {}, compare=True)
     image = torch.zeros(1, 3, 8, 8)
     large = torch.full((1, 3, 32, 32), 0.5)
-    writer.add(image, _inversion(large, None, torch.zeros(1, 6, 8)))
-    writer.close()
+    part.add([0], image, _inversion(large, None, torch.zeros(1, 6, 8)))
+    part.save(tmp_path / "part")
+    result = inversion_result.put_together(tmp_path / "out", [tmp_path / "part"], ["x.png"], [picture], {}, 10)
     assert Image.open(tmp_path / "out" / "reconstructions" / "x.png").size == (32, 32)
-    assert writer.squared_error == pytest.approx(0.25)
+    assert result.mean_squared_error == pytest.approx(0.25)
 
 
 def test_codes_are_plain_safetensors_for_other_programs(run, photos, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.methods.base import Inversion
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.inversion_inputs import Images, Inputs
-from stylegan_inv.runtime.inversions import LATENTS, Latents, read_difference, read_latents, read_noise
+from stylegan_inv.runtime.inversions import Latents, holds_latents, read_difference, read_latents, read_noise
 
 
 @dataclass
@@ -60,7 +60,7 @@ def find_subjects(cfg: DictConfig, edit: str) -> Source:
             raise UserError(f"run={cfg.run}: got no input; give input=<images>, or leave run out for random samples")
         return _random(cfg, _output(cfg, Path("outputs/edits"), f"{edit}_seed{cfg.seed}"))
     source = Path(cfg.input)
-    if source.name == LATENTS or (source / LATENTS).is_file():
+    if holds_latents(source):
         if cfg.run is not None:
             raise UserError(f"run={cfg.run}: not needed, {source} holds codes already; leave run out")
         folder = source if source.is_dir() else source.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,10 +38,25 @@ class Images:
 
     @classmethod
     def of(cls, text: str, key: str = "input", on_bad_image: str = "error") -> Images:
-        """An image, a folder, or ``synthfaces:3`` and ``synthfaces:0-7`` (of the test set).
+        """What `listed` finds, without the files that cannot be read.
 
         Raises:
-            UserError: no such file, nothing readable, or numbers in the wrong order.
+            UserError: see `listed`; or nothing is readable, or not everything and ``on_bad_image`` is ``error``.
+        """
+        found = cls.listed(text, key)
+        if found.files is None:
+            return found
+        good, bad = found.check(range(len(found.names)), on_bad_image)
+        if bad:
+            print(f"{len(bad)} of {len(found.names)} files cannot be read and are left out: {name_list(bad)}")
+        return cls([found.names[i] for i in good], [found.files[i] for i in good])
+
+    @classmethod
+    def listed(cls, text: str, key: str = "input") -> Images:
+        """An image, a folder, or ``synthfaces:3`` and ``synthfaces:0-7`` (of the test set); no file is opened.
+
+        Raises:
+            UserError: no such file, no image, or numbers in the wrong order.
         """
         if match := _SYNTHFACES.fullmatch(text):
             first, last = int(match[1]), int(match[2] or match[1])
@@ -51,9 +67,44 @@ class Images:
             raise UserError(f"{key}={text}: expected synthfaces:<number> or synthfaces:<first>-<last>")
         path = Path(text)
         files = [path] if path.is_file() else list_images(path)
-        files = _readable(files, on_bad_image)
         folder = path if path.is_dir() else path.parent
         return cls([file.relative_to(folder).as_posix() for file in files], files)
+
+    def check(self, indices: Sequence[int], on_bad_image: str = "error") -> tuple[list[int], list[str]]:
+        """Decode some files and drop the pictures: better to hear of a broken one now than in the middle of a long run.
+
+        Returns:
+            The numbers of the good ones, and what is wrong with the others.
+
+        Raises:
+            UserError: a bad file and ``on_bad_image`` is ``error``, or none that is good.
+        """
+        if self.files is None:
+            return list(indices), []
+        good, bad = [], []
+        for index in indices:
+            try:
+                check_image(self.files[index])
+                good.append(index)
+            except BadImage as error:
+                bad.append(str(error))
+        if bad and (on_bad_image == "error" or not good):
+            more = "" if len(bad) == 1 else f" (and {len(bad) - 1} more of {len(indices)} files cannot be read)"
+            hint = "; or give on_bad_image=skip" if good else ""
+            raise UserError(f"{bad[0]}{more}{hint}")
+        return good, bad
+
+    def check_some(self) -> None:
+        """Decode files up to the first good one.
+
+        Raises:
+            UserError: there is none.
+        """
+        for index in range(len(self.names)):
+            with contextlib.suppress(UserError):
+                self.check([index])
+                return
+        self.check(range(len(self.names)))
 
     def read(self, index: int, size: int, mode: str) -> dict[str, Tensor]:
         """``image`` (3, size, size) in [-1, 1]; SynthFaces have their ``label`` map as well."""
@@ -84,11 +135,8 @@ class Inputs(Dataset[dict[str, Any]]):
                 f"second: got {len(second.names)} images for {len(self.names)} of input; expected one for each, or one"
             )
         self._masks = None if mask is None or is_description(mask) else _mask_files(mask, images)
-        if mask is not None:
-            if self._masks is None:
-                check_description(mask, LABELS if images.files is None else None, changed=second is not None)
-            for index in range(len(self)):  # an empty mask is said before any work starts
-                self[index]
+        if mask is not None and self._masks is None:
+            check_description(mask, LABELS if images.files is None else None, changed=second is not None)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,6 +164,43 @@ class Inputs(Dataset[dict[str, Any]]):
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
+class NumberedInputs(Inputs):
+    """Inputs with their numbers, for loaders that leave unreadable images out; `collate` makes batches of them.
+
+    Args:
+        on_bad_image: ``error`` or ``skip``.
+        **kwargs: of `Inputs`.
+    """
+
+    def __init__(self, *args: Any, on_bad_image: str = "error", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_bad_image = on_bad_image
+
+    def check_masks(self, indices: Sequence[int]) -> None:
+        """Say that a mask is empty before any work starts."""
+        if self.mask is not None:
+            self.__getitems__(indices)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, dict[str, Tensor] | str]]:
+        """Numbers and items; in place of an item that cannot be read, what is wrong with it."""
+        found: list[tuple[int, dict[str, Tensor] | str]] = []
+        for index in indices:
+            try:
+                found.append((index, self[index]))
+            except BadImage as error:
+                if self.on_bad_image == "error":
+                    raise
+                found.append((index, str(error)))
+        return found
+
+
+def collate(found: Sequence[tuple[int, dict[str, Tensor] | str]]) -> tuple[list[int], dict[str, Tensor], list[str]]:
+    """A batch of `Inputs`: the numbers of the images, what belongs to them stacked, and what is wrong with others."""
+    good = [(index, item) for index, item in found if isinstance(item, dict)]
+    stacked = {name: torch.stack([item[name] for _, item in good]) for name in (good[0][1] if good else ())}
+    return [index for index, _ in good], stacked, [item for _, item in found if isinstance(item, str)]
+
+
 def _mask_files(mask: str, images: Images) -> list[Path]:
     path = Path(mask)
     if path.is_file():
@@ -128,21 +213,3 @@ def _mask_files(mask: str, images: Images) -> list[Path]:
     if missing:
         raise UserError(f"mask={mask}: has none for {name_list(missing)}; expected a picture of the same name for each")
     return [found[Path(name).with_suffix("").as_posix()] for name in images.names]
-
-
-def _readable(files: Sequence[Path], on_bad_image: str) -> list[Path]:
-    """Decode every file once: better to hear of a broken one now than in the middle of a long run."""
-    good, bad = [], []
-    for file in files:
-        try:
-            check_image(file)
-            good.append(file)
-        except BadImage as error:
-            bad.append(str(error))
-    if bad and (on_bad_image == "error" or not good):
-        more = "" if len(bad) == 1 else f" (and {len(bad) - 1} more of {len(files)} files cannot be read)"
-        hint = "; or give on_bad_image=skip" if good else ""
-        raise UserError(f"{bad[0]}{more}{hint}")
-    if bad:
-        print(f"{len(bad)} of {len(files)} files cannot be read and are left out: {name_list(bad)}")
-    return good

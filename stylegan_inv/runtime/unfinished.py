@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,11 @@ class Unfinished:
     def part(self, number: int) -> Path:
         """Where a part belongs."""
         return self.folder / f"part_{number:05d}.safetensors"
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        """Of some parts those that were not kept by this command."""
+        begun = self.exists()
+        return [number for number in numbers if not (begun and self.part(number).is_file())]
 
     def finish(self, parts: Sequence[Path], put_together: Callable[[], None]) -> bool:
         """Put the result together if all parts are there, in one process alone, and drop the folder.

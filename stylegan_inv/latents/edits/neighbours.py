@@ -11,7 +11,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.edits.subjects import Sheet, Subjects, whole
 from stylegan_inv.latents.neighbours import nearest_codes
-from stylegan_inv.runtime.inversions import LATENTS, read_latents
+from stylegan_inv.runtime.inversions import LATENTS, holds_latents, read_latents
 
 
 class Neighbours:
@@ -27,7 +27,8 @@ class Neighbours:
     films = False
 
     def __init__(self, folder: str, count: int = 5) -> None:
-        files = sorted(Path(folder).rglob(LATENTS)) if Path(folder).is_dir() else []
+        found = Path(folder).rglob("latents*.safetensors") if Path(folder).is_dir() else ()
+        files = sorted(file for file in found if holds_latents(file))
         if not files:
             raise UserError(
                 f"edit.folder={folder}: no {LATENTS} in it or below; expected outputs of stylegan_inv.invert"
