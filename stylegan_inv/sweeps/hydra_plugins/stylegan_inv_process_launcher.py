@@ -85,6 +85,11 @@ def _command() -> list[str]:
     return program(spec.name if spec is not None else "stylegan_inv.train")
 
 
+def _of_job(sweep_dir: Path, folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Where a job runs; a config of ``conf/sweep`` asks for a sweep, which a job is not."""
+    return [f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
+
+
 def _run(command: list[str]) -> int:
     """Run a job; its exit code. A signal to stop is handed on, and ends the sweep when the job has ended."""
     process = subprocess.Popen(command)

@@ -1,0 +1,95 @@
+"""A picture of a sweep: the metric over each swept value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.sweeps.jobs import SweepJob, best_job, swept
+
+#: Repeats an experiment; not a value whose effect is looked for.
+_REPEATS = "seed"
+_COLUMNS = 3
+
+
+def plot_sweep(jobs: Sequence[SweepJob], metric: str, goal: str, file: Path) -> bool:
+    """Draw a panel for each swept value: every job as a point, the mean of the jobs that share it as a line.
+
+    The mean is over the seeds and over all other swept values. Where two or more values are swept and each is shared
+    by several jobs, the line tells the effect of one, whatever the others; where no job shares it (a search), there is
+    no line.
+
+    Args:
+        jobs: Of the sweep; those without a value are left out.
+        metric: Name of the value.
+        goal: ``minimize`` or ``maximize``.
+        file: PNG to write.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    from matplotlib.figure import Figure  # slow to import, needed at the end only
+
+    best = best_job(jobs, goal)
+    done = [job for job in jobs if job.value is not None and math.isfinite(job.value)]
+    names = [name for name in swept(jobs) if name != _REPEATS] or swept(jobs)
+    if not done or not names or best is None:
+        return False
+    across = min(_COLUMNS, len(names))
+    down = math.ceil(len(names) / across)
+    figure = Figure(figsize=(4.4 * across, 3.4 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharey=True).flat
+    for axes, name in zip(panels, names, strict=False):
+        _panel(axes, [job for job in done if job.setting(name)], name, best, alone=len(names) == 1)
+    for axes in list(panels)[len(names) :]:
+        axes.set_axis_off()
+    values = [job.value for job in done if job.value is not None]
+    if min(values) > 0 and max(values) > 5 * min(values):
+        figure.axes[0].set_yscale("log")
+    for row in range(down):
+        figure.axes[row * across].set_ylabel(f"{metric} ({'smaller' if goal == 'minimize' else 'larger'} is better)")
+    with atomic_write(file) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return True
+
+
+def _panel(axes: Any, jobs: Sequence[SweepJob], name: str, best: SweepJob, alone: bool) -> None:
+    texts = [job.setting(name) for job in jobs]
+    numbers = _numbers(texts)
+    labels = list(dict.fromkeys(texts))
+    places = numbers or [float(labels.index(text)) for text in texts]
+    values = [job.value for job in jobs]
+    axes.scatter(places, values, color="tab:blue", alpha=0.6, linewidths=0, s=28, label="job")
+    if alone or len(set(places)) < len(places):
+        at = sorted(set(places))
+        means = [
+            _mean([v for p, v in zip(places, values, strict=True) if p == place and v is not None]) for place in at
+        ]
+        axes.plot(at, means, color="black", linewidth=1.4, label="mean" if len(at) < len(places) else None)
+    if best in jobs:
+        axes.scatter(
+            [places[jobs.index(best)]], [best.value], marker="o", facecolors="none", edgecolors="tab:red", s=90,
+            linewidths=1.6, label="best",
+        )  # fmt: skip
+    if numbers is None:
+        axes.set_xticks(range(len(labels)), labels, rotation=20 if len(labels) > 3 else 0)
+        axes.margins(x=0.15)
+    elif min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+        axes.set_xscale("log")
+    axes.set_xlabel(name)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+
+
+def _numbers(texts: Sequence[str]) -> list[float] | None:
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        return None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,82 @@
+"""The end of a sweep: a table in the terminal, and beside the jobs as ``sweep.md`` and ``sweep.csv``, and a plot."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.sweeps.jobs import SweepJob, best_job, read_jobs, swept
+from stylegan_inv.sweeps.plot import plot_sweep
+
+TABLE, VALUES, PLOT = "sweep.md", "sweep.csv", "sweep.png"
+
+
+class SweepSummary(Callback):
+    """Hydra callback that sums up a sweep when all its jobs have ended, whatever launcher and sweeper ran them."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
+        summarise(Path(str(config.hydra.sweep.dir)).absolute(), config)
+
+
+def summarise(sweep_dir: Path, cfg: DictConfig) -> None:
+    """Print the table of a sweep and write table, values and plot beside its jobs.
+
+    Args:
+        sweep_dir: Of the sweep.
+        cfg: Names the metric and whether it shall be small or large.
+    """
+    metric, goal = str(OmegaConf.select(cfg, "optimized_metric")), str(OmegaConf.select(cfg, "optimized_goal"))
+    jobs = read_jobs(sweep_dir, metric)
+    if not jobs:
+        return
+    heads, rows = table(jobs, metric, goal)
+    _print(heads, rows)
+    with atomic_write(sweep_dir / TABLE) as temporary:
+        lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
+        lines.insert(1, "|---:|" + "---|" * (len(heads) - 1))
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_values(sweep_dir / VALUES, jobs)
+    print(f"{'table:':<12}{sweep_dir / TABLE}")
+    if plot_sweep(jobs, metric, goal, sweep_dir / PLOT):
+        print(f"{'plot:':<12}{sweep_dir / PLOT}")
+
+
+def table(jobs: Sequence[SweepJob], metric: str, goal: str) -> tuple[list[str], list[list[str]]]:
+    """Heads and a row for each job: its number, the values it differs in, the metric, seconds, what became of it."""
+    names, best = swept(jobs), best_job(jobs, goal)
+    rows = []
+    for job in jobs:
+        value = "" if job.value is None else f"{job.value:.4g}"
+        became = f"failed (exit code {job.exit_code})" if job.exit_code else "best" if job is best else "done"
+        rows.append([str(job.job), *(job.setting(name) for name in names), value, f"{job.seconds:.0f}", became])
+    return ["job", *names, metric, "seconds", "result"], rows
+
+
+def _write_values(path: Path, jobs: Sequence[SweepJob]) -> None:
+    """Every validation figure of every job."""
+    names, figures = swept(jobs), [job.metrics() for job in jobs]
+    columns = sorted({name for row in figures for name in row if name.startswith("val/")})
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", *names, *columns, "seconds", "exit_code"])
+        for job, row in zip(jobs, figures, strict=True):
+            values = [job.setting(name) for name in names] + [row.get(column, "") for column in columns]
+            writer.writerow([job.job, *values, job.seconds, job.exit_code])
+
+
+def _print(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    shown = Table(title="sweep", title_justify="left")
+    for head in heads:
+        shown.add_column(escape(head), overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    Console().print(shown)
