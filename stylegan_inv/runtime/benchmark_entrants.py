@@ -74,7 +74,7 @@ class Budget:
     """
 
     faces: int = 500
-    descent_faces: int = 20
+    descent_faces: int = 12
     edited: int = 100
     training: tuple[str, ...] = ()
     descents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""``python -m stylegan_inv.benchmark`` alone: the parts of the embedded world."""
+"""``python -m stylegan_inv.benchmark world``: the parts of the embedded world."""
 
 from __future__ import annotations
 
