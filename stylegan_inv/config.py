@@ -108,6 +108,12 @@ class CheckFirst(Callback):
         return CheckFirst._prepared.pop()
 
 
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """The config of an entry point, outside its command line."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return hydra.compose(config_name, overrides)
+
+
 def program(module: str) -> list[str]:
     """``python -m <module>`` with what this command was told about where configs lie."""
     command = [sys.executable, "-m", module]
@@ -124,7 +130,7 @@ def same_command(module: str) -> list[str]:
     """This command again, for another rank; in a sweep this job alone."""
     overrides = HydraConfig.get().overrides
     own = [o for o in overrides.hydra if not o.startswith(("hydra.mode=", "hydra.sweep."))]
-    return [*program(module), *own, *overrides.task]
+    return [*program(module), *own, "hydra.mode=RUN", *overrides.task]  # conf/sweep says MULTIRUN
 
 
 def report(error: BaseException) -> int:

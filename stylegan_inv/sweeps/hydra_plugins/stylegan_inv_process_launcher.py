@@ -21,6 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stylegan_inv.config import program
+from stylegan_inv.config import program
 from stylegan_inv.errors import UserError
 from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
 from stylegan_inv.sweeps.summary import summarise
@@ -48,7 +49,7 @@ class ProcessLauncher(Launcher):
         for number, (overrides, cfg, folder) in enumerate(jobs, start=initial_job_idx):
             print(f"job {number}: {' '.join(overrides)}", flush=True)
             started = time.monotonic()
-            code = _run([*_command(), *overrides, *_of_job(sweep_dir, folder, cfg, overrides)])
+            code = _run([*program(_program()), *overrides, *_of_job(sweep_dir, folder, cfg, overrides)])
             value = _value(folder, metric) if code == 0 else None
             done.append(SweepJob(number, overrides, code, value, str(folder), round(time.monotonic() - started, 1)))
             write_jobs(sweep_dir, done)
@@ -77,12 +78,11 @@ class ProcessLauncher(Launcher):
         return result
 
 
-def _command() -> list[str]:
-    """This program again, with what it was told about where configs lie."""
+def _program() -> str:
     import __main__
 
     spec = getattr(__main__, "__spec__", None)
-    return program(spec.name if spec is not None else "stylegan_inv.train")
+    return spec.name if spec is not None else "stylegan_inv.train"
 
 
 def _of_job(sweep_dir: Path, folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> list[str]:

@@ -1,0 +1,83 @@
+"""A Hydra sweep as a Weights & Biases sweep: the same values, the same metric, jobs that agents start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
+from omegaconf import OmegaConf
+
+from stylegan_inv.config import CONF_DIR
+from stylegan_inv.errors import UserError
+
+_PROGRAM = "stylegan_inv.train"
+
+
+def wandb_sweep(overrides: Sequence[str]) -> dict[str, Any]:
+    """Translate a sweep.
+
+    Args:
+        overrides: As for ``python -m stylegan_inv.train -m``: ``sweep=loss_weights``, ``method.iterations=1,3``, …
+
+    Returns:
+        What ``wandb sweep`` reads: program, command, method (``grid``; ``bayes`` where an interval is searched), metric
+        and parameters. Each agent's job is ``python -m stylegan_inv.train`` with the other overrides and its values.
+
+    Raises:
+        UserError: Nothing is swept, or a name that Weights & Biases does not take.
+    """
+    given = _parse(overrides)
+    fixed = [override.input_line or "" for override in given if not override.is_sweep_override()]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        cfg = hydra.compose("train", fixed, return_hydra_config=True)
+    own = OmegaConf.to_container(cfg.hydra.sweeper.params) if OmegaConf.select(cfg, "hydra.sweeper.params") else {}
+    assert isinstance(own, dict)
+    # The command line wins over the sweep's file, whether it sweeps a name or fixes it.
+    asked = {override.get_key_element() for override in given}
+    params = [
+        override for override in _parse([f"{k}={v}" for k, v in own.items()]) if override.get_key_element() not in asked
+    ]
+    swept = [override for override in (*params, *given) if override.is_sweep_override()]
+    fixed += [override.input_line or "" for override in params if not override.is_sweep_override()]
+    if not swept:
+        raise UserError(f"{' '.join(overrides) or 'no override'}: nothing is swept; give sweep=loss_weights or key=1,2")
+    searched = any(override.is_interval_sweep() for override in swept)
+    name = OmegaConf.select(cfg, "hydra.runtime.choices.sweep")
+    return {
+        "name": f"{cfg.method_name} {name or 'sweep'}",
+        "program": _PROGRAM,
+        "method": "bayes" if searched else "grid",
+        "metric": {"name": cfg.optimized_metric, "goal": cfg.optimized_goal},
+        "parameters": {_name(override): _parameter(override) for override in swept},
+        "command": ["${env}", "${interpreter}", "-m", "${program}", *fixed, "hydra.mode=RUN", "${args_no_hyphens}"],
+    }
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def _name(override: Override) -> str:
+    name = override.get_key_element()
+    if not all(letter.isalnum() or letter in "_.-" for letter in name) or not (name[0].isalpha() or name[0] == "_"):
+        raise UserError(f"{name}: Weights & Biases takes letters, digits and _.- in the names it sweeps; fix this one")
+    return name
+
+
+def _parameter(override: Override) -> dict[str, Any]:
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        ends = {"min": value.start, "max": value.end}
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return {"distribution": "int_uniform", **ends}
+        return {"distribution": "log_uniform_values" if "log" in value.tags else "uniform", **ends}
+    return {"values": [_plain(element) for element in override.sweep_iterator()]}
+
+
+def _plain(element: Any) -> Any:
+    if isinstance(element, QuotedString):
+        return element.text
+    return "null" if element is None else element  # agents write None as Python does, which Hydra takes for a word
