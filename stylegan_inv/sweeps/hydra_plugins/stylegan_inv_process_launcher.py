@@ -21,7 +21,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stylegan_inv.config import program
-from stylegan_inv.config import program
 from stylegan_inv.errors import UserError
 from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
 from stylegan_inv.sweeps.summary import summarise
