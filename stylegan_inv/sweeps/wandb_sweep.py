@@ -33,15 +33,11 @@ def wandb_sweep(overrides: Sequence[str]) -> dict[str, Any]:
     fixed = [override.input_line or "" for override in given if not override.is_sweep_override()]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = hydra.compose("train", fixed, return_hydra_config=True)
-    own = OmegaConf.to_container(cfg.hydra.sweeper.params) if OmegaConf.select(cfg, "hydra.sweeper.params") else {}
-    own = {str(name): str(values) for name, values in own.items()} if isinstance(own, dict) else {}
+    sweeper: Any = OmegaConf.to_container(cfg.hydra.sweeper)
+    listed = _parse([f"{name}={values}" for name, values in (sweeper.get("params") or {}).items()])
     # The command line wins over the sweep's file, whether it sweeps a name or fixes it.
     asked = {override.get_key_element() for override in given}
-    params = [
-        override
-        for override in _parse([f"{name}={values}" for name, values in own.items()])
-        if override.get_key_element() not in asked
-    ]
+    params = [override for override in listed if override.get_key_element() not in asked]
     swept = [override for override in (*params, *given) if override.is_sweep_override()]
     fixed += [override.input_line or "" for override in params if not override.is_sweep_override()]
     if not swept:
