@@ -2,7 +2,8 @@
 
 Every image of a split is inverted, compared with its original by every metric, and counted. Leaves ``metrics.json``,
 ``table.md`` and one row for each image; the protocol stands above the table. ``images=... targets=...`` scores pictures
-that any other tool has written in the same way.
+that any other tool has written in the same way. Many processes share the images (``devices=4``, ``torchrun``,
+``srun``); the figures are those of a single one.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from rich.console import Console
 from rich.progress import track
 
 import stylegan_inv
-from stylegan_inv.config import entry_point, instantiate, plain
+from stylegan_inv.config import entry_point, instantiate, plain, same_command
 from stylegan_inv.data.faces import FacesDataModule
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.evaluation import Scores
 from stylegan_inv.runtime.evaluation_data import dataset_config, run_folder, trained_with
 from stylegan_inv.runtime.evaluation_job import Job, MethodJob, PicturesJob, build_metrics, consistency_metrics
 from stylegan_inv.runtime.evaluation_options import check_options
+from stylegan_inv.runtime.evaluation_parts import merge_parts, part_file, save_part
 from stylegan_inv.runtime.evaluation_pictures import picture_folders
 from stylegan_inv.runtime.evaluation_protocol import describe_method, describe_pictures
 from stylegan_inv.runtime.evaluation_report import METRICS, TABLE, check_per_image, write_per_image, write_report
-from stylegan_inv.runtime.inversions import check_output
+from stylegan_inv.runtime.ranks import die_with_parent
+from stylegan_inv.runtime.shares import Ranks
+from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 
 
 def prepare(cfg: DictConfig) -> Job:
@@ -37,21 +41,54 @@ def prepare(cfg: DictConfig) -> Job:
     Raises:
         UserError: Bad options, missing files, a run that does not load, a data set that is not there.
     """
-    check_options(cfg)
-    check_per_image(cfg.per_image)
-    device = device_named(cfg.device)
-    torch.manual_seed(cfg.seed)
-    return _pictures_job(cfg, device) if cfg.run is None else _method_job(cfg, device)
+    ranks = Ranks.of(cfg.devices)
+    with ranks.named():
+        check_options(cfg)
+        check_per_image(cfg.per_image)
+        torch.manual_seed(cfg.seed)
+        return _pictures_job(cfg, ranks) if cfg.run is None else _method_job(cfg, ranks)
 
 
 @entry_point("evaluate", prepare)
 def main(cfg: DictConfig, job: Job) -> None:
     """Score all images, then write and print the results."""
+    die_with_parent()
+    with job.ranks.named(), job.ranks.with_others(same_command("stylegan_inv.evaluate")):
+        if job.ranks.count == 1:
+            _write(cfg, job, _score(job), job.available()[1])
+            return job.unfinished.end()
+        _share(cfg, job)
+
+
+def _share(cfg: DictConfig, job: Job) -> None:
+    """One of several processes: score its share, and merge all if it was the last one."""
+    job.unfinished.begin(lambda folder: None)
+    files = [part_file(job.unfinished.folder, rank, job.ranks.count) for rank in range(job.ranks.count)]
+    if not files[job.ranks.rank].is_file():
+        scores = _score(job)
+        save_part(files[job.ranks.rank], scores, job.available()[1])
+        print(f"{job.ranks}{len(scores.names)} images scored", flush=True)
+
+    def merge() -> None:
+        merged = Scores(job.metrics, cfg.quantise, job.device)
+        left_out = merge_parts(files, merged)
+        _write(cfg, job, merged, left_out)
+
+    if not job.unfinished.finish(files, merge) and not job.ranks.starts:
+        print(f"{job.ranks}others are at work; the one that ends last writes the report", flush=True)
+
+
+def _score(job: Job) -> Scores:
     console = Console()
-    scores = Scores(job.metrics, cfg.quantise, job.device)
-    scores.add_all(track(job.comparisons(), "evaluating", console=console, disable=not console.is_terminal))
+    scores = Scores(job.metrics, job.options["quantise"], job.device)
+    quiet = not console.is_terminal or job.ranks.rank > 0
+    return scores.add_all(track(job.comparisons(), "evaluating", console=console, disable=quiet))
+
+
+def _write(cfg: DictConfig, job: Job, scores: Scores, left_out: list[str]) -> None:
+    scores.check()
     index, columns = scores.rows()
-    report = job.report(scores, columns)
+    report = job.report(scores, columns, left_out)
 
     job.output.mkdir(parents=True, exist_ok=True)
     write_report(report, job.output)
@@ -61,13 +98,14 @@ def main(cfg: DictConfig, job: Job) -> None:
         print(f"{what + ':':<12}{job.output / name}")
 
 
-def _method_job(cfg: DictConfig, device: torch.device) -> Job:
+def _method_job(cfg: DictConfig, ranks: Ranks) -> Job:
+    device = device_named(cfg.device, ranks.local)
     run, choice = Path(cfg.run), _choice("dataset")
     own = trained_with(run)
     node = dataset_config(own, cfg.get("dataset"), choice is not None)
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
     output = run_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
-    check_output(output, cfg.overwrite)
+    unfinished = _unfinished(cfg, output, node)
     method: Any = stylegan_inv.load_inverter(cfg.run, device)
     # An explicit size, else what the method was trained with, else what its encoder takes.
     asked = any(text.lstrip("+").startswith("dataset.resolution=") for text in HydraConfig.get().overrides.task)
@@ -79,18 +117,35 @@ def _method_job(cfg: DictConfig, device: torch.device) -> Job:
     made = _metrics(cfg, "evaluation" if isinstance(data, FacesDataModule) else "evaluation_photos")
     metrics = build_metrics(made, method.generator)
     metrics |= consistency_metrics(method, cfg.lec.directions, cfg.lec.strength, node.resolution)
-    return MethodJob(metrics, device, output, plain(cfg), describe_method(method, run, node, cfg), method, data)
+    protocol = describe_method(method, run, node, cfg)
+    return MethodJob(metrics, device, output, plain(cfg), protocol, ranks, unfinished, method, data)
 
 
-def _pictures_job(cfg: DictConfig, device: torch.device) -> Job:
+def _pictures_job(cfg: DictConfig, ranks: Ranks) -> Job:
+    device = device_named(cfg.device, ranks.local)
     images, targets = Path(cfg.images), Path(cfg.targets)
     masks = None if cfg.masks is None else Path(cfg.masks)
     pictures = picture_folders(images, targets, masks, cfg.resolution, cfg.on_missing)
-    output = images.absolute().with_name(f"{images.absolute().name}_evaluation") if cfg.output is None else cfg.output
-    check_output(Path(output), cfg.overwrite)
+    beside = images.absolute().with_name(f"{images.absolute().name}_evaluation")
+    output = beside if cfg.output is None else Path(cfg.output)
+    unfinished = _unfinished(cfg, output, [pictures.names, describe_files(pictures.images)])
     made = _metrics(cfg, "evaluation_photos")
     protocol = describe_pictures(pictures, images, targets, cfg)
-    return PicturesJob(build_metrics(made, None), device, Path(output), plain(cfg), protocol, pictures)
+    return PicturesJob(build_metrics(made, None), device, output, plain(cfg), protocol, ranks, unfinished, pictures)
+
+
+def _unfinished(cfg: DictConfig, output: Path, data: Any) -> Unfinished:
+    """What was kept of this command, if it can be written to; raises UserError if not."""
+    # What does not change a figure, and what is said by `data`.
+    no_matter = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap")
+    options = {str(key): cfg[key] for key in cfg if key not in no_matter}
+    settings = OmegaConf.to_container(OmegaConf.create({**options, "data": data}), resolve=True)
+    run = None if cfg.run is None else Path(cfg.run)
+    file = run if run is None or run.is_file() else run / "checkpoints" / "last.ckpt"
+    checkpoint = describe_files([file]) if file is not None and file.is_file() else None
+    unfinished = Unfinished(output, {"settings": settings, "checkpoint": checkpoint})
+    unfinished.check(cfg.overwrite)
+    return unfinished
 
 
 def _metrics(cfg: DictConfig, default: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,16 @@ class ImageDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:  # noqa: D102
         return self._evaluation_loader("test")
+
+    def loader_of(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader[Any]:
+        """These items of a split in these batches, None in place of one of which no image can be read."""
+        collate = _CollateEvaluation(self.task)
+        return DataLoader(
+            self.get(split),
+            batch_sampler=[list(batch) for batch in batches],
+            collate_fn=collate,
+            **self._loader_options(),
+        )
 
     def next_draw(self) -> int:
         """The draw, over all ranks, of the first training image that no finished step has seen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import pool
 from stylegan_inv.metrics.base import PerImageMetric, PerItemMetric, SetMetric
 from stylegan_inv.metrics.latent import CodeMetric
+from stylegan_inv.runtime.set_states import SetStates
 
 INTEREST, STEP = "_interest", "_step"
 STEPS_SHOWN = 10
@@ -33,6 +35,7 @@ class Comparison:
         w: Codes (B, L, D), or None.
         steps: Number of a refinement step, from 1 -> its pictures (B, 3, R, R); without the last step ...
         last_step: ... whose pictures are ``image``, and which has this number; 0 where there are no steps.
+        place: In the order of the batches; None: that of the first image (a replaced one has its replacement's index).
     """
 
     index: Tensor
@@ -43,6 +46,7 @@ class Comparison:
     w: Tensor | None = None
     steps: Mapping[int, Tensor] = field(default_factory=dict)
     last_step: int = 0
+    place: int | None = None
 
 
 class Scores:
@@ -50,7 +54,8 @@ class Scores:
 
     Columns come up as they are met: ``mse`` of the whole image, ``mse_interest`` of the region of interest where images
     have masks, ``mse_step1`` of the first refinement step. Every value belongs to one image of the data set, so neither
-    the batch size nor the order matters.
+    the batch size nor the order matters. Scores of other processes can be merged; the batches being the same, so is
+    every bit of the result.
 
     Args:
         metrics: Name -> metric of pairs of images, of codes, or of two sets of images (``update(images, real)``).
@@ -77,6 +82,8 @@ class Scores:
         self.names: dict[int, str] = {}
         self.not_finite = 0
         self.columns: dict[str, PerItemMetric] = {}
+        self._set_states = {name: SetStates(metric) for name, metric in self.sets.items()}
+        self._described: dict[str, str] = {}
 
     def add(self, batch: Comparison) -> None:
         """Score a batch."""
@@ -91,17 +98,41 @@ class Scores:
         if batch.w is not None:
             for name, code_metric in self.codes.items():
                 self._column(name, code_metric).update(batch.w, index)
-        for set_metric in self.sets.values():
-            set_metric.update(target, real=True)
-            set_metric.update(image, real=False)
+        for states in self._set_states.values():
+            states.update(int(index[0]) if batch.place is None else batch.place, target, image)
 
     def add_all(self, batches: Iterable[Comparison]) -> Scores:
         """Score them all."""
         for batch in batches:
             self.add(batch)
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `merge` needs, as plain containers of tensors."""
+        return {
+            "names": self.names,
+            "not_finite": self.not_finite,
+            "columns": {name: [t.cpu() for t in column.per_image()] for name, column in self.columns.items()},
+            "sets": {name: states.state() for name, states in self._set_states.items()},
+            "described": self.describe() if self.names else {},
+        }
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add the `state` of another process's scores, by the same metrics."""
+        self.names |= state["names"]
+        self.not_finite += state["not_finite"]
+        for name, (index, values) in state["columns"].items():
+            base = name.partition(STEP)[0].removesuffix(INTEREST)
+            column = self._column(name, {**self.pairs, **self.codes}[base])
+            column.record(values.to(self.device), index)
+        for name, states in state["sets"].items():
+            self._set_states[name].merge(states)
+        self._described = self._described or state["described"]
+
+    def check(self) -> None:
+        """Raise a UserError if no image was scored."""
         if not self.names:
             raise UserError("evaluation: no image was left to score, expected at least one")
-        return self
 
     def seen(self, image: Tensor, size: int) -> Tensor:
         """Reconstructions as they are scored: quantised or clamped, then brought to (B, 3, size, size)."""
@@ -121,14 +152,16 @@ class Scores:
 
     def describe(self) -> dict[str, str]:
         """What each metric measures by what, as it turned out."""
+        if self._described:
+            return self._described
         metrics: dict[str, PerItemMetric | SetMetric] = {**self.pairs, **self.codes, **self.sets}
         return {name: metric.describe() for name, metric in metrics.items()}
 
     def set_values(self) -> dict[str, float]:
         """The metrics of sets, of the whole images."""
         values: dict[str, float] = {}
-        for name, metric in self.sets.items():
-            result = metric.compute()
+        for name, states in self._set_states.items():
+            result = states.compute()
             parts = {f"{name}_{part}": value for part, value in result.items()} if isinstance(result, dict) else {}
             values |= {part: float(value) for part, value in (parts or {name: result}).items()}
         return values

@@ -15,6 +15,7 @@ from stylegan_inv.data.image_set import ImageSet
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import InversionMethod
 from stylegan_inv.runtime.evaluation import Comparison, chosen_steps
+from stylegan_inv.runtime.shares import Ranks
 
 
 def trained_with(run: Path) -> DictConfig | None:
@@ -54,29 +55,47 @@ def dataset_config(own: DictConfig | None, given: Any, chosen: bool) -> DictConf
 
 
 def dataset_batches(
-    data: ImageDataModule, split: str, batch_size: int | None = None, max_images: int | None = None
+    data: ImageDataModule,
+    split: str,
+    batch_size: int | None = None,
+    max_images: int | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The batches of a split in its order, each image once, with the task's sources; at most ``max_images`` images."""
-    if batch_size is not None:
-        data.val_batch_size = batch_size
-    left = max_images
-    for batch in getattr(data, f"{split}_dataloader")():
-        if left is not None:
-            batch = {key: value[:left] for key, value in batch.items()}
-            left -= len(batch["image"])
-        yield batch
-        if left == 0:
-            return
+    """The batches of a split in its order, with the task's sources; of ``ranks`` the share of this one.
+
+    ``place`` is a batch's place in the order.
+    Together the ranks have each of the first ``max_images`` images (None: all) once, in the batches of a single rank.
+    """
+    count = len(data.get(split))  # type: ignore[arg-type]
+    own = (ranks or Ranks()).share(batches_of(min(max_images or count, count), batch_size or data.val_batch_size))
+    for indices, batch in zip(own, data.loader_of(split, own), strict=True):
+        if batch is not None:
+            batch.setdefault("index", torch.tensor(indices))
+            yield {**batch, "place": indices[0]}
+
+
+def batches_of(count: int, batch_size: int) -> list[list[int]]:
+    """All numbers below ``count``, some at a time."""
+    return [list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
 
 
 def invert_batches(
-    method: InversionMethod, batches: Iterator[Mapping[str, Any]], steps: bool = True
+    method: InversionMethod, batches: Iterator[Mapping[str, Any]], steps: bool = True, seed: int | None = None
 ) -> Iterator[Comparison]:
-    """What a method makes of batches of a data set."""
+    """What a method makes of batches of a data set.
+
+    Args:
+        method: In evaluation mode.
+        batches: With ``image``, perhaps ``index``, ``name``, ``mask``.
+        steps: Also compare its refinement steps.
+        seed: Of what it draws for a batch, together with the batch's place; None leaves the global generator.
+    """
     for number, batch in enumerate(batches):
+        index = batch.get("index", torch.arange(len(batch["image"])) + number * len(batch["image"]))
+        if seed is not None:
+            torch.manual_seed(seed + batch.get("place", 0))  # the same whichever process does it
         # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
         inversion = method.invert(method.source(batch).to(method.device))
-        index = batch.get("index", torch.arange(len(batch["image"])) + number * len(batch["image"]))
         pictures = [step.image.detach() for step in inversion.steps or []] if steps else []
         shown = chosen_steps(len(pictures)) if len(pictures) > 1 else [0]
         yield Comparison(
@@ -88,6 +107,7 @@ def invert_batches(
             inversion.w.detach(),
             {step: pictures[step - 1] for step in shown[:-1]},
             shown[-1],
+            batch.get("place"),
         )
 
 

@@ -26,6 +26,8 @@ from stylegan_inv.runtime.evaluation_data import dataset_batches, invert_batches
 from stylegan_inv.runtime.evaluation_pictures import PictureFolders, picture_batches
 from stylegan_inv.runtime.evaluation_report import Report
 from stylegan_inv.runtime.evaluation_speed import seconds_per_image
+from stylegan_inv.runtime.shares import Ranks
+from stylegan_inv.runtime.unfinished import Unfinished
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Job:
         options: ``split``, ``quantise``, ``steps``, ``max_images``, ``batch_size``, ``seed``, ``bootstrap`` and
             ``speed``, as in ``conf/evaluate.yaml``.
         protocol: What is known about it before; the rest is added in `report`.
+        ranks: Which process this is.
+        unfinished: What several processes keep until all are done.
     """
 
     metrics: Mapping[str, Metric]
@@ -46,9 +50,11 @@ class Job:
     output: Path
     options: Mapping[str, Any]
     protocol: dict[str, str]
+    ranks: Ranks
+    unfinished: Unfinished
 
     def comparisons(self) -> Iterator[Comparison]:
-        """Reconstructions beside originals, batch by batch."""
+        """This process's share of the reconstructions beside originals, batch by batch."""
         raise NotImplementedError
 
     def available(self) -> tuple[int, list[str]]:
@@ -59,9 +65,9 @@ class Job:
         """Timings; empty where there is nothing to time."""
         return {}
 
-    def report(self, scores: Scores, columns: Mapping[str, Tensor]) -> Report:
-        """Summaries, counts and the whole protocol."""
-        count, left_out = self.available()
+    def report(self, scores: Scores, columns: Mapping[str, Tensor], left_out: Sequence[str]) -> Report:
+        """Summaries, counts and the whole protocol; ``left_out`` are the names of what was not scored."""
+        count, left_out = self.available()[0], list(left_out)
         bootstrap, seed = self.options["bootstrap"], self.options["seed"]
         summaries = {
             name: summarise(values, resamples=bootstrap["resamples"], level=bootstrap["level"], seed=seed)
@@ -97,7 +103,8 @@ class Job:
     def _processor(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{platform.machine()} with {torch.get_num_threads()} threads"
+        threads = f"{platform.machine()} with {torch.get_num_threads()} threads"
+        return threads if self.ranks.count == 1 else f"{threads} in each of {self.ranks.count} processes"
 
 
 @dataclass
@@ -113,7 +120,7 @@ class MethodJob(Job):
     data: ImageDataModule
 
     def comparisons(self) -> Iterator[Comparison]:  # noqa: D102
-        return invert_batches(self.method, self._batches(), self.options["steps"])
+        return invert_batches(self.method, self._batches(self.ranks), self.options["steps"], self.options["seed"])
 
     def available(self) -> tuple[int, list[str]]:  # noqa: D102
         data = self.data.get(self.options["split"])
@@ -124,14 +131,15 @@ class MethodJob(Job):
         if not speed["seconds"]:
             return {}
         seen: list[Tensor] = []
-        for batch in self._batches():
+        for batch in self._batches(Ranks()):
             seen.append(self.method.source(batch))
             if sum(map(len, seen)) >= max(speed["batch_sizes"]):
                 break
         return seconds_per_image(self.method, torch.cat(seen), tuple(speed["batch_sizes"]), speed["seconds"])
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        return dataset_batches(self.data, self.options["split"], self.options["batch_size"], self.options["max_images"])
+    def _batches(self, ranks: Ranks) -> Iterator[dict[str, Any]]:
+        options = self.options
+        return dataset_batches(self.data, options["split"], options["batch_size"], options["max_images"], ranks)
 
 
 @dataclass
@@ -141,7 +149,7 @@ class PicturesJob(Job):
     pictures: PictureFolders
 
     def comparisons(self) -> Iterator[Comparison]:  # noqa: D102
-        return picture_batches(self.pictures, self.options["batch_size"] or 8, self.options["max_images"])
+        return picture_batches(self.pictures, self.options["batch_size"] or 8, self.options["max_images"], self.ranks)
 
     def available(self) -> tuple[int, list[str]]:  # noqa: D102
         return len(self.pictures), self.pictures.unmatched

@@ -8,11 +8,13 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stylegan_inv.data.images import check_image, list_images, name_list, read_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.evaluation import Comparison
+from stylegan_inv.runtime.evaluation_data import batches_of
+from stylegan_inv.runtime.shares import Ranks
 
 
 @dataclass
@@ -93,10 +95,12 @@ def picture_folders(
     return PictureFolders(names, files["images"], files["targets"], files.get("masks"), size, alone)
 
 
-def picture_batches(pictures: PictureFolders, batch_size: int, max_images: int | None = None) -> Iterator[Comparison]:
-    """The comparisons of two folders."""
-    chosen: Dataset[Any] = pictures if max_images is None else Subset(pictures, range(min(max_images, len(pictures))))
-    for items in DataLoader(chosen, batch_size, collate_fn=list):
+def picture_batches(
+    pictures: PictureFolders, batch_size: int, max_images: int | None = None, ranks: Ranks | None = None
+) -> Iterator[Comparison]:
+    """The comparisons of two folders; of ``ranks`` the share of this one."""
+    own = (ranks or Ranks()).share(batches_of(min(max_images or len(pictures), len(pictures)), batch_size))
+    for items in DataLoader(pictures, batch_sampler=own, collate_fn=list):
         # One reconstruction may be larger than the next.
         for _, same in groupby(items, key=_size):
             batch = default_collate(list(same))

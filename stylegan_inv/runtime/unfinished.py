@@ -92,12 +92,16 @@ class Unfinished:
         with self._locked():
             if self.exists():
                 put_together()
-                # First the record: of a removal that is cut short nothing is to be taken for work that is left.
-                (self.folder / _JOB).unlink()
-                shutil.rmtree(self.folder, ignore_errors=True)
+                self.end()
             # Who still waits for this lock finds nothing left to do.
             (self.output / _LOCK).unlink(missing_ok=True)
         return True
+
+    def end(self) -> None:
+        """Drop the folder, if there is one."""
+        # First the record: of a removal that is cut short nothing is to be taken for work that is left.
+        (self.folder / _JOB).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
