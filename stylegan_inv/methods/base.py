@@ -222,9 +222,11 @@ class InversionMethod(pl.LightningModule):
             metric.reset()  # type: ignore[operator]
         self._validation = {}
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Invert held-out images and score what was found."""
-        self.score(batch, self.invert(self.source(batch)))
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Inversion]:
+        """Invert held-out images and score what was found; callbacks are handed the ``inversion``."""
+        inversion = self.invert(self.source(batch))
+        self.score(batch, inversion)
+        return {"inversion": inversion}
 
     def score(self, batch: Mapping[str, Tensor], inversion: Inversion) -> None:
         """Score the last step of an inversion against its batch; errors are per image, then averaged."""

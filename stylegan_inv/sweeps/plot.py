@@ -13,6 +13,8 @@ from stylegan_inv.sweeps.jobs import SweepJob, best_job, swept
 #: Repeats an experiment; not a value whose effect is looked for.
 _REPEATS = "seed"
 _COLUMNS = 3
+#: Up to so many values, each has its own tick.
+_TICKS = 8
 
 
 def plot_sweep(jobs: Sequence[SweepJob], metric: str, goal: str, file: Path) -> bool:
@@ -77,8 +79,12 @@ def _panel(axes: Any, jobs: Sequence[SweepJob], name: str, best: SweepJob, alone
     if numbers is None:
         axes.set_xticks(range(len(labels)), labels, rotation=20 if len(labels) > 3 else 0)
         axes.margins(x=0.15)
-    elif min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
-        axes.set_xscale("log")
+    else:
+        if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+            axes.set_xscale("log")
+        if len(labels) <= _TICKS:
+            axes.set_xticks([float(label) for label in labels], labels)
+            axes.set_xticks([], minor=True)
     axes.set_xlabel(name)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
