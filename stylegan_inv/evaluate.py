@@ -62,7 +62,8 @@ def main(cfg: DictConfig, job: Job) -> None:
 
 def _share(cfg: DictConfig, job: Job) -> None:
     """One of several processes: score its share, and merge all if it was the last one."""
-    job.unfinished.begin(lambda folder: None)
+    if not job.unfinished.begin(lambda folder: None, lambda: False):
+        return
     files = [part_file(job.unfinished.folder, rank, job.ranks.count) for rank in range(job.ranks.count)]
     if not files[job.ranks.rank].is_file():
         scores = _score(job)

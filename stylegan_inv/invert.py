@@ -30,9 +30,8 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.inversion_inputs import Images, NumberedInputs
-from stylegan_inv.runtime.inversion_job import Job, carry_out
+from stylegan_inv.runtime.inversion_job import Job, carry_out, finished
 from stylegan_inv.runtime.inversion_parts import parts_of
-from stylegan_inv.runtime.inversions import command_of
 from stylegan_inv.runtime.ranks import die_with_parent
 from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished, describe_files
@@ -71,7 +70,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     output = _output_folder(cfg, run)
     unfinished = Unfinished(output, _settings(cfg, images, second))
     # One of many processes may start when the others are done: `overwrite` must not make it begin anew.
-    if (ranks.count > 1 or not cfg.overwrite) and not unfinished.exists() and command_of(output) == unfinished.key:
+    if (ranks.count > 1 or not cfg.overwrite) and finished(output, unfinished):
         return None
     unfinished.check(cfg.overwrite)
     parts = dict(enumerate(parts_of(len(images.names), cfg.batch_size)))

@@ -19,7 +19,7 @@ from stylegan_inv.runtime.descent_progress import DescentProgress
 from stylegan_inv.runtime.inversion_inputs import NumberedInputs, collate
 from stylegan_inv.runtime.inversion_parts import PartWriter, parts_of
 from stylegan_inv.runtime.inversion_result import Result, put_together
-from stylegan_inv.runtime.inversions import LEFT_OUT, RECONSTRUCTIONS, picture_names, remove_earlier
+from stylegan_inv.runtime.inversions import LEFT_OUT, RECONSTRUCTIONS, command_of, picture_names, remove_earlier
 from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished
 
@@ -53,6 +53,11 @@ class Job:
     own: dict[int, list[range]]
 
 
+def finished(output: Path, unfinished: Unfinished) -> bool:
+    """Whether the result of this very command lies in the output folder, and is whole."""
+    return not unfinished.exists() and command_of(output) == unfinished.key
+
+
 def carry_out(cfg: DictConfig, job: Job) -> None:
     """Invert this process's share, and write the result if it was the last one."""
     metadata = {
@@ -62,7 +67,9 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
     }
     names = job.inputs.names
     pictures = [f"{RECONSTRUCTIONS}/{name}" for name in picture_names(names)]
-    job.unfinished.begin(remove_earlier)
+    # One of many processes may begin when the others are done; a single one has been told to begin anew.
+    if not job.unfinished.begin(remove_earlier, lambda: job.ranks.count > 1 and finished(job.output, job.unfinished)):
+        return
     compare = job.task is None and cfg.second is None and cfg.mask is None
     work = _work(cfg, job, lambda: PartWriter(job.output, pictures, metadata, compare))
     done = _encode(job, work) if job.method.trains else _optimise(cfg, job, work)

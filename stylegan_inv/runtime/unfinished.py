@@ -33,6 +33,7 @@ class Unfinished:
         self.output, self.folder = output, output / _FOLDER
         text = json.dumps(settings, sort_keys=True, default=str)
         self.key = hashlib.sha256(text.encode()).hexdigest()
+        self._seen = False
 
     def exists(self) -> bool:
         """Whether the folder holds the beginning of this command."""
@@ -44,6 +45,7 @@ class Unfinished:
         Raises:
             UserError: see `check_output`; or the folder holds the beginning of another command.
         """
+        self._seen = self.exists()
         if overwrite or self._key() is None:
             return check_output(self.output, overwrite)
         if not self.exists():
@@ -52,21 +54,29 @@ class Unfinished:
                 "give overwrite=true to drop it, or another folder"
             )
 
-    def begin(self, clear: Callable[[Path], None]) -> None:
+    def begin(self, clear: Callable[[Path], None], done: Callable[[], bool]) -> bool:
         """Make the folder, or go on in it.
 
         Args:
             clear: Removes the earlier result from the output folder; called by the first process alone.
+            done: Whether the result of this command lies there.
+
+        Returns:
+            False if other processes have done everything since `check`.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         with self._locked():
             if self.exists():
-                return
+                return True
+            if self._seen or done():
+                (self.output / _LOCK).unlink(missing_ok=True)
+                return False
             shutil.rmtree(self.folder, ignore_errors=True)
             clear(self.output)
             self.folder.mkdir(parents=True)
             with atomic_write(self.folder / _JOB) as temporary:
                 temporary.write_text(json.dumps({"key": self.key}))
+            return True
 
     def file(self, batch: int) -> Path:
         """Where the state of a batch belongs."""

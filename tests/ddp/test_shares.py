@@ -1,0 +1,258 @@
+"""invert and evaluate on many processes: what one process finds, each image once, whatever dies in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from stylegan_inv import evaluate, invert
+from stylegan_inv.errors import UserError
+from stylegan_inv.methods.base import Inversion
+from stylegan_inv.runtime.inversions import read_latents
+from stylegan_inv.runtime.shares import Ranks
+from tests.cli import run_cli
+from tests.fake_run import RESOLUTION, TwoSteps, make_run
+from tests.faults.small import join, launch
+
+IMAGES, BATCH, BROKEN = 17, 2, 5
+SLURM = {"SLURM_PROCID": "{rank}", "SLURM_NTASKS": "{count}", "SLURM_LOCALID": "{rank}", "SLURM_JOB_NAME": "invert"}
+TORCHRUN = {"RANK": "{rank}", "WORLD_SIZE": "{count}", "LOCAL_RANK": "{rank}"}
+
+
+class Told(TwoSteps):
+    """Notes every image that it inverts; the process with number ``DIES`` is killed at its third batch."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.calls = 0
+
+    def invert(self, images: Tensor) -> Inversion:
+        self.calls += 1
+        if os.environ.get("DIES") == os.environ.get("RANK", "0") and self.calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(os.environ["NOTES"], "a") as notes:
+            notes.writelines(f"{value:.6f}\n" for value in images.mean((1, 2, 3)).tolist())
+        # What is drawn must not depend on the process either.
+        found = super().invert(images)
+        return Inversion(found.w + torch.randn(1) * 1e-3, found.image, steps=found.steps)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, photographs of which one is broken, and what one process makes of them."""
+    folder = tmp_path_factory.mktemp("many ranks")
+    run = make_run(folder / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["method"]["_target_"] = "tests.ddp.test_shares.Told"
+    config["dataset"] = {
+        "_target_": "stylegan_inv.data.faces.FacesDataModule", "resolution": 64, "test_size": 9, "val_batch_size": 2,
+        "obstacles": 1.0,
+    }  # fmt: skip
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "Told"}, run / "checkpoints" / "last.ckpt")
+    generator = torch.Generator().manual_seed(0)
+    (folder / "photos").mkdir()
+    for number in range(IMAGES):
+        pixels = torch.randint(0, 256, (20, 20, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / "photos" / f"{number}.png")
+    (folder / "photos" / f"{BROKEN}.png").write_bytes(b"")
+    assert join([start(folder, "invert", *inversion(folder, "alone"))], 60) == [0], (folder / "log.0").read_text()
+    return folder
+
+
+def inversion(folder: Path, output: str, *more: str) -> tuple[str, ...]:
+    return (
+        f"run={folder}/run", f"input={folder}/photos", f"output={folder}/{output}", f"batch_size={BATCH}",
+        "on_bad_image=skip", f"resolution={RESOLUTION}", *more,
+    )  # fmt: skip
+
+
+def command(module: str, *arguments: str) -> None:
+    sys.argv = [module, *arguments]
+    {"invert": invert, "evaluate": evaluate}[module].main()
+
+
+def start(folder: Path, module: str, *arguments: str, rank: int = 0, count: int = 1, **more: str):
+    """One rank, in a fork; its output goes to ``log.<rank>``."""
+    said = {} if count == 1 else SLURM if more.pop("SLURM", "") else TORCHRUN
+    environment = {name: text.format(rank=rank, count=count) for name, text in said.items()}
+    notes = str(folder / "notes")
+    return launch(command, module, *arguments, log=folder / f"log.{rank}", **environment, NOTES=notes, **more)
+
+
+def all_ranks(folder: Path, module: str, *arguments: str, count: int, **more: str) -> list[int | None]:
+    for log in folder.glob("log.*"):
+        log.unlink()
+    return join([start(folder, module, *arguments, rank=r, count=count, **more) for r in range(count)], 60)
+
+
+def noted(folder: Path) -> Counter[str]:
+    """How often each image was inverted since the last call."""
+    counts = Counter((folder / "notes").read_text().split())
+    (folder / "notes").unlink()
+    return counts
+
+
+def assert_same_folder(one: Path, other: Path) -> None:
+    """Every file of two results is the same, the codes as tensors."""
+    first, second = read_latents(one), read_latents(other)
+    assert torch.equal(first.w, second.w) and first.names == second.names and first.metadata == second.metadata
+    files = [{p.relative_to(f) for p in f.rglob("*") if p.is_file() and "latents" not in p.name} for f in (one, other)]
+    assert files[0] == files[1]
+    for file in files[0]:
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_inversion_on_several_ranks_is_that_of_one(world: Path, count: int) -> None:
+    (world / "notes").unlink(missing_ok=True)
+    name = f"together{count}"
+    assert all_ranks(world, "invert", *inversion(world, name), count=count) == [0] * count
+    assert set(noted(world).values()) == {1}
+    assert_same_folder(world / "alone", world / name)
+    logs = [(world / f"log.{rank}").read_text() for rank in range(count)]
+    assert sum("16 images inverted, mean squared error" in log for log in logs) == 1
+    assert sum(f"1 of {IMAGES} files cannot be read" in log for log in logs) == 1
+    own = [int(log.split(f"of {count}: ")[1].split()[0]) for log in logs]
+    assert sum(own) == IMAGES - 1 and max(own) - min(own) <= 2 * BATCH
+
+
+def test_a_killed_rank_and_on_with_another_number_of_them(world: Path) -> None:
+    """Two ranks by torchrun's variables, of which one dies; then three by SLURM's; then once more."""
+    (world / "notes").unlink(missing_ok=True)
+    codes = all_ranks(world, "invert", *inversion(world, "killed"), count=2, DIES="1")
+    assert codes == [0, -signal.SIGKILL]
+    assert "others are at work" in (world / "log.0").read_text()
+    assert len(list((world / "killed" / "unfinished").glob("part_*"))) == 5 + 2
+    (world / "killed" / "unfinished" / ".part_00003.0000.partial.safetensors").write_bytes(b"cut short")
+    before = noted(world)
+    assert all_ranks(world, "invert", *inversion(world, "killed"), count=3, SLURM="yes") == [0, 0, 0]
+    assert set((before + noted(world)).values()) == {1}, "nothing twice, nothing left out"
+    assert_same_folder(world / "alone", world / "killed")
+    assert all_ranks(world, "invert", *inversion(world, "killed"), count=2) == [0, 0]
+    assert "finished before" in (world / "log.1").read_text() and not (world / "notes").exists()
+
+
+def test_more_ranks_than_images_and_codes_in_shards(world: Path) -> None:
+    shutil.copytree(world / "photos", world / "three")
+    for number in range(3, IMAGES):
+        (world / "three" / f"{number}.png").unlink()
+    arguments = [*inversion(world, "few"), f"input={world}/three", "shard_images=2", "batch_size=1"]
+    assert all_ranks(world, "invert", *arguments, count=4) == [0] * 4
+    shards = sorted(path.name for path in (world / "few").glob("latents*"))
+    assert shards == ["latents-00001-of-00002.safetensors", "latents-00002-of-00002.safetensors"]
+    assert read_latents(world / "few").names == ["0.png", "1.png", "2.png"]
+    assert read_latents(world / "few" / shards[1]).names == ["2.png"]
+    (world / "few" / shards[0]).unlink()
+    with pytest.raises(UserError, match="1 of 2 files of codes"):
+        read_latents(world / "few")
+
+
+def test_another_command_is_not_mixed_in(world: Path) -> None:
+    assert all_ranks(world, "invert", *inversion(world, "other"), count=2, DIES="0") == [-signal.SIGKILL, 0]
+    codes = all_ranks(world, "invert", *inversion(world, "other", "mode=fit"), count=2)
+    assert codes == [2, 2]
+    for rank in range(2):
+        said = (world / f"log.{rank}").read_text()
+        assert f"error: rank {rank} of 2: output=" in said and "beginning of another command" in said
+    overwrite = inversion(world, "other", "mode=fit", "overwrite=true")
+    assert all_ranks(world, "invert", *overwrite, count=2) == [0, 0]
+    assert len(read_latents(world / "other").names) == IMAGES - 1
+
+
+def test_a_broken_image_is_said_by_the_rank_whose_share_it_is(world: Path) -> None:
+    arguments = [*inversion(world, "strict"), "on_bad_image=error"]
+    rank = BROKEN // BATCH % 3
+    codes = all_ranks(world, "invert", *arguments, count=3)
+    assert codes == [2 if r == rank else 0 for r in range(3)]
+    assert f"error: rank {rank} of 3: {world}/photos/{BROKEN}.png: empty file" in (world / f"log.{rank}").read_text()
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def figures(folder: Path) -> tuple[dict, str]:
+    said = json.loads((folder / "metrics.json").read_text())
+    del said["protocol"]["computed by"], said["seconds"]
+    return said, (folder / "per_image.csv").read_text()
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> None:
+    """Nine images in five batches: shares of five and four, or of two, one and none."""
+    arguments = [f"run={world}/run", "speed.seconds=0", "seed=3"]
+    if not (world / "scores").exists():
+        assert join([start(world, "evaluate", *arguments, f"output={world}/scores")], 60) == [0]
+    output = world / f"scores{count}"
+    more = {"DIES": "0"} if count == 2 else {}
+    codes = all_ranks(world, "evaluate", *arguments, f"output={output}", count=count, **more)
+    if more:
+        assert codes == [-signal.SIGKILL, 0] and not (output / "metrics.json").exists()
+        codes = all_ranks(world, "evaluate", *arguments, f"output={output}", count=count)
+        assert "images scored" not in (world / "log.1").read_text(), "what it had done was kept"
+    assert codes == [0] * count
+    said, rows = figures(output)
+    assert (said, rows) == figures(world / "scores"), "every digit"
+    assert said["counts"]["images"] == 9 and {"frechet_embedded", "kernel_embedded"} <= set(said["sets"])
+    assert sorted(p.name for p in output.iterdir()) == ["metrics.json", "per_image.csv", "table.md"]
+    assert sum("metric" in (world / f"log.{rank}").read_text() for rank in range(count)) == 1
+
+
+def test_pictures_with_unreadable_partners(world: Path) -> None:
+    folders = [f"images={world}/three", f"targets={world}/photos", "on_missing=skip", "batch_size=2", "resolution=20"]
+    for count in (1, 2):
+        arguments = [*folders, f"output={world}/pictures{count}", "metrics=image"]
+        assert all_ranks(world, "evaluate", *arguments, count=count) == [0] * count
+    assert figures(world / "pictures1") == figures(world / "pictures2")
+
+
+# -- starting them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_devices_start_processes_and_a_killed_one_is_named(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTES", str(world / "notes"))
+    monkeypatch.setenv("DIES", "1")
+    arguments = inversion(world, "devices", "devices=2")
+    result = run_cli("invert", *arguments, cwd=world)
+    assert result.returncode == 2 and "8 images" in result.stdout, result.stderr
+    assert result.stderr.strip().splitlines()[-1] == (
+        "error: rank 1 of 2 was killed by SIGKILL (out of memory?); what is done is kept, and the same command goes on"
+    )
+    assert join([start(world, "invert", *inversion(world, "devices"))], 60) == [0]
+    assert_same_folder(world / "alone", world / "devices")
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in (TORCHRUN, SLURM):
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    assert Ranks.of() == Ranks(0, 1, 0) and Ranks.of(3) == Ranks(0, 3, 0, starts=True)
+    for names in (SLURM, TORCHRUN):  # torchrun's come first: it may run inside of a SLURM job
+        for name, text in names.items():
+            monkeypatch.setenv(name, text.format(rank=5, count=8))
+        monkeypatch.setenv(list(names)[2], "1")
+        monkeypatch.setenv(list(names)[0], "5" if names is SLURM else "6")
+        assert Ranks.of(4) == Ranks(5 if names is SLURM else 6, 8, 1)
+    assert list(Ranks(1, 3).share(range(8))) == [1, 4, 7] and list(Ranks(2, 3).share([0])) == []
+    monkeypatch.setenv("RANK", "8")
+    with pytest.raises(UserError, match="RANK=8 WORLD_SIZE=8 LOCAL_RANK=1 in the environment"):
+        Ranks.of()
+    for name in TORCHRUN:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a shell by salloc is no rank
+    assert Ranks.of() == Ranks()
+    for wrong in (0, "two", True, 1.5):
+        with pytest.raises(UserError, match="devices="):
+            Ranks.of(wrong)  # type: ignore[arg-type]
