@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,8 @@ class Artifacts(pl.Callback):
                 artifact.add_file(str(self._file))
             else:
                 artifact.add_reference(self._file.absolute().as_uri())
-            run.log_artifact(artifact, aliases=["latest", f"step_{trainer.global_step}"])
+            with _never_fatal():
+                run.log_artifact(artifact, aliases=["latest", f"step_{trainer.global_step}"])
 
 
 def _runs(trainer: pl.Trainer) -> list[Any]:
@@ -67,11 +70,20 @@ def _runs(trainer: pl.Trainer) -> list[Any]:
 
 
 def _use(run: Any, artifact: Any) -> None:
-    if not run.offline:
-        run.use_artifact(artifact)
-        return
+    with _never_fatal():
+        if run.offline:
+            # `use_artifact` wants a server, to wait for its answer. This is what it writes down before it waits, and
+            # what `wandb sync` acts upon.
+            run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+        else:
+            run.use_artifact(artifact)
+
+
+@contextlib.contextmanager
+def _never_fatal() -> Iterator[None]:
     try:
-        # `use_artifact` wants a server, to wait for its answer. What it writes down is this, and `wandb sync` does it.
-        run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
-    except (AttributeError, TypeError) as error:
-        _log.warning("this wandb does not record offline which generator a run uses (%s)", error)
+        yield
+    except Exception as error:  # of many kinds, and none of them is a reason to lose a training
+        _log.warning(
+            "wandb has not recorded an artifact: %s", str(error).splitlines()[0] if str(error) else type(error)
+        )
