@@ -94,9 +94,11 @@ TERMS: dict[str, Callable[[Path], nn.Module]] = {
 def test_a_batch_is_the_mean_of_its_images(name: str, both: LossInputs, tmp_path: Path) -> None:
     torch.manual_seed(0)
     term = TERMS[name](tmp_path)
-    alone = [term(one(both, number)) for number in range(2)]
+    alone, codes = [term(one(both, number)) for number in range(2)], both.w
+    assert codes is not None
     for value in alone:
-        (gradient,) = (g for g in torch.autograd.grad(value, [both.image, both.w], allow_unused=True) if g is not None)
+        found = torch.autograd.grad(value, [both.image, codes], allow_unused=True)
+        (gradient,) = (g for g in found if g is not None)
         assert value.ndim == 0 and gradient.isfinite().all() and gradient.abs().max() > 0
     assert not torch.equal(*alone)
     torch.testing.assert_close(term(dataclasses.replace(both)), torch.stack(alone).mean(), rtol=1e-5, atol=1e-6)
