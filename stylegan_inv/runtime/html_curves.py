@@ -26,11 +26,11 @@ def curves(title: str, series: Mapping[str, Points]) -> Html:
             series needs no name. Long ones are averaged in groups of neighbours.
 
     Returns:
-        The chart; nothing if there is no point.
+        The chart; nothing if no series has two points.
     """
     kept = {name: _thinned([(x, y) for x, y in points if math.isfinite(y)]) for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
-    if not kept:
+    if max(map(len, kept.values()), default=0) < 2:
         return Html("")
     xs = [x for points in kept.values() for x, _ in points]
     ys = [y for points in kept.values() for _, y in points]
@@ -47,7 +47,7 @@ def curves(title: str, series: Mapping[str, Points]) -> Html:
     parts = [f'<text class=name x="{_LEFT}" y="18">{escape(title)}</text>']
     for tick in ticks:
         y = f"{down(tick):.1f}"
-        parts.append(f'<line class=grid x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<line class=rule x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{tick:.3g}</text>')
     for x, anchor in {min(xs): "start", max(xs): "end"}.items():
         parts.append(f'<text x="{across(x):.1f}" y="{_HEIGHT - 7}" text-anchor="{anchor}">{x:g}</text>')

@@ -152,6 +152,11 @@ def beside(*parts: str) -> Html:
     return Html(f"<div class=beside>{''.join(_html(part) for part in parts)}</div>")
 
 
+def grid(*parts: str) -> Html:
+    """Small parts of equal width, as many in a row as fit."""
+    return Html(f"<div class=grid>{''.join(_html(part) for part in parts)}</div>") if any(parts) else Html("")
+
+
 def folded(summary: str, *parts: str) -> Html:
     """Parts that open with a click; what is long and rarely read."""
     return Html(f"<details><summary>{escape(summary)}</summary>{''.join(_html(part) for part in parts)}</details>")

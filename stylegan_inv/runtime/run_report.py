@@ -11,7 +11,10 @@ from typing import Any
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.html_curves import curves
-from stylegan_inv.runtime.html_report import Html, beside, code, facts, folded, picture, table, tiles
+from stylegan_inv.runtime.html_report import Html, beside, code, facts, folded, grid, picture, table, tiles
+
+#: A figure after a refinement step.
+_STEP = re.compile(r"(.+)_step(\d+)")
 
 Sections = dict[str, list[str]]
 
@@ -47,7 +50,8 @@ def run_sections(folder: Path) -> Sections:
     last = folder / "panels" / "last.png"
     sections["Pictures"] = [picture(last, "Held-out images, as the last panel shows them.")] if last.is_file() else []
     for heading, prefixes in _CURVES.items():
-        sections[heading] = [beside(*_charts(rows, prefixes))]
+        sections[heading] = [grid(*_charts(rows, prefixes))]
+    sections["Validation"].append(grid(*_over_steps(metrics)))
     sections["Worst images"] = _worst(folder / "worst")
     sections["Codes"] = _codes(folder / "codes")
     for evaluated in sorted((folder / "evaluation").glob("*/metrics.json")):
@@ -77,11 +81,20 @@ def _charts(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[Html]
         prefix = next((prefix for prefix in prefixes if column.startswith(prefix)), None)
         if prefix is None:
             continue
-        step = re.fullmatch(r"(.+)_step(\d+)", column)
+        step = _STEP.fullmatch(column)
         title, series = (f"{step[1]}, by step", step[2]) if step else (column, "")
         points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column) and row.get("step")]
         charts.setdefault(title.removeprefix(prefix if len(prefixes) == 1 else ""), {})[series] = points
     return [chart for title, series in charts.items() if (chart := curves(title, series))]
+
+
+def _over_steps(metrics: Mapping[str, Any]) -> list[Html]:
+    """A chart for each metric that was measured after every refinement step."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for key, value in metrics.items():
+        if step := _STEP.fullmatch(key):
+            found.setdefault(step[1].removeprefix("val/"), []).append((float(step[2]), value))
+    return [curves(f"{name} over refinement steps", {"": sorted(points)}) for name, points in found.items()]
 
 
 def _worst(folder: Path) -> list[str]:
@@ -105,13 +118,20 @@ def _codes(folder: Path) -> list[str]:
 def _evaluation(found: Mapping[str, Any]) -> list[str]:
     """Table and protocol of ``metrics.json`` as `stylegan_inv.evaluate` writes it."""
     rows: list[list[object]] = []
+    means: dict[str, dict[int, float]] = {}
     for name, s in found.get("metrics", {}).items():
+        if step := _STEP.fullmatch(name):
+            means.setdefault(step[1], {})[int(step[2])] = s["mean"]
+            continue
         interval = "" if s["low"] is None else f"{s['low']:.4g} to {s['high']:.4g}"
         rows.append([name, s["mean"], s["std"], interval, s["count"], s["skipped"]])
     images = found.get("counts", {}).get("images")
     rows += [[name, value, None, "", images, 0] for name, value in found.get("sets", {}).items()]
-    heads = ["metric", "mean", "std", "95% interval", "images", "skipped"]
-    return [table(heads, rows), folded("Protocol", facts(found.get("protocol", {})))]
+    parts: list[str] = [table(["metric", "mean", "std", "interval", "images", "skipped"], rows)]
+    if steps := sorted({step for values in means.values() for step in values}):
+        listed = [[name, *(values.get(step) for step in steps)] for name, values in means.items()]
+        parts.append(folded("Every refinement step", table(["mean after", *(f"step {n}" for n in steps)], listed)))
+    return [*parts, folded("Protocol", facts(found.get("protocol", {})))]
 
 
 def _origin(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
