@@ -216,7 +216,8 @@ def check_geometry(cfg: DictConfig) -> None:
     """The checks across fields that single values cannot make.
 
     Raises:
-        UserError: A size, count or batch that is not positive, or fewer training images than one batch.
+        UserError: A size, count or batch that is not positive, a resolution that no network here takes, or
+            ``sync_batchnorm`` where there is nothing to synchronise or PyTorch cannot.
     """
     for key in (
         "dataset.batch_size",
@@ -231,6 +232,21 @@ def check_geometry(cfg: DictConfig) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{key}={value}: got {value!r}, expected a whole number of at least 1")
+    if OmegaConf.select(cfg, "trainer.sync_batchnorm"):
+        _check_sync_batchnorm(cfg.trainer)
     resolution = OmegaConf.select(cfg, "dataset.resolution")
     if resolution is not None and resolution % 16:
         raise UserError(f"dataset.resolution={resolution}: expected a multiple of 16, e.g. 64 or 256")
+
+
+def _check_sync_batchnorm(trainer: DictConfig) -> None:
+    import torch
+
+    if OmegaConf.select(trainer, "strategy") is None:
+        raise UserError("trainer.sync_batchnorm=true: got a single process; expected trainer=ddp, which has several")
+    # PyTorch has it for CUDA alone and would stop in the first forward pass.
+    if trainer.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        raise UserError(
+            f"trainer.sync_batchnorm=true: needs CUDA GPUs, got trainer.accelerator={trainer.accelerator} and "
+            f"{torch.cuda.device_count()} of them; leave it out, then each rank normalises by its own images"
+        )
