@@ -48,7 +48,7 @@ def curves(title: str, series: Mapping[str, Points]) -> Html:
     for tick in ticks:
         y = f"{down(tick):.1f}"
         parts.append(f'<line class=rule x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{tick:.3g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{tick:g}</text>')
     for x, anchor in {min(xs): "start", max(xs): "end"}.items():
         parts.append(f'<text x="{across(x):.1f}" y="{_HEIGHT - 7}" text-anchor="{anchor}">{x:g}</text>')
     for number, (name, points) in enumerate(kept.items()):
@@ -93,7 +93,8 @@ def _steps(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(span / 4))
     step = next(unit * times for times in (1, 2, 5, 10) if span / (unit * times) <= 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, max(last, first + 1) + 1)]
+    digits = -math.floor(math.log10(step)) + 1  # 3 * 0.1 is 0.30000000000000004
+    return [round(number * step, digits) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _powers(low: float, high: float) -> list[float]:

@@ -77,7 +77,8 @@ def sweep_sections(folder: Path) -> Sections:
 def _charts(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[Html]:
     """A chart for each column, one for all refinement steps of the same metric."""
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for column in dict.fromkeys(name for row in rows for name in row):
+    columns = dict.fromkeys(name for row in rows for name in row)
+    for column in sorted(columns, key=lambda name: not name.endswith("/total")):
         prefix = next((prefix for prefix in prefixes if column.startswith(prefix)), None)
         if prefix is None:
             continue
