@@ -7,7 +7,7 @@ directions have met, reads all attributes again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -28,29 +28,33 @@ MEASURES = ("wanted", "others", "identity")
 _JUDGE = "face_eval"
 
 
-def edit_columns(generator: Generator, found: Sequence[Inversion], originals: Tensor) -> dict[str, np.ndarray]:
+def edit_columns(
+    generator: Generator, found: Sequence[Inversion], count: int, originals: Tensor
+) -> dict[str, np.ndarray]:
     """Apply every embedded direction at every strength.
 
     Each face is moved to the other end of the attribute's range, where there is room: the old become young, glasses
-    are taken off. Changes count in that sense. One standard deviation is that of the attribute over the originals.
+    are taken off. Changes count in that sense. Range and standard deviation are those of the attribute over the
+    originals, the same for everyone.
 
     Args:
         generator: Of the codes.
-        found: Inversions of the originals (and perhaps of more faces) in their order.
-        originals: (N, 3, H, W).
+        found: Inversions of faces in their order.
+        count: The first so many, N, are edited.
+        originals: Faces (at least N, 3, H, W), the first of which were inverted.
 
     Returns:
         ``edits/<attribute>/<measure>``: (strengths, N), and ``edits/all/<measure>``, its mean over the attributes.
     """
-    count, network = len(originals), load_face_network(_JUDGE)
+    network = load_face_network(_JUDGE)
     before = read_out_scores(network, originals)
     subjects = subjects_of(generator, found, [str(n) for n in range(sum(len(one.w) for one in found))])
     scale = {_JUDGE: {name: values.std() for name, values in before.items()}}
     meter = EffectMeter(generator, {_JUDGE: network}, subjects.w[:count], subjects.render, scale)
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for edit in embedded_directions():
         middle = (before[edit].min() + before[edit].max()) / 2
-        sign = torch.where(before[edit] > middle, -1.0, 1.0)
+        sign = torch.where(before[edit][:count] > middle, -1.0, 1.0)
         direction = load_direction(edit, generator)
         changes = [meter.changes(direction, strength, sign)[_JUDGE] for strength in STRENGTHS]
         measured = {
@@ -64,3 +68,9 @@ def edit_columns(generator: Generator, found: Sequence[Inversion], originals: Te
             [columns[f"edits/{edit}/{measure}"] for edit in embedded_directions()], axis=0
         )
     return columns
+
+
+def attributes(columns: Iterable[str]) -> list[str]:
+    """The edited attributes among columns, and ``all``, in their order."""
+    parts = [key.split("/") for key in columns]
+    return [part[1] for part in parts if part[0] == "edits" and part[2:] == [MEASURES[0]]]

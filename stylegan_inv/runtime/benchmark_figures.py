@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.data.images import from_uint8
-from stylegan_inv.runtime.benchmark_edits import STRENGTHS
+from stylegan_inv.runtime.benchmark_edits import STRENGTHS, attributes
 from stylegan_inv.runtime.benchmark_entrants import BY_NAME, DESCENT
 from stylegan_inv.runtime.benchmark_results import Table
 from stylegan_inv.runtime.benchmark_statistics import Estimate, estimate
@@ -114,11 +114,10 @@ def obstacles(values: Values, file: Path) -> None:
 
 def edits(values: Values, file: Path) -> None:
     """Trade-offs over the strength: what arrives against what else changes, and against the identity."""
-    names = [n for n in next(iter(values.values())) if n.startswith("edits/") and n.count("/") == 2]
-    kinds = sorted({n.split("/")[1] for n in names} - {"all"})
-    figure = _figure(3.0 * (len(kinds) + 1), 6.6)
-    grid = figure.subplots(2, len(kinds) + 1, sharex="col")
-    for column, edit in enumerate([*kinds, "all"]):
+    kinds = attributes(next(iter(values.values())))
+    figure = _figure(3.0 * len(kinds), 6.6)
+    grid = figure.subplots(2, len(kinds), sharex="col")
+    for column, edit in enumerate(kinds):
         for row, (measure, title) in enumerate((("others", "others' change, std"), ("identity", "identity kept"))):
             axes = grid[row][column]
             for name, columns in values.items():
@@ -177,7 +176,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _legend(figure: Any, columns: int) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for axes in figure.axes:
         axes.grid(True, which="major", color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)

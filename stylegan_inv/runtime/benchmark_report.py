@@ -11,16 +11,16 @@ from stylegan_inv.runtime import benchmark_figures as figures
 from stylegan_inv.runtime.benchmark_claims import Verdict, judge
 from stylegan_inv.runtime.benchmark_entrants import BY_NAME, DESCENT, TRAINED, Budget
 from stylegan_inv.runtime.benchmark_results import (
-    COLUMNS,
+    CODES,
+    PICTURES,
     STRENGTH,
     Table,
     as_json,
-    cell,
     edits_csv,
     markdown,
     stack,
     table_csv,
-    table_markdown,
+    table_rows,
     tabulate,
     verdict_rows,
 )
@@ -99,30 +99,22 @@ def protocol(scored: Mapping[str, Sequence[Scored]], budget: Budget, seeds: Sequ
 def text(rows: Table, verdicts: Sequence[Verdict], about: Mapping[str, str]) -> str:
     """Table, verdicts and protocol as Markdown."""
     heads, cells = verdict_rows(verdicts)
-    parts = [table_markdown(rows), markdown(heads, cells) if cells else ""]
+    parts = [markdown(*table_rows(rows, keys)) for keys in (PICTURES, CODES)]
+    parts.append(markdown(heads, cells) if cells else "")
     parts.append("\n".join(f"* {label}: {line}" for label, line in about.items()))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def write_page(rows: Table, verdicts: Sequence[Verdict], about: Mapping[str, str], into: Path) -> None:
     """``report.html``."""
-    heads = ["method", *(column.title for column in COLUMNS.values()), "faces", "seeds"]
-    cells = [
-        [
-            BY_NAME[name].title,
-            *(cell(row.get(key), key == "seconds") for key in COLUMNS),
-            row["clear/mse"].faces,
-            row["clear/mse"].seeds,
-        ]
-        for name, row in rows.items()
-    ]
     claim_heads, claims = verdict_rows(verdicts)
     claims = [[text.strip("*") for text in line] for line in claims]
     write_report(
         "All methods in the embedded world",
         {
             "Faces": [picture(into / "grid.png", FIGURES["grid.png"])],
-            "Table": [table(heads, cells)],
+            "Pictures": [table(*table_rows(rows, PICTURES))],
+            "Codes and edits": [table(*table_rows(rows, CODES))],
             "Claims of the papers": [table(claim_heads, claims)] if claims else [],
             "Figures": [picture(into / name, caption) for name, caption in FIGURES.items() if name != "grid.png"],
             "Protocol": [facts(about)],

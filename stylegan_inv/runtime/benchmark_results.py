@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stylegan_inv.runtime.benchmark_claims import Verdict
-from stylegan_inv.runtime.benchmark_edits import MEASURES, STRENGTHS
+from stylegan_inv.runtime.benchmark_edits import MEASURES, STRENGTHS, attributes
 from stylegan_inv.runtime.benchmark_entrants import BY_NAME
 from stylegan_inv.runtime.benchmark_scores import Scored
 from stylegan_inv.runtime.benchmark_statistics import Estimate, estimate
@@ -46,6 +46,12 @@ COLUMNS = {
     "edits/identity": Column("edit: identity", True),
     "seconds": Column("CPU seconds a face"),
 }
+#: The table in two parts, each narrow enough for a page.
+_SEEN = ("clear/mse", "clear/perceptual", "clear/id", "clear/frechet_embedded")
+PICTURES = (*_SEEN, "covered/mse_interest", "covered/mse_hidden", "seconds")
+CODES = tuple(key for key in COLUMNS if key not in PICTURES)
+#: Known beside the table, for the pages of single methods.
+_FURTHER = ("clear/psnr", "clear/ssim", "clear/mse_interest")
 
 
 def stack(scored: Mapping[str, Sequence[Scored]]) -> dict[str, dict[str, np.ndarray]]:
@@ -62,21 +68,23 @@ def stack(scored: Mapping[str, Sequence[Scored]]) -> dict[str, dict[str, np.ndar
 
 def tabulate(values: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
     """Entrant -> column -> estimate, where there is one."""
-    return {
-        name: {key: estimate(columns[key]) for key in COLUMNS if key in columns and not np.isnan(columns[key]).all()}
-        for name, columns in values.items()
-    }
+    table: Table = {}
+    for name, columns in values.items():
+        steps = [key for key in columns if key.startswith("clear/mse_step")]
+        keys = [key for key in (*COLUMNS, *_FURTHER, *steps) if key in columns and not np.isnan(columns[key]).all()]
+        table[name] = {key: estimate(columns[key]) for key in keys}
+    return table
 
 
-def table_markdown(table: Table, keys: Sequence[str] = tuple(COLUMNS)) -> str:
-    """Rows of entrants."""
+def table_rows(table: Table, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells: a row for each entrant that has one of the columns."""
     heads = ["method", *(_head(COLUMNS[key]) for key in keys), "faces", "seeds"]
     rows = []
     for name, estimates in table.items():
         first = estimates["clear/mse"]
         cells = [cell(estimates.get(key), key == "seconds") for key in keys]
         rows.append([BY_NAME[name].title, *cells, str(first.faces), str(first.seeds)])
-    return markdown(heads, rows)
+    return heads, rows
 
 
 def table_csv(table: Table) -> str:
@@ -97,8 +105,7 @@ def edits_csv(values: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["entrant", "edit", "strength", *(f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high"))])
     for name, columns in values.items():
-        edits = [key.split("/")[1] for key in columns if key.startswith("edits/") and key.endswith("/wanted")]
-        for edit in edits:
+        for edit in attributes(columns):
             for row, strength in enumerate(STRENGTHS):
                 found = [estimate(columns[f"edits/{edit}/{measure}"][:, row]) for measure in MEASURES]
                 cells = [f"{v:.5g}" for e in found for v in (e.mean, e.low, e.high)]
@@ -150,7 +157,9 @@ def cell(e: Estimate | None, short: bool = False) -> str:
         return "–"
     if short:
         return f"{e.mean:.2g}"
-    digits = max(0, 2 - int(np.floor(np.log10(abs(e.mean))))) if e.mean else 2
+    if abs(e.mean) < 1e-6:  # rows that are equal but for rounding
+        return "0"
+    digits = max(0, 2 - int(np.floor(np.log10(abs(e.mean)))))
     spread = "" if e.seed_std is None else f" ({e.seed_std:.{digits}f})"
     half = "" if e.half == 0 else f" ± {e.half:.{digits}f}"
     return f"{e.mean:.{digits}f}{half}{spread}"

@@ -44,7 +44,7 @@ Scored = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Faces:
-    """The held-out faces (seed 2) under one condition; ``batch`` has image, mask, normals and index."""
+    """The held-out faces (seed 2) under one condition: image, mask, normals and index."""
 
     batch: Mapping[str, Tensor]
 
@@ -53,7 +53,8 @@ class Faces:
         """The first ``count``."""
         data = FacesDataModule(resolution=RESOLUTION, test_size=count, val_batch_size=count, obstacles=obstacles)
         data.setup("test")
-        return Faces(next(dataset_batches(data, "test")))
+        batch = next(dataset_batches(data, "test"))
+        return Faces({key: batch[key] for key in ("image", "mask", "normals", "index")})
 
     def batches(self, count: int) -> Any:
         """The first ``count`` in batches."""
@@ -84,7 +85,8 @@ def score(entrant: Entrant, method: Any, faces: Mapping[str, Faces], budget: Bud
     """Invert the faces, clear and covered, and measure everything."""
     count, columns = budget.faces_of(entrant), Scored()
     for condition, given in faces.items():
-        keeping, scores = Keeping(method), Scores(_metrics(entrant, method, condition))
+        keeping: Any = Keeping(method)
+        scores = Scores(_metrics(entrant, method, condition))
         scores.add_all(invert_batches(keeping, given.batches(count)))
         _, values = scores.rows()
         columns |= {f"{condition}/{name}": column.numpy() for name, column in values.items()}
@@ -94,8 +96,8 @@ def score(entrant: Entrant, method: Any, faces: Mapping[str, Faces], budget: Bud
             columns |= {f"covered/{name}": c.numpy() for name, c in _behind(images, faces, count).items()}
         else:
             columns["seconds"] = np.array(_seconds(entrant, method, keeping, given, count))
-            edited = min(budget.edited, count)
-            columns |= edit_columns(method.generator, keeping.found, given.batch["image"][:edited])
+            originals = given.batch["image"][: budget.edited]
+            columns |= edit_columns(method.generator, keeping.found, min(len(originals), count), originals)
         shown = [row for row in SHOWN if row < count]
         columns[f"{condition}/pictures"] = to_uint8(images[shown]).numpy()
     return columns
