@@ -1,31 +1,46 @@
-"""Time the embedded world, the generator against other implementations, its operations, or the reading of images.
+"""Compare all methods in the embedded world; or time its parts, the generator, its operations, the reading of data.
 
-    python -m stylegan_inv.benchmark                    # the parts of the embedded world
+    python -m stylegan_inv.benchmark                    # all methods: trained, scored, one table, figures
+    python -m stylegan_inv.benchmark methods --quick    # the same in a minute, to see it run
+    python -m stylegan_inv.benchmark world              # how long the parts of the embedded world take
     python -m stylegan_inv.benchmark generator --resolution 1024 --threads 2 --against path/to/stylegan2-ada-pytorch
     python -m stylegan_inv.benchmark ops --json ops.json
     python -m stylegan_inv.benchmark data --file-resolution 1024 --resolution 256
+    python -m stylegan_inv.benchmark loader method=restyle dataset.num_workers=1
 
-A machine shared with others is never twice as fast as before, so every row also gives its ratio to one reference that
-is timed in the same run: for the embedded world a plain 3x3 convolution of 64 channels at 64 px in torch, batch 8.
+Of what is timed: a machine shared with others is never twice as fast as before, so every row also gives its ratio to
+one reference that is timed in the same run: for the world a plain 3x3 convolution of 64 channels at 64 px, batch 8.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
+from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime import benchmark_data, benchmark_generator, benchmark_ops, benchmark_world, timing
+from stylegan_inv.runtime import (
+    benchmark_data,
+    benchmark_generator,
+    benchmark_loader,
+    benchmark_methods,
+    benchmark_ops,
+    benchmark_world,
+    timing,
+)
 from stylegan_inv.runtime.allocator import tune_allocator
 
-PARTS = {"generator": benchmark_generator, "ops": benchmark_ops, "data": benchmark_data}
+PARTS = {"generator": benchmark_generator, "ops": benchmark_ops, "data": benchmark_data, "loader": benchmark_loader}
+METHODS, WORLD = "methods", "world"
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,20 +48,27 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--threads", type=int, default=torch.get_num_threads())
     common.add_argument("--json", type=Path, help="write the figures to this file")
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], parents=[common])
-    parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each row")
-    parts = parser.add_subparsers(dest="part", metavar="{generator,ops,data}")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parts = parser.add_subparsers(dest="part", metavar=f"{{{','.join([METHODS, WORLD, *PARTS])}}}")
+    methods = parts.add_parser(METHODS, help=(benchmark_methods.__doc__ or "").split(": ")[1])
+    methods.add_argument("--threads", type=int, default=torch.get_num_threads())
+    benchmark_methods.arguments(methods)
+    world = parts.add_parser(WORLD, parents=[common], help=(benchmark_world.__doc__ or "").split(": ")[1])
+    world.add_argument("--seconds", type=float, default=2.0, help="time spent on each row")
     for name, module in PARTS.items():
         part = parts.add_parser(name, parents=[common], help=(module.__doc__ or "").split(": ")[1])
         module.arguments(part)
         part.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
         part.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-        part.add_argument("--repeats", type=int, default=5)
+        part.add_argument("--repeats", type=int, default=part.get_default("repeats") or 5)
         part.add_argument("--allocator", action="store_true", help="keep freed memory in the process, for all sides")
-    parsed = parser.parse_args(arguments)
-    if parsed.threads < 1 or parsed.seconds <= 0 or (parsed.part and min(parsed.repeats, parsed.batch) < 1):
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in ("-h", "--help", METHODS, WORLD, *PARTS):
+        given = [METHODS, *given]
+    parsed = parser.parse_args(given)
+    if min(parsed.threads, *(getattr(parsed, name, 1) for name in ("seconds", "repeats", "batch"))) <= 0:
         parser.error("--threads, --seconds, --repeats and --batch must be positive")
-    if parsed.part and parsed.device == "cuda" and not torch.cuda.is_available():
+    if getattr(parsed, "device", "cpu") == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no GPU here")
     return parsed
 
@@ -54,11 +76,14 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table and, with ``--json``, write it."""
     parsed = options(arguments)
-    if parsed.part is None or parsed.allocator:
+    if parsed.part in (METHODS, WORLD) or parsed.allocator:
         tune_allocator()
     torch.set_num_threads(parsed.threads)
     try:
-        if parsed.part is None:
+        if parsed.part == METHODS:
+            print(f"results:    {benchmark_methods.run(parsed, build_method)}")
+            return
+        if parsed.part == WORLD:
             rows = benchmark_world.run(parsed)
             result: Any = rows
             title = f"batch {benchmark_world.BATCH}, {parsed.threads} threads, torch {torch.__version__}"
@@ -81,6 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (console if console.is_terminal else Console(width=120)).print(table)
     if parsed.json:
         parsed.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def build_method(name: str, overrides: Sequence[str]) -> Any:
+    """A method of ``conf/method`` that optimises each image, for the embedded generator."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        cfg = compose("invert", overrides=["input=none", f"method={name}", *overrides])
+    return instantiate(cfg.method)
 
 
 def _table(rows: list[dict[str, Any]], title: str) -> Table:

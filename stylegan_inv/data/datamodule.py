@@ -6,10 +6,14 @@ that is a pure function of the seed and the draw number: a resumed run continues
 
 from __future__ import annotations
 
+import functools
 import logging
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any
 
 import pytorch_lightning as pl
@@ -200,6 +204,8 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def _loader_options(self) -> dict[str, Any]:
+        if self.num_workers:
+            _end_workers_at_exit(os.getpid())
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
@@ -221,6 +227,19 @@ def _ignore_signals(worker: int) -> None:
     # Ctrl-C and SLURM signal the whole process group: when to end is the main process's decision.
     for signum in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):
         signal.signal(signum, signal.SIG_IGN)
+
+
+@functools.cache
+def _end_workers_at_exit(process: int) -> None:
+    # Of loaders that somebody still holds when the process ends. multiprocessing would send them SIGTERM, which they
+    # ignore, and wait for them for ever.
+    Finalize(None, _end_workers, exitpriority=1)
+
+
+def _end_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 class _EvaluationLoader(DataLoader[Any]):

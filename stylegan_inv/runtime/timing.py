@@ -51,7 +51,7 @@ def interleave(calls: Mapping[str, Callable[[], object]], repeats: int, device: 
                 call()
                 wait()
                 taken[name].append((time.perf_counter() - clock, time.process_time() - cpu))
-    return {name: _sample(values) for name, values in taken.items()}
+    return {name: sample(values) for name, values in taken.items()}
 
 
 @contextlib.contextmanager
@@ -65,7 +65,8 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _sample(values: list[tuple[float, float]]) -> Sample:
+def sample(values: list[tuple[float, float]]) -> Sample:
+    """Sum up pairs of wall-clock and processor seconds."""
     clock = [v[0] for v in values]
     quartiles = statistics.quantiles(clock, n=4) if len(clock) > 1 else [clock[0]] * 3
     return Sample(statistics.median(clock), quartiles[2] - quartiles[0], statistics.median(v[1] for v in values))

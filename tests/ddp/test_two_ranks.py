@@ -27,6 +27,7 @@ from tests.faults.small import (
     launch_ranks,
     rows,
     run,
+    slowdown,
     state,
     steps_logged,
     wait_for,
@@ -162,6 +163,6 @@ def test_no_rank_outlives_another(what: str, tmp_path: Path) -> None:
     started = time.monotonic()
     codes = join(processes, 90)
     assert all(code not in (0, None) for code in codes), codes
-    assert time.monotonic() - started < 60, "15 s on a quiet machine"
+    assert time.monotonic() - started < 15 * slowdown()
     if what == "raise":
         assert "rank 1 of 2: RuntimeError: out of luck" in (tmp_path / "log.1").read_text()

@@ -16,8 +16,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from stylegan_inv.data.faces import FacesDataModule
 from stylegan_inv.runtime import checkpoint_io
-from tests.faults.small import join, launch, rows, run, state, steps_logged, wait_for
+from tests.faults.small import join, launch, rows, run, slowdown, state, steps_logged, wait_for
 
 ENDLESS = ("trainer.max_steps=100000", "trainer.val_check_interval=100000", "method.scheduler=null")
 
@@ -52,10 +53,10 @@ def test_signal_saves_and_ends(signum: int, code: int, workers: int, tmp_path: P
     os.killpg(process.pid, signum)  # the loader's processes get it too, as from a terminal or SLURM
     asked = time.monotonic()
     assert join([process], 60) == [code], (tmp_path / "log").read_text()
-    assert time.monotonic() - asked < 30, "10 s on a quiet machine"
+    assert time.monotonic() - asked < 10 * slowdown()
     assert state(folder)["global_step"] == len(rows(folder)) >= 2
     assert f"stopped by {signal.Signals(signum).name}" in (tmp_path / "log").read_text()
-    wait_for(lambda: alone(process.pid), 20)
+    wait_for(lambda: alone(process.pid), 10 * slowdown())
 
 
 def test_sigusr1_requeues_once_on_slurm(tmp_path: Path) -> None:
@@ -168,6 +169,20 @@ def test_killed_loader_process_ends_the_run(tmp_path: Path) -> None:
     # Which of the two torch says depends on whether it or the loader's queue notices first.
     assert re.search("DataLoader worker .*(killed by signal|exited unexpectedly)", (tmp_path / "log").read_text())
     wait_for(lambda: alone(process.pid), 20)
+
+
+def loader_that_is_held(folder: Path) -> None:
+    global kept
+    data = FacesDataModule(resolution=32, train_size=8, val_size=2, batch_size=2, num_workers=1)
+    kept = iter(data.train_dataloader())
+    next(kept)
+    (folder / "read").touch()
+
+
+def test_a_loader_that_is_still_held_does_not_keep_the_process(tmp_path: Path) -> None:
+    """multiprocessing ends what is left by SIGTERM, which loader processes ignore, and waits for it."""
+    process = launch(loader_that_is_held, tmp_path, log=tmp_path / "log")
+    assert join([process], 60) == [0] and (tmp_path / "read").exists()
 
 
 def test_checkpoints_are_private_to_nobody(tmp_path: Path) -> None:

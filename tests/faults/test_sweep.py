@@ -15,7 +15,7 @@ import pytest
 import pytorch_lightning as pl
 
 from tests.cli import REPOSITORY, run_cli
-from tests.faults.small import overrides, state, steps_logged, wait_for
+from tests.faults.small import overrides, slowdown, state, steps_logged, wait_for
 
 #: Hydra chooses the folder.
 TWO_RANKS = [o for o in overrides("psp", Path("x")) if not o.startswith("paths.")] + [
@@ -64,7 +64,7 @@ def test_sigterm_to_all_ranks_of_a_command(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         started = time.monotonic()
         assert process.wait(60) == 143, (tmp_path / "log").read_text()
-        assert time.monotonic() - started < 30, "10 s on a quiet machine"
+        assert time.monotonic() - started < 10 * slowdown()
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
     finally:
