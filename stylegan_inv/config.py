@@ -18,6 +18,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -46,30 +47,60 @@ def entry_point(
     """
 
     def decorate(main: Callable[..., Any]) -> Callable[[], None]:
-        def task(cfg: DictConfig) -> Any:
-            with downloads(OmegaConf.select(cfg, "weights.offline")):
-                if prepare is None:
-                    return main(cfg)
-                prepared = CheckFirst.take(cfg) if CheckFirst.holds() else prepare(cfg)
-                return main(cfg, prepared)
-
-        task.__module__ = f"stylegan_inv.{config_name}"  # Hydra names the job and its log after it
-
         @functools.wraps(main)
         def command_line() -> None:
             # Let errors through to the reporting below instead of Hydra's own, which exits with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             CheckFirst.prepare = staticmethod(prepare) if prepare else None
             sys.path.append(str(_PACKAGE / "sweeps"))  # where Hydra finds the launcher of conf/hydra/launcher/process
+            task = _Task(f"stylegan_inv.{config_name}", main, prepare)
             run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
             try:
                 run()
             except (UserError, HydraException, OmegaConfBaseException) as error:
+                CheckFirst.sum_up_failed_sweep()
                 sys.exit(report(error))
 
         return command_line
 
     return decorate
+
+
+class _Task:
+    """What Hydra runs: the entry point's ``main``, or in a sweep the command of the job in a process of its own.
+
+    So with every launcher a job's memory is really freed and what kills a job kills nothing else. Launchers that send
+    jobs to other processes pickle this; these need the command alone.
+    """
+
+    def __init__(
+        self, module: str, main: Callable[..., Any] | None, prepare: Callable[[DictConfig], Any] | None
+    ) -> None:
+        self.__module__ = module  # Hydra names the job and its log after it
+        self.module, self.main, self.prepare, self.command = module, main, prepare, program(module)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "main": None, "prepare": None}
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return self._run_job(cfg)
+        assert self.main is not None
+        with downloads(OmegaConf.select(cfg, "weights.offline")):
+            if self.prepare is None:
+                return self.main(cfg)
+            prepared = CheckFirst.take(cfg) if CheckFirst.holds() else self.prepare(cfg)
+            return self.main(cfg, prepared)
+
+    def _run_job(self, cfg: DictConfig) -> float | None:
+        from stylegan_inv.sweeps.job_process import of_job, run_job, value_of
+
+        hydra_cfg = HydraConfig.get()
+        folder = Path(hydra_cfg.runtime.output_dir)
+        code = run_job([*self.command, *hydra_cfg.overrides.task, *of_job(folder)])
+        if code:
+            raise UserError(f"job {hydra_cfg.job.num} of the sweep failed (exit code {code}); see its message above")
+        return value_of(folder, OmegaConf.select(cfg, "optimized_metric"))
 
 
 class CheckFirst(Callback):
@@ -80,6 +111,7 @@ class CheckFirst(Callback):
 
     prepare: Callable[[DictConfig], Any] | None = None
     _prepared: list[Any] = []
+    _sweep: DictConfig | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
         if CheckFirst.prepare is None:
@@ -96,6 +128,16 @@ class CheckFirst(Callback):
         except (UserError, HydraException, OmegaConfBaseException) as error:
             # Hydra turns exceptions of callbacks into warnings; SystemExit passes.
             sys.exit(report(error))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
+        CheckFirst._sweep = config
+
+    @staticmethod
+    def sum_up_failed_sweep() -> None:
+        """The table that Hydra would have shown at the end of a sweep, had no job failed."""
+        sweep = CheckFirst._sweep
+        if sweep is not None and "sweep_summary" in sweep.hydra.callbacks:
+            hydra.utils.instantiate(sweep.hydra.callbacks.sweep_summary).on_multirun_end(sweep)
 
     @staticmethod
     def holds() -> bool:
