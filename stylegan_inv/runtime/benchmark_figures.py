@@ -53,10 +53,8 @@ def tradeoff(table: Table, file: Path) -> None:
                 _point(axes, name, row[x], row[y])
             elif name == "true_factors" and y in row and x == "seconds":
                 axes.axhline(row[y].mean, color="black", linewidth=0.8, linestyle=":", label=BY_NAME[name].title)
-        for axis, key in ((axes.xaxis, x), (axes.yaxis, y)):
-            if key in ("seconds", "clear/mse", "clear/perceptual"):
-                axis._set_axes_scale("log")
-        axes.set(xlabel=x_title, ylabel=y_title)
+        scales = ["log" if key in ("seconds", "clear/mse", "clear/perceptual") else "linear" for key in (x, y)]
+        axes.set(xlabel=x_title, ylabel=y_title, xscale=scales[0], yscale=scales[1])
     _legend(figure, 6)
     _save(figure, file)
 
@@ -79,8 +77,9 @@ def refinement(values: Values, table: Table, file: Path) -> None:
             _curve(whole, name, at, curve)
             _curve(region, name, at, inside)
     for axes, title in ((whole, "whole image"), (region, "region of interest")):
-        axes.set(xlabel="refinement", ylabel="MSE", yscale="log", title=f"encoders, {title}")
+        axes.set(xlabel="refinement", ylabel="MSE", title=f"encoders, {title}")
         axes.xaxis.get_major_locator().set_params(integer=True)
+    whole.set_yscale("log")  # IntereStyle does not look at the background
     descents.set(xlabel="CPU seconds a face", ylabel="MSE", yscale="log", title="descents, whole image")
     _legend(figure, 5)
     _save(figure, file)
@@ -175,9 +174,19 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _tick(value: float, _: int) -> str:
+    """Plain numbers at some ticks of each decade of a logarithmic axis."""
+    mantissa = value / 10 ** np.floor(np.log10(value))
+    return f"{value:g}" if round(mantissa, 6) in (1, 2, 3, 5, 7) else ""
+
+
 def _legend(figure: Any, columns: int) -> None:
     found: dict[str, Any] = {}
     for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_formatter(_tick)
+                axis.set_minor_formatter(_tick)
         axes.grid(True, which="major", color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
