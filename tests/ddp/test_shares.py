@@ -56,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["method"]["_target_"] = "tests.ddp.test_shares.Told"
     config["dataset"] = {
-        "_target_": "stylegan_inv.data.faces.FacesDataModule", "resolution": 64, "test_size": 9, "val_batch_size": 2,
+        "_target_": "stylegan_inv.data.faces.FacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
         "obstacles": 1.0,
     }  # fmt: skip
     (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -139,8 +139,8 @@ def test_a_killed_rank_and_on_with_another_number_of_them(world: Path) -> None:
     assert all_ranks(world, "invert", *inversion(world, "killed"), count=3, SLURM="yes") == [0, 0, 0]
     assert set((before + noted(world)).values()) == {1}, "nothing twice, nothing left out"
     assert_same_folder(world / "alone", world / "killed")
-    assert all_ranks(world, "invert", *inversion(world, "killed"), count=2) == [0, 0]
-    assert "finished before" in (world / "log.1").read_text() and not (world / "notes").exists()
+    assert all_ranks(world, "invert", *inversion(world, "killed"), count=1) == [0]
+    assert "finished before" in (world / "log.0").read_text() and not (world / "notes").exists()
 
 
 def test_more_ranks_than_images_and_codes_in_shards(world: Path) -> None:
@@ -160,11 +160,9 @@ def test_more_ranks_than_images_and_codes_in_shards(world: Path) -> None:
 
 def test_another_command_is_not_mixed_in(world: Path) -> None:
     assert all_ranks(world, "invert", *inversion(world, "other"), count=2, DIES="0") == [-signal.SIGKILL, 0]
-    codes = all_ranks(world, "invert", *inversion(world, "other", "mode=fit"), count=2)
-    assert codes == [2, 2]
-    for rank in range(2):
-        said = (world / f"log.{rank}").read_text()
-        assert f"error: rank {rank} of 2: output=" in said and "beginning of another command" in said
+    assert all_ranks(world, "invert", *inversion(world, "other", "mode=fit"), count=1) == [2]
+    said = (world / "log.0").read_text()
+    assert said.startswith("error: output=") and "beginning of another command" in said
     assert join([start(world, "invert", *inversion(world, "other", "mode=fit", "overwrite=true"))], 60) == [0]
     assert len(read_latents(world / "other").names) == IMAGES - 1
 
@@ -186,9 +184,9 @@ def figures(folder: Path) -> tuple[dict, str]:
     return said, (folder / "per_image.csv").read_text()
 
 
-@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("count", [2, 4])
 def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> None:
-    """Nine images in five batches: shares of five and four, or of two, one and none."""
+    """Five images in three batches: shares of three and two images, or of two, two, one and none."""
     arguments = [f"run={world}/run", "speed.seconds=0", "seed=3"]
     if not (world / "scores").exists():
         assert join([start(world, "evaluate", *arguments, f"output={world}/scores")], 60) == [0]
@@ -202,7 +200,7 @@ def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> 
     assert codes == [0] * count
     said, rows = figures(output)
     assert (said, rows) == figures(world / "scores"), "every digit"
-    assert said["counts"]["images"] == 9 and {"frechet_embedded", "kernel_embedded"} <= set(said["sets"])
+    assert said["counts"]["images"] == 5 and {"frechet_embedded", "kernel_embedded"} <= set(said["sets"])
     assert sorted(p.name for p in output.iterdir()) == ["metrics.json", "per_image.csv", "table.md"]
     assert sum("metric" in (world / f"log.{rank}").read_text() for rank in range(count)) == 1
 
