@@ -43,7 +43,7 @@ type: $(READY)  ## Check types.
 	$(BIN)/mypy
 
 bench: $(READY)  ## Time the embedded generator, the renderer and a training step.
-	$(BIN)/python -m stylegan_inv.benchmark
+	$(BIN)/python -m stylegan_inv.benchmark world
 
 clean:  ## Remove the environment and everything generated.
 	rm -rf $(VENV) outputs multirun wandb build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
