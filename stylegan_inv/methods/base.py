@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylegan_inv.encoders.frozen import Frozen
+from stylegan_inv.encoders.frozen import Frozen, check_frozen, frozen_hashes
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.losses.compose import LossInputs, LossTerms
@@ -260,6 +260,7 @@ class InversionMethod(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         checkpoint["generator_hash"] = self.generator.source_hash
+        checkpoint["frozen"] = {name: value for name, value in frozen_hashes(self).items() if name != "_generator"}
         checkpoint["method"] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:  # noqa: D102
@@ -272,6 +273,9 @@ class InversionMethod(pl.LightningModule):
                 f"checkpoint was trained with generator {str(made_with)[:12]}, got {str(own_hash)[:12]}; "
                 "give generator=… the file it was trained with"
             )
+        # Networks that only measure are named too, but others may measure what was trained.
+        made = checkpoint.get("frozen", {})
+        check_frozen(self, {name: value for name, value in made.items() if not name.startswith("metrics.")})
 
 
 def pool(image: Tensor, size: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.frozen import Frozen
+from stylegan_inv.encoders.frozen import Frozen, check_frozen, frozen_hashes
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.losses.paired import PairedRegression
@@ -66,3 +66,9 @@ class StylizedStyleGAN2(StyleGAN2Training):
         loss = self.regression(self.generator.synthesis(w), target)
         self._step(optimizer, self.generator_parameters(), loss, counts=True)
         self.log("train/loss/regression", loss.detach(), prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        checkpoint["frozen"] = frozen_hashes(self)
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:  # noqa: D102
+        check_frozen(self, checkpoint.get("frozen", {}))
