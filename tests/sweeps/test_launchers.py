@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.utils import JobReturn
 
 from stylegan_inv import config, train
 
@@ -24,6 +22,7 @@ told = dict(argument.split("=", 1) for argument in sys.argv[1:])
 folder = told["hydra.run.dir"][1:-1].replace(chr(92), "")
 if told["seed"] == "2":
     os.kill(os.getpid(), signal.SIGKILL)
+os.makedirs(folder, exist_ok=True)
 with open(os.path.join(folder, "metrics.json"), "w") as file:
     json.dump({"val/mse": float(told["seed"]), "seconds": 1.5, "process": os.getpid(), "told": told}, file)
 """
@@ -63,6 +62,7 @@ def test_a_process_for_each_job(
     assert found[1]["process"] != found[3]["process"] and os.getpid() not in (found[1]["process"], found[3]["process"])
     for seed, metrics in found.items():
         assert metrics["told"]["seed"] == str(seed) and metrics["told"]["hydra.mode"] == "RUN"
+        assert metrics["told"]["logger.wandb.group"][1:-1].replace("\\", "") == sweep
     assert not (tmp_path / sweep / "1" / "metrics.json").exists()
     said = capsys.readouterr()
     rows = [line for line in said.out.splitlines() if line.startswith("│")]
@@ -73,12 +73,12 @@ def test_a_process_for_each_job(
 
 
 def test_basic_launcher_and_the_value_that_sweepers_search_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[list[JobReturn]]] = []
-    real = BasicSweeper.sweep
-    monkeypatch.setattr(BasicSweeper, "sweep", lambda self, arguments: seen.append(real(self, arguments)) or seen[-1])
+    values: list[float] = []
+    real = config._Task.__call__
+    monkeypatch.setattr(config._Task, "__call__", lambda task, cfg: values.append(real(task, cfg)) or values[-1])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "program", lambda module: [sys.executable, "-S", "-c", JOB])
     monkeypatch.setattr(sys, "argv", ["train", "-m", "hydra/launcher=basic", "seed=5,7", "hydra.sweep.dir=sweep"])
     train.main()
-    assert [job.return_value for job in seen[0][0]] == [5.0, 7.0]
+    assert values == [5.0, 7.0]
     assert json.loads(Path("sweep/1/metrics.json").read_text())["process"] != os.getpid()
