@@ -80,6 +80,8 @@ def refinement(values: Values, table: Table, file: Path) -> None:
         axes.set(xlabel="refinement", ylabel="MSE", title=f"encoders, {title}")
         axes.xaxis.get_major_locator().set_params(integer=True)
     whole.set_yscale("log")  # IntereStyle does not look at the background
+    if not descents.lines:
+        figure.delaxes(descents)
     descents.set(xlabel="CPU seconds a face", ylabel="MSE", yscale="log", title="descents, whole image")
     _legend(figure, 5)
     _save(figure, file)

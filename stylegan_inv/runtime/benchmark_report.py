@@ -80,7 +80,8 @@ def protocol(scored: Mapping[str, Sequence[Scored]], budget: Budget, seeds: Sequ
         "MSE": "squared units of [-1, 1], reconstructions rounded to 8 bits, 64 px",
         "perceptual, identity, Fréchet": "by face_eval, which no method has met; not LPIPS, not FID. The Fréchet "
         "distance depends on the number of faces, so descents have none",
-        "hidden": "error inside the obstacle against the same face without it",
+        "beside, behind obstacle": "of covered faces: error where the face is seen, and where the obstacle hides it, "
+        "against the same face without it",
         "distance to W": "1: a fresh code of W",
         "editing consistency": f"distance of codes after editing ({CONSISTENCY[0]}, {CONSISTENCY[1]:g}), rendering, "
         "inverting and undoing the edit",
@@ -89,9 +90,10 @@ def protocol(scored: Mapping[str, Sequence[Scored]], budget: Budget, seeds: Sequ
         "deviations over the faces, and cosine of the identity before and after, read by face_eval",
         "true factors": "no method: the code of W that the generator's training gave to each face's true factors. No "
         "encoder sees them; where it is better, the generator is not the limit",
-        "seconds": "of CPU, one thread, for a face: one at a time where that is quick, else in the batch; training "
+        "CPU s": "seconds of CPU, one thread, for a face: one at a time where that is quick, else in the batch; training "
         "not counted",
-        "p": "two-sided bootstrap, Holm's correction for all claims; a claim counts below 0.05",
+        "p": "two-sided bootstrap, Holm's correction for all claims; a claim counts below 0.05, and 2 in 10,000 "
+        "times the number of claims is the least that can be told",
         "computed by": f"torch {torch.__version__}, {torch.get_num_threads()} threads",
     }
 

@@ -36,15 +36,15 @@ COLUMNS = {
     "clear/perceptual": Column("perceptual"),
     "clear/id": Column("identity", True),
     "clear/frechet_embedded": Column("Fréchet"),
-    "covered/mse_interest": Column("covered: MSE of what is seen of the face"),
-    "covered/mse_hidden": Column("covered: MSE of what is hidden of it"),
+    "covered/mse_interest": Column("MSE beside obstacle"),
+    "covered/mse_hidden": Column("MSE behind obstacle"),
     "clear/w_distance": Column("distance to W"),
     "clear/w_spread": Column("spread of w+"),
     "clear/lec_age": Column("editing consistency"),
     "edits/wanted": Column("edit: wanted", True),
     "edits/others": Column("edit: others"),
     "edits/identity": Column("edit: identity", True),
-    "seconds": Column("CPU seconds a face"),
+    "seconds": Column("CPU s"),
 }
 #: The table in two parts, each narrow enough for a page.
 _SEEN = ("clear/mse", "clear/perceptual", "clear/id", "clear/frechet_embedded")

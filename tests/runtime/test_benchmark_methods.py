@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,7 @@ from stylegan_inv.runtime import benchmark_scores
 from stylegan_inv.runtime.benchmark_edits import STRENGTHS, edit_columns
 from stylegan_inv.runtime.benchmark_entrants import BY_NAME, ENTRANTS, Budget, TrueFactors
 from stylegan_inv.runtime.benchmark_scores import CONDITIONS, Faces, score
-from tests.cli import run_cli
+from tests.cli import REPOSITORY, run_cli
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +102,34 @@ def test_bad_input_ends_before_any_work(arguments, says, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_commands_of_the_pages_are_accepted():
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "experiments").glob("**/README.md")]
+    found = [
+        line
+        for page in pages
+        for line in re.findall(r"^ +python -m stylegan_inv\.benchmark\b(.*)$", page.read_text(), re.M)
+    ]
+    assert len(found) >= 2
+    for line in found:
+        benchmark.options(shlex.split(line, comments=True))
+
+
 @pytest.mark.slow
-def test_from_nothing_to_the_report_and_on(tmp_path):
+def test_from_nothing_to_the_pages_and_on(tmp_path):
+    """As experiments/run_inversion.py does it; then again."""
     only = ["--only", "psp_synthfaces", "e4e_synthfaces", "image2stylegan", "pti", "true_factors"]
-    arguments = ["--quick", "--seeds", "0", "--runs", "runs", *only]
-    result = run_cli("benchmark", *arguments, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    report, trained = tmp_path / "runs" / "report", tmp_path / "runs" / "seed0" / "psp_synthfaces" / "metrics.json"
+    arguments = ["--quick", "--seeds", "0", *only]
+    script = [sys.executable, str(REPOSITORY / "experiments" / "run_inversion.py")]
+    done = subprocess.run(
+        [*script, *arguments, "--runs", "runs", "--pages", "pages"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report, trained = tmp_path / "pages" / "benchmark", tmp_path / "runs" / "seed0" / "psp_synthfaces" / "metrics.json"
     content = json.loads((report / "benchmark.json").read_text())
     assert set(content["table"]) == set(only[1:])
     assert content["table"]["image2stylegan"]["clear/mse"]["faces"] == 2
@@ -117,11 +142,18 @@ def test_from_nothing_to_the_report_and_on(tmp_path):
     )
     for name in ("table.md", "table.csv", "grid.png", "tradeoff.png", "refinement.png", "obstacles.png", "edits.png"):
         assert (report / name).stat().st_size > 500, name
+    result = (tmp_path / "pages" / "psp_synthfaces" / "README.md").read_text().partition("## Result")[2]
+    mse = content["table"]["psp_synthfaces"]["clear/mse"]["mean"]
+    assert f"| MSE, squared units of [-1, 1] | {mse:.3f}" in result and "LPIPS 0.17, identity 0.56" in result
+    assert (tmp_path / "pages" / "psp_synthfaces" / "panel.png").is_file()
+    assert "## Among all methods" in (tmp_path / "pages" / "pti_synthfaces" / "README.md").read_text()
+    assert "(benchmark/grid.png)" in (tmp_path / "pages" / "README.md").read_text()
     # Again: what has been trained and scored is not done again, and a broken result is.
     before = trained.stat().st_mtime
     scores = {e.name: tmp_path / "runs" / "seed0" / f"{e.name}.npz" for e in ENTRANTS if e.name in only}
     kept = {name: file.stat().st_mtime for name, file in scores.items()}
     scores["true_factors"].unlink()
-    assert run_cli("benchmark", *arguments, cwd=tmp_path).returncode == 0
+    again = run_cli("benchmark", *arguments, "--runs", "runs", cwd=tmp_path)
+    assert again.returncode == 0 and "results:    runs/report" in again.stdout, again.stderr
     assert trained.stat().st_mtime == before
     assert [n for n, file in scores.items() if file.stat().st_mtime != kept[n]] == ["true_factors"]
