@@ -97,7 +97,8 @@ class _Task:
 
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir)
-        code = run_job([*self.command, *hydra_cfg.overrides.task, *of_job(folder)])
+        own = list(hydra_cfg.overrides.task)
+        code = run_job([*self.command, *own, *of_job(folder, hydra_cfg.sweep.dir, cfg, own)])
         if code:
             raise UserError(f"job {hydra_cfg.job.num} of the sweep failed (exit code {code}); see its message above")
         return value_of(folder, OmegaConf.select(cfg, "optimized_metric"))

@@ -10,11 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 
-def of_job(folder: Path | str) -> list[str]:
-    """Overrides that say where a job runs; a config of ``conf/sweep`` asks for a sweep, which a job is not."""
-    escaped = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.run.dir='{escaped}'", "hydra.mode=RUN"]
+_GROUP = "logger.wandb.group"
+
+
+def of_job(folder: Path | str, sweep_dir: Path | str, cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """What a job is told besides its own overrides.
+
+    Where it runs; that it is one run, which a config of ``conf/sweep`` asks not to be; and, if it logs to wandb, to
+    appear there in a group with the other jobs, unless the user gives a group.
+    """
+    told = [f"hydra.run.dir={_quoted(folder)}", "hydra.mode=RUN"]
+    if OmegaConf.select(cfg, _GROUP) and not any(override.startswith(_GROUP) for override in overrides):
+        told.append(f"{_GROUP}={_quoted(Path(sweep_dir).name)}")
+    return told
 
 
 def run_job(command: Sequence[str]) -> int:
@@ -46,3 +56,8 @@ def value_of(folder: Path, metric: str | None) -> float | None:
     except (OSError, ValueError):
         return None
     return None if value is None else float(value)
+
+
+def _quoted(text: Path | str) -> str:
+    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

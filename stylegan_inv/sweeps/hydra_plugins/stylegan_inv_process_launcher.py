@@ -40,10 +40,10 @@ class ProcessLauncher(Launcher):
         jobs = [self._job(number, list(o)) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         done: list[SweepJob] = []
         metric = OmegaConf.select(self.config, "optimized_metric")
-        for number, (overrides, _, folder) in enumerate(jobs, start=initial_job_idx):
+        for number, (overrides, cfg, folder) in enumerate(jobs, start=initial_job_idx):
             print(f"job {number}: {' '.join(overrides)}", flush=True)
             started = time.monotonic()
-            code = run_job([*program(_program()), *overrides, *of_job(folder)])
+            code = run_job([*program(_program()), *overrides, *of_job(folder, sweep_dir, cfg, overrides)])
             value = value_of(folder, metric) if code == 0 else None
             done.append(SweepJob(number, overrides, code, value, str(folder), round(time.monotonic() - started, 1)))
             write_jobs(sweep_dir, done)
