@@ -247,12 +247,23 @@ class InversionMethod(pl.LightningModule):
             self._add("step_gain", (last < first).float())
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
-        totals: Any = self.all_gather(self._validation) if self.trainer.world_size > 1 else self._validation
-        values = {name: (t.reshape(-1, 2).sum(0)[0] / t.reshape(-1, 2).sum(0)[1]) for name, t in totals.items()}
+        totals = self._of_all_ranks(self._validation)
+        if not totals:
+            raise UserError("none of the validation images can be read; repair them, or give others")
+        values = {name: total[0] / total[1] for name, total in totals.items()}
         values["mse_ratio"] = values["mse"] / values.pop("mse_average_image")
         values.update({name: metric.compute() for name, metric in self.metrics.items()})  # type: ignore[operator]
         # Every value is already the mean over all ranks.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, rank_zero_only=True)
+
+    def _of_all_ranks(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.trainer.world_size == 1:
+            return sums
+        # As objects: a rank whose images cannot be read has no sums, and must not let the others wait for them.
+        everyones: list[dict[str, Tensor]] = [{}] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyones, {name: pair.cpu() for name, pair in sums.items()})
+        names = dict.fromkeys(name for theirs in everyones for name in theirs)
+        return {name: torch.stack([theirs[name] for theirs in everyones if name in theirs]).sum(0) for name in names}
 
     def _add(self, name: str, per_image: Tensor) -> None:
         pair = torch.stack([per_image.double().sum(), torch.full_like(per_image[0], len(per_image)).double()])

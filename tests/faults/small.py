@@ -65,6 +65,11 @@ OF_METHOD = {
         "method.discriminator.channel_max=8", "method.path_length_every=2", "method.r1_every=2", "method.samples=1",
         "augment=ada", "+augment.initial_p=0.2",
     ),
+    # They optimise each image, which takes as long as one lets them.
+    "image2stylegan": (*ENCODER, "method.steps=2"),
+    "image2stylegan_pp": (*ENCODER, "method.steps=2"),
+    "projector": (*ENCODER, "method.steps=2"),
+    "pti": (*ENCODER, "method.steps=2", "method.start.steps=2"),
 }  # fmt: skip
 
 

@@ -150,8 +150,9 @@ def test_resume_auto_takes_the_newest_unfinished_run_of_the_command(base: Path, 
     [
         (("encoder.width=6",), ["shape", "encoder.backbone", "instead of"]),
         (("generator.w_dim=12",), ["shape", "(8", "(12"]),
+        (("generator.resolution=64",), ["shape", "(64", "(80"]),  # 8 and 10 codes of 8
     ],
-    ids=["width", "w_dim"],
+    ids=["width", "w_dim", "number of codes"],
 )
 def test_checkpoint_of_other_shapes_lists_them(
     more: tuple[str, ...], expected: list[str], base: Path, tmp_path: Path

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.faults.small import METHODS, assert_same_training, metrics, rows, run, state, stop_after, warm_up
+from tests.faults.small import (
+    METHODS,
+    assert_same_training,
+    join,
+    launch,
+    metrics,
+    rows,
+    run,
+    state,
+    stop_after,
+    warm_up,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,3 +46,18 @@ def test_stopped_at_any_step_and_continued_by_the_same_command(number: int, meth
     assert len(rows(whole)) == 8, "six steps and two validations"
     assert_same_training(whole, parts)
     assert metrics(whole) == metrics(parts)
+
+
+def test_continued_in_a_new_process(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, more, code in ((parts, (stop_after(5),), 143), (parts, (), 0), (whole, (), 0)):
+        process = launch(run, "psp", folder, "trainer.max_steps=12", *more, log=tmp_path / "log")
+        assert join([process], 240) == [code], (tmp_path / "log").read_text()
+    assert state(whole)["global_step"] == 12
+    assert_same_training(whole, parts)
+
+
+def test_loader_processes_change_nothing(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        run("psp", tmp_path / str(workers), f"dataset.num_workers={workers}", "trainer.max_steps=4")
+    assert_same_training(tmp_path / "0", tmp_path / "2")

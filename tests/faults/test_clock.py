@@ -1,0 +1,55 @@
+"""Clocks that jump and clocks that two commands read at the same moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra.core.utils
+import pytest
+import pytorch_lightning as pl
+
+from stylegan_inv import train
+from tests.faults.small import join, launch, overrides, run, state
+
+
+def command_at_a_fixed_time(folder: Path) -> None:
+    """The command line, to which it is always the same second."""
+    os.chdir(folder)
+    fixed = time.localtime(1_700_000_000)
+    hydra.core.utils.localtime = lambda *args: fixed
+    # Hydra chooses the folder.
+    sys.argv = ["train", *(o for o in overrides("psp", folder) if not o.startswith("paths.")), "trainer.max_steps=1"]
+    train.main()
+
+
+def test_two_commands_of_the_same_second(tmp_path: Path) -> None:
+    processes = [launch(command_at_a_fixed_time, tmp_path, log=tmp_path / f"log{i}") for i in range(2)]
+    assert join(processes, 240) == [0, 0], (tmp_path / "log0").read_text() + (tmp_path / "log1").read_text()
+    folders = sorted((tmp_path / "outputs" / "psp").iterdir())
+    assert len(folders) == 2 and folders[1].name == f"{folders[0].name}_2"
+    assert folders[0].name.startswith("2023-11-1")
+    for folder in folders:
+        assert state(folder)["global_step"] == 1 and (folder / "metrics.json").is_file()
+
+
+class Jump(pl.Callback):
+    """The clock goes back a day, then forward a year, as when a machine finds a time server."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        real = time.clock_gettime
+        days = {2: -1, 4: 365}.get(trainer.global_step)
+        if days is not None:
+            time.time = lambda: real(time.CLOCK_REALTIME) + 86_400 * days
+
+
+def test_durations_do_not_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", time.time)  # given back afterwards
+    run("psp", tmp_path / "run", "+callbacks.jump={_target_: tests.faults.test_clock.Jump}")
+    assert state(tmp_path / "run")["global_step"] == 6
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 < figures["seconds"] < 3600 and figures["images_per_second"] > 0 and 0 <= figures["waiting_share"] < 1
