@@ -53,7 +53,7 @@ def prepare(cfg: DictConfig) -> Job:
 def main(cfg: DictConfig, job: Job) -> None:
     """Score all images, then write and print the results."""
     die_with_parent()
-    with job.ranks.named(), job.ranks.with_others(same_command("stylegan_inv.evaluate")):
+    with job.ranks.with_others(same_command("stylegan_inv.evaluate")), job.ranks.named():
         if job.ranks.count == 1:
             _write(cfg, job, _score(job), job.available()[1])
             return job.unfinished.end()

@@ -109,7 +109,7 @@ def invert(cfg: DictConfig, job: Job | None) -> None:
     if job is None:
         return print("this command has finished before; nothing to do (its result is replaced by another command only)")
     die_with_parent()
-    with job.ranks.named(), job.ranks.with_others(same_command("stylegan_inv.invert")):
+    with job.ranks.with_others(same_command("stylegan_inv.invert")), job.ranks.named():
         carry_out(cfg, job)
 
 

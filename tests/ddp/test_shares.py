@@ -31,7 +31,7 @@ TORCHRUN = {"RANK": "{rank}", "WORLD_SIZE": "{count}", "LOCAL_RANK": "{rank}"}
 
 
 class Told(TwoSteps):
-    """Notes every image that it inverts; the process with number ``DIES`` is killed at its third batch."""
+    """Notes every image that it inverts; the process with number ``DIES`` is killed at its batch ``AT``, the third."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -39,7 +39,7 @@ class Told(TwoSteps):
 
     def invert(self, images: Tensor) -> Inversion:
         self.calls += 1
-        if os.environ.get("DIES") == os.environ.get("RANK", "0") and self.calls == 3:
+        if os.environ.get("DIES") == os.environ.get("RANK", "0") and self.calls == int(os.environ.get("AT", 3)):
             os.kill(os.getpid(), signal.SIGKILL)
         with open(os.environ["NOTES"], "a") as notes:
             notes.writelines(f"{value:.6f}\n" for value in images.mean((1, 2, 3)).tolist())
@@ -191,7 +191,7 @@ def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> 
     if not (world / "scores").exists():
         assert join([start(world, "evaluate", *arguments, f"output={world}/scores")], 60) == [0]
     output = world / f"scores{count}"
-    more = {"DIES": "0"} if count == 2 else {}
+    more = {"DIES": "0", "AT": "2"} if count == 2 else {}
     codes = all_ranks(world, "evaluate", *arguments, f"output={output}", count=count, **more)
     if more:
         assert codes == [-signal.SIGKILL, 0] and not (output / "metrics.json").exists()
