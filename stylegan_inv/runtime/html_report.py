@@ -32,6 +32,8 @@ from stylegan_inv.runtime.files import atomic_write
 _STYLE = Path(__file__).with_suffix(".css")
 #: A cell of these is set flush right: 0.0067, -3, 12 %, 1.2e-4 ± 0.1, 27.4 dB
 _NUMBER = re.compile(r"[-+−±]?(\d[\d,]*\.?\d*|\.\d+|nan|inf)([eE][-+]?\d+)?\b.{0,40}", re.DOTALL)
+#: What stands in a column of numbers where there is none.
+_NOTHING = ("", "-", "–", "—")
 
 
 class Html(str):
@@ -91,7 +93,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str =
     if wrong := [len(row) for row in rows if len(row) != len(heads)]:
         raise UserError(f"table: got a row of {wrong[0]} cells, expected {len(heads)}: {', '.join(heads)}")
     cells = [[_cell(cell) for cell in row] for row in rows]
-    right = [any(c for c in column) and all(map(_is_number, column)) for column in zip(*cells, strict=True)]
+    right = [
+        any(c not in _NOTHING for c in column) and all(map(_is_number, column)) for column in zip(*cells, strict=True)
+    ]
     right = right or [False] * len(heads)
 
     def line(tag: str, texts: Sequence[str]) -> str:
@@ -178,5 +182,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _is_number(text: str) -> bool:
-    return text == "" or _NUMBER.fullmatch(re.sub("<[^>]*>", "", text) if isinstance(text, Html) else text) is not None
+def _is_of_numbers(column: Sequence[str]) -> bool:
+    texts = [re.sub("<[^>]*>", "", text) if isinstance(text, Html) else text for text in column]
+    some = [text for text in texts if text not in _NOTHING]
+    return bool(some) and all(_NUMBER.fullmatch(text) for text in some)

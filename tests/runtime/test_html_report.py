@@ -111,6 +111,9 @@ def test_tables() -> None:
     page = Page(made)
     assert page.rows == [["method", "mse", "n"], ["psp", "0.007512", "3"], ["e4e", "", ""]]
     assert [a.get("class") for t, a in page.tags if t == "td"] == [None, "n", "n"] * 2
+    columns = [["–", "1 ± 2"], ["", "-"], ["3 of 4", "98%"], ["a 1", "2"], ["+0.1 (-1 to 2)", "1e-5"]]
+    page = Page(table(list("abcde"), list(zip(*columns, strict=True))))
+    assert [a.get("class") for t, a in page.tags if t == "th"] == ["n", None, "n", None, "n"]
     with pytest.raises(UserError, match="row of 1 cells, expected 2: a, b"):
         table(["a", "b"], [["x"]])
 
