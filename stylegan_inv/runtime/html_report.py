@@ -93,10 +93,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str =
     if wrong := [len(row) for row in rows if len(row) != len(heads)]:
         raise UserError(f"table: got a row of {wrong[0]} cells, expected {len(heads)}: {', '.join(heads)}")
     cells = [[_cell(cell) for cell in row] for row in rows]
-    right = [
-        any(c not in _NOTHING for c in column) and all(map(_is_number, column)) for column in zip(*cells, strict=True)
-    ]
-    right = right or [False] * len(heads)
+    right = [_is_of_numbers([row[column] for row in cells]) for column in range(len(heads))]
 
     def line(tag: str, texts: Sequence[str]) -> str:
         made = (f"<{tag}{' class=n' if r else ''}>{_inline(t)}</{tag}>" for t, r in zip(texts, right, strict=True))
