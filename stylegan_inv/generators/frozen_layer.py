@@ -47,6 +47,7 @@ class FrozenLayer:
     clamp: float  # infinite for none
     colour: Tensor | None  # (colours, O)
     prepared: dict[str, Any] = field(default_factory=dict)  # what the kernels made of the weight, by their name
+    spare: list[Tensor] = field(default_factory=list)  # large outputs that a backward needs no more
 
     @classmethod
     def of(cls, layer: SynthesisLayer, torgb: ToRGB | None) -> FrozenLayer:
@@ -187,6 +188,10 @@ class TorchKernels:
         if before is None:
             return None, grad_style
         return self._through(before, x, (grad_xs * style[:, None, None, :]).to(x.dtype)), grad_style
+
+    @staticmethod
+    def give_back(layer: FrozenLayer, y: Tensor) -> None:
+        """Take notice that nobody needs an output of ``layer`` any more; this implementation has no use for it."""
 
     @staticmethod
     def upsample_add(image: Tensor, rgb: Tensor) -> None:

@@ -62,6 +62,12 @@ class FusedSynthesis:
         """Drop the constants; they are made again when needed."""
         self._constants = None
 
+    def clear_activations(self) -> None:
+        """Drop the memory of activations that is kept from one backward to the next forward."""
+        if self._constants is not None:
+            for layer in self._constants[1].layers:
+                layer.spare.clear()
+
     def plan(self, network: SynthesisNetwork, w: Tensor, maps: Sequence[Tensor | None]) -> _Plan | None:
         """What :func:`synthesize` needs, or None where the modules must run."""
         if not self.enabled or not _plain([w, *(m for m in maps if m is not None)]):
@@ -245,6 +251,7 @@ def _backward(
     grad_styles: list[Tensor | None] = [None] * len(layers)
     grad_maps: list[Tensor | None] = [None] * len(layers)
     y, through = kept.y, None
+    output = kept.y  # of layer k: its memory ends up with the gradient, which that layer's backward is the last to read
     for k in reversed(range(first, len(layers))):
         epilogue, x = epilogues[k], kept.xs[k]
         epilogue.wants_noise = need_map[k]
@@ -257,8 +264,10 @@ def _backward(
         )
         y = None
         if reuse:
+            if output is not None:
+                plan.kernels_of(layers[k]).give_back(layers[k], output)
+            output = kept.xs.pop()
             kept.y = None
-            kept.xs.pop()
         if need_style[k]:
             grad_styles[k] = epilogue.grad_style(styles[k]).add_(direct)
         if need_map[k]:

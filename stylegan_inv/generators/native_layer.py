@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
@@ -64,7 +65,7 @@ class NativeKernels:
     ) -> tuple[Tensor | None, Tensor | None]:
         """See :meth:`.TorchKernels.forward`."""
         batch, r, out = len(style), layer.resolution, len(layer.bias)
-        y = self._empty(batch, r, r, out) if keep else None
+        y = self._output(layer, batch, r, r, out) if keep else None
         rgb = None if epilogue.colour is None else x.new_empty(batch, epilogue.colour.shape[1], r, r)
         call = self._call(layer, x, style, y)
         call.own = self._epilogue(epilogue, r)
@@ -96,6 +97,15 @@ class NativeKernels:
             call.grad_before = _pointer(grad_before)
         self.library.frozen_backward(byref(call))
         return grad_before, grad_style
+
+    @staticmethod
+    def give_back(layer: FrozenLayer, y: Tensor) -> None:
+        """Keep the memory of a large output for the layer's next one: fresh pages cost more than what is done in them.
+
+        A layer has as many as graphs were alive at a time, and they go with the frozen network's constants.
+        """
+        if y.nbytes >= _LARGE_BYTES:
+            layer.spare.append(y)
 
     def upsample_add(self, image: Tensor, rgb: Tensor) -> None:
         """See :meth:`.TorchKernels.upsample_add`."""
@@ -161,6 +171,15 @@ class NativeKernels:
             self.library.frozen_pack(kind, out, inputs, torch.get_num_threads(), weight.data_ptr(), packed.data_ptr())
             layer.prepared[self.name] = packed
         return layer.prepared[self.name]
+
+    def _output(self, layer: FrozenLayer, *shape: int) -> Tensor:
+        """Memory that was given back, or new."""
+        with contextlib.suppress(IndexError):
+            while True:
+                y = layer.spare.pop()  # those of another batch size go
+                if y.shape == shape:
+                    return y
+        return self._empty(*shape)
 
     def _empty(self, *shape: int) -> Tensor:
         x = torch.empty(shape)

@@ -146,7 +146,8 @@ class Generator(nn.Module):
         """Set evaluation mode, stop all weight gradients and compute once what depends on the weights alone.
 
         On a CPU the synthesis network then runs as one function, see :mod:`.fused_synthesis`; it follows weights that
-        change, and the modules take over while weights require gradients.
+        change, and the modules take over while weights require gradients. The memory of its activations stays between
+        a backward and the next forward (``synthesis.fused.clear_activations()`` gives it back).
 
         Args:
             dtype: ``torch.bfloat16`` for the convolutions and activations of the CPU from 64 pixels on, at 60 dB from

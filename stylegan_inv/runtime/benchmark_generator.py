@@ -56,7 +56,9 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
         # of plain convolutions: Winograd's need fewer operations, so less time than the bound is possible
         bound = limits.bound(passes * work, 0)
         for form, sample in samples.items():
-            peak = timing.peak_memory(calls[form], options.device)
+            peak = timing.peak_memory(
+                calls[form], options.device, lambda: generator.synthesis.fused.clear_activations()
+            )
             row = timing.row(form, name, sample, samples[REFERENCE], bound, peak)
             rows.append({**row, "difference": differences[form]})
     return rows

@@ -72,12 +72,16 @@ def sample(values: list[tuple[float, float]]) -> Sample:
     return Sample(statistics.median(clock), quartiles[2] - quartiles[0], statistics.median(v[1] for v in values))
 
 
-def peak_memory(call: Callable[[], object], device: str = "cpu") -> float | None:
+def peak_memory(
+    call: Callable[[], object], device: str = "cpu", clear: Callable[[], object] = lambda: None
+) -> float | None:
     """Megabytes that a call takes at most beyond what is in use before it; None where the system does not tell.
 
-    The call runs twice and the second time counts: what is made once and kept is not the call's.
+    The call runs twice and the second time counts: what is made once and kept is not the call's. ``clear`` runs between
+    the two and drops what the first has only kept for the next.
     """
     call()
+    clear()
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()

@@ -370,6 +370,7 @@ def status(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
 def peak():
     step()
+    generator.synthesis.fused.clear_activations()
     ctypes.CDLL(None).malloc_trim(0)
     open("/proc/self/clear_refs", "w").write("5")
     before = status("VmRSS")
@@ -390,6 +391,33 @@ def test_peak_memory(native):
     # activations: 2 images of 32 channels, each size twice, together 43 MiB, and next to nothing beside them
     assert 35 < fast < 60
     assert fast < 0.4 * modules
+
+
+def test_memory_of_one_pass_serves_the_next(native, monkeypatch):
+    """Whatever graphs are alive together, and whatever their batch: bit for bit as with memory of their own."""
+    monkeypatch.setattr(native_layer, "_LARGE_BYTES", 0)
+    generator, _ = make(64)
+    fast = generator.synthesis.fused
+    codes = [inputs(generator, batch, torch.float32)[0][0] for batch in (2, 2, 3)]
+
+    def taken():
+        return [len(layer.spare) for layer in fast._constants[1].layers]
+
+    alone = []
+    for w in codes:
+        image = generator.synthesis(w)
+        alone.append((image.detach().clone(), torch.autograd.grad(image.square().sum(), w)[0]))
+        assert set(taken()) == {1}
+        fast.clear_activations()
+        assert set(taken()) == {0}
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        images = {k: generator.synthesis(codes[k]) for k in order}
+        kept = torch.autograd.grad(images[0].square().sum(), codes[0], retain_graph=True)[0]
+        found = {k: torch.autograd.grad(images[k].square().sum(), codes[k])[0] for k in order}
+        torch.testing.assert_close(kept, alone[0][1], rtol=0, atol=0)
+        for k in order:
+            torch.testing.assert_close((images[k].detach(), found[k]), alone[k], rtol=0, atol=0)
+        assert max(taken()) <= 3
 
 
 def test_backward_twice(kernels):
