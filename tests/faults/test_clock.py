@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ from stylegan_inv import train
 from tests.faults.small import join, launch, overrides, run, state
 
 
+class Fixed(datetime):
+    @classmethod
+    def now(cls, *args: Any) -> datetime:
+        return datetime(2026, 1, 2, 3, 4, 5)
+
+
 def command_at_a_fixed_time(folder: Path) -> None:
     """The command line, to which it is always the same second."""
     os.chdir(folder)
-    fixed = time.localtime(1_700_000_000)
-    hydra.core.utils.localtime = lambda *args: fixed
+    hydra.core.utils.datetime = Fixed
     # Hydra chooses the folder.
     sys.argv = ["train", *(o for o in overrides("psp", folder) if not o.startswith("paths.")), "trainer.max_steps=1"]
     train.main()
@@ -31,8 +37,7 @@ def test_two_commands_of_the_same_second(tmp_path: Path) -> None:
     processes = [launch(command_at_a_fixed_time, tmp_path, log=tmp_path / f"log{i}") for i in range(2)]
     assert join(processes, 240) == [0, 0], (tmp_path / "log0").read_text() + (tmp_path / "log1").read_text()
     folders = sorted((tmp_path / "outputs" / "psp").iterdir())
-    assert len(folders) == 2 and folders[1].name == f"{folders[0].name}_2"
-    assert folders[0].name.startswith("2023-11-1")
+    assert [folder.name for folder in folders] == ["2026-01-02_03-04-05", "2026-01-02_03-04-05_2"]
     for folder in folders:
         assert state(folder)["global_step"] == 1 and (folder / "metrics.json").is_file()
 

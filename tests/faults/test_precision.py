@@ -17,7 +17,7 @@ from tests.faults.test_non_finite import finite
 class Half(pl.Callback):
     """What trainer.precision=16-mixed is on a GPU, where Lightning allows it. The first two scales are too large."""
 
-    def setup(self, trainer: pl.Trainer, *args: Any) -> None:
+    def setup(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**58, backoff_factor=2.0**-24)
         trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
 
