@@ -1,4 +1,4 @@
-"""``python -m stylegan_inv.benchmark loader``: steps of a training with its loader, against one batch held in memory."""
+"""``python -m stylegan_inv.benchmark loader``: steps of a training with its loader, against one batch held back."""
 
 from __future__ import annotations
 
