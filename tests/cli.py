@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -45,3 +48,21 @@ def assert_user_error(result: subprocess.CompletedProcess[str], *expected: str) 
     assert lines[0].startswith("error: ")
     for text in expected:
         assert text in lines[0], lines[0]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *arguments: object) -> None:
+    """The command line of ``module`` in this process, without the seconds of a new one."""
+    monkeypatch.setattr(sys, "argv", [module.__name__.rpartition(".")[2], *map(str, arguments)])
+    module.main()
+
+
+def error_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: ModuleType, *arguments: object
+) -> str:
+    """The one line that a command line in this process ends with; its exit code is 2."""
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, module, *arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line

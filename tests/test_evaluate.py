@@ -19,7 +19,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stylegan_inv import evaluate, invert
 from stylegan_inv.data.synthfaces import SynthFaces
 from stylegan_inv.encoders.face import load_face_network
-from tests.cli import assert_user_error, run_cli
+from tests.cli import assert_user_error, call, error_of, run_cli
 from tests.fake_run import RESOLUTION, make_run
 
 FOLDER = ("dataset=folder", "dataset.num_workers=0")
@@ -39,21 +39,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    """The command line in this process, without the seconds of a new one."""
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-    evaluate.main()
-
-
-def error_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit) as stop:
-        command(monkeypatch, *arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def results(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -97,7 +82,7 @@ def test_two_folders_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     folders = [
         f"{what}={tmp_path}/{name}" for what, name in {"images": "found", "targets": "truth", "masks": "masks"}.items()
     ]
-    command(monkeypatch, *folders, f"output={tmp_path}/out", "metrics=evaluation", "batch_size=3")
+    call(monkeypatch, evaluate, *folders, f"output={tmp_path}/out", "metrics=evaluation", "batch_size=3")
     said, columns = results(tmp_path / "out")
     x, y, m = found / 127.5 - 1, truth / 127.5 - 1, mask / 255
 
@@ -144,7 +129,7 @@ def test_two_folders_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_a_run_on_faces_with_obstacles_by_hand(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command(monkeypatch, f"run={run}", f"output={tmp_path}/out", "+dataset.obstacles=1.0", "speed.seconds=0.3")
+    call(monkeypatch, evaluate, f"run={run}", f"output={tmp_path}/out", "+dataset.obstacles=1.0", "speed.seconds=0.3")
     said, columns = results(tmp_path / "out")
     items = SynthFaces(64, seed=2, size=6, obstacles=1.0).__getitems__(range(6))
     x = np.stack([item["image"].double().numpy() for item in items])
@@ -172,16 +157,17 @@ def test_pictures_on_disk_score_as_the_run_that_made_them(
     photos, half = tmp_path / "photos", tmp_path / "half"  # a tool that reconstructs half of the contrast
     half.mkdir()
     seen = [f"run={run}", f"resolution={RESOLUTION}", "batch_size=2"]
-    command(monkeypatch, *seen, *FOLDER, f"dataset.test_root={photos}", "speed.seconds=0", f"output={tmp_path}/a")
+    call(
+        monkeypatch, evaluate, *seen, *FOLDER, f"dataset.test_root={photos}", "speed.seconds=0", f"output={tmp_path}/a"
+    )
     by_run = results(tmp_path / "a")[1]
-    monkeypatch.setattr(sys, "argv", ["invert", *seen, f"input={photos}", f"output={tmp_path}/inverted"])
-    invert.main()
+    call(monkeypatch, invert, *seen, f"input={photos}", f"output={tmp_path}/inverted")
     for file in (tmp_path / "inverted" / "reconstructions").iterdir():
         level = np.asarray(Image.open(file)) / 127.5 - 1
         Image.fromarray(np.rint((level / 2 + 1) * 127.5).astype(np.uint8)).save(half / file.name)
     for made, name, step in (("inverted/reconstructions", "b", ""), ("half", "c", "_step1")):
         places = [f"images={tmp_path}/{made}", f"targets={photos}", f"output={tmp_path}/{name}"]
-        command(monkeypatch, *places, "metrics=evaluation_photos")
+        call(monkeypatch, evaluate, *places, "metrics=evaluation_photos")
         by_file = results(tmp_path / name)[1]
         assert by_file["name"] == by_run["name"] == [f"{i}.png" for i in range(5)]
         for metric in ("mse", "psnr", "ssim"):
@@ -191,7 +177,7 @@ def test_pictures_on_disk_score_as_the_run_that_made_them(
 def test_batch_size_and_order_do_not_matter(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = [f"run={run}", "speed.seconds=0", "max_images=5"]
     for size in (1, 5):
-        command(monkeypatch, *base, f"batch_size={size}", f"output={tmp_path}/{size}")
+        call(monkeypatch, evaluate, *base, f"batch_size={size}", f"output={tmp_path}/{size}")
     one, five = (results(tmp_path / str(size)) for size in (1, 5))
     assert one[1].keys() == five[1].keys() and len(one[1]["index"]) == 5
     for name in set(one[1]) - {"index", "name"}:
@@ -204,7 +190,7 @@ def test_batch_size_and_order_do_not_matter(run: Path, tmp_path: Path, monkeypat
 def test_edits_that_lead_back(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "warmer.npy", np.eye(8, dtype=np.float32)[:1])
     edit = [f"lec.directions=[{tmp_path}/warmer.npy]", "lec.strength=2"]
-    command(monkeypatch, f"run={run}", f"output={tmp_path}/out", *edit, "speed.seconds=0", "max_images=2")
+    call(monkeypatch, evaluate, f"run={run}", f"output={tmp_path}/out", *edit, "speed.seconds=0", "max_images=2")
     said, columns = results(tmp_path / "out")
     assert (column(columns, "lec_warmer") > 0).all() and "warmer by 2" in said["protocol"]["lec_warmer"]
 
@@ -226,9 +212,9 @@ def test_unreadable_images_are_counted_and_named(
         "dataset.num_workers=0",
     ]
     with pytest.raises(SystemExit):
-        command(monkeypatch, *data, f"output={tmp_path}/out")
+        call(monkeypatch, evaluate, *data, f"output={tmp_path}/out")
     assert "2.png: empty file" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    command(monkeypatch, *data, f"output={tmp_path}/out", "dataset.on_bad_image=skip")
+    call(monkeypatch, evaluate, *data, f"output={tmp_path}/out", "dataset.on_bad_image=skip")
     said, columns = results(tmp_path / "out")
     assert columns["name"] == ["0.png", "1.png", "3.png"]
     assert said["counts"]["left_out"] == 1 and said["counts"]["left_out_names"] == ["2.png"]
@@ -239,14 +225,14 @@ def test_files_without_a_partner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pictures(tmp_path / "found", 3, 32)
     pictures(tmp_path / "truth", 4, 32)
     base = [f"images={tmp_path}/found", f"targets={tmp_path}/truth"]
-    assert "1 files have no partner (targets: 3.png)" in error_of(monkeypatch, capsys, *base)
-    command(monkeypatch, *base, "on_missing=skip")
+    assert "1 files have no partner (targets: 3.png)" in error_of(monkeypatch, capsys, evaluate, *base)
+    call(monkeypatch, evaluate, *base, "on_missing=skip")
     said, columns = results(tmp_path / "found_evaluation")
     assert said["counts"]["left_out_names"] == ["targets: 3.png"] and len(columns["name"]) == 3
-    assert "has content" in error_of(monkeypatch, capsys, *base, "on_missing=skip")
+    assert "has content" in error_of(monkeypatch, capsys, evaluate, *base, "on_missing=skip")
     Image.new("RGB", (32, 30)).save(tmp_path / "found" / "1.png")
     assert "1.png: got 32 x 30 px, expected a square" in error_of(
-        monkeypatch, capsys, *base, "on_missing=skip", "overwrite=true"
+        monkeypatch, capsys, evaluate, *base, "on_missing=skip", "overwrite=true"
     )
 
 
@@ -275,14 +261,14 @@ def test_bad_arguments(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "+metrics.mse_step1={_target_: stylegan_inv.metrics.image.MSE}": "names must not contain",
     }.items():
         if "metrics" not in change:
-            assert expected in error_of(monkeypatch, capsys, *base, change)
-    assert "images=<folder> and targets=<folder> go together" in error_of(monkeypatch, capsys, "images=x")
+            assert expected in error_of(monkeypatch, capsys, evaluate, *base, change)
+    assert "images=<folder> and targets=<folder> go together" in error_of(monkeypatch, capsys, evaluate, "images=x")
     assert not list(tmp_path.iterdir())
 
 
 def test_without_pyarrow_parquet_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    line = error_of(monkeypatch, capsys, f"run={run}", f"output={tmp_path}/out", "per_image=values.parquet")
+    line = error_of(monkeypatch, capsys, evaluate, f"run={run}", f"output={tmp_path}/out", "per_image=values.parquet")
     assert "needs pyarrow" in line and not (tmp_path / "out").exists()
 
 
@@ -302,7 +288,7 @@ def test_official_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     torch.save(psp_file("GradualStyleEncoder"), tmp_path / "psp.pt")
     pictures(tmp_path / "photos", 2, 40)
     monkeypatch.chdir(tmp_path)
-    command(monkeypatch, "run=psp.pt", *FOLDER, "dataset.test_root=photos", "speed.seconds=0")
+    call(monkeypatch, evaluate, "run=psp.pt", *FOLDER, "dataset.test_root=photos", "speed.seconds=0")
     said, columns = results(tmp_path / "outputs" / "psp" / "evaluation" / "folder")
     assert column(columns, "mse").shape == (2,) and said["protocol"]["method"].startswith("PSP of psp.pt, checkpoint")
 

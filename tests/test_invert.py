@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from stylegan_inv.methods.base import Inversion, Step
 from stylegan_inv.runtime import inversion_parts, inversion_result, inversions
 from stylegan_inv.runtime.inversion_parts import PartWriter
 from stylegan_inv.runtime.inversions import picture_names, read_latents, remove_earlier
-from tests.cli import assert_user_error, run_cli
+from tests.cli import assert_user_error, call, error_of, run_cli
 from tests.fake_run import RESOLUTION, make_run
 
 
@@ -44,27 +43,12 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "my photos"
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    """The command line in this process, without the seconds of a new one."""
-    monkeypatch.setattr(sys, "argv", ["invert", *map(str, arguments)])
-    invert.main()
-
-
-def error_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    with pytest.raises(SystemExit) as stop:
-        command(monkeypatch, *arguments)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 # -- what it writes ----------------------------------------------------------------------------------------------------
 
 
 def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    command(monkeypatch, f"run={run}", f"input={photos}", "output=out", "batch_size=2")
+    call(monkeypatch, invert, f"run={run}", f"input={photos}", "output=out", "batch_size=2")
     latents = read_latents("out")
     assert latents.names == ["a.png", "b.png", "img2.png", "img10.png", "sub/a.png"]
     assert latents.w.shape == (5, 6, 8) and latents.w.dtype == torch.float32
@@ -86,7 +70,7 @@ def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsy
 
 
 def test_contact_sheet_shows_input_steps_and_difference(run, photos, tmp_path, monkeypatch):
-    command(monkeypatch, f"run={run}", f"input={photos}", f"output={tmp_path}/out")
+    call(monkeypatch, invert, f"run={run}", f"input={photos}", f"output={tmp_path}/out")
     sheet = Image.open(tmp_path / "out" / "contact_sheet.png")
     columns = 4  # input, step 1, step 2, difference
     cell = np.asarray(sheet, dtype=float)[:, -columns * 164 :]
@@ -100,16 +84,16 @@ def test_contact_sheet_shows_input_steps_and_difference(run, photos, tmp_path, m
 
 def test_one_file_as_input_and_the_default_output(photos, tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
-    command(monkeypatch, f"run={run}", f"input={photos}/img2.png")
+    call(monkeypatch, invert, f"run={run}", f"input={photos}/img2.png")
     assert read_latents(run / "inversions" / "img2").names == ["img2.png"]
-    command(monkeypatch, f"run={run}/checkpoints/last.ckpt", f"input={photos}/")
+    call(monkeypatch, invert, f"run={run}/checkpoints/last.ckpt", f"input={photos}/")
     assert len(read_latents(run / "inversions" / "my photos").names) == 5
 
 
 def test_same_stems_do_not_overwrite_each_other(run, tmp_path, monkeypatch):
     for i, name in enumerate(["a.png", "a.jpg", "A.webp", "a.png.bmp", "b.png"]):
         photo(tmp_path / "in" / name, 40 * i + 40)
-    command(monkeypatch, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out")
+    call(monkeypatch, invert, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out")
     latents = read_latents(tmp_path / "out")
     assert len(list((tmp_path / "out" / "reconstructions").iterdir())) == 5
     for name, picture in zip(latents.names, latents.reconstructions, strict=True):
@@ -129,7 +113,7 @@ def test_more_than_a_page(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(inversion_result, "ROWS_PER_SHEET", 3)
     for i in range(7):
         photo(tmp_path / "in" / f"{i}.png", 100)
-    command(monkeypatch, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out", "batch_size=2")
+    call(monkeypatch, invert, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out", "batch_size=2")
     sheets = sorted(p.name for p in (tmp_path / "out").glob("contact*"))
     assert sheets == ["contact_sheet_001.png", "contact_sheet_002.png", "contact_sheet_003.png"]
     heights = [Image.open(tmp_path / "out" / name).height for name in sheets]
@@ -152,12 +136,14 @@ def _inversion(image, steps, w=None):
 
 def test_overwrite_replaces_the_earlier_result_and_nothing_else(run, photos, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    command(monkeypatch, f"run={run}", f"input={photos}", f"output={out}")
+    call(monkeypatch, invert, f"run={run}", f"input={photos}", f"output={out}")
     (out / "notes.txt").write_text("mine")
     (out / "reconstructions" / "mine.png").write_text("mine")
     capsys.readouterr()
-    assert "has content" in error_of(monkeypatch, capsys, f"run={run}", f"input={photos}/b.png", f"output={out}")
-    command(monkeypatch, f"run={run}", f"input={photos}/b.png", f"output={out}", "overwrite=true")
+    assert "has content" in error_of(
+        monkeypatch, capsys, invert, f"run={run}", f"input={photos}/b.png", f"output={out}"
+    )
+    call(monkeypatch, invert, f"run={run}", f"input={photos}/b.png", f"output={out}", "overwrite=true")
     pictures = sorted(p.name for p in (out / "reconstructions").rglob("*.png"))
     assert pictures == ["b.png", "mine.png"] and (out / "notes.txt").read_text() == "mine"
     assert read_latents(out).names == ["b.png"]
@@ -191,7 +177,7 @@ def test_generator_larger_than_the_input(tmp_path):
 
 
 def test_codes_are_plain_safetensors_for_other_programs(run, photos, tmp_path, monkeypatch):
-    command(monkeypatch, f"run={run}", f"input={photos}", f"output={tmp_path}/out")
+    call(monkeypatch, invert, f"run={run}", f"input={photos}", f"output={tmp_path}/out")
     with safe_open(tmp_path / "out" / "latents.safetensors", framework="np") as file:
         assert list(file.keys()) == ["w"] and file.get_tensor("w").shape == (5, 6, 8)
         assert json.loads(file.metadata()["names"])[0] == "a.png"
@@ -213,7 +199,7 @@ def unloaded(monkeypatch):
 def refused(monkeypatch, capsys, tmp_path, *arguments) -> str:
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    line = error_of(monkeypatch, capsys, *arguments)
+    line = error_of(monkeypatch, capsys, invert, *arguments)
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
     return line
 
@@ -271,7 +257,7 @@ def test_bad_images(run, photos, tmp_path, monkeypatch, capsys):
 
 def test_skip_leaves_bad_images_out_and_says_so(run, photos, tmp_path, monkeypatch, capsys):
     (photos / "b.png").write_bytes(b"")
-    command(monkeypatch, f"run={run}", f"input={photos}", f"output={tmp_path}/out", "on_bad_image=skip")
+    call(monkeypatch, invert, f"run={run}", f"input={photos}", f"output={tmp_path}/out", "on_bad_image=skip")
     assert read_latents(tmp_path / "out").names == ["a.png", "img2.png", "img10.png", "sub/a.png"]
     printed = capsys.readouterr().out
     assert "1 of 5 files cannot be read and are left out" in printed and "b.png: empty file" in printed

@@ -1,4 +1,4 @@
-"""The wheel is complete: config tree and assets inside, and it trains far from the repository."""
+"""The wheel is complete: it trains far from the repository, and works with a run that was moved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import torch
 
 from tests.cli import QUICK, REPOSITORY
 
@@ -36,12 +38,25 @@ def test_wheel_trains_elsewhere(tmp_path: Path) -> None:
     ).stdout.split()
     expected = {f"stylegan_inv/{name}" if name.startswith("conf/") else name for name in tracked}
     assert expected <= names
-    result = subprocess.run(
-        [sys.executable, "-m", "stylegan_inv.train", *QUICK, "trainer.max_steps=1", "hydra.run.dir=run"],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(site)),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
+
+    def command(module: str, *arguments: str, cwd: Path) -> None:
+        result = subprocess.run(
+            [sys.executable, "-m", f"stylegan_inv.{module}", *arguments],
+            cwd=cwd,
+            env=dict(os.environ, PYTHONPATH=str(site)),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+
+    command("train", *QUICK, "trainer.max_steps=1", "hydra.run.dir=run", cwd=tmp_path)
     assert (tmp_path / "run" / "metrics.json").is_file()
+    # Moved, and used from somewhere else.
+    moved, elsewhere = tmp_path / "größe ünd raum" / "run", tmp_path / "elsewhere"
+    moved.parent.mkdir(), elsewhere.mkdir()
+    (tmp_path / "run").rename(moved)
+    command("evaluate", f"run='{moved}'", "max_images=2", "speed.seconds=0", "output=figures", cwd=elsewhere)
+    assert (elsewhere / "figures" / "metrics.json").is_file()
+    command("train", *QUICK, "trainer.max_steps=2", f"hydra.run.dir='{moved}'", cwd=elsewhere)
+    assert torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert os.listdir(elsewhere) == ["figures"] and not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import pickle
 import random
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
@@ -353,18 +354,24 @@ def test_lmdb_without_some_of_its_images(tmp_path: Path) -> None:
         open_source(write_lmdb(tmp_path / "m", {b"length": b"1"}))
 
 
+def damaged(good: bytes, rng: np.random.Generator, count: int) -> Iterator[bytes]:
+    """A file with some of its bytes changed, one of four also cut off."""
+    for attempt in range(count):
+        data = bytearray(good)
+        if attempt % 4 == 0:
+            del data[int(rng.integers(len(data))) :]
+        for place in rng.integers(0, len(data), 1 + attempt % 40) if data else ():
+            data[place] = rng.integers(256)
+        yield bytes(data)
+
+
 def test_damaged_lmdbs_never_end_the_process(tmp_path: Path) -> None:
     """Bytes changed and cut off anywhere; LMDB itself dies of some of these, which is why it is not asked."""
     good = (write_lmdb(tmp_path / "l", rosinality((8, 16), 40)) / "data.mdb").read_bytes()
     path = tmp_path / "data.mdb"
     rng = np.random.default_rng(0)
     refused = 0
-    for attempt in range(200):
-        data = bytearray(good)
-        if attempt % 4 == 0:
-            del data[int(rng.integers(len(data))) :]
-        for place in rng.integers(0, len(data), 1 + attempt % 40) if data else ():
-            data[place] = rng.integers(256)
+    for data in damaged(good, rng, 200):
         path.write_bytes(data)
         try:
             source = open_source(path, 8)
@@ -380,12 +387,7 @@ def test_damaged_archives_raise_user_errors_alone(tmp_path: Path, suffix: str) -
     make = {"zip": write_zip, "tar": lambda path: write_tar(path, PICTURES)}[suffix]
     good, rng = make(tmp_path / f"a.{suffix}").read_bytes(), np.random.default_rng(1)
     path = tmp_path / f"b.{suffix}"
-    for attempt in range(120):
-        data = bytearray(good)
-        if attempt % 4 == 0:
-            del data[int(rng.integers(len(data))) :]
-        for place in rng.integers(0, len(data), 1 + attempt % 40) if data else ():
-            data[place] = rng.integers(256)
+    for data in damaged(good, rng, 120):
         path.write_bytes(data)
         try:
             contents(open_source(path))
