@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = torch.randint(0, 256, (20, 20, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / "photos" / f"{number}.png")
     (folder / "photos" / f"{BROKEN}.png").write_bytes(b"")
-    assert join([start(folder, "invert", *inversion(folder, "alone"))], 60) == [0], (folder / "log.0").read_text()
+    assert join([start(folder, "invert", *inversion(folder, "alone"))], 300) == [0], (folder / "log.0").read_text()
     return folder
 
 
@@ -94,7 +94,7 @@ def start(folder: Path, module: str, *arguments: str, rank: int = 0, count: int 
 def all_ranks(folder: Path, module: str, *arguments: str, count: int, **more: str) -> list[int | None]:
     for log in folder.glob("log.*"):
         log.unlink()
-    return join([start(folder, module, *arguments, rank=r, count=count, **more) for r in range(count)], 60)
+    return join([start(folder, module, *arguments, rank=r, count=count, **more) for r in range(count)], 300)
 
 
 def noted(folder: Path) -> Counter[str]:
@@ -163,7 +163,7 @@ def test_another_command_is_not_mixed_in(world: Path) -> None:
     assert all_ranks(world, "invert", *inversion(world, "other", "mode=fit"), count=1) == [2]
     said = (world / "log.0").read_text()
     assert said.startswith("error: output=") and "beginning of another command" in said
-    assert join([start(world, "invert", *inversion(world, "other", "mode=fit", "overwrite=true"))], 60) == [0]
+    assert join([start(world, "invert", *inversion(world, "other", "mode=fit", "overwrite=true"))], 300) == [0]
     assert len(read_latents(world / "other").names) == IMAGES - 1
 
 
@@ -189,7 +189,7 @@ def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> 
     """Five images in three batches: shares of three and two images, or of two, two, one and none."""
     arguments = [f"run={world}/run", "speed.seconds=0", "seed=3"]
     if not (world / "scores").exists():
-        assert join([start(world, "evaluate", *arguments, f"output={world}/scores")], 60) == [0]
+        assert join([start(world, "evaluate", *arguments, f"output={world}/scores")], 300) == [0]
     output = world / f"scores{count}"
     more = {"DIES": "0", "AT": "2"} if count == 2 else {}
     codes = all_ranks(world, "evaluate", *arguments, f"output={output}", count=count, **more)
@@ -226,7 +226,7 @@ def test_devices_start_processes_and_a_killed_one_is_named(world: Path, monkeypa
     assert result.stderr.strip().splitlines()[-1] == (
         "error: rank 1 of 2 was killed by SIGKILL (out of memory?); what is done is kept, and the same command goes on"
     )
-    assert join([start(world, "invert", *inversion(world, "devices"))], 60) == [0]
+    assert join([start(world, "invert", *inversion(world, "devices"))], 300) == [0]
     assert_same_folder(world / "alone", world / "devices")
 
 
