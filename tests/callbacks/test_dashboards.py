@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,13 @@ from PIL import Image
 import stylegan_inv
 from stylegan_inv import train
 from stylegan_inv.callbacks.artifacts import Artifacts
+from stylegan_inv.callbacks.codes import Codes
 from stylegan_inv.callbacks.gradient_norm import GradientNorm
+from stylegan_inv.callbacks.worst_images import WorstImages
 from stylegan_inv.config import CONF_DIR
 from stylegan_inv.data.images import to_pil
 from stylegan_inv.generators import Generator, save_generator
+from stylegan_inv.methods.base import Inversion
 from stylegan_inv.runtime.run_dirs import read_record
 from tests.callbacks import wandb_file
 from tests.faults import small
@@ -216,3 +221,42 @@ def test_gradient_norm_of_each_group() -> None:
     logged.clear()
     GradientNorm().on_before_optimizer_step(None, Module(), optimizer)  # type: ignore[arg-type]
     assert logged == {}
+
+
+def show_shares(folder: Path, images: torch.Tensor, found: torch.Tensor, shares: list[list[list[int]]]) -> None:
+    """A validation by the callbacks alone: each rank sees its share, batch by batch."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if world > 1:
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    trainer: Any = SimpleNamespace(
+        world_size=world, is_global_zero=rank == 0, sanity_checking=False, fast_dev_run=False, global_step=7, loggers=[]
+    )
+    generator = Generator(16, z_dim=8, w_dim=4, mapping_layers=1, channel_base=64, channel_max=8)
+    module = SimpleNamespace(source=lambda batch: batch["image"], metrics={}, generator=generator)
+    callbacks = [WorstImages(str(folder), images=3), Codes(str(folder))]
+    for callback in callbacks:
+        callback.on_validation_start(trainer, module)
+        for number, rows in enumerate(shares[rank]):
+            inversion = Inversion(found[rows].flatten(1)[:, None, :4].repeat(1, 6, 1), found[rows])
+            batch = {"image": images[rows], "index": torch.tensor(rows)}
+            callback.on_validation_batch_end(trainer, module, {"inversion": inversion}, batch, number)
+        callback.on_validation_end(trainer, module)
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_find_the_worst_of_all_images(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(7, 3, 16, 16, generator=generator)
+    found = images + torch.tensor([0.1, 0.6, 0.2, 0.5, 0.05, 0.4, 0.3])[:, None, None, None]
+    show_shares(tmp_path / "one", images, found, [[[0, 1, 2, 3], [4, 5, 6]]])
+    # A sampler gives both ranks four: image 1, the worst one, is seen twice.
+    shares = [[[0, 2], [4, 6]], [[1, 3], [5, 1]]]
+    processes = small.launch_ranks(show_shares, tmp_path / "two", images, found, shares, log=tmp_path / "log")
+    assert small.join(processes, 100) == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
+    one, two = ((tmp_path / name / "worst" / "last.csv").read_text() for name in ("one", "two"))
+    assert one == two and [row.split(",")[1] for row in one.splitlines()[1:]] == ["1", "3", "5"]
+    assert json.loads((tmp_path / "two" / "codes" / "last.json").read_text())["images"] == 8
+    assert "delta" not in json.loads((tmp_path / "one" / "codes" / "last.json").read_text()), "all layers are equal"
