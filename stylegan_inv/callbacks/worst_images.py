@@ -52,7 +52,7 @@ class WorstImages(pl.Callback):
         inversion = inversion_of(outputs)
         if inversion is None or trainer.sanity_checking:
             return
-        target, source = batch["image"], batch.get("shown", module.source(batch))
+        target = batch["image"]
         image = pool(inversion.image, target.shape[-1]).float()
         errors = mse(image, target)
         rows = [int(row) for row in errors.nan_to_num(torch.inf).topk(min(self._count, len(errors))).indices]
@@ -60,10 +60,13 @@ class WorstImages(pl.Callback):
         # The metrics that judge an image by itself, for the few that may be shown.
         judges = {name: metric for name, metric in module.metrics.items() if isinstance(metric, PerImageMetric)}
         columns = {name: metric.score(image[rows], target[rows]) for name, metric in judges.items()}
+        task = getattr(getattr(trainer, "datamodule", None), "task", None)
+        source = module.source(batch)[rows]
+        source = source if task is None else task.show(source)  # a label map is no picture
         for place, row in enumerate(rows):
             figures = {"mse": float(errors[row]), **{name: float(values[place]) for name, values in columns.items()}}
             name = names[row]
-            pictures = (tensor[row].detach().float().cpu() for tensor in (source, target, image))
+            pictures = (picture.detach().float().cpu() for picture in (source[place], target[row], image[row]))
             self._worst.append(_Seen(str(name.item() if isinstance(name, Tensor) else name), figures, *pictures))
         self._worst = _worst_of(self._worst, self._count)
 

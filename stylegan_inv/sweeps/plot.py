@@ -13,7 +13,7 @@ from stylegan_inv.sweeps.jobs import SweepJob, best_job, swept
 #: Repeats an experiment; not a value whose effect is looked for.
 _REPEATS = "seed"
 _COLUMNS = 3
-#: Up to so many values, each has its own tick.
+#: Up to so many values of so many letters, each has its own tick.
 _TICKS = 8
 
 
@@ -82,7 +82,7 @@ def _panel(axes: Any, jobs: Sequence[SweepJob], name: str, best: SweepJob, alone
     else:
         if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
             axes.set_xscale("log")
-        if len(labels) <= _TICKS:
+        if len(labels) <= _TICKS and max(map(len, labels)) <= _TICKS:  # short ones
             axes.set_xticks([float(label) for label in labels], labels)
             axes.set_xticks([], minor=True)
     axes.set_xlabel(name)
