@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +176,16 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _tick(value: float, _: int) -> str:
-    """Plain numbers at some ticks of each decade of a logarithmic axis."""
-    mantissa = value / 10 ** np.floor(np.log10(value))
-    return f"{value:g}" if round(mantissa, 6) in (1, 2, 3, 5, 7) else ""
+def _ticks(axis: Any) -> Callable[[float, int], str]:
+    """Plain numbers at so many ticks of each decade of a logarithmic axis as there is room for."""
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    shown = (1,) if decades > 2.5 else (1, 2, 5) if decades > 0.9 else (1, 2, 3, 5, 7)
+
+    def label(value: float, _: int) -> str:
+        return f"{value:g}" if round(value / 10 ** np.floor(np.log10(value)), 6) in shown else ""
+
+    return label
 
 
 def _legend(figure: Any, columns: int) -> None:
@@ -187,8 +193,8 @@ def _legend(figure: Any, columns: int) -> None:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
-                axis.set_major_formatter(_tick)
-                axis.set_minor_formatter(_tick)
+                axis.set_major_formatter(_ticks(axis))
+                axis.set_minor_formatter(_ticks(axis))
         axes.grid(True, which="major", color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

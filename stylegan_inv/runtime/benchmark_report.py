@@ -90,7 +90,7 @@ def protocol(scored: Mapping[str, Sequence[Scored]], budget: Budget, seeds: Sequ
         "deviations over the faces, and cosine of the identity before and after, read by face_eval",
         "true factors": "no method: the code of W that the generator's training gave to each face's true factors. No "
         "encoder sees them; where it is better, the generator is not the limit",
-        "CPU s": "seconds of CPU for a face, one at a time where that is quick, else in the batch; training not counted",
+        "CPU s": "seconds of CPU for a face, one at a time where that is quick, else in the batch; no training",
         "p": "two-sided bootstrap, Holm's correction for all claims; a claim counts below 0.05, and 2 in 10,000 "
         "times the number of claims is the least that can be told",
         "computed by": f"torch {torch.__version__}, {torch.get_num_threads()} threads",
