@@ -15,7 +15,7 @@ from pathlib import Path
 
 from published import NOT_THE_SAME, PUBLISHED
 
-from stylegan_inv.runtime.benchmark_entrants import BY_NAME, DESCENT
+from stylegan_inv.runtime.benchmark_entrants import BY_NAME, DESCENT, TRAINED
 from stylegan_inv.runtime.benchmark_results import Table, cell, markdown, read_table
 
 HERE = Path(__file__).resolve().parent
@@ -97,15 +97,21 @@ def part() -> str:
         f"On {faces} held-out SynthFaces, {seeds} training seed{'s' if seeds > 1 else ''} of 16,000 passes each; "
         f"methods that optimise each face on the first {few}. {_sentence(about['figures'])}. An edit is of strength 2, "
         "its change in standard deviations, read by a network that no method has met. For each unit of it the other "
-        "attributes move alike on the codes of all encoders but IntereStyle's, whose others move more. " + NOT_THE_SAME,
+        f"attributes move by {sides(table)}. {NOT_THE_SAME}",
         f"Of {len(words)} claims of the papers {count['reproduced']} are reproduced in this world, "
         f"{count['contradicted']} contradicted and {count['not reproduced']} undecided, each with its interval in the "
         "[benchmark](experiments/benchmark/README.md)" + (f". Contradicted: {'; '.join(others)}." if others else "."),
         "![Distortion, perception and editability against time](experiments/benchmark/tradeoff.png)",
-        "    python -m stylegan_inv.benchmark                # all of it from nothing, within 3 hours on 2 CPU cores\n"
+        "    python -m stylegan_inv.benchmark                # all of it from nothing: about 3 hours of one CPU core\n"
         "    python -m stylegan_inv.benchmark --quick        # the same in a minute, to see it run",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def sides(table: Table) -> str:
+    """What else an edit moves for each unit of what is wanted, encoders only."""
+    ratio = {n: row["edits/others"].mean / row["edits/wanted"].mean for n, row in table.items()}
+    return ", ".join(f"{value:.3f} ({BY_NAME[n].title})" for n, value in ratio.items() if BY_NAME[n].kind == TRAINED)
 
 
 def rows(table: Table) -> list[list[str]]:
