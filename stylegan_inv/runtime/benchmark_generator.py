@@ -49,6 +49,12 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
         want = forms[REFERENCE](w)
         differences = {name: float((f(w) - want).norm() / want.norm()) for name, f in forms.items()}
     work = options.batch * convolution_flops(generator)
+
+    def forget() -> None:
+        fused = generator.synthesis.fused
+        assert isinstance(fused, FusedSynthesis)
+        fused.clear_activations()
+
     rows = []
     for name, step, passes in (("forward", _forward, 1), ("with backward", _gradient, 2)):
         calls: dict[str, Callable[[], object]] = {form: partial(step, f, w) for form, f in forms.items()}
@@ -56,9 +62,7 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
         # of plain convolutions: Winograd's need fewer operations, so less time than the bound is possible
         bound = limits.bound(passes * work, 0)
         for form, sample in samples.items():
-            peak = timing.peak_memory(
-                calls[form], options.device, lambda: generator.synthesis.fused.clear_activations()
-            )
+            peak = timing.peak_memory(calls[form], options.device, forget)
             row = timing.row(form, name, sample, samples[REFERENCE], bound, peak)
             rows.append({**row, "difference": differences[form]})
     return rows
