@@ -8,6 +8,7 @@ entry point builds or checks is done in its ``prepare`` step, which runs before 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -52,7 +54,7 @@ def entry_point(
             # Let errors through to the reporting below instead of Hydra's own, which exits with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             CheckFirst.prepare = staticmethod(prepare) if prepare else None
-            sys.path.append(str(_PACKAGE / "sweeps"))  # where Hydra finds the launcher of conf/hydra/launcher/process
+            _register_launcher()
             task = _Task(f"stylegan_inv.{config_name}", main, prepare)
             run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
             try:
@@ -64,6 +66,15 @@ def entry_point(
         return command_line
 
     return decorate
+
+
+def _register_launcher() -> None:
+    """Make the launcher of conf/hydra/launcher/process known to Hydra, which searches for plugins once in a process."""
+    folder = str(_PACKAGE / "sweeps")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    plugin = importlib.import_module("hydra_plugins.stylegan_inv_process_launcher")
+    Plugins.instance().register(plugin.ProcessLauncher)
 
 
 class _Task:

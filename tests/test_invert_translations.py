@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stylegan_inv import invert
 from stylegan_inv.data.images import read_image, to_uint8
 from stylegan_inv.data.tasks import SketchToFace
 from stylegan_inv.errors import UserError
@@ -20,8 +21,8 @@ from stylegan_inv.generators import Generator, finetune, load_generator, save_ge
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime.inversions import read_latents
+from tests.cli import call, error_of
 from tests.fake_run import make_run
-from tests.test_invert import command, error_of
 
 RESOLUTION, DIM = 16, 8
 
@@ -79,7 +80,7 @@ def sketch_run(tmp_path: Path) -> tuple[Path, PSP]:
 def test_variants_of_sketches(tmp_path, sketches, monkeypatch, capsys) -> None:
     run, method = sketch_run(tmp_path)
     out = tmp_path / "out"
-    command(monkeypatch, f"run={run}", f"input={sketches}", f"output={out}", "variants=3", "batch_size=2")
+    call(monkeypatch, invert, f"run={run}", f"input={sketches}", f"output={out}", "variants=3", "batch_size=2")
     assert "squared error" not in capsys.readouterr().out, "a sketch is not what is to be reconstructed"
     pictures = torch.stack([read_image(sketches / f"{number}.png") for number in range(3)])
     source = SketchToFace().read(pictures)
@@ -94,11 +95,18 @@ def test_variants_of_sketches(tmp_path, sketches, monkeypatch, capsys) -> None:
         for row in range(3):
             saved = np.array(Image.open(out / "variants" / str(number) / f"{row}.png"))
             np.testing.assert_allclose(saved, to_uint8(want.image[row]).permute(1, 2, 0), atol=1)
-    command(
-        monkeypatch, f"run={run}", f"input={sketches}", f"output={out}", "overwrite=true", "variants=1", "layers=[0]"
+    call(
+        monkeypatch,
+        invert,
+        f"run={run}",
+        f"input={sketches}",
+        f"output={out}",
+        "overwrite=true",
+        "variants=1",
+        "layers=[0]",
     )
     assert sorted(file.relative_to(out).parts[1] for file in out.glob("variants/*/*.png")) == ["1"] * 3
-    command(monkeypatch, f"run={run}", f"input={sketches}", f"output={out}", "overwrite=true")
+    call(monkeypatch, invert, f"run={run}", f"input={sketches}", f"output={out}", "overwrite=true")
     assert not list(out.glob("variants/*/*.png")), "those of before are gone"
 
 
@@ -106,12 +114,16 @@ def test_what_variants_refuse(tmp_path, sketches, monkeypatch, capsys) -> None:
     run, _ = sketch_run(tmp_path)
     base = [f"input={sketches}", f"output={tmp_path}/out"]
     assert "layer 6 of codes with 6 layers" in error_of(
-        monkeypatch, capsys, f"run={run}", *base, "variants=1", "layers=[6]"
+        monkeypatch, capsys, invert, f"run={run}", *base, "variants=1", "layers=[6]"
     )
-    assert "variants=-1: expected a whole number" in error_of(monkeypatch, capsys, f"run={run}", *base, "variants=-1")
-    assert f"start={run}: PSP does not refine" in error_of(monkeypatch, capsys, f"run={run}", *base, f"start={run}")
+    assert "variants=-1: expected a whole number" in error_of(
+        monkeypatch, capsys, invert, f"run={run}", *base, "variants=-1"
+    )
+    assert f"start={run}: PSP does not refine" in error_of(
+        monkeypatch, capsys, invert, f"run={run}", *base, f"start={run}"
+    )
     other = make_run(tmp_path / "two_steps")
-    assert "TwoSteps makes none" in error_of(monkeypatch, capsys, f"run={other}", *base, "variants=1")
+    assert "TwoSteps makes none" in error_of(monkeypatch, capsys, invert, f"run={other}", *base, "variants=1")
     assert not (tmp_path / "out").exists()
 
 
@@ -121,8 +133,13 @@ def test_bootstrapping_starts_from_the_other_runs_result(tmp_path, sketches, mon
     cartoons = save_random_generator(tmp_path / "cartoons.safetensors", 1)
     first = save_run(tmp_path / "first", ReStyle, faces, iterations=1)
     second = save_run(tmp_path / "second", ReStyle, cartoons, iterations=2)
-    command(
-        monkeypatch, f"run={tmp_path}/second", f"start={tmp_path}/first", f"input={sketches}", f"output={tmp_path}/out"
+    call(
+        monkeypatch,
+        invert,
+        f"run={tmp_path}/second",
+        f"start={tmp_path}/first",
+        f"input={sketches}",
+        f"output={tmp_path}/out",
     )
     x = torch.stack([read_image(sketches / f"{number}.png") for number in range(3)])
     begin = first.invert(x)

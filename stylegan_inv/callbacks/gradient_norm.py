@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 
 class GradientNorm(pl.Callback):
@@ -14,6 +15,9 @@ class GradientNorm(pl.Callback):
     That is after clipping (``method.gradient_clip_norm``), and with float16 after the loss scale was taken out.
     """
 
+    def __init__(self) -> None:
+        self._norms: dict[str, Tensor] = {}
+
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
@@ -21,4 +25,10 @@ class GradientNorm(pl.Callback):
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             if gradients:
                 norms = torch.stack(torch._foreach_norm(gradients))
-                module.log(f"grad_norm/{group.get('name', f'group{number}')}", norms.norm())
+                self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norms.norm()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102
+        # Not before: logging from another hook in the middle of the first batch's training_step, where a method with
+        # several optimisers takes its steps, makes Lightning forget what that had logged.
+        module.log_dict(self._norms)
+        self._norms = {}

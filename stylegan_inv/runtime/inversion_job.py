@@ -78,15 +78,15 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
 
     def write_result() -> None:
         said = {**metadata, "command": job.unfinished.key}
-        _report(put_together(job.output, files, names, pictures, said, cfg.shard_images), job.output)
+        _report(put_together(job.output, files, names, pictures, said, cfg.shard_images), job.output, compare)
 
     files = [job.unfinished.part(number) for number in range(len(parts_of(len(names), cfg.batch_size)))]
     if not job.unfinished.finish(files, write_result) and not job.ranks.starts:
         print(f"{job.ranks}others are at work; the one that ends last writes the codes", flush=True)
 
 
-def _report(result: Result, output: Path) -> None:
-    error = f", mean squared error {result.mean_squared_error:.4f}"
+def _report(result: Result, output: Path, compare: bool) -> None:
+    error = f", mean squared error {result.mean_squared_error:.4f}" if compare else ""
     print(f"{result.count} images inverted{error}")
     if result.unreadable:
         total = result.count + len(result.unreadable)

@@ -47,7 +47,9 @@ class Unfinished:
         """
         self._seen = self.exists()
         if overwrite or self._key() is None:
-            return check_output(self.output, overwrite)
+            # Another process of this command may be about to make the folder.
+            content = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
+            return check_output(self.output, overwrite or content <= {_FOLDER, _LOCK})
         if not self.exists():
             raise UserError(
                 f"output={self.output}: holds the beginning of another command or of other images; "

@@ -159,7 +159,8 @@ def test_more_ranks_than_images_and_codes_in_shards(world: Path) -> None:
 
 
 def test_another_command_is_not_mixed_in(world: Path) -> None:
-    assert all_ranks(world, "invert", *inversion(world, "other"), count=2, DIES="0") == [-signal.SIGKILL, 0]
+    codes = all_ranks(world, "invert", *inversion(world, "other"), count=2, DIES="0")
+    assert codes == [-signal.SIGKILL, 0], [log.read_text() for log in sorted(world.glob("log.*"))]
     assert all_ranks(world, "invert", *inversion(world, "other", "mode=fit"), count=1) == [2]
     said = (world / "log.0").read_text()
     assert said.startswith("error: output=") and "beginning of another command" in said

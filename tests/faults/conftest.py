@@ -41,8 +41,9 @@ def children() -> set[int]:
     """The processes that this one started and that still run."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
-                if not any(name in Path(f"/proc/{child}/cmdline").read_text() for name in KEPT):
-                    found.add(int(child))
+        with contextlib.suppress(OSError):  # threads and processes end while this looks at them
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    if not any(name in Path(f"/proc/{child}/cmdline").read_text() for name in KEPT):
+                        found.add(int(child))
     return found

@@ -152,7 +152,7 @@ def assert_same_training(a: Path, b: Path) -> None:
     keys += tuple(k for k in first if k.endswith("DataModule"))
     for key in keys:
         assert not differences(first.get(key), second.get(key), key), differences(first.get(key), second.get(key), key)
-    assert rows(a) == rows(b)
+    assert rows(a) == rows(b), [(x, y) for x, y in zip(rows(a), rows(b), strict=False) if x != y]
 
 
 # -- forks -------------------------------------------------------------------------------------------------------------
