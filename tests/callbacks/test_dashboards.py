@@ -212,14 +212,18 @@ def test_gradient_norm_of_each_group() -> None:
     logged: dict[str, float] = {}
 
     class Module:
-        def log(self, name: str, value: torch.Tensor) -> None:
-            logged[name] = float(value)
+        def log_dict(self, values: dict[str, torch.Tensor]) -> None:
+            logged.update({name: float(value) for name, value in values.items()})
 
-    GradientNorm().on_before_optimizer_step(None, Module(), optimizer)  # type: ignore[arg-type]
+    callback = GradientNorm()
+    callback.on_before_optimizer_step(None, Module(), optimizer)  # type: ignore[arg-type]
+    assert logged == {}, "Lightning forgets the first step's figures otherwise"
+    callback.on_train_batch_end(None, Module())  # type: ignore[arg-type]
     assert logged == {"grad_norm/first": pytest.approx(6.0), "grad_norm/group1": pytest.approx(7.0)}
     a.grad = b.grad = None  # a step that is skipped
     logged.clear()
-    GradientNorm().on_before_optimizer_step(None, Module(), optimizer)  # type: ignore[arg-type]
+    callback.on_before_optimizer_step(None, Module(), optimizer)  # type: ignore[arg-type]
+    callback.on_train_batch_end(None, Module())  # type: ignore[arg-type]
     assert logged == {}
 
 
