@@ -1,9 +1,21 @@
-"""The tests run on several processes, which share the cores."""
+"""The tests run on several processes, which share the cores, in any order."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 # Before anything imports torch. Processes that tests start inherit it.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+@pytest.fixture(autouse=True)
+def no_command_of_before() -> Iterator[None]:
+    """A command line that ran in this process does not go on for Hydra, as it would not in a process of its own."""
+    yield
+    if module := sys.modules.get("hydra.core.hydra_config"):
+        module.HydraConfig.instance().cfg = None

@@ -67,6 +67,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = torch.randint(0, 256, (20, 20, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / "photos" / f"{number}.png")
     (folder / "photos" / f"{BROKEN}.png").write_bytes(b"")
+    (folder / "three").mkdir()
+    for number in range(3):
+        shutil.copy(folder / "photos" / f"{number}.png", folder / "three")
     assert join([start(folder, "invert", *inversion(folder, "alone"))], 300) == [0], (folder / "log.0").read_text()
     return folder
 
@@ -144,9 +147,6 @@ def test_a_killed_rank_and_on_with_another_number_of_them(world: Path) -> None:
 
 
 def test_more_ranks_than_images_and_codes_in_shards(world: Path) -> None:
-    shutil.copytree(world / "photos", world / "three")
-    for number in range(3, IMAGES):
-        (world / "three" / f"{number}.png").unlink()
     arguments = [*inversion(world, "few"), f"input={world}/three", "shard_images=2", "batch_size=1"]
     assert all_ranks(world, "invert", *arguments, count=4) == [0] * 4
     shards = sorted(path.name for path in (world / "few").glob("latents*"))
