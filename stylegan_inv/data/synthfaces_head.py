@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces_layers import F32, Array, Canvas, Params, bell, hsv, mix, ramp, rgb, smooth
+from stylegan_inv.data.synthfaces_hairstyle import HairStyle
+from stylegan_inv.data.synthfaces_layers import (
+    F32,
+    Array,
+    Canvas,
+    Params,
+    at_least,
+    bell,
+    choose,
+    coverage,
+    hsv,
+    mix,
+    ramp,
+    rgb,
+    smooth,
+)
+from stylegan_inv.data.synthfaces_pixels import Maps
 
 _SKIN = rgb("fbe0cf", "f1c8ab", "dfa983", "bd8159", "8d5836", "55321f")
 _HAIR = rgb("14100e", "2a1b13", "4a2e1c", "7a5230", "b08a50", "dcc089")
@@ -13,8 +29,10 @@ _CENTRE_Y = 0.02
 _PIVOT = (0.0, -0.05, 0.42)  # the point that stays in place when the head turns: the crop follows the face
 
 
-class Head:
+class Head(Maps):
     """Everything about the head that several layers use; maps are (B, R, R), colours (3, B, 1, 1)."""
+
+    normal: tuple[Array, Array, Array]
 
     def __init__(self, p: Params, canvas: Canvas) -> None:
         self.px = canvas.px
@@ -35,9 +53,11 @@ class Head:
         self.bottom = 0.765 * (1 + 0.03 * p.face_length) + 0.012 * p.gender + 0.015 * p.chin
         self.depth = 0.66 + 0.01 * p.face_width
         self.jaw = 0.055 * p.jaw_width + 0.05 * p.gender
+        self.style = HairStyle(p)
         self._light(p)
         self._colours(p)
-        self._surface(p, xv, yv)
+        self._ellipsoid()
+        self._features(p)
         # the neck stays under the back of the head
         self.neck_x = s * -0.10 - self.shift[0]
 
@@ -46,7 +66,6 @@ class Head:
         z = np.full_like(x, 0.8)
         norm = np.sqrt(x * x + y * y + z * z)
         self.lx, self.ly, self.lz = x / norm, y / norm, z / norm
-        self.light = np.stack([self.lx, self.ly, self.lz])[:, :, 0, 0]
         warm = 0.07 * p.light_warmth
         self.tint = np.stack([1 + warm, 1 + 0.1 * warm, 1 - 1.1 * warm]).astype(F32)
         self.key = 0.80 + 0.35 * p.light_contrast
@@ -70,6 +89,10 @@ class Head:
         paint = hsv(-0.02 + 0.03 * p.skin_undertone, 0.75, 0.62)
         self.lip = mix(self.lip, paint, 0.8 * smooth(p.makeup, 0.65, 0.95))
 
+        hue, value = p.clothes_hue, 0.16 + 0.74 * p.clothes_value
+        self.cloth = hsv(hue, 0.15 + 0.55 * np.abs(2 * p.clothes_value - 1.0) * (p.clothes_value < 0.8), value)
+        self.stripe = hsv(hue + 0.45, 0.25, np.clip(1.1 - value, 0.1, 0.95))
+
     def intersect(
         self,
         centre: tuple[float, float, float],
@@ -79,7 +102,7 @@ class Head:
         depth: Array,
         jaw: Array | None = None,
         steps: int = 3,
-    ) -> tuple[Array, Array, Array, Array, tuple[Array, ...]]:
+    ) -> tuple[Array, Array, Array, Array, tuple[Array, Array, Array]]:
         """Nearest hit with an ellipsoid whose upper and lower half differ, and whose width `jaw` changes lower down.
 
         The warp is frozen at the last guess of y, then the quadratic is solved exactly; pitch is small, so this
@@ -88,26 +111,27 @@ class Head:
         (ox, oy, oz), (ex, ey, ez) = self.origin, self.ray
         qx0, qy0, qz0 = ox - centre[0], oy - centre[1], oz - centre[2]
         y = qy0 + ey * depth * F32(0.6)
+        iz = 1 / depth
+        az, bz = qz0 * iz, ez * iz
+        azz, azbz = az * az, az * bz
         for _ in range(steps):
-            iy = np.where(y > 0, 1 / top, 1 / bottom)
+            iy = choose(y > 0, 1 / top, 1 / bottom)
             ix = 1 / width
             if jaw is not None:
                 low = (y + 0.50) * F32(1 / 0.24)
                 ix = ix / (1 + jaw * np.exp(-low * low))
-            iz = 1 / depth
-            ax, ay, az = qx0 * ix, qy0 * iy, qz0 * iz
-            bx, by, bz = ex * ix, ey * iy, ez * iz
+            ax, ay = qx0 * ix, qy0 * iy
+            bx, by = ex * ix, ey * iy
             aa = bx * bx + by * by + bz * bz
-            bb = ax * bx + ay * by + az * bz
-            cc = ax * ax + ay * ay + az * az
-            miss2 = cc - bb * bb / aa
-            t = (np.sqrt(np.maximum(bb * bb - aa * (cc - 1), 0)) - bb) / aa
+            bb = ax * bx + ay * by + azbz
+            cc = ax * ax + ay * ay + azz
+            t = (np.sqrt(at_least(bb * bb - aa * (cc - 1), 0)) - bb) / aa
             y = qy0 + t * ey
         nx, ny, nz = (ax + t * bx) * ix, (ay + t * by) * iy, (az + t * bz) * iz
         slope = np.sqrt(nx * nx + ny * ny + nz * nz)
         inv = 1 / slope
-        miss = np.sqrt(miss2)
-        distance = (1 - miss) * np.maximum(miss, F32(0.3)) * inv
+        miss = np.sqrt(cc - bb * bb / aa)
+        distance = (1 - miss) * at_least(miss, 0.3) * inv
         return (distance, ox + t * ex, oy + t * ey, oz + t * ez, (nx * inv, ny * inv, nz * inv))
 
     def _relief(self, p: Params, x: Array, y: Array) -> Array:
@@ -119,9 +143,19 @@ class Head:
         t = (self.bridge_y - y) / (self.bridge_y - self.tip_y)  # 0 at the bridge, 1 at the tip
         rise = np.clip(t, 0, 1)
         rise = rise * (0.55 + 0.45 * rise) + self.hook * rise * (1 - rise)
-        return np.maximum(rise * (1 - smooth(t, 1.0, 1.42)), 0) + 0.14 * (1 - smooth(np.abs(t), 0.0, 0.6))
+        return at_least(rise * (1 - smooth(t, 1.0, 1.42)), 0) + 0.14 * (1 - smooth(np.abs(t), 0.0, 0.6))
 
-    def _surface(self, p: Params, xv: Array, yv: Array) -> None:
+    def _ellipsoid(self) -> None:
+        """What each ray hits, without nose and cheeks."""
+        self.distance, self.x, self.y, self.z, self.normal = self.intersect(
+            (0.0, _CENTRE_Y, 0.0), self.width, self.top, self.bottom, self.depth, self.jaw
+        )
+        self.ax = np.abs(self.x)
+        self.alpha = coverage(self.distance, self.px)
+        self.covers = self.alpha > 0
+
+    def _features(self, p: Params) -> None:
+        """Where the features lie, in head coordinates."""
         self.eye_y = F32(0.06)
         self.eye_x = 0.222 + 0.011 * p.eye_spacing
         self.tip_y = -0.185 - 0.028 * p.nose_length - 0.02 * self.old
@@ -130,19 +164,19 @@ class Head:
         self.nose_side = 0.082 * (1 + 0.12 * p.nose_width)
         self.hook = 0.25 * p.nose_bridge
         self.mouth_y = self.tip_y * 0.4 - 0.345 - 0.012 * p.face_length
-        distance, x, y, z, (nx, ny, nz) = self.intersect(
-            (0.0, _CENTRE_Y, 0.0), self.width, self.top, self.bottom, self.depth, self.jaw
-        )
-        self.distance = distance
+
+    def add_relief(self, p: Params) -> None:
+        """Nose and bumps: each ray's point moves to the surface that it sees, and the normals turn to view space."""
+        nx, ny, nz = self.normal
         ex, ey, ez = self.ray
-        x0, y0 = x, y
-        facing = np.maximum(nx * ex + ny * ey + nz * ez, 0.25)
+        x, y = x0, y0 = self.x, self.y
+        front = at_least(nz, 0) / at_least(nx * ex + ny * ey + nz * ez, 0.25)
         for _ in range(3):
-            lift = self._relief(p, x, y) * np.maximum(nz, 0) / facing
+            lift = self._relief(p, x, y) * front
             # damped: the far side of the nose is steeper than the ray
             x = x + 0.75 * (x0 + ex * lift - x)
             y = y + 0.75 * (y0 + ey * lift - y)
-        self.x, self.y, self.z = x, y, z
+        self.x, self.y = x, y
         self.ax = np.abs(x)
         self._normals(p, nx, ny, nz)
 
@@ -173,7 +207,7 @@ class Head:
             g = bell(u, v) * (2 * height)
             gx = gx - side * g * u * F32(1 / sx)
             gy = gy - g * v * F32(1 / sy)
-        front = np.maximum(nz, 0)
+        front = at_least(nz, 0)
         nx, ny = nx - front * gx, ny - front * gy
         inv = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
         self.normal = self.to_view(nx * inv, ny * inv, nz * inv)
@@ -189,6 +223,11 @@ class Head:
         vx, vy, _ = self.to_view(x, y, z)
         return vx - self.shift[0], vy - self.shift[1]
 
+    def ear(self, side: int) -> tuple[Array, Array]:
+        """Image coordinates of the centre of an ear: -1 at the image's left, 1 at its right."""
+        zero = 0 * self.width
+        return self.project(side * (self.width + 0.005), F32(-0.03) + zero, F32(-0.06) + zero)
+
     def at_depth(self, z: Array | float) -> tuple[Array, Array]:
         """Head x, y where each ray crosses the plane of constant head z."""
         (ox, oy, oz), (ex, ey, ez) = self.origin, self.ray
@@ -203,7 +242,7 @@ class Head:
         """Cosine to the half vector between light and viewer, clipped at 0."""
         hx, hy, hz = self.lx, self.ly, self.lz + 1
         norm = np.sqrt(hx * hx + hy * hy + hz * hz)
-        return np.maximum((normal[0] * hx + normal[1] * hy + normal[2] * hz) / norm, 0)
+        return at_least((normal[0] * hx + normal[1] * hy + normal[2] * hz) / norm, 0)
 
     def shade(
         self, normal: tuple[Array, Array, Array], wrap: tuple[float, float, float], occlusion: Array | float
@@ -211,5 +250,13 @@ class Head:
         """(3, B, R, R) irradiance; the red channel wraps furthest round, as light scattered below the skin does."""
         cosine = self.lambert(normal)
         sky = (0.78 + 0.22 * normal[1]) * self.ambient
-        out = [(np.maximum((cosine + w) * F32(1 / (1 + w)), 0) * self.key + sky) * occlusion for w in wrap]
-        return np.stack(out) * self.tint
+        out = np.empty((3, *cosine.shape), dtype=F32)
+        for channel, w in zip(out, wrap, strict=True):
+            np.add(cosine, F32(w), out=channel)
+            channel *= F32(1 / (1 + w))
+            np.clip(channel, 0, np.inf, out=channel)
+            channel *= self.key
+            channel += sky
+            channel *= occlusion
+        out *= self.tint
+        return out

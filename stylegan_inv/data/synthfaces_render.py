@@ -15,7 +15,8 @@ from stylegan_inv.data.synthfaces import Factors, check_resolution
 from stylegan_inv.data.synthfaces_face import paint_face, paint_glasses
 from stylegan_inv.data.synthfaces_hair import hair_behind, hair_front
 from stylegan_inv.data.synthfaces_head import Head
-from stylegan_inv.data.synthfaces_layers import Canvas, Params, background, clothes, draw_obstacles
+from stylegan_inv.data.synthfaces_layers import Canvas, Params, at_least, at_most, background, clothes, draw_obstacles
+from stylegan_inv.data.synthfaces_pixels import paint_within
 
 #: Pixels rendered together: what keeps the arrays in the cache.
 CHUNK_PIXELS = 65536
@@ -68,7 +69,8 @@ def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> 
     canvas.colour[:] = background(p, canvas.x, canvas.y)
     head = Head(p, canvas)
     hair_behind(canvas, p, head)
-    clothes(canvas, p, head.skin, head.light, head.neck_x)
+    dressed = (canvas.y < -0.7) | (canvas.y < 0.1) & (np.abs(canvas.x - head.neck_x) < 0.5)
+    paint_within(dressed, clothes, canvas, p, head)
     paint_face(canvas, p, head)
     hair_front(canvas, p, head)
     paint_glasses(canvas, p, head)
@@ -76,9 +78,9 @@ def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> 
     if obstacles is not None:
         draw_obstacles(canvas, obstacles)
     # Linear light -> sRGB (gamma 2.2), with a soft shoulder instead of hard clipping.
-    colour = np.maximum(canvas.colour, 0)
+    colour = at_least(canvas.colour, 0)
     colour = colour * (1 + 0.12 * colour) / (1 + 0.30 * colour)
-    image = np.minimum(colour, 1) ** np.float32(1 / 2.2) * 255
+    image = at_most(colour, 1) ** np.float32(1 / 2.2) * 255
     return Rendered(
         np.ascontiguousarray(np.rint(image).astype(np.uint8).transpose(1, 2, 3, 0)),
         canvas.label,

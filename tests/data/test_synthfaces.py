@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from stylegan_inv.data import synthfaces as sf
+from stylegan_inv.data import synthfaces_pixels
 from stylegan_inv.data.synthfaces import (
     FACTORS,
     IDENTITY_FACTORS,
@@ -62,6 +63,24 @@ def test_image_does_not_depend_on_batch_order_or_size() -> None:
         for key in ("image", "label", "mask", "obstacle", "normals", "factors"):
             assert torch.equal(item[key], alone[key]), key
         assert item["index"] == alone["index"] == index
+
+
+def test_layers_leave_the_pixels_alone_that_they_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors = faces(192, seed=7)
+    quick = render(factors, 48)
+    # every layer on every pixel: what the picture would be if nothing were left out
+    monkeypatch.setattr(synthfaces_pixels.Pixels, "__init__", everywhere)
+    whole = render(factors, 48)
+    np.testing.assert_array_equal(quick.image, whole.image)
+    np.testing.assert_array_equal(quick.label, whole.label)
+    np.testing.assert_allclose(quick.mask, whole.mask, rtol=0, atol=1e-5)
+
+
+def everywhere(self: synthfaces_pixels.Pixels, inside: np.ndarray) -> None:
+    """All pixels of those pictures that have the layer at all: without glasses there is no frame to draw."""
+    has = inside.any(axis=(1, 2), keepdims=True)
+    self.inside = np.ascontiguousarray(np.broadcast_to(has, inside.shape))
+    self.shape, self.index = inside.shape, np.flatnonzero(self.inside)
 
 
 def test_start_shifts_the_sequence() -> None:
