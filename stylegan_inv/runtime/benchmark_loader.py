@@ -20,8 +20,8 @@ HELD, LOADER = "one batch, held in memory", "its loader"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this subcommand."""
     parser.add_argument("job", nargs="*", metavar="key=value", help="of the training, as for stylegan_inv.train")
-    parser.add_argument("--steps", type=int, default=6, help="timed before the other one has its turn")
-    parser.set_defaults(batch=1, resolution=0, repeats=6)
+    parser.add_argument("--steps", type=int, default=2, help="timed before the other one has its turn")
+    parser.set_defaults(batch=1, resolution=0, repeats=40)
 
 
 def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, Any]]:
