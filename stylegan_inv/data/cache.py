@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stylegan_inv.data import synthfaces
+from stylegan_inv.data import synthfaces_render
 from stylegan_inv.data.faces import FacesDataModule
+from stylegan_inv.data.synthfaces_factors import factors_from_normals
+from stylegan_inv.data.synthfaces_normals import normals
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.files import atomic_write
 
@@ -32,7 +34,7 @@ def default_cache_dir() -> Path:
 def renderer_hash() -> str:
     """Hash of the renderer's source text: other source, other faces, another cache."""
     digest = hashlib.sha256()
-    for path in sorted(Path(synthfaces.__file__).parent.glob("synthfaces*.py")):
+    for path in sorted(Path(synthfaces_render.__file__).parent.glob("synthfaces*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -62,7 +64,7 @@ class CachedFaces(Dataset[dict[str, Any]]):
         root: str | Path | None = None,
         chunk: int = 256,
     ) -> None:
-        synthfaces.check_resolution(resolution)
+        synthfaces_render.check_resolution(resolution)
         if size < 1:
             raise UserError(f"cached faces: got size={size}, expected at least 1")
         self.resolution, self.seed, self.size, self.start, self.chunk = resolution, seed, size, start, chunk
@@ -77,17 +79,15 @@ class CachedFaces(Dataset[dict[str, Any]]):
         self.normals = np.load(self.paths[1], mmap_mode="r")
 
     def _render(self) -> None:
-        from stylegan_inv.data.synthfaces_render import render
-
         if self.size >= _MANY:  # a warning, as nobody has set up logging when data are built
             _log.warning("rendering %d faces once into %s; this takes minutes", self.size, self.paths[0])
-        rows = synthfaces.normals(self.seed, np.arange(self.start, self.start + self.size)).astype(np.float32)
+        rows = normals(self.seed, np.arange(self.start, self.start + self.size)).astype(np.float32)
         with atomic_write(self.paths[0]) as path:
             shape = (self.size, self.resolution, self.resolution, 3)
             images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             for low in range(0, self.size, self.chunk):
                 part = slice(low, low + self.chunk)
-                images[part] = render(synthfaces.factors_from_normals(rows[part]), self.resolution).image
+                images[part] = synthfaces_render.render(factors_from_normals(rows[part]), self.resolution).image
             images.flush()
         with atomic_write(self.paths[1]) as path:
             np.save(path, rows)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces import Factors, check_resolution
 from stylegan_inv.data.synthfaces_face import paint_face, paint_glasses
+from stylegan_inv.data.synthfaces_factors import Factors
 from stylegan_inv.data.synthfaces_hair import hair_behind, hair_front
 from stylegan_inv.data.synthfaces_head import Head
 from stylegan_inv.data.synthfaces_layers import Canvas, Params, at_least, at_most, background, clothes, draw_obstacles
 from stylegan_inv.data.synthfaces_pixels import paint_within
+from stylegan_inv.errors import UserError
 
+RESOLUTIONS = (32, 512)
 #: Pixels rendered together: what keeps the arrays in the cache.
 CHUNK_PIXELS = 65536
 
@@ -87,3 +89,10 @@ def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> 
         np.clip(canvas.mask, 0, 1),
         canvas.obstacle,
     )
+
+
+def check_resolution(resolution: int) -> None:
+    """Raises UserError for a side the renderer does not support."""
+    low, high = RESOLUTIONS
+    if int(resolution) != resolution or not low <= resolution <= high:
+        raise UserError(f"SynthFaces: got resolution={resolution}, expected an integer from {low} to {high}.")

@@ -22,7 +22,7 @@ class FactorEmbedding(nn.Module):
     """Normals (B, K) -> w (B, D) through features of the factors.
 
     Args:
-        features: normals -> features (B, F); for SynthFaces `data.synthfaces.factor_features`.
+        features: normals -> features (B, F); for SynthFaces `data.synthfaces_features.factor_features`.
         num_features: F.
         num_normals: K.
         w_dim: D, that of the generator.

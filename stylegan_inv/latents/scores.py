@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.data import synthfaces
+from stylegan_inv.data.synthfaces_factors import FACTORS, NUM_NORMALS, VECTOR_NAMES, factors_from_normals
 from stylegan_inv.encoders.face import FaceNetwork
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
@@ -39,18 +39,18 @@ def attributes_of(values: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
 
 def synthfaces_normals(z: Tensor) -> Tensor:
     """The normals (N, K) behind z (N, Z) of the embedded generator, see `losses.paired.PairedWarmStart.latents`."""
-    if z.shape[1] <= synthfaces.NUM_NORMALS:
+    if z.shape[1] <= NUM_NORMALS:
         raise UserError(
-            f"factors of z: got z of size {z.shape[1]}, expected more than {synthfaces.NUM_NORMALS}; only generators "
+            f"factors of z: got z of size {z.shape[1]}, expected more than {NUM_NORMALS}; only generators "
             "made from SynthFaces by pairs know the factors of their codes"
         )
-    return normalize_2nd_moment(z)[:, : synthfaces.NUM_NORMALS]
+    return normalize_2nd_moment(z)[:, :NUM_NORMALS]
 
 
 def factor_scores(z: Tensor) -> dict[str, Tensor]:
     """Attributes (N,) of the SynthFaces factors that z (N, Z) of the embedded generator stands for."""
-    vector = synthfaces.factors_from_normals(synthfaces_normals(z).cpu().numpy()).to_vector()
-    return attributes_of(torch.from_numpy(vector), synthfaces.VECTOR_NAMES)
+    vector = factors_from_normals(synthfaces_normals(z).cpu().numpy()).to_vector()
+    return attributes_of(torch.from_numpy(vector), VECTOR_NAMES)
 
 
 def with_factor(z: Tensor, attribute: str, quantile: float) -> Tensor:
@@ -59,10 +59,10 @@ def with_factor(z: Tensor, attribute: str, quantile: float) -> Tensor:
     The normalised z keeps its length: what is no factor (the last entries of z) makes room.
     """
     factor = FACTOR_OF.get(attribute, attribute)
-    if factor not in synthfaces.FACTORS:
-        raise UserError(f"attribute {attribute}: not a factor of SynthFaces, expected one of {synthfaces.FACTORS}")
-    known, rest = synthfaces_normals(z).clone(), normalize_2nd_moment(z)[:, synthfaces.NUM_NORMALS :]
-    known[:, synthfaces.FACTORS.index(factor)] = float(np.sqrt(2)) * float(torch.erfinv(torch.tensor(2 * quantile - 1)))
+    if factor not in FACTORS:
+        raise UserError(f"attribute {attribute}: not a factor of SynthFaces, expected one of {FACTORS}")
+    known, rest = synthfaces_normals(z).clone(), normalize_2nd_moment(z)[:, NUM_NORMALS:]
+    known[:, FACTORS.index(factor)] = float(np.sqrt(2)) * float(torch.erfinv(torch.tensor(2 * quantile - 1)))
     room = (z.shape[1] - known.square().sum(1, keepdim=True)).clamp_min(1e-3 * z.shape[1])
     return torch.cat([known, rest * (room / rest.square().sum(1, keepdim=True)).sqrt()], dim=1)
 

@@ -9,24 +9,21 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data import synthfaces as sf
 from stylegan_inv.data import synthfaces_pixels
-from stylegan_inv.data.synthfaces import (
+from stylegan_inv.data.synthfaces import LABELS, SynthFaces, sample_identity_pairs
+from stylegan_inv.data.synthfaces_factors import (
     FACTORS,
     IDENTITY_FACTORS,
-    LABELS,
     NUM_NORMALS,
     SPECS,
     VECTOR_NAMES,
     Choice,
     Factors,
-    SynthFaces,
     factors_from_normals,
-    normals,
-    obstacle_parameters,
     override_factors,
-    render,
 )
+from stylegan_inv.data.synthfaces_normals import normals, obstacle_parameters
+from stylegan_inv.data.synthfaces_render import render
 from stylegan_inv.errors import UserError
 
 PLAIN = {"eyeglasses": "none", "beard": "none", "hair_style": "short", "yaw": 0.0, "pitch": 0.0, "background": "plain"}
@@ -355,7 +352,7 @@ def test_identity_groups_share_the_person_only() -> None:
             assert (np.ptp(groups, axis=1) > 0).all(), name
     items = SynthFaces(32, identity_groups=3).__getitems__(range(7))
     assert [item["identity"] for item in items] == [0, 0, 0, 1, 1, 1, 2]
-    first, second = sf.sample_identity_pairs(5, 4, 32)
+    first, second = sample_identity_pairs(5, 4, 32)
     assert first.shape == second.shape == (4, 3, 32, 32) and not torch.equal(first, second)
 
 

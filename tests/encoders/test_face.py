@@ -132,7 +132,8 @@ def test_backbone_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("name", ["face_train", "face_eval"])
 def test_embedded_networks(name: str) -> None:
     """The shipped files load, are small, and know one person from another."""
-    from stylegan_inv.data.synthfaces import VECTOR_NAMES, sample_identity_pairs
+    from stylegan_inv.data.synthfaces import sample_identity_pairs
+    from stylegan_inv.data.synthfaces_factors import VECTOR_NAMES
     from stylegan_inv.metrics.identity import roc_auc
 
     path = face.ASSETS / f"{name}.safetensors"

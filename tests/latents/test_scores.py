@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_inv.data.synthfaces import SPECS
+from stylegan_inv.data.synthfaces_factors import SPECS
 from stylegan_inv.encoders.face import load_face_network
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from stylegan_inv.data.identities import People, PeopleDataModule
-from stylegan_inv.data.synthfaces import VECTOR_NAMES
+from stylegan_inv.data.synthfaces_factors import VECTOR_NAMES
 from stylegan_inv.encoders.face import FaceNetwork, load_face_network
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.face_network import FaceNetworkTraining, degrade, factor_losses, supervised_contrastive
