@@ -6,8 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces_head import Head
-from stylegan_inv.data.synthfaces_layers import (
+from stylegan_inv.data.synthfaces_canvas import (
     F32,
     Array,
     Canvas,
@@ -21,6 +20,7 @@ from stylegan_inv.data.synthfaces_layers import (
     rgb,
     smooth,
 )
+from stylegan_inv.data.synthfaces_head import Head
 from stylegan_inv.data.synthfaces_pixels import paint_within
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stylegan_inv.data.synthfaces_canvas import F32, Array, Canvas, Params, at_least, at_most, bell, coverage, smooth
 from stylegan_inv.data.synthfaces_head import Head
-from stylegan_inv.data.synthfaces_layers import F32, Array, Canvas, Params, at_least, at_most, bell, coverage, smooth
 from stylegan_inv.data.synthfaces_pixels import paint_within
 
 

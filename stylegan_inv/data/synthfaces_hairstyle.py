@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces_layers import F32, Params
+from stylegan_inv.data.synthfaces_canvas import F32, Params
 from stylegan_inv.data.synthfaces_pixels import Maps
 
 SHORT, SIDE_PART, FRINGE, BUN = 2, 3, 4, 8

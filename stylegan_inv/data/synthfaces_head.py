@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces_hairstyle import HairStyle
-from stylegan_inv.data.synthfaces_layers import (
+from stylegan_inv.data.synthfaces_canvas import (
     F32,
     Array,
     Canvas,
@@ -20,6 +19,7 @@ from stylegan_inv.data.synthfaces_layers import (
     rgb,
     smooth,
 )
+from stylegan_inv.data.synthfaces_hairstyle import HairStyle
 from stylegan_inv.data.synthfaces_pixels import Maps
 
 _SKIN = rgb("fbe0cf", "f1c8ab", "dfa983", "bd8159", "8d5836", "55321f")

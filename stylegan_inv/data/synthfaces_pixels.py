@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
+    from stylegan_inv.data.synthfaces_canvas import Canvas, Params
     from stylegan_inv.data.synthfaces_head import Head
-    from stylegan_inv.data.synthfaces_layers import Canvas, Params
 
 Array = np.ndarray
 AnyMaps = TypeVar("AnyMaps", bound="Maps")

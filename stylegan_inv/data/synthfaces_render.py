@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stylegan_inv.data.synthfaces_canvas import Canvas, Params, at_least, at_most
 from stylegan_inv.data.synthfaces_face import paint_face, paint_glasses
 from stylegan_inv.data.synthfaces_factors import Factors
 from stylegan_inv.data.synthfaces_hair import hair_behind, hair_front
 from stylegan_inv.data.synthfaces_head import Head
-from stylegan_inv.data.synthfaces_layers import Canvas, Params, at_least, at_most, background, clothes, draw_obstacles
+from stylegan_inv.data.synthfaces_obstacles import draw_obstacles
 from stylegan_inv.data.synthfaces_pixels import paint_within
+from stylegan_inv.data.synthfaces_surroundings import background, clothes
 from stylegan_inv.errors import UserError
 
 RESOLUTIONS = (32, 512)
