@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.losses.compose import as_network
 from stylegan_inv.metrics.base import SetMetric
-from stylegan_inv.metrics.networks import describe_network
+from stylegan_inv.metrics.networks import describe_network, recent
 
 
 class PooledSetMetric(SetMetric):
@@ -34,4 +34,5 @@ class PooledSetMetric(SetMetric):
     @torch.no_grad()
     def pooled(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, 3, H, W) in [-1, 1]."""
-        return self.frozen.network.pooled(images)
+        network = self.frozen.network
+        return recent(network, network.pooled, images)

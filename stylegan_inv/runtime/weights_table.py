@@ -155,4 +155,15 @@ TABLE: dict[str, Weights] = {
     "alexnet": _torchvision("alexnet-owt-7be5be79.pth"),
     "vgg16": _torchvision("vgg16-397923af.pth"),
     "squeezenet": _torchvision("squeezenet1_1-b8a52dc0.pth"),
+    "inception": Weights(
+        "weights-inception-2015-12-05-6726825d.pth",
+        (
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+            "weights-inception-2015-12-05-6726825d.pth",
+        ),
+        "Apache-2.0 (TensorFlow's models)",
+        "toshas/torch-fidelity",
+        "network",
+        sha256="6726825d",
+    ),
 }

@@ -1,0 +1,98 @@
+"""FID and KID: the distances on the Inception network that published figures are made with."""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.data.images import to_uint8
+from stylegan_inv.errors import UserError
+from stylegan_inv.losses.weights import read_state
+from stylegan_inv.metrics.frechet import FrechetDistance
+from stylegan_inv.metrics.kernel import KernelDistance
+
+FEATURES = 2048
+_SOURCE = "weights-inception-2015-12-05-6726825d.pth of toshas/torch-fidelity (TensorFlow's Inception of 2015)"
+
+
+class Inception(nn.Module):
+    """torch-fidelity's port of TensorFlow's Inception of 2015, its resizing to 299 px included.
+
+    Args:
+        state: its weights.
+
+    Raises:
+        UserError: torch-fidelity is not installed, or other weights.
+    """
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise UserError("FID and KID need torch-fidelity: pip install 'stylegan_inv[fid]'") from error
+        # The extractor unpickles its file without precautions: it gets one made here, of tensors alone.
+        tensors = io.BytesIO()
+        torch.save(state, tensors)
+        tensors.seek(0)
+        try:
+            self.extractor = FeatureExtractorInceptionV3(
+                "inception-v3-compat", [str(FEATURES)], feature_extractor_weights_path=tensors
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"not the weights of Inception, expected {_SOURCE}: {str(error).splitlines()[0]}"
+            ) from error
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, 2048) of images (B, 3, H, W) in [-1, 1], which are rounded to the 8 bits of a file."""
+        return self.extractor(to_uint8(images))[0]
+
+
+@functools.cache
+def load_inception(path: str | Path) -> Inception:
+    """The network; the same file gives the same object.
+
+    Args:
+        path: the file, or its name in the weights table, ``inception``.
+
+    Raises:
+        UserError: no such file, one with something else, or no torch-fidelity.
+    """
+    return Inception(read_state(path, _SOURCE)).eval().requires_grad_(False)
+
+
+class FID(FrechetDistance):
+    """Frechet Inception distance (Heusel et al., NeurIPS 2017, arXiv 1706.08500) of the images as they are given.
+
+    It falls with the number of images and depends on how they were resized and stored: compare equal protocols only.
+
+    Args:
+        weights: see :func:`load_inception`.
+    """
+
+    def __init__(self, weights: str | Path = "inception") -> None:
+        super().__init__(load_inception(weights), features=FEATURES)
+
+    def describe(self) -> str:
+        """The network."""
+        return f"Frechet distance of the 2048 pooled features of {self._description}"
+
+
+class KID(KernelDistance):
+    """Kernel Inception distance (Binkowski et al., ICLR 2018, arXiv 1801.01401), over all pairs instead of subsets.
+
+    Args:
+        weights: see :func:`load_inception`.
+    """
+
+    def __init__(self, weights: str | Path = "inception") -> None:
+        super().__init__(load_inception(weights), features=FEATURES)
+
+    def describe(self) -> str:
+        """The network."""
+        return f"squared MMD, cubic kernel, all pairs, of the 2048 pooled features of {self._description}"

@@ -1,0 +1,85 @@
+"""FID and KID against their definitions on features that the extractor gives by itself; weights are random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.data.images import to_uint8
+from stylegan_inv.errors import UserError
+from stylegan_inv.metrics.fid import FID, KID, load_inception
+
+inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like the published one, with random weights."""
+    folder = tmp_path_factory.mktemp("inception")
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Module, "load_state_dict", lambda self, state: None)
+        torch.save({}, folder / "none.pth")
+        network = inception.FeatureExtractorInceptionV3("any", ["2048"], str(folder / "none.pth"))
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight)  # PyTorch's own start makes all features nearly nothing
+    torch.save(network.state_dict(), folder / "inception.pth")
+    return folder / "inception.pth"
+
+
+def sets(count: int = 12) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.rand(count, 3, 40, 40) * 2 - 1, (torch.rand(count + 2, 3, 40, 40) * 1.4 - 1).clamp(-1, 1)
+
+
+def features(weights: Path, images: Tensor) -> np.ndarray:
+    """What torch-fidelity itself makes of the pictures' bytes."""
+    network = inception.FeatureExtractorInceptionV3("any", ["2048"], str(weights))
+    return network(to_uint8(images))[0].double().numpy()
+
+
+def fed(metric: FID | KID) -> float:
+    real, fake = sets()
+    for part in real.split(5):
+        metric.update(part, real=True)
+    for part in fake.split(7):
+        metric.update(part, real=False)
+    return float(metric.compute())
+
+
+def test_fid_is_the_formula(weights: Path) -> None:
+    a, b = (features(weights, images) for images in sets())
+    x, y = (a - a.mean(0)) / len(a[1:]) ** 0.5, (b - b.mean(0)) / len(b[1:]) ** 0.5
+    # the trace of the root of the product of the covariances x'x and y'y
+    root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    want = ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * root
+    assert fed(FID(weights)) == pytest.approx(want, rel=1e-4)
+
+
+def test_kid_is_the_formula(weights: Path) -> None:
+    a, b = (features(weights, images) for images in sets())
+    n, m = len(a), len(b)
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return (x @ y / x.size + 1) ** 3
+
+    want = sum(kernel(x, y) for i, x in enumerate(a) for j, y in enumerate(a) if i != j) / (n * (n - 1))
+    want += sum(kernel(x, y) for i, x in enumerate(b) for j, y in enumerate(b) if i != j) / (m * (m - 1))
+    want -= 2 * sum(kernel(x, y) for x in a for y in b) / (n * m)
+    assert fed(KID(weights)) == pytest.approx(want, rel=1e-4)
+
+
+def test_both_share_one_network_and_say_which(weights: Path) -> None:
+    assert load_inception(weights) is load_inception(weights)
+    assert "sha256" in FID(weights).describe() and "not FID" not in FID(weights).describe()
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="not the weights of Inception"):
+        FID(tmp_path / "other.pth")
