@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from stylegan_inv import config
 from stylegan_inv.callbacks.checkpoints import Checkpoints
 from stylegan_inv.callbacks.throughput import Throughput
-from stylegan_inv.data.datamodule import ImageDataModule
+from stylegan_inv.data.datamodule import ImageDataModule, is_broken_hand_over
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.base import InversionMethod
 from stylegan_inv.methods.fit_check import check_fit
@@ -132,6 +132,8 @@ def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
         raise
     except Exception as error:
         ranks.say_rank(error, trainer)
+        if is_broken_hand_over(error):
+            raise RuntimeError("DataLoader worker exited unexpectedly while it handed over a batch") from error
         raise
     finally:
         failed = ranks.end_children(trainer, seconds)

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, dataloader, default_collate
 
 from stylegan_inv.data.image_set import ImageSet
 from stylegan_inv.data.images import BadImage, name_list
@@ -284,3 +285,9 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Raises UserError unless a config value is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{name}={value!r}: expected a whole number of at least {least}")
+
+
+def is_broken_hand_over(error: BaseException) -> bool:
+    """Whether a loader process died just while a batch was taken from it: torch says no more than its broken pipe."""
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, ConnectionError | EOFError) and dataloader.__file__ in files

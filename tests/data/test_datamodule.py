@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -17,9 +20,11 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from stylegan_inv.config import CONF_DIR
 from stylegan_inv.data.celeba_hq import CelebAHQDataModule
+from stylegan_inv.data.datamodule import is_broken_hand_over
 from stylegan_inv.data.faces import FacesDataModule
 from stylegan_inv.data.folders import FolderDataModule
 from stylegan_inv.data.images import BadImage
@@ -405,3 +410,17 @@ def test_two_real_ranks(tmp_path):
     assert [i for pair in zip(ranks[0]["seen"], ranks[1]["seen"], strict=True) for i in pair] == expected(14)
     assert sorted(ranks[0]["validated"] + ranks[1]["validated"]) == list(range(5))
     assert ranks[0]["next"] == ranks[1]["next"] == 28
+
+
+def test_a_worker_that_dies_while_it_hands_over_is_told_from_other_broken_connections() -> None:
+    batches = iter(DataLoader(torch.zeros(64, 3, 64, 64), batch_size=2, num_workers=1))
+    next(batches)
+    time.sleep(1)  # the next ones are in the queue, their memory still to be asked for
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.join()
+    worker.is_alive = lambda: True  # type: ignore[method-assign]  # as under load, when nobody knows yet that it died
+    with pytest.raises(OSError) as raised:
+        list(batches)
+    assert is_broken_hand_over(raised.value)
+    assert not is_broken_hand_over(ConnectionResetError())

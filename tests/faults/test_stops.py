@@ -166,7 +166,7 @@ def test_killed_loader_process_ends_the_run(tmp_path: Path) -> None:
     killer = "+callbacks.killer={_target_: tests.faults.test_stops.Killer}"
     process = launch(run, "psp", tmp_path / "run", *ENDLESS, killer, "dataset.num_workers=2", log=tmp_path / "log")
     assert join([process], 120) == [1]
-    # Which of the two torch says depends on whether it or the loader's queue notices first.
+    # Which of the two is said depends on whether torch or the loader's queue notices first.
     assert re.search("DataLoader worker .*(killed by signal|exited unexpectedly)", (tmp_path / "log").read_text())
     wait_for(lambda: alone(process.pid), 20)
 
