@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.data.images import to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.weights import read_state
 from stylegan_inv.metrics.frechet import FrechetDistance
@@ -50,7 +49,8 @@ class Inception(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """(B, 2048) of images (B, 3, H, W) in [-1, 1], which are rounded to the 8 bits of a file."""
-        return self.extractor(to_uint8(images))[0]
+        levels = ((images + 1) * 127.5).round().clamp(0, 255)
+        return self.extractor(levels.to(torch.uint8))[0]
 
 
 @functools.cache
