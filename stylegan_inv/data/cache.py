@@ -42,7 +42,7 @@ def renderer_hash() -> str:
 class CachedFaces(Dataset[dict[str, Any]]):
     """``size`` SynthFaces as uint8 in one memory-mapped .npy, with the normals that they were rendered from.
 
-    The cache is made on first use (about 5 ms an image at 64 px): two files named by resolution, seed, start, size
+    The cache is made on first use (about 3 ms an image at 64 px): two files named by resolution, seed, start, size
     and the hash of the renderer's source. They appear whole or not at all. Processes that start together may each
     render it; the results are equal and the last one stays.
 
