@@ -102,7 +102,7 @@ def part() -> str:
         f"{count['contradicted']} contradicted and {count['not reproduced']} undecided, each with its interval in the "
         "[benchmark](experiments/benchmark/README.md)" + (f". Contradicted: {'; '.join(others)}." if others else "."),
         "![Distortion, perception and editability against time](experiments/benchmark/tradeoff.png)",
-        "    python -m stylegan_inv.benchmark                # all of it from nothing: 2 1/2 hours of one CPU core\n"
+        "    python -m stylegan_inv.benchmark                # all of it from nothing: about 2.5 hours of one core\n"
         "    python -m stylegan_inv.benchmark --quick        # the same in a minute, to see it run",
     ]
     return "\n\n".join(paragraphs) + "\n"

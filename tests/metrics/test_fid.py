@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_fidelity import feature_extractor_inceptionv3 as inception
 
+from stylegan_inv import config
 from stylegan_inv.data.images import to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics.fid import FID, KID, load_inception
-
-inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,10 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="not the weights of Inception"):
         FID(tmp_path / "other.pth")
+
+
+def test_the_config_builds_both(weights: Path) -> None:
+    places = ["images=a", "targets=b", f"metrics.fid.weights='{weights}'", f"metrics.kid.weights='{weights}'"]
+    metrics = config.compose("evaluate", ["metrics=evaluation_fid", *places]).metrics
+    fid, kid = config.instantiate(metrics.fid), config.instantiate(metrics.kid)
+    assert isinstance(fid, FID) and isinstance(kid, KID) and fid.frozen.network is kid.frozen.network
