@@ -16,10 +16,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.synthfaces import SynthFaces
-from stylegan_inv.methods.base import pool
-from stylegan_inv.methods.descent import Watch
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
+from stylegan_inv.methods.common.base import pool
 from stylegan_inv.metrics.image import psnr
+from stylegan_inv.optim.descent import Watch
 from stylegan_inv.runtime.allocator import tune_allocator
 
 METHODS = ("projector", "image2stylegan_pp", "pti")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from published import NOT_THE_SAME, PUBLISHED
 
-from stylegan_inv.runtime.benchmark_entrants import BY_NAME, DESCENT, TRAINED
-from stylegan_inv.runtime.benchmark_results import Table, cell, markdown, read_table
+from stylegan_inv.benchmark.method_runs import BY_NAME, DESCENT, TRAINED
+from stylegan_inv.benchmark.results import Table, cell, markdown, read_table
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "benchmark" / "benchmark.json"

@@ -19,9 +19,9 @@ from pathlib import Path
 from pages import command, write_below
 from published import NOT_THE_SAME, PUBLISHED
 
-from stylegan_inv.runtime.benchmark_entrants import BY_NAME, TRAINED
-from stylegan_inv.runtime.benchmark_report import FIGURES
-from stylegan_inv.runtime.benchmark_results import cell, markdown, read_table
+from stylegan_inv.benchmark.comparison_report import FIGURES
+from stylegan_inv.benchmark.method_runs import BY_NAME, TRAINED
+from stylegan_inv.benchmark.results import cell, markdown, read_table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = "benchmark"

@@ -76,7 +76,7 @@ def draw_variants(run: Path, picture: Path) -> None:
     from omegaconf import OmegaConf
 
     from stylegan_inv.config import instantiate
-    from stylegan_inv.data.images import save_image
+    from stylegan_inv.data.images.image_files import save_image
 
     data = instantiate(OmegaConf.load(run / "config.yaml").dataset)
     inputs, output = run / "held_out", run / "variants"
@@ -91,7 +91,7 @@ def draw_same_codes(toon: Path, picture: Path) -> None:
     import torch
 
     from stylegan_inv import load_generator
-    from stylegan_inv.runtime.contact_sheet import contact_sheet
+    from stylegan_inv.visualization.contact_sheet import contact_sheet
 
     faces, cartoons = load_generator("synthfaces64"), load_generator(str(toon))
     z = torch.randn(8, faces.z_dim, generator=torch.Generator().manual_seed(0))

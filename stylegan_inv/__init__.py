@@ -13,17 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stylegan_inv.generators.formats import load_generator
-    from stylegan_inv.methods.base import Inversion, InversionMethod
-    from stylegan_inv.runtime.run_folder import load_inverter
+    from stylegan_inv.generators.io.formats import load_generator
+    from stylegan_inv.loading import load_inverter
+    from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load_generator": "stylegan_inv.generators.formats",
-    "load_inverter": "stylegan_inv.runtime.run_folder",
-    "Inversion": "stylegan_inv.methods.base",
-    "InversionMethod": "stylegan_inv.methods.base",
+    "load_generator": "stylegan_inv.generators.io.formats",
+    "load_inverter": "stylegan_inv.loading",
+    "Inversion": "stylegan_inv.methods.common.base",
+    "InversionMethod": "stylegan_inv.methods.common.base",
 }
 __all__ = ["__version__", "load_generator", "load_inverter", "Inversion", "InversionMethod"]
 

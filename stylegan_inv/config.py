@@ -25,13 +25,15 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.weights import downloads
+from stylegan_inv.weights.download import TABLE, downloads
 
 _PACKAGE = Path(__file__).resolve().parent
 #: The config tree: inside the installed wheel, or beside the package in a checkout.
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 EXIT_USER_ERROR = 2
+#: Where a refinement can begin without another method.
+STARTS = ("average", "random")
 
 
 def entry_point(
@@ -104,7 +106,7 @@ class _Task:
             return self.main(cfg, prepared)
 
     def _run_job(self, cfg: DictConfig) -> float | None:
-        from stylegan_inv.sweeps.job_process import of_job, run_job, value_of
+        from stylegan_inv.runtime.job_process import of_job, run_job, value_of
 
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir)
@@ -209,6 +211,33 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
         raise
+
+
+def instantiate_method(node: Any, **kwargs: Any) -> Any:
+    """Builds a method; a ``start`` that names a run or published weights is loaded.
+
+    Args:
+        node: The method's config.
+        **kwargs: Further arguments of its constructor.
+
+    Raises:
+        UserError: See :func:`instantiate`; or a ``start`` that is neither a word of the method nor a run.
+    """
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True)
+    return instantiate(_with_loaded_start(node), **kwargs)
+
+
+def _with_loaded_start(node: Any) -> Any:
+    start = node.get("start") if isinstance(node, dict) else None
+    if isinstance(start, dict):
+        return {**node, "start": _with_loaded_start(start)}
+    if not isinstance(start, str) or start in STARTS:
+        return node
+    if not Path(start).exists() and start not in TABLE:
+        words = " or ".join(map(repr, STARTS))
+        raise UserError(f"method.start={start!r}: expected {words}, or the run folder of a trained method")
+    return {**node, "start": {"_target_": "stylegan_inv.load_inverter", "path": start}}
 
 
 def build_loss_terms(terms: dict[str, Any]) -> Any:

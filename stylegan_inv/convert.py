@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 
 from stylegan_inv.config import report
-from stylegan_inv.encoders.checkpoints import (
+from stylegan_inv.encoders.official.official_checkpoint import (
     OfficialCheckpoint,
     checkpoint_generator,
     read_checkpoint,
@@ -25,17 +25,17 @@ from stylegan_inv.encoders.checkpoints import (
 )
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator
-from stylegan_inv.generators.export import LAYOUTS, exported, limits, save_exported
-from stylegan_inv.generators.formats import (
+from stylegan_inv.generators.io.formats import (
     W_AVG_SAMPLES,
     build_generator,
     locate,
     save_discriminator,
     save_generator,
 )
-from stylegan_inv.generators.weight_files import read_weights
-from stylegan_inv.runtime.files import atomic_write
-from stylegan_inv.runtime.weights import TABLE, file_hash
+from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits, save_exported
+from stylegan_inv.generators.io.weight_files import read_weights
+from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.weights.download import TABLE, file_hash
 
 SUFFIXES = {"ours": (".safetensors",)} | dict.fromkeys(LAYOUTS, (".pt", ".pth"))
 _SEED = 0

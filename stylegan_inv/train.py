@@ -22,15 +22,15 @@ from omegaconf import DictConfig, OmegaConf
 from stylegan_inv import config
 from stylegan_inv.callbacks.checkpoints import Checkpoints
 from stylegan_inv.callbacks.throughput import Throughput
-from stylegan_inv.data.datamodule import ImageDataModule, is_broken_hand_over
+from stylegan_inv.data.datamodules.base import ImageDataModule, is_broken_hand_over
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.base import InversionMethod
-from stylegan_inv.methods.fit_check import check_fit
+from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.runtime import ranks, run_dirs, run_folder
 from stylegan_inv.runtime.allocator import tune_allocator
-from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
 from stylegan_inv.runtime.quiet import quiet_libraries
-from stylegan_inv.runtime.report import print_metrics
+from stylegan_inv.utils.tables import print_metrics
 
 #: Other ranks have left by then, or hang.
 _CHILDREN_SECONDS, _CHILDREN_SECONDS_AFTER_ERROR = 60.0, 1.0
@@ -57,13 +57,13 @@ def prepare(cfg: DictConfig) -> Job:
     place = run_dirs.choose(cfg, *_wanted_folder(cfg))
     data = config.instantiate(cfg.dataset)
     data.setup("fit")  # finds missing folders, empty folders and splits that are too small
-    method = config.instantiate(cfg.method)
+    method = config.instantiate_method(cfg.method)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
     if place.ckpt_path is not None:
         checkpoint = read_checkpoint(place.ckpt_path)
         method.on_load_checkpoint(checkpoint)
-        run_folder.check_state(method, checkpoint["state_dict"], place.ckpt_path)
+        check_state(method, checkpoint["state_dict"], place.ckpt_path)
     place.claim()
     return Job(method, data, place)
 

@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from stylegan_inv.generators import Generator, save_generator
-from stylegan_inv.methods.base import Inversion, InversionMethod, Step
+from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step
 
 RESOLUTION = 16
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from stylegan_inv.convert import main
-from stylegan_inv.encoders.checkpoints import read_checkpoint
+from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator, to_nvidia
-from stylegan_inv.generators.formats import read_metadata, save_generator
-from stylegan_inv.generators.weight_files import file_hash
+from stylegan_inv.generators.io.formats import read_metadata, save_generator
+from stylegan_inv.generators.io.weight_files import file_hash
 from tests.cli import run_cli
 from tests.encoders.official import decoder_state, psp_file, small_encoder, small_generator
 

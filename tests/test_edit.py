@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_inv import edit, invert
-from stylegan_inv.data.images import read_image, save_image
+from stylegan_inv.data.images.image_files import read_image, save_image
+from stylegan_inv.edit import __main__ as edit
 from stylegan_inv.generators import load_generator, save_generator
+from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.directions import Direction, load_direction, save_direction
 from stylegan_inv.latents.interpolation import interpolate
 from stylegan_inv.latents.truncation import truncate
@@ -149,7 +150,7 @@ def test_noise_that_an_inversion_found_is_used(run, photos, monkeypatch):
 
 
 def test_generators_that_were_tuned_for_an_image_make_its_edits(run, photos, monkeypatch):
-    from stylegan_inv.generators.difference import compress, tuned
+    from stylegan_inv.generators.variants.difference import compress, tuned
     from tests import fake_run
 
     original, base = fake_run.TwoSteps.invert, load_generator(run / "generator.safetensors")
@@ -357,7 +358,7 @@ def test_output_with_content_is_kept(monkeypatch, capsys):
 
 
 def test_mp4_without_its_package_is_said(monkeypatch, capsys):
-    from stylegan_inv.runtime import animation
+    from stylegan_inv.visualization import animation
 
     monkeypatch.setattr(animation.importlib.util, "find_spec", lambda name: None)
     assert "pip install imageio-ffmpeg" in refused(monkeypatch, capsys, "animation=mp4")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.formats import load_generator, locate
-from stylegan_inv.generators.weight_files import read_weights, safetensors_metadata
+from stylegan_inv.generators.io.formats import load_generator, locate
+from stylegan_inv.generators.io.weight_files import read_weights, safetensors_metadata
 
 _STARTS = [
     b"",

@@ -9,7 +9,7 @@ from tests.cli import QUICK, REPOSITORY, run_cli
 
 METHOD = '''
 from torch import nn
-from stylegan_inv.methods.base import Inversion, InversionMethod
+from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 
 class OneShot(InversionMethod):

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.run_folder import load_inverter
+from stylegan_inv.loading import load_inverter
 from tests.cli import QUICK, assert_user_error, run_cli
 
 
@@ -55,7 +55,7 @@ def test_checkpoint_leaves_frozen_networks_out(run: tuple[Path, str]) -> None:
 
 def test_loaded_method_gives_the_validated_error(run: tuple[Path, str]) -> None:
     """The method that comes back from disk scores exactly what the training logged, computed here by hand."""
-    from stylegan_inv.data.synthfaces import SynthFaces
+    from stylegan_inv.data.synthfaces.dataset import SynthFaces
 
     method = load_inverter(run[0])
     faces = SynthFaces(resolution=64, seed=1, size=4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from PIL import Image, ImageDraw
 
-from stylegan_inv.data.images import to_pil
-from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.data.images.image_files import to_pil
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
 
 photo: Image.Image = to_pil(torch.as_tensor(SynthFaces(64, seed=2, size=1, start=34)[0]["image"]))
 photo.save("photo.png")

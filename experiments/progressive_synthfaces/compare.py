@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision.utils import make_grid, save_image
 
 from stylegan_inv import config
-from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.generators import load_generator
 from stylegan_inv.generators.progressive import Growth, Stage
 

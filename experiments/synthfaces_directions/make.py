@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_inv.encoders.face import load_face_network
+from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.latents.directions import ASSETS, Direction, save_direction
 from stylegan_inv.latents.effect import Effect, EffectMeter

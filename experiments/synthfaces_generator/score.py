@@ -12,7 +12,7 @@ import sys
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.generators import load_generator
 from stylegan_inv.metrics.frechet import FrechetDistance
 from stylegan_inv.metrics.precision_recall import PrecisionRecall

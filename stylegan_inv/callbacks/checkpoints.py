@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from stylegan_inv.callbacks.steps import batches_done, validation_due
+from stylegan_inv.callbacks.step_count import batches_done, validation_due
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.files import remove_partial
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
+from stylegan_inv.utils.files import remove_partial
 
 
 class Checkpoints(ModelCheckpoint):

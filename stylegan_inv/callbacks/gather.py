@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from stylegan_inv.methods.base import Inversion
+from stylegan_inv.methods.common.base import Inversion
 
 
 def inversion_of(outputs: Any) -> Inversion | None:

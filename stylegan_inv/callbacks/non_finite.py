@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from stylegan_inv.callbacks.exact import batch_norms
+from stylegan_inv.callbacks.exact_steps import batch_norms
 from stylegan_inv.errors import UserError
 
 _log = logging.getLogger(__name__)

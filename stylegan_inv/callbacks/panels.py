@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from stylegan_inv.methods.base import Inversion, pool
-from stylegan_inv.runtime.contact_sheet import contact_sheet, difference_image
+from stylegan_inv.methods.common.base import Inversion, pool
+from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
 
 class Panels(pl.Callback):

@@ -14,11 +14,11 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from stylegan_inv.callbacks.gather import from_all_ranks, inversion_of
-from stylegan_inv.data.images import to_pil
-from stylegan_inv.methods.base import mse, pool
+from stylegan_inv.data.images.image_files import to_pil
+from stylegan_inv.methods.common.base import mse, pool
 from stylegan_inv.metrics.base import PerImageMetric
-from stylegan_inv.runtime.contact_sheet import contact_sheet, difference_image
-from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
 
 @dataclass

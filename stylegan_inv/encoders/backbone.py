@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.weight_files import read_weights
-from stylegan_inv.runtime.weights import TABLE, fetch
+from stylegan_inv.generators.io.weight_files import read_weights
+from stylegan_inv.weights.download import TABLE, fetch
 
 
 @dataclass

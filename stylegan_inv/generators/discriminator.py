@@ -12,14 +12,13 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.layers import (
-    FILTER_TAPS,
     FullyConnected,
     normal,
     resolutions,
     resolve_channels,
 )
 from stylegan_inv.generators.mapping import MappingNetwork
-from stylegan_inv.generators.ops import bias_act, conv2d_resample, dispatch, setup_filter
+from stylegan_inv.generators.ops import FILTER_TAPS, bias_act, conv2d_resample, dispatch, setup_filter
 
 
 class ConvLayer(nn.Module):

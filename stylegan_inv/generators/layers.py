@@ -12,8 +12,6 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import bias_act
 from stylegan_inv.generators.ops.dispatch import full_precision
 
-FILTER_TAPS = (1, 3, 3, 1)
-
 
 def resolutions(resolution: int) -> list[int]:
     """``[4, 8, ..., resolution]``.

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stylegan_inv.generators.fused_synthesis import FusedSynthesis, synthesize
-from stylegan_inv.generators.layers import FILTER_TAPS, FullyConnected, normal, resolutions
+from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis, synthesize
+from stylegan_inv.generators.layers import FullyConnected, normal, resolutions
 from stylegan_inv.generators.ops import (
+    FILTER_TAPS,
     bias_act,
     modulated_conv2d,
     setup_filter,

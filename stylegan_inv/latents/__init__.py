@@ -1,1 +1,1 @@
-"""Tools on latent codes, as plain PyTorch."""
+"""Latent codes: statistics, directions, mixing, interpolation."""

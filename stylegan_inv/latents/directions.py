@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from stylegan_inv.generators import Generator

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from stylegan_inv.encoders.face import FaceNetwork
+from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import Direction
 from stylegan_inv.latents.scores import pictures, read_out_scores

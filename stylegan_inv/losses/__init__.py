@@ -1,1 +1,47 @@
-"""Training losses: one unweighted term per class; `compose` sums them."""
+"""Loss terms: modules that compare a reconstruction with its target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stylegan_inv.utils.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stylegan_inv.losses.adversarial import AdversarialLoss as AdversarialLoss
+    from stylegan_inv.losses.arcface import ArcFaceLoss as ArcFaceLoss
+    from stylegan_inv.losses.arcface import load_arcface as load_arcface
+    from stylegan_inv.losses.compose import LossInputs as LossInputs
+    from stylegan_inv.losses.compose import LossTerms as LossTerms
+    from stylegan_inv.losses.features import EmbeddedFeatures as EmbeddedFeatures
+    from stylegan_inv.losses.features import LpipsFeatures as LpipsFeatures
+    from stylegan_inv.losses.features import Vgg16Features as Vgg16Features
+    from stylegan_inv.losses.identity import IdentityLoss as IdentityLoss
+    from stylegan_inv.losses.latent_discriminator import LatentDiscriminator as LatentDiscriminator
+    from stylegan_inv.losses.lpips import LPIPS as LPIPS
+    from stylegan_inv.losses.moco import MoCoLoss as MoCoLoss
+    from stylegan_inv.losses.paired_regression import PairedRegression as PairedRegression
+    from stylegan_inv.losses.paired_regression import PairedWarmStart as PairedWarmStart
+    from stylegan_inv.losses.perceptual import EmbeddedPerceptual as EmbeddedPerceptual
+    from stylegan_inv.losses.pixel import L2 as L2
+    from stylegan_inv.losses.regularization import DeltaNorm as DeltaNorm
+    from stylegan_inv.losses.regularization import WNorm as WNorm
+    from stylegan_inv.losses.style_mixing import StyleMixing as StyleMixing
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "adversarial": ["AdversarialLoss"],
+        "arcface": ["ArcFaceLoss", "load_arcface"],
+        "compose": ["LossInputs", "LossTerms"],
+        "features": ["EmbeddedFeatures", "LpipsFeatures", "Vgg16Features"],
+        "identity": ["IdentityLoss"],
+        "latent_discriminator": ["LatentDiscriminator"],
+        "lpips": ["LPIPS"],
+        "moco": ["MoCoLoss"],
+        "paired_regression": ["PairedRegression", "PairedWarmStart"],
+        "perceptual": ["EmbeddedPerceptual"],
+        "pixel": ["L2"],
+        "regularization": ["DeltaNorm", "WNorm"],
+        "style_mixing": ["StyleMixing"],
+    },
+)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from stylegan_inv.encoders.irse import FACE_SIZE, FaceRecognition
 from stylegan_inv.losses.crop import face_crop
 from stylegan_inv.losses.identity import IdentityLoss
-from stylegan_inv.losses.weights import load_exactly, read_state
+from stylegan_inv.losses.network_files import load_exactly, read_state
 
 SOURCE = "ArcFace: model_ir_se50.pth of TreB1eN/InsightFace_Pytorch (IR-SE50)"
 

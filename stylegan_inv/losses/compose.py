@@ -186,6 +186,6 @@ def as_network(network: Any) -> nn.Module:
     if isinstance(network, nn.Module):
         return network
     # Inside the function: losses stay importable alone, and only this convenience needs the encoders.
-    from stylegan_inv.encoders.face import load_face_network
+    from stylegan_inv.encoders.face_network import load_face_network
 
     return load_face_network(network)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylegan_inv.encoders.face import perceptual_distance
-from stylegan_inv.encoders.frozen import Frozen
+from stylegan_inv.encoders.face_network import perceptual_distance
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import as_network
 from stylegan_inv.losses.lpips import load_lpips
-from stylegan_inv.losses.weights import load_exactly, read_state
-from stylegan_inv.runtime.weights import TABLE
+from stylegan_inv.losses.network_files import load_exactly, read_state
+from stylegan_inv.utils.frozen_module import Frozen
+from stylegan_inv.weights.download import TABLE
 
 VGG16 = {
     "conv1_1": 0,

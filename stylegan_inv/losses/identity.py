@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.losses.compose import LossInputs, as_network, check_region
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 class IdentityLoss(nn.Module):

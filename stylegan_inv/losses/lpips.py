@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs, check_normalise, check_region
-from stylegan_inv.losses.weights import load_exactly, read_state
-from stylegan_inv.runtime.weights import TABLE, fetch
+from stylegan_inv.losses.network_files import load_exactly, read_state
+from stylegan_inv.utils.frozen_module import Frozen
+from stylegan_inv.weights.download import TABLE, fetch
 
 TRUNKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet"}
 """The names of torchvision's ImageNet weights in the weights table."""

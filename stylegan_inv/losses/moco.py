@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.losses.identity import IdentityLoss
-from stylegan_inv.losses.weights import load_exactly, read_state
+from stylegan_inv.losses.network_files import load_exactly, read_state
 
 INPUT_SIZE = 224
 SOURCE = "MoCo v2: moco_v2_800ep_pretrain.pth.tar of facebookresearch/moco (ResNet-50, 800 epochs)"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.face import perceptual_distance
-from stylegan_inv.encoders.frozen import Frozen
+from stylegan_inv.encoders.face_network import perceptual_distance
 from stylegan_inv.losses.compose import LossInputs, as_network, check_normalise, check_region
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 class EmbeddedPerceptual(nn.Module):

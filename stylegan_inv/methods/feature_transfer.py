@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.feature_transfer import transfer_features
 from stylegan_inv.generators.synthesis import SynthesisNetwork
-from stylegan_inv.methods.base import Step
-from stylegan_inv.methods.descent import State
+from stylegan_inv.generators.variants.feature_copy import transfer_features
+from stylegan_inv.methods.common.base import Step
+from stylegan_inv.methods.common.per_image import Optimised, take_rows
 from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP
-from stylegan_inv.methods.per_image import Optimised, take_rows
+from stylegan_inv.optim.descent import State
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 class FeatureTransfer(Image2StyleGANPP):

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.descent import EarlyStop, Stage, Variables
-from stylegan_inv.methods.per_image import PerImageMethod
+from stylegan_inv.methods.common.per_image import PerImageMethod
+from stylegan_inv.optim.descent import EarlyStop, Stage, Variables
 
 
 class Image2StyleGAN(PerImageMethod):

@@ -19,9 +19,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.style import gram, style_distance
-from stylegan_inv.methods.base import pool
-from stylegan_inv.methods.descent import EarlyStop, Stage, Variables
-from stylegan_inv.methods.per_image import PerImageMethod
+from stylegan_inv.methods.common.base import pool
+from stylegan_inv.methods.common.per_image import PerImageMethod
+from stylegan_inv.optim.descent import EarlyStop, Stage, Variables
 
 REGIONS = ("everywhere", "inside", "outside", "nowhere")
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.base import Step
+from stylegan_inv.methods.common.base import Step
 from stylegan_inv.methods.restyle import ReStyle
 
 

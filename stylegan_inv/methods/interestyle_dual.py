@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from stylegan_inv.encoders.unet import UNet
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.blended_synthesis import blended_synthesis
-from stylegan_inv.methods.base import Inversion, InversionMethod
+from stylegan_inv.generators.variants.blended_synthesis import blended_synthesis
+from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 
 class IntereStyleDual(InversionMethod):
@@ -39,7 +39,7 @@ class IntereStyleDual(InversionMethod):
         mixing_probability: Of a batch to be mixed.
         stage: ``frozen`` trains encoder and mask; ``unfrozen`` also a copy of the generator, which checkpoints hold.
         training_noise: Noise of the synthesis in training: ``random`` or ``const``.
-        **kwargs: See :class:`~stylegan_inv.methods.base.InversionMethod`.
+        **kwargs: See :class:`.InversionMethod`.
     """
 
     def __init__(

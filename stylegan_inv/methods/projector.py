@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.descent import EarlyStop, Stage, Variables, draw
-from stylegan_inv.methods.per_image import FIRST_STEP, PerImageMethod
+from stylegan_inv.methods.common.per_image import FIRST_STEP, PerImageMethod
+from stylegan_inv.optim.descent import EarlyStop, Stage, Variables, draw
 
 
 class Projector(PerImageMethod):

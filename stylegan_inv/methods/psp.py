@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
-from stylegan_inv.methods.base import Inversion, InversionMethod
+from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 
 class PSP(InversionMethod):
@@ -28,7 +28,7 @@ class PSP(InversionMethod):
         in_channels: 3 for images, 1 for sketches, the number of classes for one-hot label maps.
         training_noise: Noise of the synthesis in training: ``random`` (the official code) or ``const``. Validation and
             inversion are deterministic.
-        **kwargs: See :class:`~stylegan_inv.methods.base.InversionMethod`.
+        **kwargs: See :class:`.InversionMethod`.
     """
 
     def __init__(

@@ -18,15 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import stylegan_inv
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.difference import Difference, compress, tuned
+from stylegan_inv.generators.variants.difference import Difference, compress, tuned
 from stylegan_inv.losses.features import Features
-from stylegan_inv.methods.base import Inversion, InversionMethod, Step, pool
-from stylegan_inv.methods.descent import State, Watch, draw
-from stylegan_inv.methods.first_measured import FirstMeasured
-from stylegan_inv.methods.per_image import FIRST_STEP, Optimised, PerImageMethod, check_same_generator
+from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step, pool
+from stylegan_inv.methods.common.first_measured import FirstMeasured
+from stylegan_inv.methods.common.per_image import FIRST_STEP, Optimised, PerImageMethod, check_same_generator
+from stylegan_inv.optim.descent import State, Watch, draw
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 @dataclass
@@ -51,7 +50,7 @@ class PTI(FirstMeasured):
 
     Args:
         features: What pictures are compared by.
-        start: Where the pivot comes from: a method, or the folder of a run.
+        start: The method that the pivot comes from.
         steps: At most (the official code: 350).
         rate: Learning rate of Adam on all of the synthesis network (the official code: 3e-4).
         pixel: Weight of the mean squared error.
@@ -69,7 +68,7 @@ class PTI(FirstMeasured):
         self,
         *,
         features: Features,
-        start: str | InversionMethod,
+        start: InversionMethod,
         steps: int = 350,
         rate: float = 3e-4,
         pixel: float = 1.0,
@@ -89,15 +88,14 @@ class PTI(FirstMeasured):
         self.locality, self.rank, self.seed = locality, rank, seed
         self.start_from(start)
 
-    def start_from(self, start: str | InversionMethod) -> None:
+    def start_from(self, start: InversionMethod) -> None:
         """Set where the pivots come from.
 
         Raises:
-            UserError: no such run, or one whose generator is another or is tuned itself.
+            UserError: Its generator is another.
         """
-        method = stylegan_inv.load_inverter(start) if isinstance(start, str) else start
-        check_same_generator(self, method)
-        self.start = Frozen(method)
+        check_same_generator(self, start)
+        self.start = Frozen(start)
 
     def invert(self, images: Tensor, watch: Watch | None = None) -> Optimised:
         """Find pivots, then tune a generator for each image (B, 3, H, W); finished images are kept in the file."""

@@ -10,17 +10,14 @@ maps fixed; any encoder with six input channels fits, the number of styles comes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import stylegan_inv
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.base import Inversion, InversionMethod, Step, pool
-from stylegan_inv.runtime.weights import TABLE
+from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step, pool
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 class ReStyle(InversionMethod):
@@ -34,11 +31,11 @@ class ReStyle(InversionMethod):
         encoder: Called with ``num_ws``, ``w_dim`` and ``in_channels=6``; returns (B, 6, H, W) -> (B, L, D).
         iterations: Refinement steps N.
         start: ``average`` (the paper), ``random`` (codes of fresh z, the average image of the paper replaced by
-            their pictures), or a trained method or its run folder, whose results are refined. One that was trained
+            their pictures), or a trained method, whose results are refined. One that was trained
             around another generator with the same codes makes the paper's encoder bootstrapping.
         training_noise: Noise of the synthesis in training: ``random`` or ``const``. Validation and inversion are
             deterministic.
-        **kwargs: See :class:`~stylegan_inv.methods.base.InversionMethod`.
+        **kwargs: See :class:`.InversionMethod`.
     """
 
     def __init__(
@@ -62,9 +59,7 @@ class ReStyle(InversionMethod):
             UserError: another word, or a method whose codes have another shape.
         """
         if isinstance(start, str) and start not in ("average", "random"):
-            if not Path(start).exists() and start not in TABLE:
-                raise UserError(f"method.start={start!r}: expected 'average', 'random' or the run of a trained method")
-            start = stylegan_inv.load_inverter(start)
+            raise UserError(f"method.start={start!r}: expected 'average', 'random' or a trained method")
         if isinstance(start, InversionMethod):
             own, other = ((g.num_ws, g.w_dim) for g in (self.generator, start.generator))
             if own != other:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.near_w import NearW
+from stylegan_inv.methods.common.near_w import NearW
 from stylegan_inv.methods.restyle import ReStyle
 
 

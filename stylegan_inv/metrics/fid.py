@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.weights import read_state
+from stylegan_inv.losses.network_files import read_state
 from stylegan_inv.metrics.frechet import FrechetDistance
 from stylegan_inv.metrics.kernel import KernelDistance
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.frozen import Frozen
 from stylegan_inv.metrics.base import PerItemMetric
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 class CodeMetric(PerItemMetric):

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.face import ASSETS
-from stylegan_inv.runtime.weights import file_hash
+from stylegan_inv.encoders.face_network import ASSETS
+from stylegan_inv.weights.download import file_hash
 
 
 class Recent:

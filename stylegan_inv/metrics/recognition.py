@@ -6,7 +6,7 @@ import functools
 
 from stylegan_inv.encoders.irse import curricularface
 from stylegan_inv.losses.arcface import ArcFace
-from stylegan_inv.losses.weights import load_exactly, read_state
+from stylegan_inv.losses.network_files import load_exactly, read_state
 
 SOURCE = "CurricularFace_Backbone.pth of HuangYG123/CurricularFace (IR-101)"
 

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -148,3 +148,31 @@ def _keep_as_previous(path: Path) -> None:
     except OSError:  # a file system without hard links
         shutil.copyfile(path, link)
     os.replace(link, previous)
+
+
+def load_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
+    """``load_state_dict`` whose error is one line that names what does not fit.
+
+    Raises:
+        UserError: Missing or surplus keys, or other shapes.
+    """
+    check_state(module, state, source)
+    module.load_state_dict(state)
+
+
+def check_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
+    """Raises UserError that lists missing and surplus keys and other shapes, if there are any."""
+    own = module.state_dict()
+    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if isinstance(own[key], torch.Tensor) and state[key].shape != own[key].shape  # else extra state
+    ]
+    problems = [
+        f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
+        for what, keys in (("missing", missing), ("surplus", surplus), ("shape", sorted(shapes)))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}")

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.utils.files import atomic_write
 
 
 class MetricsCSV(Logger):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable, read_checkpoint
-from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
 _RECORD = "run.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from stylegan_inv.runtime.files import atomic_write
+from stylegan_inv.utils.files import atomic_write
 
 RECORD = "sweep.json"
 

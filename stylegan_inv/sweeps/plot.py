@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylegan_inv.runtime.files import atomic_write
 from stylegan_inv.sweeps.jobs import SweepJob, best_job, swept
+from stylegan_inv.utils.files import atomic_write
 
 #: Repeats an experiment; not a value whose effect is looked for.
 _REPEATS = "seed"

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stylegan_inv.runtime.files import atomic_write
 from stylegan_inv.sweeps.jobs import SweepJob, best_job, read_jobs, swept
 from stylegan_inv.sweeps.plot import plot_sweep
+from stylegan_inv.utils.files import atomic_write
 
 TABLE, VALUES, PLOT = "sweep.md", "sweep.csv", "sweep.png"
 

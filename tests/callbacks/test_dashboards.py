@@ -22,13 +22,13 @@ from PIL import Image
 import stylegan_inv
 from stylegan_inv import train
 from stylegan_inv.callbacks.artifacts import Artifacts
-from stylegan_inv.callbacks.codes import Codes
 from stylegan_inv.callbacks.gradient_norm import GradientNorm
+from stylegan_inv.callbacks.latent_codes import Codes
 from stylegan_inv.callbacks.worst_images import WorstImages
 from stylegan_inv.config import CONF_DIR
-from stylegan_inv.data.images import to_pil
+from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.generators import Generator, save_generator
-from stylegan_inv.methods.base import Inversion
+from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.runtime.run_dirs import read_record
 from tests.callbacks import wandb_file
 from tests.faults import small

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from stylegan_inv.data.augment import ADA, recolour, rotation, scaling, translation, warp
-from stylegan_inv.data.diffaugment import DiffAugment
+from stylegan_inv.data.augment.ada import ADA, recolour, rotation, scaling, translation, warp
+from stylegan_inv.data.augment.diffaugment import DiffAugment
 from stylegan_inv.errors import UserError
 
 

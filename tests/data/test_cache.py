@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan_inv.data import cache
-from stylegan_inv.data.cache import CachedFaces, CachedFacesDataModule
-from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.data.datamodules import cached_faces as cache
+from stylegan_inv.data.datamodules.cached_faces import CachedFaces, CachedFacesDataModule
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
 
 
@@ -31,7 +31,7 @@ def test_equal_to_rendering_on_the_fly_and_made_once(tmp_path: Path, monkeypatch
 
 
 def test_nothing_is_left_of_a_rendering_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stylegan_inv.data import synthfaces_render
+    from stylegan_inv.data.synthfaces import render as synthfaces_render
 
     def fail(*args: object) -> None:
         raise KeyboardInterrupt

@@ -23,13 +23,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stylegan_inv.config import CONF_DIR
-from stylegan_inv.data.celeba_hq import CelebAHQDataModule
-from stylegan_inv.data.datamodule import is_broken_hand_over
-from stylegan_inv.data.faces import FacesDataModule
-from stylegan_inv.data.folders import FolderDataModule
-from stylegan_inv.data.images import BadImage
-from stylegan_inv.data.sampler import ResumableSampler
-from stylegan_inv.data.synthfaces import SynthFaces
+from stylegan_inv.data.datamodules.base import is_broken_hand_over
+from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule
+from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.sampler import ResumableSampler
+from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.images.image_files import BadImage
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
 
 

@@ -22,17 +22,17 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.afhq import AFHQDataModule
-from stylegan_inv.data.cars import CarsDataModule
-from stylegan_inv.data.celeba_hq import CelebAHQDataModule, FFHQCelebAHQDataModule
-from stylegan_inv.data.decoding import EXACT, FAST
-from stylegan_inv.data.folders import FolderDataModule
-from stylegan_inv.data.geometry import Geometry
-from stylegan_inv.data.image_set import ImageSet
-from stylegan_inv.data.images import read_image
-from stylegan_inv.data.lsun import LSUNDataModule
-from stylegan_inv.data.sampler import EvaluationSampler
-from stylegan_inv.data.sources import open_source
+from stylegan_inv.data.datamodules.afhq import AFHQDataModule
+from stylegan_inv.data.datamodules.cars import CarsDataModule
+from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule, FFHQCelebAHQDataModule
+from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.image_set import ImageSet
+from stylegan_inv.data.datamodules.lsun import LSUNDataModule
+from stylegan_inv.data.datamodules.sampler import EvaluationSampler
+from stylegan_inv.data.images.decoding import EXACT, FAST
+from stylegan_inv.data.images.image_files import read_image
+from stylegan_inv.data.images.resizing import Geometry
+from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.errors import UserError
 from tests.data.test_datamodule import as_rank
 from tests.data.test_sources import picture

@@ -12,9 +12,9 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data.folder import FolderImages
-from stylegan_inv.data.images import BadImage, read_image
-from stylegan_inv.data.sampler import Draw, ResumableSampler
+from stylegan_inv.data.datamodules.folder import FolderImages
+from stylegan_inv.data.datamodules.sampler import Draw, ResumableSampler
+from stylegan_inv.data.images.image_files import BadImage, read_image
 from stylegan_inv.errors import UserError
 
 BAD = (3, 7)

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylegan_inv.data.geometry import Geometry
-from stylegan_inv.data.images import (
+from stylegan_inv.data.images.image_files import (
     BadImage,
     check_image,
     from_uint8,
@@ -25,6 +24,7 @@ from stylegan_inv.data.images import (
     to_pil,
     to_uint8,
 )
+from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6

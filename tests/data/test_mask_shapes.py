@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_inv.data.mask_shapes import check_description, check_mask, draw_mask, read_mask
+from stylegan_inv.data.images.mask_shapes import check_description, check_mask, draw_mask, read_mask
 from stylegan_inv.errors import UserError
 
 LABELS = ("background", "skin", "hair")

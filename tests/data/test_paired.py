@@ -13,14 +13,14 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.folders import FolderDataModule
-from stylegan_inv.data.geometry import Geometry
-from stylegan_inv.data.image_set import Companion, ImageSet
-from stylegan_inv.data.images import read_image
-from stylegan_inv.data.paired import PairedFacesDataModule, PairedFolderDataModule
-from stylegan_inv.data.sources import open_source
-from stylegan_inv.data.synthfaces import SynthFaces
-from stylegan_inv.data.tasks import Frontalization, SegmentationToFace
+from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.image_set import Companion, ImageSet
+from stylegan_inv.data.datamodules.paired import PairedFacesDataModule, PairedFolderDataModule
+from stylegan_inv.data.images.image_files import read_image
+from stylegan_inv.data.images.resizing import Geometry
+from stylegan_inv.data.sources.opening import open_source
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
+from stylegan_inv.data.tasks.translation import Frontalization, SegmentationToFace
 from stylegan_inv.errors import UserError
 
 

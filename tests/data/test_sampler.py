@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from stylegan_inv.data.sampler import Draw, EvaluationSampler, ResumableSampler
+from stylegan_inv.data.datamodules.sampler import Draw, EvaluationSampler, ResumableSampler
 from stylegan_inv.errors import UserError
 
 

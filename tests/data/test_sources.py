@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylegan_inv.data.classes import parse_classes
-from stylegan_inv.data.decoding import BadImage
-from stylegan_inv.data.lmdb_file import value_places
-from stylegan_inv.data.sources import Names, Source, open_source, read_names
+from stylegan_inv.data.images.decoding import BadImage
+from stylegan_inv.data.sources.class_labels import parse_classes
+from stylegan_inv.data.sources.lmdb_file import value_places
+from stylegan_inv.data.sources.name_lists import read_names
+from stylegan_inv.data.sources.opening import open_source
+from stylegan_inv.data.sources.source import Names, Source
 from stylegan_inv.errors import UserError
 
 NAMES = ["a/1.png", "a/2.png", "a/10.png", "b/3.png", "b/x y.png"]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data import synthfaces_pixels
-from stylegan_inv.data.synthfaces import LABELS, SynthFaces, sample_identity_pairs
-from stylegan_inv.data.synthfaces_factors import (
+from stylegan_inv.data.synthfaces import pixels as synthfaces_pixels
+from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces, sample_identity_pairs
+from stylegan_inv.data.synthfaces.factors import (
     FACTORS,
     IDENTITY_FACTORS,
     NUM_NORMALS,
@@ -22,8 +22,8 @@ from stylegan_inv.data.synthfaces_factors import (
     factors_from_normals,
     override_factors,
 )
-from stylegan_inv.data.synthfaces_normals import normals, obstacle_parameters
-from stylegan_inv.data.synthfaces_render import render
+from stylegan_inv.data.synthfaces.normals import normals, obstacle_parameters
+from stylegan_inv.data.synthfaces.render import render
 from stylegan_inv.errors import UserError
 
 PLAIN = {"eyeglasses": "none", "beard": "none", "hair_style": "short", "yaw": 0.0, "pitch": 0.0, "background": "plain"}

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 
 from stylegan_inv.callbacks.panels import Panels
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data import tasks
-from stylegan_inv.data.cartoon import Cartoon
-from stylegan_inv.data.faces import FacesDataModule
-from stylegan_inv.data.folders import FolderDataModule
-from stylegan_inv.data.sampler import Draw
+from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.sampler import Draw
+from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.tasks import translation as tasks
+from stylegan_inv.data.tasks.cartoon import Cartoon
 from stylegan_inv.errors import UserError
 from tests.cli import REPOSITORY
 
@@ -325,7 +325,7 @@ class Echo(torch.nn.Module):
         return batch.get("source", batch["image"])
 
     def invert(self, images: Tensor) -> Any:
-        from stylegan_inv.methods.base import Inversion
+        from stylegan_inv.methods.common.base import Inversion
 
         return Inversion(torch.zeros(len(images), 1, 1), images[:, :1].expand(-1, 3, -1, -1))
 

@@ -16,10 +16,11 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from stylegan_inv import evaluate, invert
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.base import Inversion
-from stylegan_inv.runtime.inversions import read_latents
+from stylegan_inv.evaluate import __main__ as evaluate
+from stylegan_inv.invert import __main__ as invert
+from stylegan_inv.latents.saved_codes import read_latents
+from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.runtime.shares import Ranks
 from tests.cli import run_cli
 from tests.fake_run import RESOLUTION, TwoSteps, make_run
@@ -56,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["method"]["_target_"] = "tests.ddp.test_shares.Told"
     config["dataset"] = {
-        "_target_": "stylegan_inv.data.faces.FacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
+        "_target_": "stylegan_inv.data.FacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
         "obstacles": 1.0,
     }  # fmt: skip
     (run / "config.yaml").write_text(yaml.safe_dump(config))

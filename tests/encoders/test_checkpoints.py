@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from stylegan_inv import load_generator
-from stylegan_inv.encoders.checkpoints import (
+from stylegan_inv.encoders.irse import UNITS_101, FaceRecognition
+from stylegan_inv.encoders.official.architecture import infer_encoder
+from stylegan_inv.encoders.official.official_checkpoint import (
     build_encoder,
     checkpoint_generator,
     read_checkpoint,
@@ -18,10 +20,8 @@ from stylegan_inv.encoders.checkpoints import (
     save_checkpoint,
     to_psp,
 )
-from stylegan_inv.encoders.geometry import infer_encoder
-from stylegan_inv.encoders.irse import UNITS_101, FaceRecognition
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.weight_files import misfits
+from stylegan_inv.generators.io.weight_files import misfits
 from tests.encoders.official import (
     ENCODERS,
     NUM_WS,

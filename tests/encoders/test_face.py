@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan_inv.encoders import face
-from stylegan_inv.encoders.face import FaceNetwork, load_face_network, perceptual_distance, save_face_network
-from stylegan_inv.encoders.frozen import Frozen
-from stylegan_inv.encoders.small import SmallBackbone, to_input_size
+from stylegan_inv.encoders import face_network as face
+from stylegan_inv.encoders.face_network import FaceNetwork, load_face_network, perceptual_distance, save_face_network
+from stylegan_inv.encoders.small_backbone import SmallBackbone, to_input_size
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.frozen_module import Frozen
 
 NAMES = ("yaw", "hat=no", "age", "hat=yes")
 
@@ -132,9 +132,9 @@ def test_backbone_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("name", ["face_train", "face_eval"])
 def test_embedded_networks(name: str) -> None:
     """The shipped files load, are small, and know one person from another."""
-    from stylegan_inv.data.synthfaces import sample_identity_pairs
-    from stylegan_inv.data.synthfaces_factors import VECTOR_NAMES
-    from stylegan_inv.metrics.identity import roc_auc
+    from stylegan_inv.data.synthfaces.dataset import sample_identity_pairs
+    from stylegan_inv.data.synthfaces.factors import VECTOR_NAMES
+    from stylegan_inv.metrics.face_similarity import roc_auc
 
     path = face.ASSETS / f"{name}.safetensors"
     assert path.stat().st_size < 8e6 and (face.ASSETS / f"{name}.md").is_file()

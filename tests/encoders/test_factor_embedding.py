@@ -7,12 +7,12 @@ import math
 import numpy as np
 import torch
 
-from stylegan_inv.data.synthfaces_factors import SPECS, Choice, Uniform, factors_from_normals
-from stylegan_inv.data.synthfaces_features import factor_features
-from stylegan_inv.data.synthfaces_normals import normals
+from stylegan_inv.data.synthfaces.factor_features import factor_features
+from stylegan_inv.data.synthfaces.factors import SPECS, Choice, Uniform, factors_from_normals
+from stylegan_inv.data.synthfaces.normals import normals
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapping
 from stylegan_inv.generators.mapping import MappingNetwork
-from stylegan_inv.losses.paired import PairedWarmStart
+from stylegan_inv.losses.paired_regression import PairedWarmStart
 
 
 def test_features_against_numpy() -> None:
@@ -75,7 +75,7 @@ def test_distillation_lowers_the_error_and_leaves_random_numbers_alone() -> None
 
 
 def test_knots_become_the_first_layer() -> None:
-    from stylegan_inv.data.synthfaces_features import factor_knots
+    from stylegan_inv.data.synthfaces.factor_features import factor_knots
     from stylegan_inv.encoders.factor_embedding import _start_from_knots
     from stylegan_inv.generators.mapping import MappingNetwork
 

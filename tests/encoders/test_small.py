@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stylegan_inv.encoders.face import FaceNetwork, load_face_network, save_face_network
+from stylegan_inv.encoders.face_network import FaceNetwork, load_face_network, save_face_network
 from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
-from stylegan_inv.encoders.face import load_face_network
+from stylegan_inv.encoders.face_network import load_face_network
 from tests.cli import REPOSITORY
 
 METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))

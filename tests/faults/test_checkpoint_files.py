@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
 from stylegan_inv.errors import UserError
+from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime import checkpoint_io, run_dirs
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
-from stylegan_inv.runtime.run_folder import load_inverter
 from tests.faults.small import assert_same_training, build, overrides, rows, run, state, stop_after
 
 

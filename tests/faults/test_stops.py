@@ -16,7 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from stylegan_inv.data.faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
 from stylegan_inv.runtime import checkpoint_io
 from tests.faults.small import join, launch, rows, run, slowdown, state, steps_logged, wait_for
 

@@ -15,10 +15,10 @@ import torch
 from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_discriminator, load_generator, save_generator
-from stylegan_inv.generators.blended_synthesis import blended_synthesis
-from stylegan_inv.generators.export import LAYOUTS, exported
-from stylegan_inv.generators.feature_transfer import transfer_features
+from stylegan_inv.generators.io.network_export import LAYOUTS, exported
 from stylegan_inv.generators.progressive import Stage
+from stylegan_inv.generators.variants.blended_synthesis import blended_synthesis
+from stylegan_inv.generators.variants.feature_copy import transfer_features
 from stylegan_inv.methods.psp import PSP
 from tests.generators import stylegan1
 

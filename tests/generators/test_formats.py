@@ -18,7 +18,6 @@ from stylegan_inv.generators import (
     Generator,
     embedded_generators,
     file_hash,
-    formats,
     from_rosinality,
     load_discriminator,
     load_generator,
@@ -27,6 +26,7 @@ from stylegan_inv.generators import (
     to_nvidia,
     to_rosinality,
 )
+from stylegan_inv.generators.io import formats
 
 SMALL = {4: 8, 8: 6, 16: 4}
 

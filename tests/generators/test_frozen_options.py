@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 
 from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import Generator, GraphedSynthesis, cuda_graphs, load_generator
+from stylegan_inv.generators import Generator, GraphedSynthesis, load_generator
+from stylegan_inv.generators.frozen import cuda_graphs
 
 
 def small(**options: object) -> Generator:

@@ -18,9 +18,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import Generator, load_generator, native_layer
-from stylegan_inv.generators import fused_synthesis as fused
-from stylegan_inv.generators.frozen_layer import FrozenLayer, TorchKernels
+from stylegan_inv.generators import Generator, load_generator
+from stylegan_inv.generators.frozen import fused_synthesis as fused
+from stylegan_inv.generators.frozen import native_layer
+from stylegan_inv.generators.frozen.frozen_layer import FrozenLayer, TorchKernels
 from stylegan_inv.generators.ops import build
 from tests import golden
 

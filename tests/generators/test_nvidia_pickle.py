@@ -22,16 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import (
-    Discriminator,
-    Generator,
-    load_discriminator,
-    load_generator,
-    pickle_machine,
-    to_nvidia,
-)
-from stylegan_inv.generators.nvidia_pickle import WHOLE_BATCH
-from stylegan_inv.generators.weight_files import read_weights
+from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator, to_nvidia
+from stylegan_inv.generators.io import pickle_machine
+from stylegan_inv.generators.io.nvidia_pickle import WHOLE_BATCH
+from stylegan_inv.generators.io.weight_files import read_weights
 
 SMALL = {4: 8, 8: 6, 16: 4}
 EXECUTION = {"exec", "compile", "os.system", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "import"}

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator
-from stylegan_inv.generators.formats import save_discriminator, save_generator
+from stylegan_inv.generators.io.formats import save_discriminator, save_generator
 from stylegan_inv.generators.ops import setup_filter, upsample2d
 from stylegan_inv.generators.progressive import Growth, Stage, at_stage
 

@@ -15,8 +15,8 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.latents.interpolation import interpolate, path
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.mixing import mixing_matrix
-from stylegan_inv.latents.neighbours import nearest_codes
-from stylegan_inv.latents.noise import noise_deviation, noise_layers, noise_on
+from stylegan_inv.latents.nearest import nearest_codes
+from stylegan_inv.latents.noise_maps import noise_deviation, noise_layers, noise_on
 from stylegan_inv.latents.statistics import WStatistics, map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
 

@@ -123,7 +123,7 @@ def test_a_term_of_weight_zero_needs_no_file(no_network: Path) -> None:
 
 
 def test_what_was_not_given_is_named_with_its_key() -> None:
-    node = {"_target_": "stylegan_inv.losses.mixing.StyleMixing", "weight": 1, "term": {"_target_": "x", "path": "???"}}
+    node = {"_target_": "stylegan_inv.losses.StyleMixing", "weight": 1, "term": {"_target_": "x", "path": "???"}}
     with pytest.raises(UserError, match=r"loss\.mixing\.term\.path was not given; give loss\.mixing\.term\.path=…"):
         build_loss_terms({"mixing": node})
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stylegan_inv.encoders.face import load_face_network, perceptual_distance
+from stylegan_inv.encoders.face_network import load_face_network, perceptual_distance
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.features import VGG16, EmbeddedFeatures, LpipsFeatures, Vgg16Features
 from tests.golden import reference_state

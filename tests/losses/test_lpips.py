@@ -13,8 +13,8 @@ import torch
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs
 from stylegan_inv.losses.lpips import LPIPS, TRUNKS, load_lpips
-from stylegan_inv.runtime import weights
-from stylegan_inv.runtime.weights import TABLE
+from stylegan_inv.weights import download as weights
+from stylegan_inv.weights.download import TABLE
 from tests.golden import reference_state
 
 pytest.importorskip("lpips")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan_inv.encoders.face import FaceNetwork
+from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.encoders.irse import FaceRecognition
 from stylegan_inv.generators import Discriminator
 from stylegan_inv.losses.adversarial import AdversarialLoss
@@ -22,7 +22,7 @@ from stylegan_inv.losses.moco import MoCo
 from stylegan_inv.losses.perceptual import EmbeddedPerceptual
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.losses.regularization import DeltaNorm, WNorm
-from stylegan_inv.runtime.weights import TABLE
+from stylegan_inv.weights.download import TABLE
 
 
 @pytest.fixture

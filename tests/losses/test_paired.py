@@ -9,7 +9,7 @@ import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.layers import normalize_2nd_moment
-from stylegan_inv.losses.paired import PairedRegression, PairedWarmStart, difference_l1, pyramid_l1
+from stylegan_inv.losses.paired_regression import PairedRegression, PairedWarmStart, difference_l1, pyramid_l1
 
 
 def test_pyramid_and_differences_against_loops() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylegan_inv.encoders.face import FaceNetwork
+from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator
 from stylegan_inv.losses import adversarial

@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.mask_shapes import draw_mask
-from stylegan_inv.data.synthfaces import LABELS, SynthFaces
-from stylegan_inv.encoders.face import load_face_network
+from stylegan_inv.data.images.mask_shapes import draw_mask
+from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
+from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.metrics.image import psnr
 
 FACES = SynthFaces(64, seed=2, size=40)

@@ -24,13 +24,13 @@ from stylegan_inv.losses.compose import LossInputs, LossTerms
 from stylegan_inv.losses.latent_discriminator import LatentPool
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.losses.regularization import DeltaNorm
+from stylegan_inv.methods.common.latent_adversary import LatentAdversary
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.interestyle import IntereStyle
-from stylegan_inv.methods.latent_adversary import LatentAdversary
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.methods.restyle_e4e import ReStyleE4E
-from stylegan_inv.methods.schedules import ProgressiveStages
+from stylegan_inv.optim.schedules import ProgressiveStages
 
 SIZE, DIM = 16, 8
 REPOSITORY = Path(__file__).resolve().parents[2]

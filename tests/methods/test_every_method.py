@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan_inv import evaluate
-from stylegan_inv.data.synthfaces import SynthFaces
-from stylegan_inv.runtime.run_folder import load_inverter
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
+from stylegan_inv.evaluate import __main__ as evaluate
+from stylegan_inv.loading import load_inverter
 from tests.cli import QUICK, REPOSITORY, run_cli
 
 METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))

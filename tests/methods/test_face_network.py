@@ -9,11 +9,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from stylegan_inv.data.identities import People, PeopleDataModule
-from stylegan_inv.data.synthfaces_factors import VECTOR_NAMES
-from stylegan_inv.encoders.face import FaceNetwork, load_face_network
+from stylegan_inv.data.datamodules.people import People, PeopleDataModule
+from stylegan_inv.data.synthfaces.factors import VECTOR_NAMES
+from stylegan_inv.encoders.face_network import FaceNetwork, load_face_network
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.face_network import FaceNetworkTraining, degrade, factor_losses, supervised_contrastive
+from stylegan_inv.methods.face_network_training import (
+    FaceNetworkTraining,
+    degrade,
+    factor_losses,
+    supervised_contrastive,
+)
 
 
 def test_contrastive_loss_against_a_loop() -> None:

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.generators import Generator, from_rosinality
-from stylegan_inv.generators.layouts import infer_generator_config
+from stylegan_inv.generators.io.layouts import infer_generator_config
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossTerms
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.losses.regularization import DeltaNorm
-from stylegan_inv.methods.base import InversionMethod, Step
+from stylegan_inv.methods.common.base import InversionMethod, Step
+from stylegan_inv.methods.common.latent_adversary import LatentAdversary
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.interestyle import IntereStyle
-from stylegan_inv.methods.latent_adversary import LatentAdversary
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
-from stylegan_inv.methods.schedules import ProgressiveStages
+from stylegan_inv.optim.schedules import ProgressiveStages
 from tests.golden import arrays, check, entry, fill, golden_dir, needs_golden, reference_state, tensor
 
 pytestmark = [needs_golden, pytest.mark.slow]  # IR-SE50 at 256 px in double precision

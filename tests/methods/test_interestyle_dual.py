@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylegan_inv.encoders.unet import UNet
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.blended_synthesis import blended_synthesis
+from stylegan_inv.generators.variants.blended_synthesis import blended_synthesis
 from stylegan_inv.methods.interestyle_dual import IntereStyleDual
 from tests.methods.test_encoder_methods import DIM, SIZE, fit, generator, images, loader, make
 

@@ -12,11 +12,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data.augment import ADA
+from stylegan_inv.data.augment.ada import ADA
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_generator
 from stylegan_inv.generators.progressive import Stage
-from stylegan_inv.methods.stylegan2 import StyleGAN2Training
+from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 
 CHANNELS = {4: 6, 8: 6, 16: 4}
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.difference import compress, tuned
-from stylegan_inv.methods.descent import Watch
+from stylegan_inv.generators.variants.difference import compress, tuned
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
 from stylegan_inv.methods.pti import PTI, Locality
-from tests.methods.test_descent import Killed
+from stylegan_inv.optim.descent import Watch
+from tests.optim.test_descent import Killed
 from tests.methods.tiny import tiny, tiny_generator, tiny_images
 
 

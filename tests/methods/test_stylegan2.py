@@ -14,14 +14,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data.augment import ADA
+from stylegan_inv.data.augment.ada import ADA
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_generator
-from stylegan_inv.losses.paired import PairedWarmStart
-from stylegan_inv.methods.averaging import average_gradients, update_moving_average
-from stylegan_inv.methods.paired_stylegan2 import PairedStyleGAN2Training
-from stylegan_inv.methods.stylegan2 import StyleGAN2Training
+from stylegan_inv.losses.paired_regression import PairedWarmStart
+from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training
+from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.optim.gradient_averaging import average_gradients, update_moving_average
 from tests.cli import REPOSITORY
 
 SIZE, NORMALS = 8, 3

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_generator, save_generator
-from stylegan_inv.generators.finetune import finetuned
-from stylegan_inv.methods.stylized_stylegan2 import StylizedStyleGAN2
+from stylegan_inv.generators.variants.finetune import finetuned
+from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2
 
 SIZE = 16
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
-from stylegan_inv.methods.schedules import ProgressiveStages, warmup_cosine
+from stylegan_inv.optim.schedules import ProgressiveStages, warmup_cosine
 from tests.methods.test_encoder_methods import adversary, loader, make
 
 SGD = torch.optim.SGD

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from stylegan_inv.config import CONF_DIR, build_loss_terms, instantiate, plain
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, save_discriminator
+from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.psp import PSP
-from stylegan_inv.runtime.run_folder import load_inverter
 
 SMALL = ("encoder/backbone=ir_se_tiny", "encoder.backbone.channels=[8,8,8,8]", "encoder.backbone.units=[1,1,1,1]")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from stylegan_inv.data.augment import ADA
+from stylegan_inv.data.augment.ada import ADA
 from tests.methods.test_stylegan2 import loader, paired
 
 if __name__ == "__main__":

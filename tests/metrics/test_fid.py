@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from stylegan_inv import config
-from stylegan_inv.data.images import to_uint8
+from stylegan_inv.data.images.image_files import to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics.fid import FID, KID, load_inception
 

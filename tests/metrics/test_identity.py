@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 
-from stylegan_inv.encoders.face import FaceNetwork
+from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.errors import UserError
-from stylegan_inv.metrics.identity import IdentitySimilarity, ReadOutScores, VerificationAUC, roc_auc
-from stylegan_inv.metrics.perceptual import EmbeddedPerceptualDistance
+from stylegan_inv.metrics.face_similarity import IdentitySimilarity, ReadOutScores, VerificationAUC, roc_auc
+from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance
 
 
 @pytest.fixture(scope="module")

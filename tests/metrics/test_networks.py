@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stylegan_inv.encoders.face import ASSETS
+from stylegan_inv.encoders.face_network import ASSETS
 from stylegan_inv.encoders.irse import FaceRecognition
 from stylegan_inv.losses.crop import face_crop
 from stylegan_inv.metrics import recognition
-from stylegan_inv.metrics.identity import IdentitySimilarity
+from stylegan_inv.metrics.face_similarity import IdentitySimilarity
 from stylegan_inv.metrics.networks import Recent, describe_network, masked
-from stylegan_inv.metrics.perceptual import EmbeddedPerceptualDistance
+from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance
 
 
 class Counting(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from stylegan_inv.metrics.identity import VerificationAUC
+from stylegan_inv.metrics.face_similarity import VerificationAUC
 from stylegan_inv.metrics.image import MSE
 from stylegan_inv.metrics.kernel import KernelDistance
 from tests.metrics.test_distributions import Pixels

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 import torch
 
-from stylegan_inv.metrics import summary
-from stylegan_inv.metrics.summary import summarise
+from stylegan_inv.metrics import confidence as summary
+from stylegan_inv.metrics.confidence import summarise
 
 
 def test_against_scipy() -> None:

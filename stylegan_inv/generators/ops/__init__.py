@@ -14,9 +14,17 @@ from stylegan_inv.generators.ops.modulated_conv import (
     styled_conv2d,
     weight_squares,
 )
-from stylegan_inv.generators.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+from stylegan_inv.generators.ops.upfirdn2d import (
+    FILTER_TAPS,
+    downsample2d,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
 
 __all__ = [
+    "FILTER_TAPS",
     "bias_act",
     "conv2d_resample",
     "demodulation",

@@ -13,8 +13,11 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import dispatch
 
+#: StyleGAN2's binomial filter.
+FILTER_TAPS = (1, 3, 3, 1)
 
-def setup_filter(taps: Sequence[float] | Sequence[Sequence[float]] = (1, 3, 3, 1), *, normalize: bool = True) -> Tensor:
+
+def setup_filter(taps: Sequence[float] | Sequence[Sequence[float]] = FILTER_TAPS, *, normalize: bool = True) -> Tensor:
     """Make a filter for :func:`upfirdn2d`.
 
     Args:

@@ -10,8 +10,8 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.edits.subjects import Sheet, Subjects, whole
-from stylegan_inv.latents.neighbours import nearest_codes
-from stylegan_inv.runtime.inversions import LATENTS, holds_latents, read_latents
+from stylegan_inv.latents.nearest import nearest_codes
+from stylegan_inv.latents.saved_codes import LATENTS, holds_latents, read_latents
 
 
 class Neighbours:

@@ -10,7 +10,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.edits.subjects import Sheet, Subjects, whole
-from stylegan_inv.latents.noise import noise_deviation, noise_layers, noise_on
+from stylegan_inv.latents.noise_maps import noise_deviation, noise_layers, noise_on
 
 #: Below this, noise of standard deviation 1 changes no level of an 8-bit picture.
 _VISIBLE = 1e-3

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.difference import tuned
+from stylegan_inv.generators.variants.difference import tuned
 
 
 @dataclass

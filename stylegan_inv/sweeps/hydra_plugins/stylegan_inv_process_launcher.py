@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stylegan_inv.config import program
 from stylegan_inv.errors import UserError
-from stylegan_inv.sweeps.job_process import of_job, run_job, value_of
+from stylegan_inv.runtime.job_process import of_job, run_job, value_of
 from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
 
 

@@ -8,7 +8,7 @@
 #include "gemm.h"
 
 // What follows a convolution: y = clamp(lrelu(u demod + noise + bias)), the gain of the activation folded into the
-// three, and ToRGB's products with y. Mirrored, like Layer, in stylegan_inv/generators/native_layer.py.
+// three, and ToRGB's products with y. Mirrored, like Layer, in stylegan_inv/generators/frozen/native_layer.py.
 struct Epilogue {
   int64_t channels, colours;  // colours is 0 where no ToRGB reads y, else at most MOST_COLOURS
   int64_t noise_stride;       // floats from one sample to the next, 0 where all share one

@@ -1,0 +1,1 @@
+"""Compare all methods in the embedded world."""

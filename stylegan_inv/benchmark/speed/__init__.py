@@ -1,0 +1,1 @@
+"""Time the parts: synthesis, operations, data loading."""

@@ -1,0 +1,94 @@
+"""``python -m stylegan_inv.benchmark world``: the parts of the embedded world."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.benchmark import Timer
+
+from stylegan_inv.data.synthfaces.dataset import SynthFaces
+from stylegan_inv.encoders.small import SmallEncoder
+from stylegan_inv.generators import Generator, load_generator
+from stylegan_inv.losses.features import EmbeddedFeatures
+from stylegan_inv.methods.image2stylegan import Image2StyleGAN
+from stylegan_inv.optim.descent import State, Watch, descend
+
+BATCH = 8
+_STEPS = 10
+
+
+def cases() -> dict[str, Callable[[], object]]:
+    """What is timed, by name; each call handles ``BATCH`` images."""
+    generator = load_generator("synthfaces64")
+    encoder = SmallEncoder(num_ws=generator.num_ws, w_dim=generator.w_dim, in_channels=6).eval()
+    faces = SynthFaces(resolution=generator.resolution)
+    w = generator.mapping(torch.randn(BATCH, generator.z_dim)).requires_grad_()
+    pair = torch.randn(BATCH, 6, generator.resolution, generator.resolution)
+    x, kernel = torch.randn(BATCH, 64, 64, 64), torch.randn(64, 64, 3, 3)
+
+    def synthesis() -> torch.Tensor:
+        with torch.no_grad():
+            return generator.synthesis(w)
+
+    def encode() -> torch.Tensor:
+        with torch.no_grad():
+            return encoder(pair)
+
+    step, networks = _descent(generator)
+    return {
+        "reference: 3x3 convolution, 64 channels": lambda: torch.nn.functional.conv2d(x, kernel, padding=1),
+        "SynthFaces: render": lambda: faces.__getitems__(list(range(BATCH))),
+        "generator: forward": synthesis,
+        "generator: forward + backward to W+": lambda: torch.autograd.grad(generator.synthesis(w).square().sum(), w),
+        "encoder: forward": encode,
+        f"image2stylegan: {_STEPS} steps, the networks alone": networks,
+        f"image2stylegan: {_STEPS} steps, as the method does them": step,
+    }
+
+
+def _descent(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
+    """What per-image optimisation does around its networks is to cost 5 % of them at most; the two rows tell."""
+    features = EmbeddedFeatures()
+    method = Image2StyleGAN(generator=generator, features=features, steps=_STEPS, rate=0.05)
+    size = generator.resolution
+    faces = torch.stack([item["image"] for item in SynthFaces(size, seed=2).__getitems__(list(range(BATCH)))])
+    given = method.prepare(faces, None, None)
+    w = method.average_codes(BATCH).clone().requires_grad_()
+    before = method.picture(method._begin(faces))
+
+    def networks() -> None:
+        for _ in range(_STEPS):
+            picture = generator.synthesis(w, noise="const")
+            loss = features.distance(features.maps(picture), given["features"]).sum()
+            torch.autograd.grad(loss + (picture - faces).square().mean((1, 2, 3)).sum(), w)
+
+    def descent() -> None:
+        state, stage = State(method._begin(faces)), method.stage(0, given, before)
+        state.enter(stage)
+        descend(stage, state, Watch())
+
+    return descent, networks
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time every case for about ``options.seconds``; milliseconds for one image, median and interquartile range."""
+    rows: list[dict[str, Any]] = []
+    reference = None
+    for name, call in cases().items():
+        timer = Timer("call()", globals={"call": call}, num_threads=options.threads)
+        timing = timer.blocked_autorange(min_run_time=options.seconds)
+        median = timing.median * 1e3 / BATCH
+        reference = reference or median
+        rows.append(
+            {
+                "name": name,
+                "ms_per_image": median,
+                "iqr_ms": timing.iqr * 1e3 / BATCH,
+                "images_per_second": 1e3 / median,
+                "ratio_to_reference": median / reference,
+            }
+        )
+    return rows

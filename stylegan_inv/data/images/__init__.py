@@ -1,0 +1,1 @@
+"""Decoding, resizing, reading and writing of images."""

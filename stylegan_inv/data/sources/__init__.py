@@ -1,0 +1,1 @@
+"""Where encoded images come from: folders, zips, LMDBs, shards."""

@@ -1,0 +1,47 @@
+"""What a path is (a folder, a zip, an LMDB, tar shards, one image or a list of files), opened as a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stylegan_inv.data.images.image_files import SUFFIXES
+from stylegan_inv.data.sources.folder_source import FolderSource
+from stylegan_inv.data.sources.lmdb import open_lmdb
+from stylegan_inv.data.sources.name_lists import read_names
+from stylegan_inv.data.sources.shards import find_shards, open_shards
+from stylegan_inv.data.sources.source import Source
+from stylegan_inv.data.sources.zip import ZipSource
+from stylegan_inv.errors import UserError
+
+
+def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
+    """Find out what a path is and list its images.
+
+    Args:
+        path: A folder of images (with the folders below), a folder of tar shards, one shard, a pattern of shards
+            (``train-{000..009}.tar`` or ``train-*.tar``), a zip, an LMDB, one image, or a text file with the path of an
+            image in each line. A source is returned as it is.
+        resolution: What is needed of sources that hold several sizes of each image.
+
+    Raises:
+        UserError: Nothing is there, or nothing that can be read as images, or an archive that is damaged or dangerous.
+    """
+    if isinstance(path, Source):
+        return path
+    if shards := find_shards(path):
+        return open_shards(Path(path), shards)
+    path = Path(path)
+    if (path / "data.mdb").is_file() or path.suffix == ".mdb" or (path.is_file() and path.suffix == ".lmdb"):
+        return open_lmdb(path, resolution)
+    if not path.is_file():
+        return FolderSource(path)
+    if path.suffix.lower() in SUFFIXES:
+        return FolderSource(path.parent, [path])
+    if path.suffix.lower() in (".txt", ".lst", ".list"):
+        return FolderSource(path.parent, [path.parent / name for name in read_names(path)])
+    if path.suffix.lower() == ".zip":
+        return ZipSource(path)
+    raise UserError(
+        f"{path}: is a {path.suffix or 'file without suffix'}, expected a folder of images, a .zip, an LMDB, .tar "
+        "shards or a .txt with a path in each line"
+    )

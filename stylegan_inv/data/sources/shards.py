@@ -1,0 +1,122 @@
+"""Tar shards as WebDataset keeps them: files that share the part of their name before the first dot are one sample."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylegan_inv.data.images.decoding import MAX_BYTES
+from stylegan_inv.data.images.image_files import SUFFIXES, name_list
+from stylegan_inv.data.sources.archive_files import ArchiveSource
+from stylegan_inv.data.sources.source import Source, check_names
+from stylegan_inv.errors import UserError
+
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd")
+_MAX_SHARDS = 100_000
+
+
+def find_shards(path: object) -> list[Path]:
+    """The shards that a path means, sorted; empty if it means something else.
+
+    Raises:
+        UserError: A pattern that fits no file, or a range that has no end.
+    """
+    text = str(path)
+    if re.search(r"\{\d+\.\.\d+\}[^/]*\.tar$", text):
+        shards = [Path(name) for name in _expand(text)]
+        if absent := [shard.name for shard in shards if not shard.is_file()]:
+            raise UserError(f"{text}: {len(absent)} of {len(shards)} shards are absent: {name_list(absent)}")
+        return shards
+    if re.search(r"\*[^/]*\.tar$", text):
+        shards = sorted(Path(text).parent.glob(Path(text).name))
+        if not shards:
+            raise UserError(f"{text}: no such shards; expected .tar files")
+        return shards
+    folder = Path(text)
+    if folder.is_file():
+        return [folder] if folder.suffix == ".tar" else []
+    return sorted(folder.glob("*.tar")) if folder.is_dir() else []
+
+
+def open_shards(path: Path, shards: Sequence[Path]) -> Source:
+    """List the images in uncompressed tar files, in the order in which they lie there.
+
+    Of the files of a sample the image is the one with a plain image suffix (``000.png``, not ``000.mask.png``), or the
+    only one with an image suffix at all.
+
+    Raises:
+        UserError: Damaged or compressed, or with links, devices, names that lead out of a folder, or sizes that the
+            file does not have.
+    """
+    names: list[str] = []
+    places: list[tuple[int, int, int]] = []
+    for number, shard in enumerate(shards):
+        for name, offset, size in _images(shard):
+            names.append(name)
+            places.append((number, offset, size))
+    check_names(path, names)
+    return ArchiveSource(path, names, shards, places)
+
+
+def _expand(pattern: str) -> list[str]:
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + _MAX_SHARDS:
+        raise UserError(f"{pattern}: expected a range of at most {_MAX_SHARDS:,} shards, e.g. {{000..009}}")
+    middles = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
+    return [name for middle in middles for name in _expand(pattern[: match.start()] + middle + pattern[match.end() :])]
+
+
+def _images(shard: Path) -> list[tuple[str, int, int]]:
+    """Name, offset and size of the image of each sample."""
+    samples: dict[str, list[tuple[str, int, int]]] = {}
+    for name, offset, size in _members(shard):
+        folder, slash, base = name.rpartition("/")
+        if Path(base).suffix.lower() in SUFFIXES and not base.startswith("."):
+            samples.setdefault(folder + slash + base.partition(".")[0], []).append((name, offset, size))
+    images = []
+    for key, found in samples.items():
+        plain = [file for file in found if file[0][len(key) :].count(".") == 1] if len(found) > 1 else found
+        if len(plain) != 1:
+            raise UserError(
+                f"{shard}: the sample {ascii(key)[:80]} has {len(found)} images ({name_list([f[0] for f in found])}); "
+                "expected one file with a plain suffix, e.g. 000.png"
+            )
+        images += plain
+    return images
+
+
+def _members(shard: Path) -> list[tuple[str, int, int]]:
+    found = []
+    try:
+        length = shard.stat().st_size
+        with open(shard, "rb") as file:
+            if file.read(4).startswith(_COMPRESSED):
+                raise UserError(
+                    f"{shard}: is compressed, which only reads from its start; unpack it: gunzip {shard.name}"
+                )
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                if member.isdir():
+                    continue
+                label = ascii(member.name)[:80]
+                if not member.isreg() or member.issparse():
+                    raise UserError(
+                        f"{shard}: refused, as {label} is a link, device or sparse file; expected plain files"
+                    )
+                if not 0 <= member.size <= min(MAX_BYTES, length - member.offset_data):
+                    raise UserError(f"{shard}: refused, as {label} claims {member.size:,} bytes; is the file complete?")
+                found.append((member.name.removeprefix("./"), member.offset_data, member.size))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{shard}: cannot be opened ({(error.strerror or str(error)).lower()})") from error
+    except Exception as error:  # tarfile raises ReadError, ValueError, struct.error ... on damage
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{shard}: damaged tar ({reason}); download or copy it again") from error
+    return found

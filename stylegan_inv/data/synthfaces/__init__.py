@@ -1,0 +1,1 @@
+"""SynthFaces: procedural face portraits with ground truth."""

@@ -1,0 +1,1 @@
+"""Translation tasks: what a method sees in place of its target."""

@@ -1,0 +1,1 @@
+"""Find editing directions: InterFaceGAN, difference of means, SeFa, GANSpace."""

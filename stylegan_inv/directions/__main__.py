@@ -1,0 +1,160 @@
+"""Finds directions and writes them as files that ``stylegan_inv.edit`` takes.
+
+python -m stylegan_inv.directions interfacegan --attribute age --scores face_train --output age.safetensors
+python -m stylegan_inv.directions interfacegan --attribute age --scores ages.csv --codes inverted/ --output a.safetensors
+python -m stylegan_inv.directions means --attribute smile --scores factors --against age --output smile.safetensors
+python -m stylegan_inv.directions sefa --layers coarse --count 5 --output directions/
+python -m stylegan_inv.directions ganspace --samples 20000 --count 10 --output directions/
+python -m stylegan_inv.directions show age
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators import Generator, load_generator
+from stylegan_inv.latents.directions import Direction, load_direction, save_direction
+from stylegan_inv.latents.ganspace import components
+from stylegan_inv.latents.interfacegan import extreme_codes, project_away, train_boundary
+from stylegan_inv.latents.layer_ranges import layer_range
+from stylegan_inv.latents.means import difference_of_means
+from stylegan_inv.latents.scores import csv_scores, factor_scores, pictures, read_out_scores
+from stylegan_inv.latents.sefa import sefa_directions
+from stylegan_inv.latents.statistics import map_codes, sample_z
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Find directions, or show one; 0 if that worked, 2 after bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "show":
+            _show(load_direction(options.direction))
+            return 0
+        generator = load_generator(options.generator)
+        if options.command in ("interfacegan", "means"):
+            found = [_from_scores(options, generator)]
+        else:
+            found = _unsupervised(options, generator)
+        for direction in found:
+            several = options.command in ("sefa", "ganspace")
+            target = Path(options.output) / f"{direction.name}.safetensors" if several else Path(options.output)
+            print(save_direction(direction, target), *(f"{key}={value}" for key, value in direction.made.items()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m stylegan_inv.directions", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("show", help="what a file says").add_argument("direction")
+    for name in ("interfacegan", "means", "sefa", "ganspace"):
+        command = commands.add_parser(name)
+        command.add_argument("--generator", default="synthfaces64", help="file or name (default: %(default)s)")
+        command.add_argument("--output", required=True, help="file; a folder for several directions")
+        command.add_argument("--samples", type=int, default=20000, help="random codes (default: %(default)s)")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--layers", help="coarse, middle, fine or a range such as 0-3; default: all")
+        if name in ("sefa", "ganspace"):
+            command.add_argument("--count", type=int, default=5, help="directions (default: %(default)s)")
+            continue
+        command.add_argument("--attribute", required=True)
+        command.add_argument("--scores", required=True, help="a face network, a CSV file, or: factors (SynthFaces)")
+        command.add_argument("--codes", help="output of stylegan_inv.invert; default: random codes")
+        command.add_argument(
+            "--share", type=float, default=0.02, help="of the codes, at each end (default: %(default)s)"
+        )
+        command.add_argument("--against", nargs="*", default=[], help="directions to be left alone")
+    return parser
+
+
+def _from_scores(options: argparse.Namespace, generator: Generator) -> Direction:
+    against = [load_direction(name, generator) for name in options.against]
+    if any(direction.space != "w" for direction in against):
+        raise UserError("--against: got a direction in w+, expected directions in w")
+    w, scores = _scored_codes(options, generator)
+    made = {"by": options.command, "scores": options.scores, "codes": str(len(w)), "share": str(options.share)}
+    made.update({"seed": str(options.seed), "against": " ".join(options.against)})
+    if options.command == "means":
+        top, bottom = extreme_codes(scores, options.share)
+        direction = difference_of_means(w[top], w[bottom], options.attribute)
+    else:
+        boundary = train_boundary(w, scores, options.share, seed=options.seed)
+        made["accuracy"] = "not measured" if boundary.accuracy is None else f"{boundary.accuracy:.4f}"
+        direction = Direction(boundary.normal, options.attribute)
+    vector = project_away(direction.vector, [other.vector for other in against])
+    layers = None if options.layers is None else tuple(layer_range(options.layers, generator.num_ws))
+    return replace(direction, vector=vector.cpu(), layers=layers, generator_hash=generator.source_hash, made={**made})
+
+
+def _scored_codes(options: argparse.Namespace, generator: Generator) -> tuple[Tensor, Tensor]:
+    from_file = Path(options.scores).suffix == ".csv"
+    if options.codes is not None:
+        from stylegan_inv.latents.saved_codes import read_latents
+
+        latents = read_latents(options.codes)
+        # A boundary is one in W; of an inversion in W+ its mean over the layers.
+        w, z, names = latents.w.mean(1), None, latents.names
+        if w.shape[1] != generator.w_dim:
+            raise UserError(f"--codes: got codes of size {w.shape[1]}, the generator's have {generator.w_dim}")
+    else:
+        z, names = sample_z(generator, options.samples, options.seed), None
+        w = map_codes(generator, z)
+    if from_file:
+        scores = csv_scores(options.scores, options.attribute, names)
+    elif options.scores == "factors":
+        if z is None:
+            raise UserError("--scores factors: known for random codes only; leave --codes out")
+        scores = _pick(factor_scores(z), options)
+    else:
+        from stylegan_inv.encoders.face_network import load_face_network
+
+        network = load_face_network(options.scores)
+        parts = [read_out_scores(network, pictures(generator, part)) for part in w.split(500)]
+        scores = _pick({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, options)
+    return w, scores
+
+
+def _pick(scores: dict[str, Tensor], options: argparse.Namespace) -> Tensor:
+    if options.attribute not in scores:
+        raise UserError(f"--attribute {options.attribute}: expected one of {', '.join(scores)}")
+    return scores[options.attribute]
+
+
+def _unsupervised(options: argparse.Namespace, generator: Generator) -> list[Direction]:
+    layers = None if options.layers is None else layer_range(options.layers, generator.num_ws)
+    if options.command == "sefa":
+        found = sefa_directions(generator, layers, options.count)
+        # Weights tell no length: one unit is a standard deviation of codes, as for the principal components.
+        w = map_codes(generator, sample_z(generator, options.samples, options.seed))
+        return [replace(direction, unit=float((w @ direction.vector.to(w)).std())) for direction in found]
+    w = map_codes(generator, sample_z(generator, options.samples, options.seed))
+    principal = components(w, options.count, generator.source_hash)
+    return [principal.direction(k, layers) for k in range(options.count)]
+
+
+def _show(direction: Direction) -> None:
+    layers = "all" if direction.layers is None else ", ".join(map(str, direction.layers))
+    for key, value in {
+        "name": direction.name,
+        "space": direction.space,
+        "shape": tuple(direction.vector.shape),
+        "layers": layers,
+        "unit": f"{direction.unit:g} in W",
+        "generator": direction.generator_hash or "not said",
+        **direction.made,
+    }.items():
+        print(f"{key:<12}{value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

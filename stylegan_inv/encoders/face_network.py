@@ -1,0 +1,199 @@
+"""A small face network for the embedded world: identity embedding, perceptual features, attribute read-outs.
+
+It plays the parts that ArcFace, AlexNet-LPIPS and attribute classifiers play for photographs. What it measures is named
+after what it is: its perceptual distance is not LPIPS, the Frechet distance on its features is not FID.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stylegan_inv.encoders.small_backbone import NECK_CHANNELS, SmallBackbone, fold_batch_norm, fold_conv, to_input_size
+from stylegan_inv.errors import UserError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+INPUT_SIZE = 64
+
+
+class FaceNetwork(nn.Module):
+    """One backbone with two linear heads on its last map.
+
+    Images are (B, 3, H, W) in [-1, 1]; any size is brought to 64 x 64 first.
+
+    Args:
+        width: see `SmallBackbone`.
+        factor_names: names of the read-outs. ``group=value`` names form a choice and are read out as probabilities;
+            all others are standardised numbers.
+        embedding_dim: size E of the identity embedding.
+        norm: batch norm; False is the folded form that `folded` returns.
+    """
+
+    def __init__(
+        self, width: int = 24, factor_names: Sequence[str] = (), embedding_dim: int = 64, norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.width, self.embedding_dim, self.norm = width, embedding_dim, norm
+        self.factor_names = tuple(factor_names)
+        self.choices = choice_columns(self.factor_names)
+        self.backbone = SmallBackbone(3, width, norm=norm)
+        conv = nn.Conv2d(self.backbone.channels[-1], NECK_CHANNELS, 1, bias=not norm)
+        self.neck = nn.Sequential(conv, nn.BatchNorm2d(NECK_CHANNELS)) if norm else nn.Sequential(conv)
+        # The map is flattened, not averaged: where something is tells pose, light and shape.
+        flat = NECK_CHANNELS * (INPUT_SIZE // 16) ** 2
+        self.identity_head = nn.Linear(flat, embedding_dim)
+        self.factor_head = nn.Linear(flat, len(self.factor_names))
+
+    # -- from images -------------------------------------------------------------------------------------------
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Four feature maps at 32, 16, 8 and 4 px, finest first."""
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise UserError(f"the face network got images of shape {tuple(image.shape)}, expected (B, 3, H, W)")
+        return self.backbone(to_input_size(image, INPUT_SIZE))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Identity embeddings (B, E) of unit length."""
+        return self.embed_features(self.features(image))
+
+    def read_out(self, image: Tensor) -> Tensor:
+        """Factors (B, F) in the order of ``factor_names``: standardised numbers, and probabilities for choices."""
+        return self.probabilities(self.factor_logits(self.features(image)))
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """Mean of the last map (B, 6 * width): what Frechet distance, precision and recall look at."""
+        return self.features(image)[-1].mean(dim=(2, 3))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Identity embeddings (B, E) and raw read-outs (B, F; logits for choices): what training needs."""
+        maps = self.features(image)
+        return self.embed_features(maps), self.factor_logits(maps)
+
+    # -- from feature maps, so that several losses can share one pass --------------------------------------------
+
+    def embed_features(self, maps: Sequence[Tensor]) -> Tensor:
+        """`embed`, given `features`."""
+        return F.normalize(self.identity_head(self._flat(maps)), dim=1)
+
+    def factor_logits(self, maps: Sequence[Tensor]) -> Tensor:
+        """Raw read-outs (B, F), given `features`."""
+        return self.factor_head(self._flat(maps))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Raw read-outs with a softmax over the columns of each choice."""
+        out = logits.clone()
+        for columns in self.choices.values():
+            out[:, columns] = logits[:, columns].softmax(dim=1)
+        return out
+
+    def _flat(self, maps: Sequence[Tensor]) -> Tensor:
+        return F.relu(self.neck(maps[-1])).flatten(1)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> dict[str, object]:
+        """The constructor's arguments."""
+        names = list(self.factor_names)
+        return {"width": self.width, "factor_names": names, "embedding_dim": self.embedding_dim, "norm": self.norm}
+
+    def folded(self) -> FaceNetwork:
+        """The same function in evaluation mode with batch norm folded into the convolutions: faster."""
+        if not self.norm:
+            return self
+        like = next(self.parameters())
+        network = FaceNetwork(self.width, self.factor_names, self.embedding_dim, norm=False)
+        network.to(like.device, like.dtype)
+        network.backbone = fold_batch_norm(self.backbone)
+        conv, norm = self.neck
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        target = network.neck[0]
+        assert isinstance(target, nn.Conv2d) and target.bias is not None
+        with torch.no_grad():
+            weight, bias = fold_conv(conv, norm)
+            target.weight.copy_(weight)
+            target.bias.copy_(bias)
+        network.identity_head.load_state_dict(self.identity_head.state_dict())
+        network.factor_head.load_state_dict(self.factor_head.state_dict())
+        return network.eval()
+
+
+def choice_columns(names: Sequence[str]) -> dict[str, list[int]]:
+    """Choice -> its columns, from names like ``eyeglasses=none``."""
+    groups: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        if "=" in name:
+            groups.setdefault(name.split("=", 1)[0], []).append(column)
+    return groups
+
+
+def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Distance (B,) of two lists of feature maps, in [0, 2] for maps without negative values.
+
+    As in LPIPS (arXiv 1801.03924, equation 1) features are scaled to unit length over channels, squared differences
+    summed over channels and averaged over positions; unlike it, channels and maps weigh the same: nothing is
+    calibrated on human judgements.
+    """
+    distances = [
+        (_unit_length(x) - _unit_length(y)).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)
+    ]
+    return torch.stack(distances).mean(dim=0)
+
+
+def _unit_length(x: Tensor) -> Tensor:
+    # Epsilon inside the root: where all channels are zero the gradient is zero and not 0/0.
+    return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-8)
+
+
+def save_face_network(network: FaceNetwork, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file that `load_face_network` reads; ``metadata`` says where it came from."""
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().contiguous().cpu() for name, value in network.state_dict().items()}
+    header = {**(metadata or {}), "format": "stylegan_inv.face_network", "config": json.dumps(network.config)}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, str(path), metadata=header)
+
+
+def load_face_network(name_or_path: str | Path) -> FaceNetwork:
+    """Loads a face network, frozen, batch norm folded. The same file gives the same object: losses share it.
+
+    Args:
+        name_or_path: ``face_train`` (for losses), ``face_eval`` (for evaluation), or a file.
+
+    Raises:
+        UserError: no such name or file, or a file that holds something else.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".safetensors" and not path.exists():
+        path = ASSETS / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in ASSETS.glob("face_*.safetensors"))) or "none"
+        raise UserError(
+            f"face network {str(name_or_path)!r}: no such file or embedded network (embedded: {known}); "
+            f"train one with: python -m stylegan_inv.train experiment=synthfaces_face_train"
+        )
+    return _load(str(path.resolve()))
+
+
+@functools.cache
+def _load(path: str) -> FaceNetwork:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); expected a face network") from None
+    if metadata.get("format") != "stylegan_inv.face_network":
+        raise UserError(f"{path}: got {metadata.get('format', 'an unknown format')}, expected a face network")
+    network = FaceNetwork(**json.loads(metadata["config"]))
+    network.load_state_dict(state)
+    return network.eval().folded().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Score a method, or images, under one protocol."""

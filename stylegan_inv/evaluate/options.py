@@ -1,0 +1,40 @@
+"""The options of an evaluation, checked before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from stylegan_inv.data.datamodules.base import check_whole
+from stylegan_inv.errors import UserError
+from stylegan_inv.weights.download import TABLE
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Raise a UserError for values that no evaluation can have."""
+    if (cfg.run is None) == (cfg.images is None):
+        raise UserError("evaluate: expected either run=<run folder>, or images=<folder> targets=<folder>")
+    if (cfg.images is None) != (cfg.targets is None) or (cfg.masks is not None and cfg.images is None):
+        raise UserError("evaluate: images=<folder> and targets=<folder> go together, and masks=<folder> with them")
+    if cfg.run is not None and not Path(cfg.run).exists() and cfg.run not in TABLE:
+        raise UserError(
+            f"run={cfg.run}: no such run folder, checkpoint or name of known weights; give the folder that "
+            "stylegan_inv.train printed"
+        )
+    for key, allowed in (("split", ("test", "val")), ("on_missing", ("error", "skip"))):
+        if cfg[key] not in allowed:
+            raise UserError(f"{key}={cfg[key]}: expected {' or '.join(allowed)}")
+    for key, least in (("resolution", 16), ("max_images", 1), ("batch_size", 1)):
+        if cfg[key] is not None:
+            check_whole(key, cfg[key], least)
+    check_whole("seed", cfg.seed, 0)
+    check_whole("bootstrap.resamples", cfg.bootstrap.resamples, 1)
+    if not 0 < cfg.bootstrap.level < 1:
+        raise UserError(f"bootstrap.level={cfg.bootstrap.level}: expected a number between 0 and 1, e.g. 0.95")
+    sizes = list(cfg.speed.batch_sizes)
+    if cfg.speed.seconds < 0 or not sizes or sizes != sorted(set(sizes)) or sizes[0] != 1:
+        raise UserError(
+            f"speed: got seconds={cfg.speed.seconds} and batch_sizes={sizes}; expected seconds of 0 or more and "
+            "ascending whole numbers that begin with 1"
+        )

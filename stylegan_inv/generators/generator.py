@@ -1,0 +1,183 @@
+"""StyleGAN2's generator: mapping and synthesis network together; with ``style="adain"`` that of the first StyleGAN.
+
+"Analyzing and Improving the Image Quality of StyleGAN", Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, CVPR 2020,
+arXiv 1912.04958, configuration F at any resolution and channel table. Definition: https://github.com/NVlabs/stylegan2
+(commit bf0fe0b); the state-dict names are those of https://github.com/NVlabs/stylegan2-ada-pytorch (d72cc7d).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.adain import AdaINSynthesis
+from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
+from stylegan_inv.generators.layers import resolve_channels
+from stylegan_inv.generators.mapping import MappingNetwork
+from stylegan_inv.generators.ops import dispatch
+from stylegan_inv.generators.progressive import GrowingSynthesis
+from stylegan_inv.generators.synthesis import SynthesisNetwork
+
+STYLES = ("modulated", "adain")
+
+
+class Generator(nn.Module):
+    """StyleGAN2 generator, or the original StyleGAN's.
+
+    Args:
+        resolution: side of the image in pixels, a power of two of at least 4.
+        z_dim: size of the input noise vector.
+        w_dim: size of a style code.
+        mapping_layers: depth of the mapping network.
+        channels: resolution -> channels for each of 4, 8, ..., ``resolution``; None for the rule of
+            :func:`channel_table`.
+        channel_base: for ``channels=None``.
+        channel_max: for ``channels=None``.
+        c_dim: size of the condition, 0 for an unconditional generator.
+        img_channels: of the image.
+        conv_clamp: largest magnitude of any activation, or None.
+        mapping_lr_multiplier: of the equalised mapping layers.
+        demod_eps_scaled: where demodulation adds its 1e-8: True as TensorFlow and rosinality, False as NVIDIA's
+            PyTorch code. Invisible unless styles collapse to zero.
+        style: how a style acts: "modulated" (StyleGAN2) or "adain" (StyleGAN, see :mod:`.adain`).
+        progressive: whether parts of the network make pictures too, see :mod:`.progressive`.
+        ops: implementation of the operations, see :mod:`.ops.dispatch`.
+
+    Attributes:
+        config: plain dict; ``Generator(**config)`` builds the same network.
+        num_ws: rows of a W+ code, ``2 * log2(resolution) - 2``.
+        source_hash: sha256 of the file it was loaded from, or None.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        z_dim: int = 512,
+        w_dim: int = 512,
+        mapping_layers: int = 8,
+        channels: Mapping[int, int] | None = None,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        c_dim: int = 0,
+        img_channels: int = 3,
+        conv_clamp: float | None = None,
+        mapping_lr_multiplier: float = 0.01,
+        demod_eps_scaled: bool = True,
+        style: str = "modulated",
+        progressive: bool = False,
+        ops: str = "auto",
+    ) -> None:
+        super().__init__()
+        dispatch.check(ops)
+        if style not in STYLES:
+            raise UserError(f"generator.style={style}: expected one of {', '.join(STYLES)}")
+        if style == "adain" and conv_clamp is not None:
+            raise UserError(f"generator.conv_clamp={conv_clamp}: style=adain has no clamp; give null")
+        table = resolve_channels(resolution, channels, channel_base, channel_max)
+        self.resolution = resolution
+        self.z_dim = z_dim
+        self.w_dim = w_dim
+        self.c_dim = c_dim
+        self.img_channels = img_channels
+        self.channels = table
+        self.progressive = progressive
+        self.source_hash: str | None = None
+        self.config: dict[str, Any] = {
+            "resolution": resolution,
+            "z_dim": z_dim,
+            "w_dim": w_dim,
+            "mapping_layers": mapping_layers,
+            "channels": dict(table),
+            "c_dim": c_dim,
+            "img_channels": img_channels,
+            "conv_clamp": conv_clamp,
+            "mapping_lr_multiplier": mapping_lr_multiplier,
+            "demod_eps_scaled": demod_eps_scaled,
+            "style": style,
+            "progressive": progressive,
+            "ops": ops,
+        }
+        self.synthesis: SynthesisNetwork | AdaINSynthesis
+        if style == "adain":
+            self.synthesis = AdaINSynthesis(resolution, table, w_dim, img_channels, progressive=progressive, ops=ops)
+        else:
+            self.synthesis = (GrowingSynthesis if progressive else SynthesisNetwork)(
+                resolution,
+                table,
+                w_dim,
+                img_channels,
+                conv_clamp=conv_clamp,
+                demod_eps_scaled=demod_eps_scaled,
+                ops=ops,
+            )
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(
+            z_dim,
+            c_dim,
+            w_dim,
+            self.num_ws,
+            num_layers=mapping_layers,
+            lr_multiplier=mapping_lr_multiplier,
+            ops=ops,
+        )
+
+    @property
+    def w_avg(self) -> Tensor:
+        """The tracked mean of w, ``(w_dim,)``."""
+        return self.mapping.w_avg
+
+    @torch.no_grad()
+    def update_w_avg(self, w: Tensor, beta: float = 0.998) -> None:
+        """Move the tracked mean: ``w_avg <- mean(w) + beta * (w_avg - mean(w))``.
+
+        Args:
+            w: untruncated codes ``(B, w_dim)`` or ``(B, num_ws, w_dim)`` (its first row is used).
+            beta: weight of the past.
+        """
+        w = w.detach()[:, 0] if w.ndim == 3 else w.detach()
+        self.w_avg.copy_(w.to(self.w_avg.dtype).mean(dim=0).lerp(self.w_avg, beta))
+
+    def freeze(self, *, dtype: torch.dtype | None = None, recompute: bool | None = None) -> Generator:
+        """Set evaluation mode, stop all weight gradients and compute once what depends on the weights alone.
+
+        On a CPU the synthesis network then runs as one function, see :mod:`.fused_synthesis`; it follows weights that
+        change, and the modules take over while weights require gradients. The memory of its activations stays between
+        a backward and the next forward (``synthesis.fused.clear_activations()`` gives it back).
+
+        Args:
+            dtype: ``torch.bfloat16`` for the convolutions and activations of the CPU from 64 pixels on, at 60 dB from
+                single precision; fast where the CPU has instructions for it (avx512_bf16, amx), slow elsewhere.
+            recompute: compute the last layer's activation, the largest of all, again in backward instead of keeping
+                it: 5 % slower, a quarter less memory. None for doing so where it has more than 64 MB. Where the modules
+                run (on a GPU), True keeps the input of each resolution alone; None keeps everything.
+        """
+        if dtype not in (None, torch.bfloat16, torch.float32):
+            raise UserError(f"a frozen generator computes in float32 or bfloat16, got {dtype}")
+        self.eval().requires_grad_(False)
+        if isinstance(self.synthesis, AdaINSynthesis):
+            if dtype == torch.bfloat16 or recompute:
+                raise UserError("a generator of style adain is frozen in float32 and keeps its activations")
+            return self
+        for layer in self.synthesis.layers():
+            layer.cache_squares = True
+        self.synthesis.recompute_blocks = bool(recompute)
+        low = dtype if dtype == torch.bfloat16 else None
+        self.synthesis.fused = FusedSynthesis(enabled=True, dtype=low, recompute=recompute)
+        return self
+
+    def forward(
+        self,
+        z: Tensor,
+        psi: float = 1.0,
+        noise: str | Sequence[Tensor] = "const",
+        *,
+        cutoff: int | None = None,
+        c: Tensor | None = None,
+    ) -> Tensor:
+        """``z`` ``(B, z_dim)`` -> images ``(B, img_channels, R, R)``; see the mapping and synthesis networks."""
+        return self.synthesis(self.mapping(z, psi, cutoff, c=c), noise=noise)

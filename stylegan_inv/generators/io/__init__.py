@@ -1,0 +1,1 @@
+"""File formats of generators, read without executing anything."""

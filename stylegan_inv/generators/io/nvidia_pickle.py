@@ -1,0 +1,191 @@
+"""The networks in NVIDIA's pickles, of PyTorch and of TensorFlow: state dicts instead of objects.
+
+PyTorch (NVlabs/stylegan2-ada-pytorch d72cc7d, NVlabs/stylegan3 c233a91): a dict of networks whose modules are stored by
+``torch_utils.persistence``, each with the source text of its class. TensorFlow (NVlabs/stylegan2 bf0fe0b,
+stylegan2-ada): a tuple (G, D, Gs) of ``dnnlib.tflib.network.Network``. The objects come from `pickle_machine`, so that
+no source text was run. The original StyleGAN's files (NVlabs/stylegan f3a0446) have the same form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylegan_inv.generators.io.layouts import State
+from stylegan_inv.generators.io.pickle_machine import Record, RefusedPickle
+from stylegan_inv.generators.io.pickle_objects import NumpyArray, plain
+from stylegan_inv.generators.io.stylegan1_layout import check_tensorflow_options, from_stylegan_tensorflow
+from stylegan_inv.generators.io.tensorflow_layout import from_tensorflow
+
+# NVIDIA's largest networks have 200 modules in 4 levels and 400 MB; what holds itself would be walked for ever.
+_MAX_PARTS = 20_000
+_MAX_DEPTH = 32
+_MAX_BYTES = 8 << 30
+_TOLD = ("activation", "architecture", "bias_gain", "conv_clamp", "group_size", "use_noise")
+WHOLE_BATCH = 1 << 30
+"""Group size of a minibatch standard deviation over all samples."""
+
+
+@dataclass
+class StoredNetwork:
+    """A network out of a pickle.
+
+    Attributes:
+        name: Of its class.
+        state: Its state dict, in NVIDIA's layout for StyleGAN2.
+        hints: What its shapes do not tell: arguments of :class:`.Generator` or :class:`.Discriminator`.
+        source_sha256: Of the source text that came with the class, which was not run; None without one.
+    """
+
+    name: str
+    state: State
+    hints: dict[str, Any] = field(default_factory=dict)
+    source_sha256: str | None = None
+
+
+def networks(content: Any) -> Any:
+    """Replace the networks at the top of a file's content by :class:`StoredNetwork`, other objects by plain data.
+
+    Args:
+        content: From `torch_pickle`.
+
+    Raises:
+        RefusedPickle: Objects that are no networks of the kind.
+    """
+    if isinstance(content, tuple) and len(content) == 3 and all(map(_is_tensorflow, content)):
+        content = dict(zip(("G", "D", "G_ema"), content, strict=True))  # Gs is the average of G
+    elif isinstance(content, Record):  # a network by itself, as PTI saves them
+        content = {"G_ema": content}
+    if not isinstance(content, dict):
+        return content
+    return {name: _network(name, value) for name, value in content.items()}
+
+
+def _is_tensorflow(value: Any) -> bool:
+    return isinstance(value, Record) and value.name == "dnnlib.tflib.network.Network"
+
+
+def _network(name: Any, value: Any) -> Any:
+    if not isinstance(value, Record):
+        return value
+    if _is_tensorflow(value):
+        return _tensorflow_network(value)
+    if not (isinstance(value.state, dict) and "_modules" in value.state):
+        return plain(value)
+    state: State = {}
+    attributes: dict[str, Any] = {}
+    for path, module in _parts(value, "_modules", "."):
+        skipped = _get(module, "_non_persistent_buffers_set", set)
+        for key, tensor in [*_get(module, "_parameters").items(), *_get(module, "_buffers").items()]:
+            if isinstance(tensor, Tensor) and key not in skipped:
+                state[f"{path}{key}"] = tensor
+        if len(state) > _MAX_PARTS:
+            raise RefusedPickle(f"has more than {_MAX_PARTS:,} tensors in a network")
+        attributes.update((path + key, module.state[key]) for key in _TOLD if key in module.state)
+    return StoredNetwork(value.name, state, _hints(attributes), _sha256(value.source))
+
+
+def _get(module: Record, key: str, kind: type = dict) -> Any:
+    found = module.state.get(key)
+    return found if isinstance(found, kind) else kind()
+
+
+def _parts(network: Record, key: str, separator: str) -> Iterator[tuple[str, Record]]:
+    """A network and all below it, each with its path."""
+    count = 0
+
+    def walk(part: Record, path: str, depth: int) -> Iterator[tuple[str, Record]]:
+        nonlocal count
+        count += 1
+        if depth > _MAX_DEPTH or count > _MAX_PARTS:
+            raise RefusedPickle("has networks inside networks without end")
+        yield path, part
+        for name, child in _get(part, key).items():
+            if isinstance(child, Record) and isinstance(child.state, dict):
+                yield from walk(child, f"{path}{name}{separator}", depth + 1)
+
+    yield from walk(network, "", 0)
+
+
+def _hints(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that shapes do not tell, from the attributes of the modules."""
+    for name, expected in (
+        ("mapping.fc0.activation", "lrelu"),
+        ("synthesis.b4.conv1.activation", "lrelu"),
+        ("synthesis.b4.conv1.use_noise", True),
+        ("synthesis.b4.architecture", "skip"),
+        ("b4.architecture", "resnet"),
+        ("b4.conv.activation", "lrelu"),
+    ):
+        if attributes.get(name, expected) != expected:
+            raise RefusedPickle(f"has {name} {plain(attributes[name])!r}; only StyleGAN2's {expected!r} is supported")
+    hints: dict[str, Any] = {}
+    for layer in ("synthesis.b4.conv1", "b4.conv"):
+        if f"{layer}.conv_clamp" in attributes:
+            hints["conv_clamp"] = _positive("conv_clamp", attributes[f"{layer}.conv_clamp"])
+    if "synthesis.b4.conv1.activation" in attributes and "mapping.fc0.bias_gain" in attributes:
+        hints["mapping_lr_multiplier"] = _positive("lr_multiplier", attributes["mapping.fc0.bias_gain"])
+    if "b4.mbstd.group_size" in attributes:
+        hints["mbstd_group_size"] = _group_size(attributes["b4.mbstd.group_size"])
+    return hints
+
+
+def _positive(name: str, value: Any) -> float | None:
+    if value is None or (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        return value
+    raise RefusedPickle(f"has {name}={plain(value)!r}, expected a positive number")
+
+
+def _group_size(value: Any) -> int:
+    return WHOLE_BATCH if value is None else max(int(_positive("mbstd group size", value) or 1), 1)
+
+
+def _tensorflow_network(network: Record) -> StoredNetwork:
+    if not isinstance(network.state, dict):
+        raise RefusedPickle("has a TensorFlow network without content")
+    variables: State = {}
+    size = 0
+    for path, part in _parts(network, "components", "/"):
+        for name, value in _get(part, "variables", list):
+            if isinstance(value, NumpyArray):
+                size += value.values.nbytes
+                if size > _MAX_BYTES:
+                    raise RefusedPickle(f"has more than {_MAX_BYTES:,} bytes of variables")
+                variables[f"{path}{name}"] = value.tensor()
+            elif isinstance(value, (int, float)):
+                variables[f"{path}{name}"] = torch.tensor(float(value))
+    options = _get(network, "static_kwargs")
+    name, source = str(plain(network.state.get("build_func_name"))), network.state.get("build_module_src")
+    if any("/StyleMod/" in variable for variable in variables):
+        state = from_stylegan_tensorflow(variables, check_tensorflow_options(plain(options)))
+        return StoredNetwork(name, state, source_sha256=_sha256(source))
+    if "FromRGB_lod0/weight" in variables:  # its discriminator: kept as it is, for nothing here can use it
+        return StoredNetwork(name, variables, source_sha256=_sha256(source))
+    is_generator = any(name.startswith("synthesis/") for name in variables)
+    for key, expected in {
+        "resample_kernel": [1, 3, 3, 1],
+        "architecture": "skip" if is_generator else "resnet",
+        "nonlinearity": "lrelu",
+        "act": "lrelu",
+        "mapping_nonlinearity": "lrelu",
+    }.items():
+        if (found := plain(options.get(key, expected))) != expected:
+            raise RefusedPickle(f"has {key} {found!r}; only StyleGAN2's {expected!r} is supported")
+    hints: dict[str, Any] = {"conv_clamp": _positive("conv_clamp", options.get("conv_clamp"))}
+    if is_generator:
+        hints["demod_eps_scaled"] = True
+        hints["mapping_lr_multiplier"] = _positive("mapping_lrmul", options.get("mapping_lrmul", 0.01))
+    else:
+        # TensorFlow's default is 4; NVIDIA's converter takes the whole batch where the file does not say.
+        hints["mbstd_group_size"] = _group_size(options.get("mbstd_group_size", 4))
+    return StoredNetwork(name, from_tensorflow(variables), hints, _sha256(source))
+
+
+def _sha256(source: Any) -> str | None:
+    return hashlib.sha256(source.encode("utf-8", "replace")).hexdigest() if isinstance(source, str) else None

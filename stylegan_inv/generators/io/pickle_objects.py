@@ -1,0 +1,220 @@
+"""The names that files of weights mention, and the data that stands for them.
+
+The list is exact: what torch, numpy, NVIDIA's two generations of pickles and the training options of the encoder papers
+write, and no more. See `pickle_machine` for why nothing here can run what a file says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan_inv.generators.io.pickle_machine import Global, Record, RefusedPickle, StandIn, check_key
+
+Names = dict[str, Callable[..., Any] | None]
+
+# Tensors may be views of one storage (weights that are stored twice), so their sizes can add up to more than the file.
+EXPANSION = 16
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+STORAGE_TYPES = {f"torch.{name}": dtype for name, dtype in _STORAGES.items()}
+
+
+class Storage:
+    """The numbers behind tensors: one axis, one type."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+
+def storage_id(pid: Any) -> tuple[torch.dtype, str, int]:
+    """Type, key and length of a persistent id of torch: ("storage", type, key, device, length, no view).
+
+    Raises:
+        RefusedPickle: Something else.
+    """
+    if isinstance(pid, tuple) and len(pid) in (5, 6) and isinstance(pid[1], Global) and pid[5:] in ((), (None,)):
+        dtype, key, count = STORAGE_TYPES.get(str(pid[1])), pid[2], pid[4]
+        if pid[0] == "storage" and dtype and isinstance(key, str) and type(count) is int and count >= 0:
+            return dtype, key, count
+    raise RefusedPickle("has a storage that is not one of torch's plain ones")
+
+
+class _Dtype(StandIn):
+    """A numpy type: numbers only, never objects."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not (isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}", code)):
+            raise RefusedPickle("has a numpy array of something else than numbers")
+        self.code, self.order = code, "="
+
+    def build(self, state: Any) -> None:
+        if not isinstance(state, tuple) or state[1] not in ("<", ">", "=", "|") or any(state[2:5]):
+            raise RefusedPickle("has a numpy array of structures")
+        self.order = state[1]
+
+    def read(self, data: Any, count: int) -> np.ndarray:
+        dtype = np.dtype(f"{self.order}{self.code}")
+        if not isinstance(data, bytes) or len(data) != count * dtype.itemsize:
+            raise ValueError("a numpy array with more or less data than its shape needs")
+        return np.frombuffer(data, dtype)
+
+
+class NumpyArray(StandIn):
+    """A numpy array."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, *_: Any) -> None:
+        self.values: np.ndarray = np.empty(0)
+
+    def build(self, state: Any) -> None:  # noqa: D102
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype):
+            raise RefusedPickle("has a numpy array without a type")
+        if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
+            raise ValueError("a numpy array without a shape")
+        self.values = dtype.read(data, math.prod(shape)).reshape(shape, order="F" if fortran else "C")
+
+    def tensor(self) -> Tensor:
+        """A copy as a tensor."""
+        native = self.values.dtype.newbyteorder("=")
+        return torch.from_numpy(self.values.astype(native, order="C", copy=True))
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    if not isinstance(dtype, _Dtype):
+        raise RefusedPickle("has a numpy number without a type")
+    return dtype.read(data, 1)[0].item()
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """How protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise RefusedPickle("wants to encode something else than bytes")
+    return text.encode("latin1")
+
+
+def _persistent_object(meta: Any) -> Record:
+    """NVIDIA's classes bring their source text, which NVIDIA's own loader runs; here it stays text."""
+    if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("class_name"), str):
+        raise RefusedPickle("has an object of NVIDIA's persistence that is not a class")
+    source = meta.get("module_src")
+    return Record(meta["class_name"], meta.get("state"), source if isinstance(source, str) else None)
+
+
+def _record(name: str) -> Callable[..., Record]:
+    return lambda *_: Record(name)
+
+
+def _path(*parts: Any) -> str:
+    return str(PurePosixPath(*(part for part in parts if isinstance(part, str))))
+
+
+def _dict() -> dict[Any, Any]:
+    """Without arguments: entries come by instructions that check their keys."""
+    return {}
+
+
+def plain_names() -> Names:
+    """Containers, numpy and the options of training scripts: everything but tensors."""
+    names: Names = {
+        "collections.OrderedDict": _dict,
+        "_codecs.encode": _encode,
+        "numpy.dtype": _Dtype,
+        "numpy.ndarray": None,
+        "argparse.Namespace": _record("argparse.Namespace"),
+        "torch.Size": lambda size=(): tuple(size),
+        "torch.device": lambda *parts: ":".join(str(part) for part in parts if isinstance(part, (str, int))),
+        "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
+        "dnnlib.tflib.network.Network": _record("dnnlib.tflib.network.Network"),
+    }
+    for module in ("builtins", "__builtin__"):
+        names[f"{module}.set"] = lambda items=(): set(map(check_key, items))
+    for core in ("core", "_core"):
+        names[f"numpy.{core}.multiarray.scalar"] = _scalar
+        names[f"numpy.{core}.multiarray._reconstruct"] = NumpyArray
+    for module in ("dnnlib", "dnnlib.util"):
+        names[f"{module}.EasyDict"] = _dict
+    for kind in ("PosixPath", "WindowsPath", "PurePosixPath"):
+        names[f"pathlib.{kind}"] = names[f"pathlib._local.{kind}"] = _path
+    for kind in ("Sequential", "ModuleList", "ModuleDict"):
+        names[f"torch.nn.modules.container.{kind}"] = _record(kind)
+    for dtype in STORAGE_TYPES.values():
+        names[str(dtype)] = None
+    return names
+
+
+def torch_names(size: int) -> Names:
+    """`plain_names` and tensors.
+
+    Args:
+        size: Of the file, in bytes; the tensors may add up to `EXPANSION` times of it.
+    """
+    left = size * EXPANSION
+
+    def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
+        nonlocal left
+        if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
+            raise RefusedPickle("has a tensor that is not made of a storage")
+        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)) or len(shape) != len(stride):
+            raise ValueError("a tensor with an impossible shape")
+        count = math.prod(shape)
+        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        if count and last >= storage.values.numel():
+            raise ValueError("a tensor that reaches beyond its storage")
+        left -= count * storage.values.element_size()
+        if left < 0:
+            raise RefusedPickle(f"has tensors of more than {EXPANSION} times its size")
+        return storage.values.as_strided(shape, stride, offset) if count else storage.values.new_empty(shape)
+
+    return {
+        **plain_names(),
+        **dict.fromkeys(STORAGE_TYPES),
+        "torch._utils._rebuild_tensor": tensor,
+        "torch._utils._rebuild_tensor_v2": tensor,
+        "torch._utils._rebuild_parameter": lambda data, *_: data,
+    }
+
+
+def plain(value: Any, depth: int = 16) -> Any:
+    """Options as JSON knows them: dicts, lists, numbers, text; anything else becomes text.
+
+    Raises:
+        RefusedPickle: Nested deeper than any options are.
+    """
+    if depth == 0:
+        raise RefusedPickle("has options inside options without end")
+    if isinstance(value, Record) and isinstance(value.state, dict):
+        value = value.state
+    if isinstance(value, dict):
+        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item, depth - 1) for item in value]
+    if isinstance(value, NumpyArray):
+        return plain(value.values.tolist(), depth - 1)
+    if isinstance(value, Tensor):
+        return plain(value.tolist(), depth - 1) if value.numel() <= 64 else f"tensor {tuple(value.shape)}"
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)

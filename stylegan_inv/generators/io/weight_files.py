@@ -1,0 +1,116 @@
+"""Reading files of weights, told apart by what is in them. Nothing here executes what a file contains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io import torch_pickle
+from stylegan_inv.generators.io.layouts import list_keys
+from stylegan_inv.generators.io.nvidia_pickle import networks
+from stylegan_inv.generators.io.pickle_machine import RefusedPickle
+from stylegan_inv.weights.download import file_hash, is_web_page
+
+__all__ = ["file_hash", "is_web_page", "misfits", "read_weights", "safetensors_metadata"]
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as f:
+        return f.metadata() or {}
+
+
+def _read_pickle(path: Path, head: bytes, size: int) -> Any:
+    if head.startswith(b"PK\x03\x04"):
+        return torch_pickle.read_zip(path)
+    with open(path, "rb") as f:
+        if head.startswith(torch_pickle.LEGACY_START):
+            return torch_pickle.read_legacy(f, size)
+        return torch_pickle.read_objects(f, size)
+
+
+def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Content of a file of weights and its text metadata.
+
+    Args:
+        path: ``.safetensors``, a file of `torch.save` (either format), or a pickle of NVIDIA's PyTorch or TensorFlow
+            networks. The suffix does not matter.
+
+    Returns:
+        Key -> value. Networks that a file stores as objects are :class:`.nvidia_pickle.StoredNetwork`; options
+        (``argparse.Namespace``) are dicts.
+
+    Raises:
+        UserError: the file is empty, truncated, a web page, wants something executed, or is something else.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size == 0:
+        raise UserError(f"{path} is empty (0 bytes): the download failed, fetch it again")
+    with open(path, "rb") as f:
+        head = f.read(256)
+    if is_web_page(head):
+        raise UserError(
+            f"{path} is a web page, not weights: the server answered with a login, quota or error page; open the link "
+            f"in a browser and save the file itself"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not weights: run `git lfs pull` where it came from")
+    # Before pickles: the length of a header may begin with the byte that they begin with.
+    length = int.from_bytes(head[:8], "little")
+    if len(head) > 8 and head[8:9] == b"{" and length < 100_000_000:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(str(path)), safetensors_metadata(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
+    if head.startswith((b"PK\x03\x04", b"\x80")) and len(head) > 2:
+        return _read_torch(path, head, size), {}
+    raise UserError(
+        f"{path} is not a weights file: expected .safetensors, a file written by torch.save, or NVIDIA's .pkl"
+    )
+
+
+def _read_torch(path: Path, head: bytes, size: int) -> Mapping[str, Any]:
+    try:
+        content = networks(_read_pickle(path, head, size))
+    except RefusedPickle as error:
+        raise UserError(
+            f"{path} {error}: refused; save the state dict alone, torch.save(network.state_dict(), ...)"
+        ) from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # damage shows as EOFError, KeyError, IndexError, RuntimeError, ...
+        raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a state dict")
+    return content
+
+
+def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """What keeps a state dict from fitting a network, in a few words; empty if it fits.
+
+    Args:
+        expected: State dict of the network.
+        state: The one to load. Counters of batch norm may be missing: files of early PyTorch versions lack them.
+    """
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in expected]
+    wrong = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [list_keys("missing key", missing)] if missing else []
+    problems += [list_keys("unexpected key", surplus)] if surplus else []
+    if wrong:
+        problems.append(f"{len(wrong)} wrong shape{'s' if len(wrong) > 1 else ''} ({'; '.join(wrong[:2])})")
+    return "; ".join(problems)

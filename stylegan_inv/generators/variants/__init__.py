@@ -1,0 +1,1 @@
+"""Generators changed for one image or one domain."""

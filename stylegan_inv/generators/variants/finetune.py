@@ -1,0 +1,33 @@
+"""Generators that start from another one, for a new domain whose codes keep their meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.generator import Generator
+from stylegan_inv.generators.io.formats import load_generator
+
+
+def finetuned(source: str | Path, from_resolution: int = 4) -> Generator:
+    """A trained generator whose synthesis is trained on, from one resolution upwards; the rest stays frozen.
+
+    The mapping network always stays. So a code means the same person in both generators, which is what toonification
+    (Pinkney and Adler, arXiv 2010.05334) and encoder bootstrapping (ReStyle) live on.
+
+    Args:
+        source: See :func:`.load_generator`.
+        from_resolution: 4 trains all of the synthesis; 16 leaves pose and outline to the layers of 4 and 8 px.
+
+    Raises:
+        UserError: The generator has no layers of that resolution, or the source cannot be read.
+    """
+    generator = load_generator(source)
+    synthesis = generator.synthesis
+    if from_resolution not in synthesis.resolutions:
+        raise UserError(
+            f"generator.from_resolution={from_resolution}: expected one of {', '.join(map(str, synthesis.resolutions))}"
+        )
+    for resolution in synthesis.resolutions:
+        synthesis.get_submodule(f"b{resolution}").requires_grad_(resolution >= from_resolution)
+    return generator.train()

@@ -1,0 +1,1 @@
+"""Invert images: photographs to latent codes and reconstructions."""

@@ -1,0 +1,137 @@
+"""From a run folder, a checkpoint of ours or an official one to a method that is ready to invert."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from stylegan_inv.config import instantiate_method
+from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
+from stylegan_inv.errors import UserError
+from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.psp import PSP
+from stylegan_inv.methods.restyle import ReStyle
+from stylegan_inv.runtime import checkpoint_io
+from stylegan_inv.runtime.checkpoint_io import load_state, newest_readable
+from stylegan_inv.utils.old_names import replace_old_names
+from stylegan_inv.weights.download import TABLE, fetch, file_hash
+
+
+def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
+    """Rebuild a trained method from its run folder, ready to invert.
+
+    Args:
+        path: A run folder (its ``checkpoints/last.ckpt`` is taken), a checkpoint inside one, an official checkpoint
+            of pSp, e4e, ReStyle or their kin, or the name of one in `weights.table`.
+        device: Where to put it.
+
+    Returns:
+        The method in evaluation mode.
+
+    Raises:
+        UserError: No such folder, no config or checkpoint in it, a checkpoint that does not fit, or a run that
+            trained something else than an inversion method.
+    """
+    # A file that lies in no run folder is somebody else's, and so is a name of the weights table.
+    if str(path) in TABLE or (Path(path).is_file() and not (Path(path).parent.parent / "config.yaml").is_file()):
+        return load_official(path, device)
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
+    run_dir = path if path.is_dir() else path.parent.parent
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"{run_dir}: no config.yaml in it, expected the folder of a training run")
+    checkpoint_path = path if path.is_file() else newest_readable(run_dir / "checkpoints")
+    if checkpoint_path is None:
+        raise UserError(f"{run_dir}: no checkpoints/last.ckpt in it; train first, or give another run")
+    checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
+    try:
+        cfg = OmegaConf.load(run_dir / "config.yaml")
+        node = cfg.method
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{run_dir}/config.yaml: cannot be read ({str(error).splitlines()[0]})") from error
+    method = instantiate_method(_for_inverting(replace_old_names(OmegaConf.to_container(node))))
+    if not isinstance(method, InversionMethod):
+        raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
+    method.on_load_checkpoint(checkpoint)
+    state = checkpoint["state_dict"]
+    if method.loss is None:
+        state = {key: value for key, value in state.items() if not key.startswith("loss.")}
+    load_state(method, state, checkpoint_path)
+    return method.to(device).eval().requires_grad_(False)
+
+
+def _for_inverting(node: Any) -> Any:
+    """The config of a method without what only its training needs."""
+    node = _without_pretrained(node)
+    module, _, name = str(node.get("_target_")).rpartition(".")
+    if "loss" in node and getattr(getattr(import_module(module), name, None), "trains", False):
+        node["loss"] = None
+    return node
+
+
+def _without_pretrained(node: Any) -> Any:
+    """A config whose encoder starts empty: the checkpoint fills it, and the files it once started from may be gone."""
+    if isinstance(node, dict):
+        return {key: None if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
+    return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
+
+
+def load_official(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    progressive: bool | None = None,
+    offline: bool | None = None,
+) -> InversionMethod:
+    """Rebuild a method from an official checkpoint, ready to invert; nothing in the file is executed.
+
+    Encoders of six channels, which see an image beside its reconstruction, become ReStyle (with the file's number of
+    iterations); others pSp, whose inversion is that of e4e too: the difference lies in the encoder and in training.
+
+    Args:
+        source: A file, our own conversion of one, or a name of the weights table.
+        device: Where to put it.
+        progressive: Whether the encoder is e4e's, for files whose options do not say.
+        offline: Never download; None: as the environment says.
+
+    Returns:
+        The method in evaluation mode, frozen.
+
+    Raises:
+        UserError: A file that cannot be read, or that holds no encoder and generator that fit together.
+    """
+    path = fetch(source, offline=offline) if str(source) in TABLE else Path(source).expanduser()
+    checkpoint = read_checkpoint(path)
+    try:
+        if checkpoint.others:
+            raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder: no method here uses them yet")
+        encoder = build_encoder(checkpoint, progressive=progressive)
+        if checkpoint.latent_avg is None:
+            raise UserError("has no latent_avg: its codes are absolute, and methods here predict what to add to it")
+        generator, _ = checkpoint_generator(checkpoint)
+        if (encoder.num_ws, encoder.w_dim) != (generator.num_ws, generator.w_dim):
+            raise UserError(
+                f"has an encoder for codes {(encoder.num_ws, encoder.w_dim)} and a generator for "
+                f"{(generator.num_ws, generator.w_dim)}"
+            )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    generator.source_hash = file_hash(path)
+
+    def built(**_: int) -> nn.Module:
+        return encoder
+
+    method: InversionMethod
+    if encoder.in_channels == 6:
+        iterations = checkpoint.opts.get("n_iters_per_batch", 5)
+        method = ReStyle(generator=generator, encoder=built, iterations=iterations if type(iterations) is int else 5)
+    else:
+        method = PSP(generator=generator, encoder=built, in_channels=encoder.in_channels)
+    return method.to(device).eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Prepare data: align, mask, pack and verify images."""

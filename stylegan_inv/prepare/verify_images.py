@@ -1,0 +1,115 @@
+"""``prepare verify``: decode every image and report what is wrong, which are equal, and their sizes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from stylegan_inv.data.images.decoding import BadImage, decode
+from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.sources.class_labels import read_json
+from stylegan_inv.data.sources.opening import open_source
+from stylegan_inv.data.sources.packing import read_manifest
+from stylegan_inv.data.sources.source import Source
+from stylegan_inv.errors import UserError
+from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.parallel import ordered
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand."""
+    parser.add_argument("source", type=Path, help="folder, zip, LMDB, shards or list of images")
+    parser.add_argument("--resolution", type=int, help="count images with fewer pixels than this as well")
+    parser.add_argument("--report", type=Path, help="write all of it as JSON")
+
+
+def look(source: Source, index: int) -> tuple[str, str, str, tuple[int, int]] | str:
+    """Hash of the file, hash of the pixels, name, height and width; or what is wrong."""
+    try:
+        data = source.read(index)
+        pixels = decode(data, source.where(index))
+    except BadImage as error:
+        return str(error)
+    shape = int(pixels.shape[-2]), int(pixels.shape[-1])
+    picture = hashlib.sha256(pixels.permute(1, 2, 0).contiguous().numpy().tobytes())
+    picture.update(repr(shape).encode())
+    return hashlib.sha256(data).hexdigest(), picture.hexdigest(), source.names[index], shape
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify; 1 if an image cannot be read or is not what its manifest says.
+
+    Raises:
+        UserError: Nothing there to verify.
+    """
+    source = open_source(options.source, options.resolution or 256)
+    bad: dict[str, str] = {}
+    files: dict[str, str] = {}
+    same: dict[str, list[str]] = {}
+    sizes: Counter[tuple[int, int]] = Counter()
+    small: list[str] = []
+    results = ordered(look, source, range(len(source)), options.workers, "verifying")
+    for index, found in enumerate(results):
+        if isinstance(found, str):
+            bad[source.names[index]] = found
+            continue
+        file, picture, name, shape = found
+        files[name] = file
+        same.setdefault(picture, []).append(name)
+        sizes[shape] += 1
+        if options.resolution and min(shape) < options.resolution:
+            small.append(name)
+    changed = _changed(options.source, source, files)
+    report: dict[str, Any] = {
+        "path": str(options.source),
+        "images": len(source),
+        "bad": bad,
+        "duplicates": [names for names in same.values() if len(names) > 1],
+        "sizes": {f"{width}x{height}": count for (height, width), count in sizes.most_common()},
+        "smaller": small,
+        "changed": changed,
+        "classes": None if source.classes is None else len(set(source.classes.tolist())),
+    }
+    _print(report)
+    if options.report is not None:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(options.report) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"report: {options.report}")
+    return 1 if bad or changed else 0
+
+
+def _changed(path: Path, source: Source, files: dict[str, str]) -> list[str] | None:
+    """Names whose file is not that of the manifest; None without a manifest."""
+    text = read_manifest(path)
+    if text is None:
+        return None
+    content = read_json(text, f"{path}: manifest")
+    if not isinstance(content, dict) or not isinstance(content.get("images"), dict):
+        raise UserError(f"{path}: its manifest is not one of prepare pack")
+    expected = list(content["images"].items())
+    names = source.names if len(expected) == len(source) else []
+    # Shards write some names differently, and keep the order.
+    found = [files.get(name, files.get(names[index]) if names else None) for index, (name, _) in enumerate(expected)]
+    return [name for (name, sha256), file in zip(expected, found, strict=True) if file != sha256]
+
+
+def _print(report: dict[str, Any]) -> None:
+    print(f"{report['images']} images in {report['path']}")
+    sizes = [f"{size} ({count})" for size, count in report["sizes"].items()]
+    print(f"sizes: {name_list(sizes)}" if sizes else "sizes: none")
+    for key, words in {
+        "bad": "cannot be read",
+        "smaller": "have fewer pixels than asked for",
+        "changed": "are not what the manifest says",
+    }.items():
+        if report[key]:
+            print(f"{len(report[key])} {words}: {name_list(list(report[key]))}")
+    if report["duplicates"]:
+        pairs = [" = ".join(names[:3]) for names in report["duplicates"]]
+        more = sum(len(names) - 1 for names in report["duplicates"])
+        print(f"{more} show the same pixels as another: {name_list(pairs)}")

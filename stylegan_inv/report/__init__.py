@@ -1,0 +1,1 @@
+"""Report about a run or a sweep as one HTML page."""

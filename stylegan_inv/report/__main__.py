@@ -1,0 +1,57 @@
+"""One HTML file about a run or a sweep: ``python -m stylegan_inv.report run=outputs/restyle/2026-11-21_10-30-00``.
+
+Figures, pictures, curves, the worst images, evaluations, config and versions, with everything inside the file; what a
+run has not left is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from stylegan_inv.config import entry_point
+from stylegan_inv.errors import UserError
+from stylegan_inv.report.run_report import Sections, run_sections, sweep_sections
+from stylegan_inv.visualization.html_page import write_report
+
+
+@dataclass
+class Job:
+    """What is known before anything is written."""
+
+    title: str
+    sections: Sections
+    file: Path
+
+
+def prepare(cfg: DictConfig) -> Job:
+    """Read the folder; raises UserError if there is nothing to report."""
+    folder = Path(cfg.run)
+    if not folder.is_dir():
+        raise UserError(f"run={folder}: no such folder; give the folder that stylegan_inv.train printed")
+    is_sweep = (folder / "sweep.csv").is_file() or (folder / "multirun.yaml").is_file()
+    sections = sweep_sections(folder) if is_sweep else run_sections(folder)
+    file = Path(cfg.output) if cfg.output else folder / "report.html"
+    if file.suffix != ".html":
+        raise UserError(f"output={file}: expected a file name that ends in .html")
+    return Job(cfg.title or _title(folder, is_sweep), sections, file)
+
+
+def _title(folder: Path, is_sweep: bool) -> str:
+    if is_sweep:
+        return f"Sweep {folder.resolve().name}"
+    method = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "method_name")
+    return f"{method or 'run'}: {folder.resolve().name}"
+
+
+def report(cfg: DictConfig, job: Job) -> None:
+    """Write the page."""
+    print(f"{'report:':<12}{write_report(job.title, job.sections, job.file)}")
+
+
+main = entry_point("report", prepare)(report)
+
+if __name__ == "__main__":
+    main()

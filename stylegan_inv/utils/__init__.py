@@ -1,0 +1,1 @@
+"""Files, checks, parallel work, timing; knows nothing of the package."""

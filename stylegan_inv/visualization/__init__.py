@@ -1,0 +1,1 @@
+"""Contact sheets, curves, animations and HTML pages."""

@@ -1,0 +1,156 @@
+"""Contact sheets: a table of small images with captions, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from stylegan_inv.data.images.image_files import to_pil
+from stylegan_inv.errors import UserError
+
+_PAPER, _INK, _QUIET = (236, 236, 236), (20, 20, 20), (80, 80, 80)
+
+
+def contact_sheet(
+    columns: Mapping[str, Tensor] | Sequence[Tensor],
+    captions: Sequence[str] | None = None,
+    *,
+    row_captions: Sequence[str] | None = None,
+    cell: int = 160,
+    gap: int = 4,
+) -> Image.Image:
+    """Draw images as a table with a caption above each column.
+
+    Args:
+        columns: Caption -> images (N, C, H, W), or the rows as a list of tensors (columns, C, H, W) with ``captions``.
+            C is 3, or 1 for masks and other grey pictures; values in [-1, 1]. A column may have its own image size.
+        captions: Column captions, for a list of rows; none if left out.
+        row_captions: One short text a row, at its left.
+        cell: Side of a cell in pixels. Smaller images are enlarged to it, larger ones reduced.
+        gap: Pixels between cells.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        UserError: No images, columns of different length, or other shapes.
+    """
+    table = _table(columns, captions)
+    if cell < 8 or gap < 0:
+        raise UserError(f"contact_sheet: got cell={cell} and gap={gap}, expected cell >= 8 and gap >= 0")
+    names, count = list(table), len(next(iter(table.values())))
+    if row_captions is not None and len(row_captions) != count:
+        raise UserError(f"contact_sheet: got {len(row_captions)} row captions for {count} rows")
+
+    font = _font(max(11, round(cell * 0.10)))
+    line = _height(font)
+    top = line + 2 * gap if any(name.strip() for name in names) else gap
+    left = gap
+    if row_captions is not None and any(row_captions):
+        left += min(max(_width(font, text) for text in row_captions), round(1.25 * cell)) + 2 * gap
+    sheet = Image.new("RGB", (left + len(names) * (cell + gap), top + count * (cell + gap)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        x = left + column * (cell + gap)
+        text = _shorten(name, font, cell)
+        draw.text((x + (cell - _width(font, text)) // 2, gap), text, fill=_INK, font=font)
+        for row, image in enumerate(table[name]):
+            sheet.paste(_fit(to_pil(image), cell), (x, top + row * (cell + gap)))
+    for row, text in enumerate(row_captions or ()):
+        y = top + row * (cell + gap) + (cell - line) // 2
+        draw.text((gap, y), _shorten(text, font, left - 3 * gap), fill=_QUIET, font=font)
+    return sheet
+
+
+def difference_image(image: Tensor, target: Tensor, gain: float = 2.0) -> Tensor:
+    """How far ``image`` is from ``target``: black where they agree, in colour where they do not.
+
+    Args:
+        image: (B, 3, H, W) in [-1, 1].
+        target: The same shape.
+        gain: Brightness: 1 maps the largest possible difference (black against white) to white. Small differences are
+            what one looks for, so they are shown twice as bright.
+
+    Returns:
+        gain * |image - target|, as an image in [-1, 1].
+    """
+    if image.shape != target.shape:
+        raise UserError(f"difference_image: got shapes {tuple(image.shape)} and {tuple(target.shape)}, expected equal")
+    difference = (image.float().clamp(-1, 1) - target.to(image.device).float().clamp(-1, 1)).abs()
+    return (gain * difference - 1.0).clamp(-1, 1)
+
+
+def _table(columns: Mapping[str, Tensor] | Sequence[Tensor], captions: Sequence[str] | None) -> dict[str, Tensor]:
+    if not isinstance(columns, Mapping):
+        rows = [row.detach().float().cpu() for row in columns]
+        if not rows or any(row.shape != rows[0].shape or row.ndim != 4 for row in rows):
+            raise UserError(
+                f"contact_sheet: got rows of shapes {[tuple(row.shape) for row in rows]}, expected (columns, C, H, W), "
+                "the same for all"
+            )
+        stacked = torch.stack(rows, dim=1)
+        # Captions that are left out still need different keys; spaces draw nothing.
+        names = [" " * i for i in range(len(stacked))] if captions is None else list(captions)
+        if len(names) != len(stacked) or len(set(names)) != len(names):
+            raise UserError(f"contact_sheet: got captions {names}, expected {len(stacked)} different ones")
+        return dict(zip(names, stacked, strict=True))
+    if captions is not None:
+        raise UserError("contact_sheet: got a dict and captions; its keys are the captions")
+    table = {str(name): images.detach().float().cpu() for name, images in columns.items()}
+    shapes = {name: tuple(images.shape) for name, images in table.items()}
+    if not table or any(len(s) != 4 or s[0] < 1 or s[1] not in (1, 3) for s in shapes.values()):
+        raise UserError(f"contact_sheet: got columns {shapes}, expected at least one of shape (N, 1 or 3, H, W)")
+    if len({s[0] for s in shapes.values()}) != 1:
+        raise UserError(f"contact_sheet: got columns {shapes}, expected the same number of images in each")
+    return table
+
+
+def _fit(image: Image.Image, cell: int) -> Image.Image:
+    """Bring an image into a square cell; what is not square is centred on paper."""
+    scale = cell / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    # Bicubic: nearest would show blocks of uneven width unless the ratio is whole, and hide what a face looks like.
+    image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    if size == (cell, cell):
+        return image
+    square = Image.new("RGB", (cell, cell), _PAPER)
+    square.paste(image, ((cell - size[0]) // 2, (cell - size[1]) // 2))
+    return square
+
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _font(size: int) -> _Font:
+    # Pillow carries a scalable font; a Pillow without FreeType falls back to its bitmap font by itself.
+    return ImageFont.load_default(size)
+
+
+def _width(font: _Font, text: str) -> int:
+    return round(font.getlength(_drawable(font, text)))
+
+
+def _height(font: _Font) -> int:
+    box = font.getbbox("Ágjy")
+    return round(box[3])
+
+
+def _drawable(font: _Font, text: str) -> str:
+    # The bitmap font knows Latin-1 only and raises for anything else.
+    text = " ".join(text.split())
+    return text if isinstance(font, ImageFont.FreeTypeFont) else text.encode("latin-1", "replace").decode("latin-1")
+
+
+def _shorten(text: str, font: _Font, width: int) -> str:
+    """Cut in the middle, where file names differ least in what tells them apart: both ends stay."""
+    text = _drawable(font, text)
+    if _width(font, text) <= width:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = f"{text[: (keep + 1) // 2]}...{text[len(text) - keep // 2 :]}"
+        if _width(font, short) <= width:
+            return short
+    return text[:1]

@@ -1,0 +1,1 @@
+"""Weights made by others: a table, and their download."""

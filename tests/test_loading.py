@@ -1,0 +1,73 @@
+"""Official checkpoints become methods that compute what the papers' code computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint, save_checkpoint
+from stylegan_inv.errors import UserError
+from stylegan_inv.loading import load_official
+from tests.encoders.official import W_DIM, psp_file, small_encoder, small_generator
+
+
+def pool(image: torch.Tensor, size: int) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(image, (size, size))
+
+
+@pytest.mark.parametrize("name", ["GradualStyleEncoder", "Encoder4Editing", "SingleStyleCodeEncoder"])
+@pytest.mark.parametrize("converted", [False, True])
+@torch.no_grad()
+def test_one_pass(name, converted, tmp_path):
+    torch.save(psp_file(name), tmp_path / "x.pt")
+    path = tmp_path / "x.pt"
+    if converted:
+        path = tmp_path / "x.safetensors"
+        save_checkpoint(read_checkpoint(tmp_path / "x.pt"), path, {})
+    method = load_official(path)
+    images = torch.randn(2, 3, 64, 64)
+    generator = small_generator().freeze()
+    w = small_encoder(name)(images) + generator.w_avg
+    result = method.invert(images)
+    assert torch.equal(result.w, w) and torch.equal(result.image, generator.synthesis(w))
+    assert not method.training and not any(p.requires_grad for p in method.parameters())
+    assert method.generator.source_hash is not None
+
+
+@torch.no_grad()
+def test_refinement(tmp_path):
+    torch.save(
+        psp_file("BackboneEncoder", opts={"encoder_type": "BackboneEncoder", "n_iters_per_batch": 3}), tmp_path / "x"
+    )
+    method = load_official(tmp_path / "x")
+    images = torch.randn(1, 3, 64, 64)
+    generator, encoder = small_generator().freeze(), small_encoder("BackboneEncoder")
+    w = generator.w_avg.expand(1, 6, W_DIM)
+    shown = generator.synthesis(w)
+    for _ in range(3):
+        w = w + encoder(torch.cat([images, pool(shown, 64)], dim=1))
+        shown = generator.synthesis(w)
+    result = method.invert(images)
+    assert len(result.steps) == 3
+    torch.testing.assert_close(result.w, w)
+    torch.testing.assert_close(result.image, shown)
+
+
+def test_refusals(tmp_path):
+    content = psp_file("GradualStyleEncoder")
+    path = tmp_path / "x.pt"
+
+    def refused(change: dict, message: str) -> None:
+        torch.save({**content, **change}, path)
+        with pytest.raises(UserError, match=message) as info:
+            load_official(path)
+        assert str(path) in str(info.value) and "\n" not in str(info.value)
+
+    refused({"opts": {}}, "give progressive=true for e4e")
+    refused({"latent_avg": None}, "has no latent_avg")
+    refused({"state_dict": {**content["state_dict"], "hypernet.x": torch.zeros(1)}}, "hypernet besides an encoder")
+    encoder = {key: value for key, value in content["state_dict"].items() if key.startswith("encoder.")}
+    refused({"state_dict": encoder}, "expected a StyleGAN2 generator")
+    fewer = {key: value for key, value in content["state_dict"].items() if not key.startswith("encoder.styles.5")}
+    refused({"state_dict": fewer}, r"an encoder for codes \(5, 7\) and a generator for \(6, 7\)")

@@ -1,0 +1,213 @@
+"""The HTML page: escaped, self-contained, well-formed, with the figures and pictures it was given."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.report.run_report import run_sections, sweep_sections
+from stylegan_inv.visualization.html_page import (
+    beside,
+    code,
+    facts,
+    folded,
+    grid,
+    picture,
+    table,
+    tiles,
+    write_report,
+)
+from stylegan_inv.visualization.svg_curves import curves
+from tests.cli import assert_user_error, run_cli
+
+EVIL = "<script>alert('x')</script> & \"quotes\" </style> ]]>"
+VOID = {"meta", "img", "link", "br", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """Parses a page strictly: every tag is closed in its order; keeps texts, attributes and tables."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def assert_self_contained(html: str, page: Page) -> None:
+    assert "script" not in {tag for tag, _ in page.tags} and "link" not in {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href", "srcset", "data", "action"):
+            value = attributes.get(name) or ""
+            assert not value or value.startswith(("data:image/", "#")), (tag, value[:80])
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
+
+
+def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
+    image = Image.new("RGB", (3, 2), (10, 200, 30))
+    parts = [
+        EVIL, table([EVIL], [[EVIL]], EVIL), picture(image, EVIL), tiles({EVIL: EVIL}), facts({EVIL: EVIL}), code(EVIL),
+        folded(EVIL, EVIL), beside(EVIL, EVIL), grid(EVIL), curves(EVIL, {EVIL: [(0, 1), (1, 2)], "b": [(0, 1)]}),
+    ]  # fmt: skip
+    html = write_report(EVIL, {EVIL: parts, "empty": [], "none": [""]}, tmp_path / "new" / "r.html", EVIL).read_text()
+    page = Page(html)
+    assert_self_contained(html, page)
+    assert "".join(page.texts).count(EVIL) == html.count("&lt;script&gt;alert(") - 3, "the others are in attributes"
+    assert "empty" not in html and "none</h2>" not in html
+
+
+def test_pictures_are_inside_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(file)
+    page = Page(write_report("t", {"s": [picture(file, "it")]}, tmp_path / "r.html").read_text())
+    (source,) = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert base64.b64decode(str(source).removeprefix("data:image/png;base64,")) == file.read_bytes()
+    with pytest.raises(UserError, match="expected a .png"):
+        picture(tmp_path / "a.svg")
+    with pytest.raises(UserError, match="cannot be read"):
+        picture(tmp_path / "b.png")
+
+
+def test_tables() -> None:
+    made = table(["method", "mse", "n"], [["psp", 0.00751234, 3], ["e4e", math.nan, None]])
+    page = Page(made)
+    assert page.rows == [["method", "mse", "n"], ["psp", "0.007512", "3"], ["e4e", "", ""]]
+    assert [a.get("class") for t, a in page.tags if t == "td"] == [None, "n", "n"] * 2
+    columns = [["–", "1 ± 2"], ["", "-"], ["3 of 4", "98%"], ["a 1", "2"], ["+0.1 (-1 to 2)", "1e-5"]]
+    page = Page(table(list("abcde"), list(zip(*columns, strict=True))))
+    assert [a.get("class") for t, a in page.tags if t == "th"] == ["n", None, "n", None, "n"]
+    with pytest.raises(UserError, match="row of 1 cells, expected 2: a, b"):
+        table(["a", "b"], [["x"]])
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_curves_are_where_their_values_are(log: bool) -> None:
+    ys = [1.0, 10.0, 1000.0] if log else [2.0, 3.0, 2.5]
+    page = Page(curves("loss", {"": list(zip([0, 5, 10], ys, strict=True))}))
+    (line,) = [attributes["points"] for tag, attributes in page.tags if tag == "polyline"]
+    points = [tuple(map(float, pair.split(","))) for pair in str(line).split()]
+    rules = [float(str(attributes["y1"])) for tag, attributes in page.tags if tag == "line"]
+    labels = [float(text) for text in page.texts[1 : 1 + len(rules)]]
+    scale = np.log if log else np.asarray
+    expected = np.interp(scale(ys), scale(labels), rules)  # the axis as a reader uses it
+    assert [y for _, y in points] == pytest.approx(list(expected), abs=0.11)
+    assert points[1][0] == pytest.approx((points[0][0] + points[2][0]) / 2, abs=0.11)
+
+
+def test_curves_leave_out_what_is_not_finite_and_average_what_is_long() -> None:
+    assert curves("a", {"": [(0, 1.0)]}) == "" and curves("a", {"": [(0, 1.0), (1, math.nan)]}) == ""
+    for constant in (0.0, 5.0, -3.0, 1e-12, 1e12):
+        assert "<polyline" in curves("a", {"": [(0, constant), (1, constant)]})
+    page = Page(curves("a", {"": [(x, float(x % 2)) for x in range(1000)]}))
+    (line,) = [attributes["points"] for tag, attributes in page.tags if tag == "polyline"]
+    assert len(str(line).split()) == 250, "groups of four"
+    heights = {pair.split(",")[1] for pair in str(line).split()}
+    assert len(heights) == 1, "each group has the mean 1/2"
+
+
+def make_run(folder: Path) -> Path:
+    """What a run leaves, small."""
+    for name in ("panels", "worst", "codes", "evaluation/test"):
+        (folder / name).mkdir(parents=True)
+    (folder / "config.yaml").write_text("method_name: restyle\nnote: <b>bold</b>\n")
+    (folder / "versions.json").write_text(json.dumps({"torch": "2.4"}))
+    figures = {"val/mse": 0.0123, "val/mse_step1": 0.5, "val/mse_step2": 0.0123, "seconds": 60.0}
+    (folder / "metrics.json").write_text(json.dumps(figures))
+    (folder / "metrics.csv").write_text(
+        "step,train/loss/l2,lr/encoder,val/mse\n0,0.5,0.001,\n1,0.25,0.001,0.4\n2,0.125,0.0005,0.3\n"
+    )
+    for name in ("panels", "worst", "codes"):
+        Image.new("RGB", (4, 4)).save(folder / name / "last.png")
+    (folder / "worst" / "last.csv").write_text("step,image,mse\n3,007,0.9\n3,a<b.png,0.8\n")
+    (folder / "codes" / "last.json").write_text(json.dumps({"step": 3, "images": 5}))
+    one = {"mean": 0.5, "std": 0.1, "low": 0.4, "high": 0.6, "count": 9, "skipped": 1}
+    evaluation = {"protocol": {"mse": "squared units"}, "counts": {"images": 9}, "sets": {"frechet": 1.5}}
+    evaluation["metrics"] = {"mse": one, "mse_step1": one, "id": {**one, "mean": None, "low": None}}
+    (folder / "evaluation" / "test" / "metrics.json").write_text(json.dumps(evaluation))
+    return folder
+
+
+def test_report_of_a_run(tmp_path: Path) -> None:
+    html = write_report("run", run_sections(make_run(tmp_path)), tmp_path / "report.html").read_text()
+    page = Page(html)
+    assert_self_contained(html, page)
+    texts = {text.strip() for text in page.texts}
+    assert {"Result", "Losses", "Worst images", "Codes", "Evaluation: test", "0.0123", "squared units"} <= texts
+    assert ["007", "0.9"] in page.rows and ["a<b.png", "0.8"] in page.rows, "names stay as they are"
+    assert ["mse", "0.5", "0.1", "0.4 to 0.6", "9", "1"] in page.rows and [
+        "frechet",
+        "1.5",
+        "",
+        "",
+        "9",
+        "0",
+    ] in page.rows
+    assert ["id", "", "0.1", "", "9", "1"] in page.rows and ["mse", "0.5"] in page.rows
+    assert sum(tag == "img" for tag, _ in page.tags) == 3 and sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert "note: <b>bold</b>" in "".join(page.texts)
+
+
+def test_report_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("method_name: psp\n")
+    with pytest.raises(UserError, match="has measured nothing yet"):
+        run_sections(tmp_path)
+    (tmp_path / "metrics.csv").write_text("step,train/loss/l2\n0,0.5\n1,0.25\n2")  # cut in the middle of a line
+    sections: dict[str, Any] = run_sections(tmp_path)
+    assert "has not ended" in sections["Result"][0] and re.search("<polyline", sections["Losses"][0])
+
+
+def test_report_of_a_sweep(tmp_path: Path) -> None:
+    with (tmp_path / "sweep.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["job", "a", "val/mse"], [0, "fpn", 0.123456], [1, "small", ""]])
+    page = Page(write_report("s", sweep_sections(tmp_path), tmp_path / "r.html").read_text())
+    assert page.rows == [["job", "a", "val/mse"], ["0", "fpn", "0.1235"], ["1", "small", ""]]
+    (tmp_path / "sweep.csv").unlink()
+    with pytest.raises(UserError, match="no sweep.csv"):
+        sweep_sections(tmp_path)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    done = run_cli("report", "run=run", cwd=tmp_path)
+    assert done.returncode == 0 and "run/report.html" in done.stdout, done.stderr
+    assert "<h1>restyle: run</h1>" in (tmp_path / "run" / "report.html").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "it leaves nothing else"
+    assert_user_error(run_cli("report", "run=absent", cwd=tmp_path), "absent", "no such folder")
