@@ -1,7 +1,7 @@
 """Finds directions and writes them as files that ``stylegan_inv.edit`` takes.
 
 python -m stylegan_inv.directions interfacegan --attribute age --scores face_train --output age.safetensors
-python -m stylegan_inv.directions interfacegan --attribute age --scores ages.csv --codes inverted/ --output a.safetensors
+python -m stylegan_inv.directions interfacegan --attribute age --scores ages.csv --codes out/ --output a.safetensors
 python -m stylegan_inv.directions means --attribute smile --scores factors --against age --output smile.safetensors
 python -m stylegan_inv.directions sefa --layers coarse --count 5 --output directions/
 python -m stylegan_inv.directions ganspace --samples 20000 --count 10 --output directions/

@@ -118,6 +118,10 @@ TARGETS = {
 }
 
 
+#: Public name -> argument of version 0.1 -> its name now.
+ARGUMENTS: dict[str, dict[str, str]] = {}
+
+
 def replace_old_names(node: Any) -> Any:
     """Returns a config in which names of earlier versions are replaced by those of this one.
 
@@ -125,7 +129,9 @@ def replace_old_names(node: Any) -> Any:
         node: Plain containers, as ``OmegaConf.to_container`` returns them.
     """
     if isinstance(node, dict):
-        return {key: replace_old_names(value) for key, value in node.items()}
+        target = node.get("_target_")
+        arguments = ARGUMENTS.get(TARGETS.get(target, target), {}) if isinstance(target, str) else {}
+        return {arguments.get(key, key): replace_old_names(value) for key, value in node.items()}
     if isinstance(node, list):
         return [replace_old_names(value) for value in node]
     return TARGETS.get(node, node) if isinstance(node, str) else node

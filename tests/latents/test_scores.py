@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from stylegan_inv.data.synthfaces.factors import SPECS
+from stylegan_inv.directions.__main__ import main
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.errors import UserError
-from stylegan_inv.directions.__main__ import main
 from stylegan_inv.generators import load_generator
 from stylegan_inv.latents.directions import embedded_directions, load_direction
 from stylegan_inv.latents.effect import EffectMeter

@@ -12,8 +12,8 @@ from stylegan_inv.generators.variants.difference import compress, tuned
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
 from stylegan_inv.methods.pti import PTI, Locality
 from stylegan_inv.optim.descent import Watch
-from tests.optim.test_descent import Killed
 from tests.methods.tiny import tiny, tiny_generator, tiny_images
+from tests.optim.test_descent import Killed
 
 
 def make(**settings):

@@ -1,0 +1,104 @@
+"""Checks of numbers and words that a user gives; each returns the value or raises one clear error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+from stylegan_inv.errors import UserError
+
+T = TypeVar("T")
+
+
+def whole_number(name: str, value: Any, least: int | None = 1, most: int | None = None, hint: str = "") -> int:
+    """Returns a whole number.
+
+    Args:
+        name: What the user calls it, e.g. ``dataset.batch_size``.
+        value: What was given; booleans are not numbers.
+        least: Smallest allowed value; None for no bound.
+        most: Largest allowed value; None for no bound.
+        hint: What to do, appended to the error.
+
+    Raises:
+        UserError: Not a whole number within the bounds.
+    """
+    right = isinstance(value, int) and not isinstance(value, bool)
+    if not right or (least is not None and value < least) or (most is not None and value > most):
+        raise UserError(f"{name}={value}: expected a whole number{_bounds(least, most)}{_tail(hint)}")
+    return int(value)
+
+
+def real_number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    hint: str = "",
+) -> float:
+    """Returns a finite number.
+
+    Args:
+        name: What the user calls it.
+        value: What was given; booleans are not numbers.
+        least: Smallest allowed value; None for no bound.
+        most: Largest allowed value; None for no bound.
+        above: Bound that the value must exceed; None for no bound.
+        hint: What to do, appended to the error.
+
+    Raises:
+        UserError: Not a finite number within the bounds.
+    """
+    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    too_small = right and ((least is not None and value < least) or (above is not None and value <= above))
+    if not right or too_small or (most is not None and value > most):
+        bounds = f" above {above:g}{'' if most is None else f' and at most {most:g}'}" if above is not None else ""
+        raise UserError(f"{name}={value}: expected a number{bounds or _bounds(least, most)}{_tail(hint)}")
+    return float(value)
+
+
+def real_numbers(name: str, value: Any, count: int | None = None) -> list[float]:
+    """Returns a list of finite numbers; a single number is a list of one.
+
+    Args:
+        name: What the user calls it.
+        value: What was given.
+        count: How many are expected; None for any number of them above zero.
+
+    Raises:
+        UserError: No list of finite numbers of that length.
+    """
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    right = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    if not right or (count is not None and len(values) != count) or not values:
+        raise UserError(f"{name}={value}: expected {'numbers' if count is None else f'{count} numbers'}")
+    return [float(v) for v in values]
+
+
+def one_of(name: str, value: T, choices: Collection[T], hint: str = "") -> T:
+    """Returns a value that is one of several.
+
+    Args:
+        name: What the user calls it.
+        value: What was given.
+        choices: What is allowed.
+        hint: What to do, appended to the error.
+
+    Raises:
+        UserError: Anything else.
+    """
+    if value not in choices:
+        raise UserError(f"{name}={value}: expected one of {', '.join(map(str, choices))}{_tail(hint)}")
+    return value
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is None:
+        return "" if most is None else f" of at most {most:g}"
+    return f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
+
+
+def _tail(hint: str) -> str:
+    return f"; {hint}" if hint else ""
