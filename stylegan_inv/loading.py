@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -15,6 +15,7 @@ from stylegan_inv.config import instantiate_method
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
@@ -61,7 +62,7 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
     method.on_load_checkpoint(checkpoint)
     state = checkpoint["state_dict"]
-    if method.loss is None:
+    if isinstance(method, TrainedMethod) and method.loss is None:
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     load_state(method, state, checkpoint_path)
     return method.to(device).eval().requires_grad_(False)
@@ -70,8 +71,8 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
 def _for_inverting(node: Any) -> Any:
     """The config of a method without what only its training needs."""
     node = _without_pretrained(node)
-    module, _, name = str(node.get("_target_")).rpartition(".")
-    if "loss" in node and getattr(getattr(import_module(module), name, None), "trains", False):
+    kind = get_object(str(node.get("_target_")))
+    if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
         node["loss"] = None
     return node
 

@@ -26,6 +26,7 @@ from stylegan_inv.data.datamodules.base import ImageDataModule, is_broken_hand_o
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.fit_check import check_fit
+from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.runtime import ranks, run_dirs, run_folder
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
@@ -120,7 +121,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
 def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
     seconds = _CHILDREN_SECONDS_AFTER_ERROR
     try:
-        if not getattr(job.method, "trains", True):
+        if isinstance(job.method, InversionMethod) and not isinstance(job.method, TrainedMethod):
             return _measure(trainer, job)
         trainer.fit(job.method, datamodule=job.data, ckpt_path=job.place.ckpt_path, weights_only=True)
         if any(isinstance(callback, Checkpoints) and callback.validation_due for callback in callbacks):

@@ -9,12 +9,13 @@ import yaml
 from torch import Tensor
 
 from stylegan_inv.generators import Generator, save_generator
-from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step
+from stylegan_inv.methods.common.base import Inversion, Step
+from stylegan_inv.methods.common.trained import TrainedMethod
 
 RESOLUTION = 16
 
 
-class TwoSteps(InversionMethod):
+class TwoSteps(TrainedMethod):
     """Step 1 finds half of the image, step 2 all of it; the codes hold the image's mean colour."""
 
     def __init__(self, **kwargs: object) -> None:

@@ -161,7 +161,7 @@ def test_generators_that_were_tuned_for_an_image_make_its_edits(run, photos, mon
     def invert_tuned(self, images):
         found = original(self, images)
         scale = images.mean((1, 2, 3)).sign()  # another generator for each image
-        found.generator = {
+        found.weights = {
             name: torch.stack([(part if s > 0 else 0 * part) for s in scale]) for name, part in difference.items()
         }
         return found

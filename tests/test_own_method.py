@@ -9,10 +9,10 @@ from tests.cli import QUICK, REPOSITORY, run_cli
 
 METHOD = '''
 from torch import nn
-from stylegan_inv.methods.common.base import Inversion, InversionMethod
+from stylegan_inv.methods import Inversion, TrainedMethod
 
 
-class OneShot(InversionMethod):
+class OneShot(TrainedMethod):
     """Codes in a single pass, for the test."""
 
     def __init__(self, *, encoder, **kwargs):

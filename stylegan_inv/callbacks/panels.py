@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from stylegan_inv.methods.common.base import Inversion, pool
+from stylegan_inv.callbacks.gather import inversion_of
+from stylegan_inv.methods.common.base import Inversion, InversionMethod, pool
+from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
+
+
+@runtime_checkable
+class MakesPanel(Protocol):
+    """A module that draws its own panel."""
+
+    def panel_columns(self) -> dict[str, Tensor]:
+        """Returns caption -> images (N, 3, H, W) in [-1, 1]."""
 
 
 class Panels(pl.Callback):
@@ -25,6 +35,8 @@ class Panels(pl.Callback):
     def __init__(self, run_dir: str, every_n_steps: int = 500, images: int = 8) -> None:
         self._folder, self._every, self._count = Path(run_dir) / "panels", every_n_steps, images
         self._batch: dict[str, Any] | None = None
+        #: First validation batch and its inversion, of methods that are only measured.
+        self._measured: tuple[dict[str, Any], Inversion] | None = None
 
     @property
     def last(self) -> Path:
@@ -35,9 +47,21 @@ class Panels(pl.Callback):
         if trainer.global_step % self._every == 0:
             self._draw(trainer, module)
 
+    def on_validation_start(self, *args: Any) -> None:  # noqa: D102
+        self._measured = None
+
+    def on_validation_batch_end(  # noqa: D102
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        # An inversion of these methods takes minutes; the panel shows that of the validation.
+        inversion = inversion_of(outputs)
+        if self._measured is None and inversion is not None and _is_only_measured(module):
+            self._measured = dict(batch), inversion
+
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102
-        if not getattr(module, "trains", True):  # only measured
+        if _is_only_measured(module):
             self._draw(trainer, module)
+        self._measured = None
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:  # noqa: D102
         if trainer.global_step % self._every:
@@ -60,9 +84,9 @@ class Panels(pl.Callback):
                 logger.log_image("panel", [sheet], step=trainer.global_step)
 
     def _columns(self, trainer: pl.Trainer, module: Any) -> dict[str, Tensor]:
-        if hasattr(module, "panel_columns"):
+        if isinstance(module, MakesPanel):
             return module.panel_columns()
-        batch, inversion = getattr(module, "measured", None) or self._inverted(trainer, module)
+        batch, inversion = self._measured or self._inverted(trainer, module)
         source, target = module.source(batch), batch["image"]
         steps = inversion.steps if inversion.steps and len(inversion.steps) > 1 else []
         size = target.shape[-1]
@@ -84,3 +108,7 @@ class Panels(pl.Callback):
             self._batch = data.panel_batch(self._count)
         batch = {name: x.to(module.device) if isinstance(x, Tensor) else x for name, x in self._batch.items()}
         return batch, module.invert(module.source(batch))
+
+
+def _is_only_measured(module: Any) -> bool:
+    return isinstance(module, InversionMethod) and not isinstance(module, TrainedMethod)

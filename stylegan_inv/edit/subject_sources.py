@@ -127,8 +127,7 @@ def _from_images(cfg: DictConfig, output: Path) -> Source:
     images = Images.of(str(cfg.input), "input", cfg.on_bad_image)
     method: Any = load_inverter(cfg.run, device_named(cfg.device))
     dataset = _dataset_of(Path(cfg.run))
-    expected = getattr(getattr(method, "encoder", None), "resolution", None)
-    size = cfg.resolution or dataset.get("resolution") or expected or min(method.generator.resolution, 256)
+    size = cfg.resolution or dataset.get("resolution") or method.input_size
     inputs, task = Inputs(images, size, cfg.mode), instantiate(dataset.get("task"))
 
     def load() -> Subjects:
@@ -152,7 +151,7 @@ def subjects_of(
     """Subjects of the inversions of several batches: codes, noise maps and tuned generators joined."""
     differences: list[Mapping[str, Tensor]] = []
     for one in found:
-        parts = one.generator or {}
+        parts = one.weights or {}
         differences += [{name: part[row] for name, part in parts.items()} for row in range(len(one.w)) if parts]
     return Subjects(
         generator,

@@ -108,11 +108,10 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> Job:
     output = run_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
     unfinished = _unfinished(cfg, output, node)
     method: Any = load_inverter(cfg.run, device)
-    # An explicit size, else what the method was trained with, else what its encoder takes.
+    # An explicit size, else what the method was trained with, else what it was made for.
     asked = any(text.lstrip("+").startswith("dataset.resolution=") for text in HydraConfig.get().overrides.task)
     trained = None if own is None else own.get("resolution")
-    takes = getattr(getattr(method, "encoder", None), "resolution", None)
-    node.resolution = cfg.resolution or (node.resolution if asked else trained or takes or node.resolution)
+    node.resolution = cfg.resolution or (node.resolution if asked else trained or method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
     made = _metrics(cfg, "evaluation" if isinstance(data, FacesDataModule) else "evaluation_photos")

@@ -166,7 +166,7 @@ def consistency_metrics(
 
     def invert(picture: Tensor) -> Tensor:
         inversion = method.invert(pool(picture, size))
-        if inversion.generator is not None:
+        if inversion.weights is not None:
             raise UserError("lec.directions: the method tunes the generator for each image, whose edits are others")
         return inversion.w
 

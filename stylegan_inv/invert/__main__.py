@@ -38,7 +38,7 @@ from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 from stylegan_inv.weights.download import TABLE
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
-    from stylegan_inv.methods.common.base import Inversion
+    from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 
 def prepare(cfg: DictConfig) -> Job | None:
@@ -84,7 +84,9 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     method: Any = instantiate_method(cfg.method) if run is None else load_inverter(run, device)
     method = method.to(device).eval().requires_grad_(False)
     if cfg.start is not None:
-        if not hasattr(method, "start_from"):
+        from stylegan_inv.methods.common.capabilities import StartsFromMethod
+
+        if not isinstance(method, StartsFromMethod):
             raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
         method.start_from(load_inverter(cfg.start, device))
     for key in ("second", "mask"):
@@ -93,10 +95,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
             raise UserError(f"{type(method).__name__} needs a {key} image or shape with these parts; give {key}=…")
         if cfg[key] is not None and needs is None:
             raise UserError(f"{key}={cfg[key]}: {type(method).__name__} takes none; method=image2stylegan_pp does")
-    expected = getattr(getattr(method, "encoder", None), "resolution", None) or (
-        min(method.generator.resolution, 256) if method.trains else method.generator.resolution
-    )
-    size = cfg.resolution or _trained_with(run, "resolution") or expected
+    size = cfg.resolution or _trained_with(run, "resolution") or method.input_size
     mask = None if cfg.mask is None else str(cfg.mask)
     inputs = NumberedInputs(images, size, cfg.mode, second, mask, on_bad_image=cfg.on_bad_image)
     inputs.check_masks(own)
@@ -127,7 +126,7 @@ def _check_method(cfg: DictConfig) -> None:
             raise UserError("got neither run nor method; give run=<folder of a training run>, or method=projector, …")
     elif cfg.run is not None:
         raise UserError(f"got run={cfg.run} and method={cfg.method_name}; expected one of them")
-    elif getattr(hydra.utils.get_class(cfg.method._target_), "trains", True):
+    elif not _is_per_image(hydra.utils.get_class(cfg.method._target_)):
         raise UserError(
             f"method={cfg.method_name}: must be trained first; give run=<the folder that "
             f"`python -m stylegan_inv.train method={cfg.method_name}` printed>, or method=projector, image2stylegan, …"
@@ -186,11 +185,13 @@ def _output_folder(cfg: DictConfig, run: Path | None) -> Path:
     return output
 
 
-def _variants(cfg: DictConfig, method: Any) -> list[Callable[[Tensor], Inversion]]:
+def _variants(cfg: DictConfig, method: InversionMethod) -> list[Callable[[Tensor], Inversion]]:
     """What makes each of the variants of pSp's multi-modal synthesis; one z a variant, the same for all images."""
     if not cfg.variants:
         return []
-    if not hasattr(method, "variants"):
+    from stylegan_inv.methods.common.capabilities import MakesVariants
+
+    if not isinstance(method, MakesVariants):
         raise UserError(f"variants={cfg.variants}: {type(method).__name__} makes none, expected a run of pSp or e4e")
     # The official script takes layers 8 to 17 of the 18 of 1024 px.
     count = method.generator.num_ws
@@ -198,6 +199,13 @@ def _variants(cfg: DictConfig, method: Any) -> list[Callable[[Tensor], Inversion
     mix_styles(method.average_codes(1), method.average_codes(1), layers)  # a layer that does not exist is said now
     z = torch.randn(cfg.variants, 1, method.generator.z_dim, generator=torch.Generator().manual_seed(0))
     return [partial(method.variants, z=row.to(method.device), layers=layers) for row in z]
+
+
+def _is_per_image(kind: type) -> bool:
+    from stylegan_inv.methods.common.base import InversionMethod
+    from stylegan_inv.methods.common.trained import TrainedMethod
+
+    return issubclass(kind, InversionMethod) and not issubclass(kind, TrainedMethod)
 
 
 def _trained_with(run: Path | None, key: str) -> Any:

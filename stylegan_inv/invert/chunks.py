@@ -154,7 +154,7 @@ def _noise_of(inversion: Inversion, row: int) -> dict[str, Tensor]:
 
 def _generator_of(inversion: Inversion, row: int) -> dict[str, Tensor]:
     """What the tuned generator of one image differs by, see `stylegan_inv.generators.variants.difference`."""
-    return {name: t[row].detach().cpu().contiguous() for name, t in (inversion.generator or {}).items()}
+    return {name: t[row].detach().cpu().contiguous() for name, t in (inversion.weights or {}).items()}
 
 
 def _thumbnails(images: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ def finished(output: Path, unfinished: Unfinished) -> bool:
 
 def carry_out(cfg: DictConfig, job: Job) -> None:
     """Invert this process's share, and write the result if it was the last one."""
+    from stylegan_inv.methods.common.trained import TrainedMethod
+
     metadata = {
         "generator_hash": str(job.method.generator.source_hash),
         "method": type(job.method).__name__,
@@ -72,7 +74,7 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         return
     compare = job.task is None and cfg.second is None and cfg.mask is None
     work = _work(cfg, job, lambda: PartWriter(job.output, pictures, metadata, compare))
-    done = _encode(job, work) if job.method.trains else _optimise(cfg, job, work)
+    done = _encode(job, work) if isinstance(job.method, TrainedMethod) else _optimise(cfg, job, work)
     if job.ranks.count > 1:
         print(f"{job.ranks}{done} images inverted", flush=True)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.base import Step as Step
     from stylegan_inv.methods.common.latent_adversary import LatentAdversary as LatentAdversary
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
+    from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
     from stylegan_inv.methods.e4e import E4E as E4E
     from stylegan_inv.methods.face_network_training import FaceNetworkTraining as FaceNetworkTraining
     from stylegan_inv.methods.feature_transfer import FeatureTransfer as FeatureTransfer
@@ -36,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "common.base": ["Inversion", "InversionMethod", "Step"],
         "common.latent_adversary": ["LatentAdversary"],
         "common.per_image": ["PerImageMethod"],
+        "common.trained": ["TrainedMethod"],
         "e4e": ["E4E"],
         "face_network_training": ["FaceNetworkTraining"],
         "feature_transfer": ["FeatureTransfer"],

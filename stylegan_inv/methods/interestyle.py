@@ -48,7 +48,7 @@ class IntereStyle(ReStyle):
         **kwargs: See `ReStyle`; ``iterations`` is the number of radii.
     """
 
-    needs = ("mask",)
+    required_entries = ("mask",)
 
     def __init__(
         self,

@@ -18,10 +18,11 @@ from stylegan_inv.encoders.unet import UNet
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.variants.blended_synthesis import blended_synthesis
-from stylegan_inv.methods.common.base import Inversion, InversionMethod
+from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.methods.common.trained import TrainedMethod
 
 
-class IntereStyleDual(InversionMethod):
+class IntereStyleDual(TrainedMethod):
     """An encoder with two heads, a U-Net that predicts the mask, and one picture from both codes.
 
     Losses beside the reconstruction's own: **style consistency** pushes the two codes at least ``margin`` apart (root
@@ -39,7 +40,7 @@ class IntereStyleDual(InversionMethod):
         mixing_probability: Of a batch to be mixed.
         stage: ``frozen`` trains encoder and mask; ``unfrozen`` also a copy of the generator, which checkpoints hold.
         training_noise: Noise of the synthesis in training: ``random`` or ``const``.
-        **kwargs: See :class:`.InversionMethod`.
+        **kwargs: See `TrainedMethod`.
     """
 
     def __init__(

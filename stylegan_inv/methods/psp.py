@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.mixing import mix_styles
-from stylegan_inv.methods.common.base import Inversion, InversionMethod
+from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.methods.common.trained import TrainedMethod
 
 
-class PSP(InversionMethod):
+class PSP(TrainedMethod):
     """One pass of an encoder: ``w = E(x) + w_avg``, ``y = G(w)`` (section 3).
 
     Args:
@@ -28,7 +29,7 @@ class PSP(InversionMethod):
         in_channels: 3 for images, 1 for sketches, the number of classes for one-hot label maps.
         training_noise: Noise of the synthesis in training: ``random`` (the official code) or ``const``. Validation and
             inversion are deterministic.
-        **kwargs: See :class:`.InversionMethod`.
+        **kwargs: See `TrainedMethod`.
     """
 
     def __init__(

@@ -22,7 +22,6 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.variants.difference import Difference, compress, tuned
 from stylegan_inv.losses.features import Features
 from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step, pool
-from stylegan_inv.methods.common.first_measured import FirstMeasured
 from stylegan_inv.methods.common.per_image import FIRST_STEP, Optimised, PerImageMethod, check_same_generator
 from stylegan_inv.optim.descent import State, Watch, draw
 from stylegan_inv.utils.frozen_module import Frozen
@@ -45,7 +44,7 @@ class Locality:
     every_steps: int = 1
 
 
-class PTI(FirstMeasured):
+class PTI(InversionMethod):
     """Tune the generator around each image's pivot until the picture is near enough (algorithm of section 3.2).
 
     Args:
@@ -61,8 +60,6 @@ class PTI(FirstMeasured):
         seed: Of the locality's codes.
         **kwargs: See :class:`InversionMethod`.
     """
-
-    trains = False
 
     def __init__(
         self,
@@ -122,7 +119,7 @@ class PTI(FirstMeasured):
         else:
             with torch.no_grad():
                 pivot = method.invert(images)
-        if pivot.generator is not None:
+        if pivot.weights is not None:
             raise UserError("method.start: it tunes the generator itself; give a method that finds codes")
         maps = pivot.noise or [m.expand(len(images), -1, -1, -1) for m in self.generator.synthesis.noise_maps()]
         variables = {f"noise{k:02d}": m.detach().clone() for k, m in enumerate(maps)}
@@ -192,7 +189,7 @@ class PTI(FirstMeasured):
             image,
             steps=[Step(w, torch.cat(before), name="pivot"), Step(w, image, name="tuned")],
             noise=None if all(map(torch.equal, noise, own)) else noise,
-            generator={name: torch.stack([row[name] for row in rows]) for name in rows[0]},
+            weights={name: torch.stack([row[name] for row in rows]) for name in rows[0]},
             curves={"tuning": curve},
             seconds=state.seconds,
         )

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step, pool
+from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.utils.frozen_module import Frozen
 
 
-class ReStyle(InversionMethod):
+class ReStyle(TrainedMethod):
     """Refine codes step by step: the encoder sees the image beside its last reconstruction and predicts a residual.
 
     With y_0 the average image and w_0 the average code (equations 2 and 3 of the paper):
@@ -35,7 +36,7 @@ class ReStyle(InversionMethod):
             around another generator with the same codes makes the paper's encoder bootstrapping.
         training_noise: Noise of the synthesis in training: ``random`` or ``const``. Validation and inversion are
             deterministic.
-        **kwargs: See :class:`.InversionMethod`.
+        **kwargs: See `TrainedMethod`.
     """
 
     def __init__(

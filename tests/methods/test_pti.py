@@ -46,7 +46,7 @@ def test_tuned_picture_is_what_is_stored() -> None:
     found = method.invert(images)
     pivot, last = found.steps
     for row in range(2):
-        generator = tuned(method.generator, {name: t[row] for name, t in found.generator.items()})
+        generator = tuned(method.generator, {name: t[row] for name, t in found.weights.items()})
         torch.testing.assert_close(generator.synthesis(found.w[row : row + 1]), found.image[row : row + 1])
         assert (last.image[row] - images[row]).square().mean() < 0.8 * (pivot.image[row] - images[row]).square().mean()
     same = tiny_generator().synthesis(found.w)
@@ -69,7 +69,7 @@ def test_locality_keeps_other_codes() -> None:
     for name, locality in {"off": None, "on": Locality(weight=30.0, distance=3.0)}.items():
         method = make(locality=locality, rank=100)
         found = method.invert(images)
-        other = tuned(method.generator, {key: t[0] for key, t in found.generator.items()})
+        other = tuned(method.generator, {key: t[0] for key, t in found.weights.items()})
         moved[name] = float((other.synthesis(w) - method.generator.synthesis(w)).square().mean())
     assert moved["on"] < 0.7 * moved["off"]
 

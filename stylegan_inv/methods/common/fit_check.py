@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.losses.compose import LossTerms
 from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.trained import TrainedMethod
 
 
 def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: Collection[str]) -> None:
@@ -50,11 +52,12 @@ def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: 
 
 
 def _terms(method: InversionMethod) -> dict[str, Any]:
-    return {} if method.loss is None else dict(method.loss.terms.items())
+    loss: LossTerms | None = method.loss if isinstance(method, TrainedMethod) else None
+    return {} if loss is None else dict(loss.terms.items())
 
 
 def _needs_masks(method: InversionMethod) -> str:
-    if "mask" in method.needs:
+    if "mask" in method.required_entries:
         return type(method).__name__
     for name, term in _terms(method).items():
         if any(getattr(module, "region", None) == "interest" for module in term.modules()):

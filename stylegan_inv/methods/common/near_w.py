@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.latent_adversary import LatentAdversary
+from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.optim.schedules import ProgressiveStages
 
 
-class NearW(InversionMethod):
+class NearW(TrainedMethod):
     """A method whose codes are kept near W: mix in before the method that makes them.
 
     Args:

@@ -13,7 +13,6 @@ from stylegan_inv.data.images.image_files import from_uint8, to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.features import Features
 from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step, pool
-from stylegan_inv.methods.common.first_measured import FirstMeasured
 from stylegan_inv.optim.descent import Stage, State, Variables, Watch, descend, draw
 from stylegan_inv.utils.frozen_module import Frozen
 
@@ -57,7 +56,7 @@ def take_rows(found: Optimised, rows: slice) -> Optimised:
     )
 
 
-class PerImageMethod(FirstMeasured):
+class PerImageMethod(InversionMethod):
     """Base of methods that find codes by gradient descent, with the generator and everything else frozen.
 
     A subclass says how many ``stages`` there are and writes :meth:`stage`. The variables are ``w`` (B, 1 or L, D) and
@@ -76,7 +75,6 @@ class PerImageMethod(FirstMeasured):
         **kwargs: See :class:`InversionMethod`.
     """
 
-    trains = False
     stages = 1
 
     def __init__(
@@ -214,7 +212,7 @@ class PerImageMethod(FirstMeasured):
         noise = self._begin_noise(batch).to(images.device)
         if isinstance(self.start, Frozen):
             begin = self.start.network.invert(images)
-            if begin.generator is not None:
+            if begin.weights is not None:
                 raise UserError("method.start: it tunes the generator, whose codes mean nothing to another; use others")
             w = begin.w if rows > 1 else begin.w.mean(1, keepdim=True)
             if begin.noise is not None:
