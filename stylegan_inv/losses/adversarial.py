@@ -1,7 +1,7 @@
-"""Adversarial losses and their regularisers, as pure functions of logits and images; and as a term beside others.
+"""Adversarial losses and their regularisers: functions of logits and images, and a loss term for encoders.
 
-Every function returns an unweighted scalar (a mean over the batch) unless its docstring says otherwise, so that
-weights and lazy-regularisation factors stay visible in the method that uses them.
+The functions return an unweighted scalar, the mean over the batch, unless their docstring says otherwise. Weights and
+the factors of lazy regularisation belong to the method that uses them.
 """
 
 from __future__ import annotations
@@ -9,73 +9,69 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody reads
+import torch.nn.functional as F  # noqa: N812 - the common name
 from torch import Tensor, nn
 
-from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import LossInputs, check_region
+from stylegan_inv.losses.compose import LossInputs, WeightedLoss
+from stylegan_inv.utils.checks import one_of, real_number, whole_number
 
 KINDS = ("logistic", "hinge")
 
 
 def generator_loss(fake_logits: Tensor, kind: str = "logistic") -> Tensor:
-    """Loss of the generator, from the discriminator's logits of its images.
+    """Returns the loss of the generator.
 
     Args:
-        fake_logits: any shape; larger means "real".
-        kind: "logistic": non-saturating, ``softplus(-D(G(z)))`` (Goodfellow et al. 2014; StyleGAN2);
-            "hinge": ``-D(G(z))`` (Lim and Ye 2017).
+        fake_logits: Logits of generated images, any shape; larger values mean "real".
+        kind: ``logistic``, the non-saturating ``softplus(-D(G(z)))`` (Goodfellow et al. 2014; StyleGAN2), or
+            ``hinge``, ``-D(G(z))`` (Lim and Ye 2017).
 
     Raises:
-        UserError: for another kind.
+        UserError: An unknown kind.
     """
-    if kind == "logistic":
-        return F.softplus(-fake_logits).mean()
-    if kind == "hinge":
-        return -fake_logits.mean()
-    raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+    one_of("adversarial loss", kind, KINDS)
+    return F.softplus(-fake_logits).mean() if kind == "logistic" else -fake_logits.mean()
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "logistic") -> Tensor:
-    """Loss of the discriminator: the mean over real images plus the mean over generated ones.
+    """Returns the loss of the discriminator, the mean over real images plus the mean over generated ones.
 
     Args:
-        real_logits: logits of real images.
-        fake_logits: logits of generated images (computed from detached images).
-        kind: "logistic": ``softplus(-D(x)) + softplus(D(G(z)))``; "hinge": ``relu(1-D(x)) + relu(1+D(G(z)))``.
+        real_logits: Logits of real images.
+        fake_logits: Logits of generated images, which are detached from the generator.
+        kind: ``logistic``, ``softplus(-D(x)) + softplus(D(G(z)))``, or ``hinge``,
+            ``relu(1 - D(x)) + relu(1 + D(G(z)))``.
 
     Raises:
-        UserError: for another kind.
+        UserError: An unknown kind.
     """
+    one_of("adversarial loss", kind, KINDS)
     if kind == "logistic":
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-    if kind == "hinge":
-        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
-    raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
 
 def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
-    """R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without its gamma/2).
+    """Returns R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without the factor gamma/2).
 
     Args:
         real_logits: (B, 1), computed from ``real_images``.
-        real_images: (B, C, H, W) with ``requires_grad``.
+        real_images: (B, C, H, W), or codes (B, D); must require a gradient.
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Per-sample length |J_w^T y| of StyleGAN2 (Karras et al. 2020, section 3.2), root mean square over the layers.
+    """Returns StyleGAN2's path length |J_w^T y| of each sample (Karras et al. 2020, section 3.2), (B,).
+
+    It is the root mean square over the layers, and can be differentiated a second time.
 
     Args:
         images: (B, C, H, W), computed from ``ws``.
-        ws: (B, L, D) with a gradient; one code per layer.
-        noise: y, standard normal of the images' shape; drawn when None. It is divided by sqrt(H*W) here, which makes
-            the expected length independent of the resolution.
-
-    Returns:
-        (B,) lengths, differentiable a second time.
+        ws: Codes (B, L, D), one per layer; must require a gradient.
+        noise: y, standard normal, of the images' shape; None draws it. It is divided by sqrt(H W), which makes the
+            expected length independent of the resolution.
     """
     y = torch.randn_like(images) if noise is None else noise
     y = y / (images.shape[2] * images.shape[3]) ** 0.5
@@ -84,24 +80,27 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Ten
 
 
 def path_length_penalty(lengths: Tensor, mean_length: Tensor) -> Tensor:
-    """E (|J_w^T y| - a)^2, with ``a`` the running mean (a scalar, no gradient) of the lengths."""
+    """Returns E (|J_w^T y| - a)^2, where ``a`` is the running mean of the lengths (a scalar without gradient)."""
     return (lengths - mean_length.detach()).square().mean()
 
 
 class AdversarialLoss(nn.Module):
-    """The generator's side of an image discriminator, as a term of an encoder's loss; it brings the other side too.
+    """Adversarial loss of an image discriminator, as a loss term of an encoder.
 
-    The discriminator belongs to the term, so that checkpoints hold it, but is frozen for the encoder's optimiser. With
-    ``lr`` it learns in a step of its own after each of the encoder's, from the pictures that it judged last
-    (`learning_losses`, taken by `methods.base`); else it judges as it was given.
+    The discriminator is part of the term, so that checkpoints contain it, but its parameters are not trained by the
+    encoder's optimiser. With ``lr`` above 0 the term is a `losses.compose.LearningTerm`: after the backward pass of the
+    encoder, the discriminator takes a step of its own with the images of the last forward pass.
 
     Args:
-        discriminator: images of the target's size (B, 3, H, W) -> logits, larger for images that look real.
+        discriminator: Maps images (B, 3, H, W) of the target's size to logits; larger values mean "real".
         kind: ``logistic`` or ``hinge``.
-        region: ``whole`` or ``interest`` (all pictures multiplied by the mask).
-        lr: of the discriminator's Adam (betas 0 and 0.99, as StyleGAN2's); 0 leaves it as it is.
-        r1_gamma: weight of R1; its half counts, as in the paper.
-        r1_every: steps between two with R1, which then counts so many times; 0 turns it off.
+        region: ``whole``, or ``interest`` to multiply all images by the mask.
+        lr: Learning rate of the discriminator's Adam (betas 0 and 0.99, as StyleGAN2); 0 keeps it fixed.
+        r1_gamma: Weight gamma of the R1 regulariser, whose factor is gamma / 2.
+        r1_every: Interval of R1 in steps; its weight is multiplied by the interval. 0 disables it.
+
+    Raises:
+        UserError: An argument out of its range.
     """
 
     steps: Tensor
@@ -116,43 +115,42 @@ class AdversarialLoss(nn.Module):
         r1_every: int = 16,
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
-        if min(lr, r1_gamma, r1_every) < 0:
-            raise UserError(f"adversarial: lr={lr}, r1_gamma={r1_gamma}, r1_every={r1_every}; expected at least 0")
-        self.discriminator, self.kind = discriminator.requires_grad_(False), kind
-        self.region = check_region(region, ("whole", "interest"))
-        self.lr, self.r1_gamma, self.r1_every = lr, r1_gamma, r1_every
+        self.discriminator = discriminator.requires_grad_(False)
+        self.kind = one_of("adversarial loss", kind, KINDS)
+        self.region = one_of("region", region, ("whole", "interest"))
+        self.lr = real_number("adversarial: lr", lr, least=0)
+        self.r1_gamma = real_number("adversarial: r1_gamma", r1_gamma, least=0)
+        self.r1_every = whole_number("adversarial: r1_every", r1_every, least=0)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._judged: tuple[Tensor, Tensor] | None = None
+        self._last_images: tuple[Tensor, Tensor] | None = None
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The generator's loss of the reconstructions."""
+        """Returns the generator's loss of the reconstructions."""
         image = inputs.picture("image", self.region)
         if self.lr:
-            self._judged = inputs.picture("target", self.region).detach().float(), image.detach().float()
+            self._last_images = inputs.picture("target", self.region).detach().float(), image.detach().float()
         return generator_loss(self.discriminator(image), self.kind)
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """That of the discriminator."""
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Returns the optimiser of the discriminator; None if it is fixed."""
+        if not self.lr:
+            return None
         group = {"params": list(self.discriminator.parameters()), "name": "discriminator"}
         return torch.optim.Adam([group], lr=self.lr, betas=(0.0, 0.99))
 
-    def learning_losses(self) -> Iterator[tuple[str, Tensor, float]]:
-        """Name, raw value and weight of each loss of the discriminator, to be stepped one after the other."""
-        if self._judged is None:
+    def learning_losses(self) -> Iterator[WeightedLoss]:
+        """Yields the losses of the discriminator, each of which is one step of its optimiser."""
+        if self._last_images is None:
             return
-        (real, fake), self._judged = self._judged, None
+        (real, fake), self._last_images = self._last_images, None
         self.discriminator.requires_grad_(True)
-        # In full precision, and without loss scaling to care for.
+        # In full precision, which needs no loss scaling.
         with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
-            yield (
-                "discriminator",
-                discriminator_loss(self.discriminator(real), self.discriminator(fake), self.kind),
-                1.0,
-            )
+            loss = discriminator_loss(self.discriminator(real), self.discriminator(fake), self.kind)
+            yield WeightedLoss("discriminator", loss)
             if self.r1_every and int(self.steps) % self.r1_every == 0:
                 real.requires_grad_(True)
-                yield "r1", r1_penalty(self.discriminator(real), real), self.r1_gamma / 2 * self.r1_every
+                penalty = r1_penalty(self.discriminator(real), real)
+                yield WeightedLoss("r1", penalty, self.r1_gamma / 2 * self.r1_every)
         self.discriminator.requires_grad_(False)
         self.steps += 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,42 @@ class LossInputs:
         if self.mask is None:
             raise UserError("a loss term has region=interest, but the batch has no mask; use a dataset with masks")
         return self.mask
+
+
+class WeightedLoss(NamedTuple):
+    """A loss of a discriminator.
+
+    Attributes:
+        name: Name in the logs.
+        value: Raw value, a scalar.
+        weight: Factor of the value in the step.
+    """
+
+    name: str
+    value: Tensor
+    weight: float = 1.0
+
+
+@runtime_checkable
+class LearningTerm(Protocol):
+    """A loss term with parameters of its own that learn during the training, such as an image discriminator."""
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Returns the optimiser of the term's parameters; None if they are fixed."""
+
+    def learning_losses(self) -> Iterator[WeightedLoss]:
+        """Yields the losses of the term's parameters, each of which is one step of its optimiser."""
+
+
+@runtime_checkable
+class RegionTerm(Protocol):
+    """A loss term that is restricted to a region of the image.
+
+    Attributes:
+        region: One of `REGIONS`.
+    """
+
+    region: str
 
 
 class LossTerms(nn.Module):

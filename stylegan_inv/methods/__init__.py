@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.base import Inversion as Inversion
     from stylegan_inv.methods.common.base import InversionMethod as InversionMethod
     from stylegan_inv.methods.common.base import Step as Step
-    from stylegan_inv.methods.common.latent_adversary import LatentAdversary as LatentAdversary
+    from stylegan_inv.methods.common.latent_discriminator_training import (
+        LatentDiscriminatorTraining as LatentDiscriminatorTraining,
+    )
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
     from stylegan_inv.methods.e4e import E4E as E4E
@@ -35,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "common.base": ["Inversion", "InversionMethod", "Step"],
-        "common.latent_adversary": ["LatentAdversary"],
+        "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
         "e4e": ["E4E"],

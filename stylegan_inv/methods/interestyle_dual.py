@@ -1,7 +1,7 @@
-"""One code for the interest region and one for the rest, blended by a predicted mask: a variant of IntereStyle.
+"""IntereStyle with two codes, one for the interest region and one for the rest, blended by a predicted mask.
 
-Not a paper. Notes from which the project was started describe IntereStyle (arXiv 2209.10811) in this way, where the
-paper has one code and trains it with a filter (`interestyle`); both can be run and compared.
+Not a paper. The description of IntereStyle (arXiv 2209.10811) that this project started from differs from the paper,
+which has one code and trains it with a filter (`interestyle`). Both can be trained and compared.
 """
 
 from __future__ import annotations
@@ -15,32 +15,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.encoders.unet import UNet
-from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.variants.blended_synthesis import blended_synthesis
 from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.utils.checks import one_of, real_number
 
 
 class IntereStyleDual(TrainedMethod):
-    """An encoder with two heads, a U-Net that predicts the mask, and one picture from both codes.
+    """An encoder with two heads, a U-Net that predicts the mask, and one reconstruction from both codes.
 
-    Losses beside the reconstruction's own: **style consistency** pushes the two codes at least ``margin`` apart (root
-    mean square distance, a hinge); **mask regularisation** is the cross entropy with the data's mask, or without one
-    the mask's entropy, which drives it to 0 and 1. **Style mixing**: with a probability, the outer code of an image is
-    taken from its neighbour in the batch from a random layer on, and only the interest region is compared: its code
-    must not rely on the other.
+    Besides the reconstruction losses there are:
+
+    * Style consistency: a hinge loss on the root mean square distance of the two codes, which pushes them at least
+      ``margin`` apart.
+    * Mask regularisation: the cross entropy with the mask of the data; without one, the entropy of the predicted mask,
+      which drives it to 0 and 1.
+    * Style mixing: with some probability the outer codes of a batch are mixed with those of the next image, from a
+      random layer on, and only the interest region is compared. So the inner code cannot rely on the outer one.
 
     Args:
         encoder: Called with ``num_ws`` (twice the generator's), ``w_dim`` and ``in_channels``.
-        mask_width: Channels of the U-Net's finest level.
-        consistency_weight: Of the style consistency.
-        margin: See there.
-        mask_weight: Of the mask regularisation.
-        mixing_probability: Of a batch to be mixed.
-        stage: ``frozen`` trains encoder and mask; ``unfrozen`` also a copy of the generator, which checkpoints hold.
-        training_noise: Noise of the synthesis in training: ``random`` or ``const``.
-        **kwargs: See `TrainedMethod`.
+        mask_width: Number of channels of the U-Net's finest level.
+        consistency_weight: Weight of the style consistency.
+        margin: Margin of the style consistency.
+        mask_weight: Weight of the mask regularisation.
+        mixing_probability: Probability that a batch is mixed.
+        stage: ``frozen`` trains encoder and U-Net; ``unfrozen`` also trains a copy of the generator's synthesis
+            network, which is part of checkpoints.
+        training_noise: Noise of the synthesis network in training: ``random`` or ``const``. Validation and inversion
+            use constant noise.
+        **kwargs: Arguments of `TrainedMethod`.
     """
 
     def __init__(
@@ -57,50 +62,48 @@ class IntereStyleDual(TrainedMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if stage not in ("frozen", "unfrozen") or not 0 <= mixing_probability <= 1:
-            raise UserError(
-                f"method.stage={stage!r}, method.mixing_probability={mixing_probability}: expected 'frozen' or "
-                "'unfrozen', and a number from 0 to 1"
-            )
+        one_of("method.stage", stage, ("frozen", "unfrozen"))
+        self.training_noise = one_of("method.training_noise", training_noise, ("random", "const"))
+        self.mixing_probability = real_number("method.mixing_probability", mixing_probability, least=0, most=1)
+        self.consistency_weight, self.margin, self.mask_weight = consistency_weight, margin, mask_weight
         self.encoder = encoder(num_ws=2 * self.generator.num_ws, w_dim=self.generator.w_dim, in_channels=3)
         self.mask_network = UNet(width=mask_width)
         self.tuned: Generator | None = None
         if stage == "unfrozen":
             self.tuned = copy.deepcopy(self.generator).requires_grad_(True)
             self.tuned.mapping.requires_grad_(False)
-        self.consistency_weight, self.margin, self.mask_weight = consistency_weight, margin, mask_weight
-        self.mixing_probability, self.training_noise = mixing_probability, training_noise
 
     def codes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (B, L, D) of the interest region and of the rest."""
+        """Returns the codes (B, L, D) of the interest region and of the rest."""
         inside, outside = self.encoder(images).chunk(2, dim=1)
         return inside + self.generator.w_avg, outside + self.generator.w_avg
 
     def mask(self, images: Tensor) -> Tensor:
-        """The predicted interest mask (B, 1, H, W) as logits."""
-        return self.mask_network(images)
+        """Returns the logits (B, 1, H, W) of the predicted interest mask."""
+        logits: Tensor = self.mask_network(images)
+        return logits
 
     def blend(self, inside: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
-        """The picture of both codes."""
+        """Returns the image of two codes (B, L, D), whose feature maps are blended by a mask (B, 1, H, W)."""
         synthesis = (self.tuned or self.generator).synthesis
         return blended_synthesis(synthesis, inside, outside, mask, self.training_noise if self.training else "const")
 
     def invert(self, images: Tensor) -> Inversion:
-        """The reconstruction from both codes; ``w`` is that of the interest region."""
+        """Returns the reconstruction from both codes; ``w`` is the code of the interest region."""
         inside, outside = self.codes(images)
         return Inversion(inside, self.blend(inside, outside, self.mask(images).sigmoid()))
 
     def training_losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Reconstruction, style consistency and mask regularisation."""
+        """Returns the reconstruction losses, the style consistency and the mask regularisation."""
         images = self.source(batch)
         (inside, outside), logits = self.codes(images), self.mask(images)
         mask = logits.sigmoid()
-        shown, target = outside, batch
+        mixed, target = outside, batch
         if self.mixing_probability and torch.rand(()) < self.mixing_probability:
             cut = int(torch.randint(outside.shape[1], ()))
-            shown = torch.cat([outside[:, :cut], outside.roll(1, 0)[:, cut:]], dim=1)
-        image = self.blend(inside, shown, mask)
-        if shown is not outside:
+            mixed = torch.cat([outside[:, :cut], outside.roll(1, 0)[:, cut:]], dim=1)
+        image = self.blend(inside, mixed, mask)
+        if mixed is not outside:
             keep = mask.detach()
             image = image * keep
             target = {**batch, "image": batch["image"] * keep}
@@ -111,13 +114,13 @@ class IntereStyleDual(TrainedMethod):
         return {**terms, "style_consistency": consistency, "mask": regularisation, "total": total}
 
     def style_consistency(self, inside: Tensor, outside: Tensor) -> Tensor:
-        """Mean over the batch of ``max(0, margin - rms(inside - outside))``."""
+        """Returns the mean over the batch of ``max(0, margin - rms(inside - outside))``."""
         distance = (inside - outside).square().flatten(1).mean(1).add(1e-12).sqrt()
         return F.relu(self.margin - distance).mean()
 
     @staticmethod
     def mask_regularisation(logits: Tensor, mask: Tensor | None) -> Tensor:
-        """Cross entropy of the predicted mask with the given one, or with itself."""
+        """Returns the cross entropy of the predicted mask with ``mask``; without one, the entropy of the prediction."""
         return F.binary_cross_entropy_with_logits(logits, logits.sigmoid() if mask is None else mask)
 
     def parameter_groups(self) -> list[dict[str, Any]]:  # noqa: D102

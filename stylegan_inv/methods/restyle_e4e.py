@@ -1,10 +1,11 @@
-"""ReStyle over e4e: residual refinement with codes that stay editable.
+"""ReStyle over e4e: residual refinement with editable codes.
 
-Yuval Alaluf, Or Patashnik, Daniel Cohen-Or, ICCV 2021, arXiv 2104.02699, on top of e4e (arXiv 2102.02766).
+Yuval Alaluf, Or Patashnik, Daniel Cohen-Or, ICCV 2021, arXiv 2104.02699, combined with e4e (arXiv 2102.02766).
 Official code: yuval-alaluf/restyle-encoder, commit 5e80276, ``training/coach_restyle_e4e.py``.
 
-Differences: the official discriminator is trained on the residuals of the first step, which lie around 0, but judges
-whole codes in the encoder's loss. Here it learns from what it judges; ``learn_from="residuals"`` is the official way.
+Differences: The official code trains the discriminator with the residuals of the first step, which are centred on 0,
+but applies it to whole codes in the encoder's loss. Here it is trained with whole codes; ``learn_from=residuals``
+follows the official code.
 """
 
 from __future__ import annotations
@@ -14,30 +15,27 @@ from typing import Any
 
 from torch import Tensor
 
-from stylegan_inv.errors import UserError
-from stylegan_inv.methods.common.near_w import NearW
+from stylegan_inv.methods.common.editability_training import EditabilityTraining
 from stylegan_inv.methods.restyle import ReStyle
+from stylegan_inv.utils.checks import one_of
 
 
-class ReStyleE4E(NearW, ReStyle):
-    """ReStyle with e4e's progressive offsets and latent discriminator, which plays once a batch.
+class ReStyleE4E(EditabilityTraining, ReStyle):
+    """ReStyle with e4e's progressive offsets and latent discriminator, which is updated once per batch.
 
     Args:
-        learn_from: What the discriminator takes for the encoder's codes: the ``codes`` of the first step, or its
-            ``residuals``.
-        **kwargs: See `NearW` and `ReStyle`.
+        learn_from: What the discriminator is trained with: the ``codes`` of the first step, or its ``residuals``.
+        **kwargs: Arguments of `EditabilityTraining` and `ReStyle`.
     """
 
     def __init__(self, *, learn_from: str = "codes", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if learn_from not in ("codes", "residuals"):
-            raise UserError(f"method.learn_from={learn_from!r}: expected 'codes' or 'residuals'")
-        self.learn_from = learn_from
+        self.learn_from = one_of("method.learn_from", learn_from, ("codes", "residuals"))
 
     def training_losses(self, batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-        """The discriminator's step on the codes of the first refinement; the encoder's losses of every one."""
+        """Updates the discriminator with the codes of the first step, and yields the encoder's losses of each step."""
         for number, step in enumerate(self.refine(self.source(batch))):
             if number == 0 and self.adversary is not None:
-                start = self.generator.w_avg if self.learn_from == "residuals" else 0
-                self.adversary.learn(self, step.w.detach() - start)
-            yield self.add_adversarial(self.losses(step, batch), step.w)
+                offset = self.generator.w_avg if self.learn_from == "residuals" else 0
+                self.train_discriminator(step.w.detach() - offset)
+            yield self.with_adversarial_loss(self.losses(step, batch), step.w)

@@ -50,17 +50,6 @@ def average_gradients(
         torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
 
 
-def step_beside(trainer: Any, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of an optimiser that Lightning does not step (and whose steps it does not count), over all ranks."""
-    optimizer.zero_grad(set_to_none=True)
-    with without_sync(trainer):
-        loss.backward()
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    average_gradients(trained, trainer.strategy, trainer.world_size)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
 def mean_over_ranks(value: Tensor, strategy: Any) -> Tensor:
     """The mean of a statistic, without its gradient and without touching it."""
     return strategy.reduce(value.detach().clone(), reduce_op="mean")

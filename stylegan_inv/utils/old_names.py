@@ -85,7 +85,7 @@ TARGETS = {
     "stylegan_inv.methods.image2stylegan_pp.Part": "stylegan_inv.methods.Part",
     "stylegan_inv.methods.interestyle.IntereStyle": "stylegan_inv.methods.IntereStyle",
     "stylegan_inv.methods.interestyle_dual.IntereStyleDual": "stylegan_inv.methods.IntereStyleDual",
-    "stylegan_inv.methods.latent_adversary.LatentAdversary": "stylegan_inv.methods.LatentAdversary",
+    "stylegan_inv.methods.latent_adversary.LatentAdversary": "stylegan_inv.methods.LatentDiscriminatorTraining",
     "stylegan_inv.methods.paired_stylegan2.PairedStyleGAN2Training": "stylegan_inv.methods.PairedStyleGAN2Training",
     "stylegan_inv.methods.projector.Projector": "stylegan_inv.methods.Projector",
     "stylegan_inv.methods.psp.PSP": "stylegan_inv.methods.PSP",

@@ -24,7 +24,7 @@ from stylegan_inv.losses.compose import LossInputs, LossTerms
 from stylegan_inv.losses.latent_discriminator import LatentPool
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.losses.regularization import DeltaNorm
-from stylegan_inv.methods.common.latent_adversary import LatentAdversary
+from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.interestyle import IntereStyle
 from stylegan_inv.methods.psp import PSP
@@ -95,8 +95,8 @@ def fit(method: pl.LightningModule, folder: Path, steps: int, ckpt: Path | None 
     return trainer
 
 
-def adversary(w_dim: int, **kwargs: Any) -> LatentAdversary:
-    return LatentAdversary(w_dim, **{"lr": 1e-2, "r1_every": 2, "pool_size": 4, **kwargs})
+def adversary(w_dim: int, **kwargs: Any) -> LatentDiscriminatorTraining:
+    return LatentDiscriminatorTraining(w_dim, **{"lr": 1e-2, "r1_every": 2, "pool_size": 4, **kwargs})
 
 
 # -- pSp ---------------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_adversarial_term_is_the_mean_over_active_layers() -> None:
     method = make(E4E, stages=ProgressiveStages(0, 1), adversary=adversary)
     method.on_step(2)
     w = torch.randn(3, 6, DIM, requires_grad=True)
-    terms = method.add_adversarial({"total": torch.zeros(())}, w)
+    terms = method.with_adversarial_loss({"total": torch.zeros(())}, w)
     logits = method.adversary.discriminator(w[:, :4])
     torch.testing.assert_close(terms["latent_adversarial"], torch.log1p(torch.exp(-logits)).mean())
     torch.testing.assert_close(terms["total"], 0.1 * terms["latent_adversarial"])
@@ -215,7 +215,7 @@ def test_second_pass_moves_the_batch_statistics_twice(tmp_path: Path) -> None:
 def test_restyle_e4e_shows_the_first_step_to_the_discriminator(learn_from: str) -> None:
     method = make(ReStyleE4E, iterations=3, learn_from=learn_from, adversary=adversary)
     shown: list[Tensor] = []
-    method.adversary.learn = lambda owner, codes: shown.append(codes)
+    method.train_discriminator = lambda codes: shown.append(codes)
     batch = next(iter(loader()))
     terms = list(method.training_losses(batch))
     assert len(terms) == 3 and len(shown) == 1 and not shown[0].requires_grad
@@ -224,7 +224,7 @@ def test_restyle_e4e_shows_the_first_step_to_the_discriminator(learn_from: str) 
     start = method.generator.w_avg if learn_from == "codes" else 0
     torch.testing.assert_close(shown[0], residual + start)
     assert all("latent_adversarial" in step for step in terms)
-    with pytest.raises(UserError, match="codes' or 'residuals"):
+    with pytest.raises(UserError, match="learn_from=images: expected one of codes, residuals"):
         make(ReStyleE4E, learn_from="images")
 
 
@@ -295,7 +295,7 @@ def test_interestyle_needs_masks_and_one_radius_for_each_step() -> None:
         next(iter(interestyle().training_losses({"image": images()})))
     with pytest.raises(UserError, match="one for each iteration"):
         interestyle(iterations=2)
-    with pytest.raises(UserError, match="'all' or 'last'"):
+    with pytest.raises(UserError, match="backprop=first: expected one of all, last"):
         interestyle(backprop="first")
 
 

@@ -58,7 +58,7 @@ def test_what_fits() -> None:
             batch(),
             r"loss\.other: its discriminator is for 8 px, expected dataset\.resolution=16",
         ),
-        (lambda: make(PSP, generator=grey()), batch(), "generator: makes pictures of 1 channels"),
+        (lambda: make(PSP, generator=grey()), batch(), "generator: makes images of 1 channels"),
     ],
 )  # fmt: skip
 def test_what_does_not(method: Any, seen: dict[str, torch.Tensor], message: str) -> None:

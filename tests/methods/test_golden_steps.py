@@ -27,7 +27,7 @@ from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.losses.regularization import DeltaNorm
 from stylegan_inv.methods.common.base import InversionMethod, Step
-from stylegan_inv.methods.common.latent_adversary import LatentAdversary
+from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.interestyle import IntereStyle
 from stylegan_inv.methods.psp import PSP
@@ -168,12 +168,13 @@ def test_e4e_step(networks: dict[str, Any]) -> None:
     name = "e4e_step_stage3"
     progressive = lambda **kwargs: FPNEncoder(**kwargs, progressive=True)  # noqa: E731
     method = build(
-        E4E, name, networks, progressive, "e4e_n10", adversary=LatentAdversary, stages=ProgressiveStages(0, 1),
+        E4E, name, networks, progressive, "e4e_n10",
+        adversary=LatentDiscriminatorTraining, stages=ProgressiveStages(0, 1),
         terms={"delta": DeltaNorm()}, weights={"delta": 2e-4},
     )  # fmt: skip
     method.adversary.discriminator.load_state_dict(reference_state("latent_discriminator"))
     method.adversary.double()
-    method.adversary.learn = lambda *_: None  # the golden is the encoder's step alone, the discriminator as filled
+    method.train_discriminator = lambda _: None  # the golden is the encoder's step alone, the discriminator as filled
     method.on_step(2)
     assert method.encoder.stage == 3
     seen: list[Any] = []

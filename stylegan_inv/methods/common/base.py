@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +17,17 @@ from stylegan_inv.generators.variants.difference import tuned
 from stylegan_inv.methods.common.image_means import ImageMeans
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.frozen_module import Frozen, check_frozen, frozen_hashes
+
+
+@runtime_checkable
+class FixedSize(Protocol):
+    """A network that takes images of one size only.
+
+    Attributes:
+        resolution: Side length of the images, in pixels.
+    """
+
+    resolution: int
 
 
 @dataclass

@@ -1,35 +1,35 @@
-"""Whether generator, method, losses and data fit together, found on one picture before any work starts."""
+"""Checks that generator, method, losses and data fit together, before a training starts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import LossTerms
-from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.losses.adversarial import AdversarialLoss
+from stylegan_inv.losses.compose import RegionTerm
+from stylegan_inv.methods.common.base import FixedSize, InversionMethod
 from stylegan_inv.methods.common.trained import TrainedMethod
 
 
 def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: Collection[str]) -> None:
-    """Refuse a training that would stop at its first step, or silently compare what cannot be compared.
+    """Checks that a method can be trained on some data.
 
     Args:
-        method: To be trained.
-        batch: Some validation images, with their ``source`` where a task makes one.
-        trained_on: Names of the entries of training images; empty if not known.
+        method: Method to be trained.
+        batch: Some validation images, with their ``source`` in translation tasks.
+        trained_on: Names of the entries of training batches; empty if they are not known.
 
     Raises:
         UserError: Sizes, channels, masks or a discriminator that do not fit.
     """
     generator, size = method.generator, batch["image"].shape[-1]
     if generator.img_channels != 3:
-        raise UserError(f"generator: makes pictures of {generator.img_channels} channels, expected 3 (RGB)")
+        raise UserError(f"generator: makes images of {generator.img_channels} channels, expected 3 (RGB)")
     if size > generator.resolution:
         raise UserError(
-            f"dataset.resolution={size}: larger than the generator's pictures; give dataset.resolution="
+            f"dataset.resolution={size}: larger than the generator's images; give dataset.resolution="
             f"{generator.resolution} or less, or another generator"
         )
     channels = method.source(batch).shape[1]
@@ -44,22 +44,25 @@ def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: 
             "give dataset.mask_root=… or dataset=synthfaces"
         )
     for name, term in _terms(method).items():
-        resolution = getattr(getattr(term, "discriminator", None), "resolution", size)
-        if resolution != size:
+        if not isinstance(term, AdversarialLoss) or not isinstance(term.discriminator, FixedSize):
+            continue
+        if term.discriminator.resolution != size:
             raise UserError(
-                f"loss.{name}: its discriminator is for {resolution} px, expected dataset.resolution={size}"
+                f"loss.{name}: its discriminator is for {term.discriminator.resolution} px, expected "
+                f"dataset.resolution={size}"
             )
 
 
-def _terms(method: InversionMethod) -> dict[str, Any]:
-    loss: LossTerms | None = method.loss if isinstance(method, TrainedMethod) else None
+def _terms(method: InversionMethod) -> dict[str, nn.Module]:
+    loss = method.loss if isinstance(method, TrainedMethod) else None
     return {} if loss is None else dict(loss.terms.items())
 
 
 def _needs_masks(method: InversionMethod) -> str:
+    """Returns what needs masks, as the user calls it; empty if nothing does."""
     if "mask" in method.required_entries:
         return type(method).__name__
     for name, term in _terms(method).items():
-        if any(getattr(module, "region", None) == "interest" for module in term.modules()):
+        if any(isinstance(module, RegionTerm) and module.region == "interest" for module in term.modules()):
             return f"loss.{name}.region=interest"
     return ""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.losses.compose import LossInputs, LossTerms
-from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step, pool
-from stylegan_inv.optim.gradient_averaging import average_gradients, step_beside, without_sync
-
-
-@runtime_checkable
-class FixedSizeEncoder(Protocol):
-    """An encoder that takes images of one size only.
-
-    Attributes:
-        resolution: Side length of the images, in pixels.
-    """
-
-    resolution: int
+from stylegan_inv.losses.compose import LearningTerm, LossInputs, LossTerms, WeightedLoss
+from stylegan_inv.methods.common.base import FixedSize, Inversion, InversionMethod, Step, pool
+from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
+from stylegan_inv.optim.gradient_averaging import average_gradients, without_sync
 
 
 class TrainedMethod(InversionMethod):
@@ -63,6 +54,7 @@ class TrainedMethod(InversionMethod):
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self._accumulate_batches, self._gradient_clip_norm = accumulate_batches, gradient_clip_norm
         self._compile_trained = compile_trained
+        self._auxiliary: dict[str, AuxiliaryOptimizer] = {}
 
     # -- what a method may define --------------------------------------------------------------------------------------
 
@@ -80,16 +72,17 @@ class TrainedMethod(InversionMethod):
     def on_step(self, step: int) -> None:
         """Called before optimiser step ``step``, for schedules."""
 
-    def further_optimizers(self) -> list[torch.optim.Optimizer]:
+    def auxiliary_optimizers(self) -> list[AuxiliaryOptimizer]:
         """Returns the optimisers of discriminators; those of the method come before those of its loss terms."""
-        return [term.optimizer() for term in self._learning_terms()]
+        optimizers = {name: term.optimizer() for name, term in self._learning_terms()}
+        return [AuxiliaryOptimizer(name, optimizer) for name, optimizer in optimizers.items() if optimizer is not None]
 
     # -- helpers for subclasses ----------------------------------------------------------------------------------------
 
     def default_input_size(self) -> int:
-        """Returns the resolution of a `FixedSizeEncoder`, else that of the generator, at most 256."""
+        """Returns the resolution of a `FixedSize` encoder, else that of the generator, at most 256."""
         encoder = dict(self.named_children()).get("encoder")
-        if isinstance(encoder, FixedSizeEncoder):
+        if isinstance(encoder, FixedSize):
             return encoder.resolution
         return min(self.generator.resolution, 256)
 
@@ -129,7 +122,10 @@ class TrainedMethod(InversionMethod):
         if self._make_optimizer is None:
             raise UserError(f"{type(self).__name__} got no optimizer, expected one; give optimizer=adam")
         optimizer = self._make_optimizer(self.parameter_groups())
-        optimizers = [optimizer, *self.further_optimizers()]
+        auxiliary = self.auxiliary_optimizers()
+        self._auxiliary = {one.name: one for one in auxiliary}
+        # Checkpoints hold the states of the optimisers in this order.
+        optimizers = [optimizer, *(one.optimizer for one in auxiliary)]
         return optimizers, [] if self._make_scheduler is None else [self._make_scheduler(optimizer)]
 
     def on_fit_start(self) -> None:  # noqa: D102
@@ -140,30 +136,41 @@ class TrainedMethod(InversionMethod):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Back-propagates the losses of a batch; every ``accumulate_batches`` batches an optimiser step follows."""
-        optimizers: Any = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        optimizer = optimizers[0]
         self.on_step(self.global_step)
         self._backward(batch)
-        learning = self._learning_terms()
-        for term, other in zip(learning, optimizers[len(optimizers) - len(learning) :], strict=True):
-            for name, value, weight in term.learning_losses():
-                step_beside(self.trainer, other.optimizer, value * weight)
-                self.log(f"train/loss/{name}", value.detach())
-        if (batch_idx + 1) % self._accumulate_batches:
-            return
+        for name, term in self._learning_terms():
+            if name in self._auxiliary:
+                self.step_auxiliary(name, term.learning_losses())
+        if (batch_idx + 1) % self._accumulate_batches == 0:
+            self._step()
+
+    def step_auxiliary(self, name: str, losses: Iterable[WeightedLoss]) -> None:
+        """Takes one step of an auxiliary optimiser for each loss, and logs the raw losses."""
+        for loss in losses:
+            self._auxiliary[name].step(loss.value * loss.weight, self.trainer)
+            self.log(f"train/loss/{loss.name}", loss.value.detach())
+
+    def _step(self) -> None:
+        """Takes a step of the method's optimiser and of its scheduler."""
+        optimizers: Any = self.optimizers()
+        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         average_gradients(trained, self.trainer.strategy, self.trainer.world_size)
         if self._gradient_clip_norm is not None:
-            # With float16 the gradients still carry the loss scale, which `optimizer.step` takes out.
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            scale = 1.0 if scaler is None else scaler.get_scale()
-            self.clip_gradients(optimizer, self._gradient_clip_norm * scale, gradient_clip_algorithm="norm")
+            clip_norm = self._gradient_clip_norm * self._loss_scale()
+            self.clip_gradients(optimizer, clip_norm, gradient_clip_algorithm="norm")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         scheduler = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
+
+    def _loss_scale(self) -> float:
+        """Returns the factor by which float16 training scales the gradients; ``optimizer.step`` divides by it."""
+        precision = self.trainer.precision_plugin
+        if not isinstance(precision, MixedPrecision) or precision.scaler is None:
+            return 1.0
+        return precision.scaler.get_scale()
 
     def _backward(self, batch: Mapping[str, Tensor]) -> None:
         """Accumulates the gradients of all backward passes of a batch and logs the mean of each loss term."""
@@ -180,8 +187,10 @@ class TrainedMethod(InversionMethod):
         self.log_dict({f"train/loss/{name}": value / passes for name, value in sums.items() if name != "total"})
         self.log("train/loss/total", sums["total"] / passes, prog_bar=True)
 
-    def _learning_terms(self) -> list[Any]:
-        return [] if self.loss is None else [term for term in self.loss.terms.values() if getattr(term, "lr", 0)]
+    def _learning_terms(self) -> list[tuple[str, LearningTerm]]:
+        if self.loss is None:
+            return []
+        return [(name, term) for name, term in self.loss.terms.items() if isinstance(term, LearningTerm)]
 
 
 def _each(losses: dict[str, Tensor] | Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
