@@ -1,4 +1,4 @@
-"""Averages of a network over time, and of gradients and statistics over ranks."""
+"""Moving averages of weights, and means of gradients and statistics over the ranks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @torch.no_grad()
 def update_moving_average(average: nn.Module, network: nn.Module, images: int, half_life: float) -> None:
-    """Exponential moving average with a half-life in images: ``beta = 0.5 ** (images / half_life)``.
+    """Updates an exponential moving average of weights in place, ``beta = 0.5 ** (images / half_life)``.
 
     Args:
-        average: changed in place; its buffers become those of ``network``.
-        network: of the same class.
-        images: seen since the last update, on all ranks.
-        half_life: 0 copies the network.
+        average: The moving average; its buffers become those of ``network``.
+        network: Network of the same class.
+        images: Number of images since the last update, on all ranks.
+        half_life: Half-life in images; 0 copies the network.
     """
     beta = 0.5 ** (images / max(half_life, 1e-8))
     for mean, value in zip(average.parameters(), network.parameters(), strict=True):
@@ -28,18 +29,22 @@ def update_moving_average(average: nn.Module, network: nn.Module, images: int, h
 
 
 def without_sync(trainer: Any) -> contextlib.AbstractContextManager[Any]:
-    """A context in which DDP leaves each rank its own gradients; a null context without DDP."""
-    wrapped: Any = getattr(trainer.strategy, "model", None)
-    return wrapped.no_sync() if hasattr(wrapped, "no_sync") else contextlib.nullcontext()
+    """Returns a context in which DDP does not reduce gradients; a null context without DDP."""
+    model = trainer.strategy.model
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def average_gradients(
     parameters: Iterable[nn.Parameter], strategy: Any, world_size: int, *, clean: bool = False
 ) -> None:
-    """Gradients averaged over ranks in one exchange.
+    """Averages gradients over all ranks in one reduction.
 
-    Every rank must have gradients of the same parameters. With ``clean`` those that are not finite become 0 or +-1e5:
-    the first batches of a discriminator can be wild, and StyleGAN2's official code does so.
+    Args:
+        parameters: Parameters; on all ranks the same ones must have a gradient.
+        strategy: Lightning's strategy.
+        world_size: Number of ranks.
+        clean: Replace NaN by 0 and infinite values by +-1e5, as StyleGAN2's official code does for the first batches
+            of a discriminator.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if world_size > 1 and gradients:
@@ -51,5 +56,6 @@ def average_gradients(
 
 
 def mean_over_ranks(value: Tensor, strategy: Any) -> Tensor:
-    """The mean of a statistic, without its gradient and without touching it."""
-    return strategy.reduce(value.detach().clone(), reduce_op="mean")
+    """Returns the mean of a statistic over all ranks, detached; ``value`` is not modified."""
+    mean: Tensor = strategy.reduce(value.detach().clone(), reduce_op="mean")
+    return mean

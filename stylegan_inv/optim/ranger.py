@@ -1,11 +1,11 @@
 """Ranger, the optimiser of the encoder papers: rectified Adam, Lookahead and gradient centralisation.
 
 RAdam: Liu et al., ICLR 2020, arXiv 1908.03265. Lookahead: Zhang et al., NeurIPS 2019, arXiv 1907.08610. Gradient
-centralisation: Yong et al., ECCV 2020, arXiv 2004.01461. Put together by Less Wright; official use:
+centralisation: Yong et al., ECCV 2020, arXiv 2004.01461. Combined by Less Wright. Official code:
 yuval-alaluf/restyle-encoder, training/ranger.py, commit 5e80276.
 
-Difference: gradients stay as they are; the official code centralises ``.grad`` in place, which a gradient norm logged
-after the step, or a second step from the same gradients, would see.
+Difference: The gradients are not modified. The official code centralises ``.grad`` in place, which changes a gradient
+norm that is logged after the step, or a second step with the same gradients.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import real_number, whole_number
 
 
 class Ranger(Optimizer):
-    """Ranger with the papers' defaults.
+    """Ranger with the defaults of the encoder papers.
 
-    All of its state, the slow weights too, is in ``state_dict``: a continued run takes the same steps.
+    ``state_dict`` contains the whole state including the slow weights, so that a resumed run takes the same steps.
 
     Args:
-        params: parameters or groups of them.
-        lr: learning rate (papers: 1e-4, constant).
-        betas: decay of the running means of the gradient and of its square.
-        eps: added to the root of the second, which is not corrected for its start at zero (as in the official code).
-        weight_decay: decoupled: ``lr * weight_decay`` of the weight goes in each step.
-        alpha: share of the way that the slow weights go to the fast ones...
-        k: ...every so many steps; the fast weights go on from there.
-        n_sma_threshold: while the length of the second mean's window is not above it, steps are plain momentum.
-        centralize: subtract from the gradient of a weight its mean over all axes but the first.
+        params: Parameters or parameter groups.
+        lr: Learning rate.
+        betas: Decay rates of the moving averages of the gradient and of its square.
+        eps: Added to the root of the average squared gradient, before its bias correction (as in the official code).
+        weight_decay: Decoupled weight decay; each step subtracts ``lr * weight_decay`` times the weight.
+        alpha: Interpolation factor of Lookahead, from the slow weights towards the fast ones.
+        k: Number of steps between two updates of the slow weights.
+        n_sma_threshold: Length of the moving average up to which steps are not divided by the root of the average
+            squared gradient, whose variance is too large.
+        centralize: Subtract the mean over all dimensions but the first from the gradients of weights.
 
     Raises:
-        UserError: a value out of its range, or a sparse gradient.
+        UserError: A value out of its range, or a sparse gradient.
     """
 
     def __init__(
@@ -53,17 +55,15 @@ class Ranger(Optimizer):
         n_sma_threshold: float = 5,
         centralize: bool = True,
     ) -> None:
+        real_number("ranger: lr", lr, least=0)
+        real_number("ranger: eps", eps, above=0)
+        real_number("ranger: weight_decay", weight_decay, least=0)
+        real_number("ranger: alpha", alpha, least=0, most=1)
+        whole_number("ranger: k", k)
+        real_number("ranger: n_sma_threshold", n_sma_threshold, least=4)  # the rectification is real only above 4
         betas = (float(betas[0]), float(betas[1]))
-        if lr < 0 or eps <= 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise UserError(
-                f"ranger: lr={lr}, betas={betas}, eps={eps}, weight_decay={weight_decay}; expected lr and weight_decay "
-                f"of at least 0, betas in [0, 1), eps above 0"
-            )
-        if not 0 <= alpha <= 1 or k < 1 or n_sma_threshold < 4:  # the rectification is real only above 4
-            raise UserError(
-                f"ranger: alpha={alpha}, k={k}, n_sma_threshold={n_sma_threshold}; expected alpha in [0, 1], k of at "
-                f"least 1, n_sma_threshold of at least 4"
-            )
+        if not all(0 <= beta < 1 for beta in betas):
+            raise UserError(f"ranger: betas={betas}, expected numbers of at least 0 and below 1")
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -78,7 +78,14 @@ class Ranger(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; returns what ``closure`` does."""
+        """Takes an optimisation step.
+
+        Args:
+            closure: Reevaluates the model and returns the loss; None if the gradients are already there.
+
+        Returns:
+            The result of ``closure``.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -122,10 +129,18 @@ class Ranger(Optimizer):
 
 
 def rectification(step: int, beta2: float, threshold: float) -> float | None:
-    """RAdam's r_t times the correction of the second mean for its start at zero; None where the variance is unknown.
+    """Returns RAdam's r_t times the bias correction of the average squared gradient.
 
-    Algorithm 2 of the paper: with rho the length of the simple moving average that the exponential one amounts to,
+    Algorithm 2 of the paper: with rho_t the length of the simple moving average that approximates the exponential one,
     r_t = sqrt((rho_t - 4)(rho_t - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho_t)).
+
+    Args:
+        step: Number t of the step, from 1.
+        beta2: Decay rate of the average squared gradient.
+        threshold: Length rho_t up to which the variance is intractable.
+
+    Returns:
+        The factor, or None if the variance is intractable.
     """
     decay = beta2**step
     longest = 2 / (1 - beta2) - 1

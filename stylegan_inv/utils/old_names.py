@@ -119,7 +119,9 @@ TARGETS = {
 
 
 #: Public name -> argument of version 0.1 -> its name now.
-ARGUMENTS: dict[str, dict[str, str]] = {}
+ARGUMENTS: dict[str, dict[str, str]] = {
+    "stylegan_inv.optim.warmup_cosine": {"final_share": "end_factor"},
+}
 
 
 def replace_old_names(node: Any) -> Any:

@@ -136,7 +136,7 @@ def test_stages_start_when_the_official_schedule_says() -> None:
     stages = ProgressiveStages(20_000, 2_000)
     for number, step in enumerate(official):
         assert stages.stage(step) == number and (step == 0 or stages.stage(step - 1) == number - 1)
-    with pytest.raises(UserError, match="expected at least 0"):
+    with pytest.raises(UserError, match="stages.start=-1: expected a whole number of at least 0"):
         ProgressiveStages(-1, 5)
 
 

@@ -124,7 +124,7 @@ def test_compiled_training_is_the_same_training(tmp_path: Path) -> None:
 
 def test_schedule_follows_the_steps_and_is_taken_up_again(tmp_path: Path) -> None:
     """A step of the schedule for each of the optimiser's, not for each batch."""
-    schedule = functools.partial(warmup_cosine, total_steps=6, warmup_steps=2, final_share=0.1)
+    schedule = functools.partial(warmup_cosine, total_steps=6, warmup_steps=2, end_factor=0.1)
     method = make(PSP, optimizer=functools.partial(SGD, lr=0.5), scheduler=schedule, accumulate_batches=2)
     rates = []
     step = method.on_step

@@ -1,10 +1,10 @@
-"""StyleGAN2 with a paired warm start: how the embedded generator is made in about an hour on two CPU cores.
+"""StyleGAN2 with a paired warm start, which trains the embedded generator in about an hour on two CPU cores.
 
-Not a paper, and not StyleGAN2 training: pictures made with it do not tell how well a pure GAN would do. It needs data
-whose latent vector is known, that is, a procedural data set such as SynthFaces. G is first regressed to the picture of
-each z, through an embedding of the factors in place of the mapping network; the mapping network then learns the
-embedding's function; at last the discriminator joins, while a part of each batch stays paired. The game still runs on
-the embedding's codes, so that each generated picture has its real one, and trains the synthesis network alone.
+Not a paper, and not StyleGAN2's training: results do not show what a GAN alone would reach. It requires data with known
+latent vectors, that is, a procedural data set such as SynthFaces. The generator is first regressed to the image of each
+z, with an embedding of the factors in place of the mapping network. Then the mapping network is regressed to the
+embedding. Finally the discriminator joins, while a part of each batch stays paired; this phase still uses codes of the
+embedding, so that each generated image has a real counterpart, and trains the synthesis network only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators import Discriminator, Generator
 from stylegan_inv.losses import adversarial
 from stylegan_inv.losses.paired_regression import PairedWarmStart
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
@@ -25,42 +26,43 @@ _log = logging.getLogger(__name__)
 
 
 class PairedStyleGAN2Training(StyleGAN2Training):
-    """`StyleGAN2Training` on batches with ``normals`` (B, K) beside the ``image``.
+    """`StyleGAN2Training` on batches with the latent vectors ``normals`` (B, K) of each ``image``.
 
     Args:
-        generator: trained.
-        discriminator: image -> logits (B, 1); idle during the warm-up.
-        paired: the schedule, the loss, and which z belongs to which picture.
-        **kwargs: of `StyleGAN2Training`.
+        generator: Generator to train.
+        discriminator: Maps images to logits (B, 1); not used in the warm-up.
+        paired: Schedule and loss of the regression, and the codes that belong to latent vectors.
+        **kwargs: Arguments of `StyleGAN2Training`.
     """
 
     warm_up_ended: Tensor
 
-    def __init__(self, generator: nn.Module, discriminator: nn.Module, *, paired: PairedWarmStart, **kwargs: Any):
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, *, paired: PairedWarmStart, **kwargs: Any
+    ) -> None:
         super().__init__(generator, discriminator, **kwargs)
         self.paired = paired
         self.register_buffer("warm_up_ended", torch.zeros((), dtype=torch.bool))
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """G's and the embedding's; what gives no gradient in a phase, Adam passes over."""
+        """Returns the parameters of generator and embedding; Adam skips those without a gradient in a phase."""
         return [*self.generator.parameters(), *self.paired.parameters()]
 
     def update(self, batch: Mapping[str, Tensor], seen: int, number: int) -> None:
-        """Regression during the warm-up, then StyleGAN2's steps."""
+        """Takes a step of the regression in the warm-up, and the phases of StyleGAN2 after it."""
         if "normals" not in batch:
             raise UserError(
                 f"method.paired: the data give {', '.join(batch)} but no normals, which only SynthFaces has; give "
                 "dataset=synthfaces, or method=stylegan2 for StyleGAN2 as published"
             )
-        warm = self.paired.warming_up(seen)
-        lr, betas = self._lazy(self.lr_g, self.path_length_every)
-        if warm:
+        warming_up = self.paired.warming_up(seen)
+        lr, betas = self.corrected(self.lr_g, self.path_length_every)
+        if warming_up:
             lr, betas = self.paired.rate(seen), self.paired.warmup_betas
-        optimizers: Any = self.optimizers()
-        optimizer = optimizers[0]
+        optimizer, _ = self.both_optimizers()
         for group in optimizer.param_groups:
             group["lr"], group["betas"] = lr, betas
-        if warm:
+        if warming_up:
             self._warm_up_step(optimizer, batch)
             return
         if not self.warm_up_ended:
@@ -69,14 +71,14 @@ class PairedStyleGAN2Training(StyleGAN2Training):
 
     def _warm_up_step(self, optimizer: Any, batch: Mapping[str, Tensor]) -> None:
         ws = self.paired.codes(self.generator, batch["normals"])
-        # No noise: the code has to carry everything.
+        # Without noise: the codes must describe the image completely.
         loss = self.paired.loss(self.generator.synthesis(ws, noise="none"), batch["image"])
-        self._step(optimizer, self.generator_parameters(), loss, counts=True)
-        self._track(ws)
+        self.take_step(optimizer, self.generator_parameters(), loss, counts=True)
+        self.update_latent_average(ws)
         self.log("train/loss/paired", loss.detach(), prog_bar=True)
 
     def _end_warm_up(self) -> None:
-        """Hand the embedding's function over to the mapping network, once; the ranks take the first one's result."""
+        """Regresses the mapping network to the embedding, once; all ranks take the result of the first."""
         self.warm_up_ended.fill_(True)
         if self.paired.embedding is None:
             return
@@ -90,39 +92,43 @@ class PairedStyleGAN2Training(StyleGAN2Training):
             _log.info("warm-up ended; the mapping network explains %.1f%% of the variance of w", 100 * (1 - error))
 
     def on_train_end(self) -> None:
-        """A run that consists of the warm-up alone ends with the hand-over, so that it gives a whole generator."""
+        """Ends the warm-up if the run ends with it, so that the mapping network is trained in any case."""
         if not self.warm_up_ended and not self.paired.warming_up(int(self.images_seen)):
             self._end_warm_up()
 
     def _paired_codes(self, normals: Tensor) -> Tensor:
-        """W+ codes (B, L, D) of the game; the embedding rests, or else the mapping network would have to follow it."""
+        """Returns W+ codes (B, L, D) after the warm-up; no gradient reaches the embedding, which must stay fixed."""
         ws = self.paired.codes(self.generator, normals)
         return ws if self.paired.embedding is None else ws.detach().requires_grad_(torch.is_grad_enabled())
 
-    def _free_codes(self, count: int) -> Tensor:
+    def random_codes(self, count: int) -> Tensor:
+        """Returns W+ codes (count, L, D) of random latent vectors."""
         if self.paired.embedding is None:
-            return super()._free_codes(count)
+            return super().random_codes(count)
         return self._paired_codes(torch.randn(count, self.paired.embedding.num_normals, device=self.device))
 
     def generator_loss(self, batch: Mapping[str, Tensor], seen: int) -> tuple[Tensor, Tensor]:
-        """A batch of paired and free samples; regression of the former beside the adversarial loss of all."""
+        """Returns the codes and the loss of a batch of paired and random samples.
+
+        The loss is the adversarial loss of all samples and the regression of the paired ones.
+        """
         real = batch["image"]
         count = max(1, round(len(real) * self.paired.fraction))
         ws = self._paired_codes(batch["normals"][:count])
         if count < len(real):
-            ws = torch.cat([ws, self._free_codes(len(real) - count)])
+            ws = torch.cat([ws, self.random_codes(len(real) - count)])
         fake = self.generator.synthesis(ws, noise=self.noise)
-        loss = adversarial.generator_loss(self._judge(fake), self.loss)
+        loss = adversarial.generator_loss(self.logits(fake), self.loss)
         regression = self.paired.loss(fake[:count], real[:count])
         self.log_dict({"train/loss/generator": loss.detach(), "train/loss/paired": regression.detach()}, prog_bar=True)
         return ws, self.paired.adversarial_weight(seen) * loss + self.paired.weight(seen) * regression
 
     @torch.no_grad()
-    def sample(self, z: Tensor, psi: float = 1.0) -> Tensor:
-        """The average generator's images of z (B, Z): (B, 3, R, R) in [-1, 1]."""
+    def sample(self, z: Tensor, psi: float = 1.0) -> Tensor:  # noqa: D102
         embedding = self.paired.embedding
         if embedding is None or self.warm_up_ended:
             return super().sample(z, psi)
-        # The mapping network has learnt nothing yet.
+        # The mapping network is untrained in the warm-up.
         ws = self.paired.codes(self.generator_ema, z[:, : embedding.num_normals])
-        return self.generator_ema.synthesis(self.generator.w_avg.lerp(ws, psi), noise="none").clamp(-1, 1)
+        image: Tensor = self.generator_ema.synthesis(self.generator.w_avg.lerp(ws, psi), noise="none")
+        return image.clamp(-1, 1)

@@ -1,8 +1,8 @@
-"""A generator that learns a style: it is trained on until it gives the stylised picture of each code.
+"""Fine-tunes a generator until it synthesises the stylised image of each code.
 
 Not a paper. It stands in, offline, for generators that were fine-tuned on drawings as GANs (Pinkney and Adler, arXiv
-2010.05334), around which pSp and ReStyle toonify. The target is a fixed filter of the original generator's own picture
-of the same code: nothing has to be paired, and a code keeps its meaning exactly.
+2010.05334), around which pSp and ReStyle are trained for toonification. The target is the original generator's image of
+the same code after a fixed filter. So no paired data are needed, and the codes keep their meaning.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import Generator
+from stylegan_inv.generators import Discriminator, Generator
 from stylegan_inv.losses.paired_regression import PairedRegression
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.utils.frozen_module import Frozen, check_frozen, frozen_hashes
 
 
 class StylizedStyleGAN2(StyleGAN2Training):
-    """Regression to pictures of another generator; the discriminator stays idle, and so do the pictures of the data.
+    """Regression to stylised images of another generator; the discriminator and the images of the data are unused.
 
     Args:
-        generator: Trained, usually :func:`.finetuned`, whose mapping network rests.
-        discriminator: Of :class:`.StyleGAN2Training`, unused.
-        original: The generator it came from.
-        style: ``{"image": pictures} -> {"image": stylised pictures}``, for example a
-            :class:`.Task`.
-        regression: Compares two batches of pictures.
-        **kwargs: Of :class:`.StyleGAN2Training`; the rate ``lr_g`` falls along a cosine
-            to a tenth at ``total_images``, which has to be given.
+        generator: Generator to train, usually `finetuned`, whose mapping network is fixed.
+        discriminator: Discriminator of `StyleGAN2Training`, unused.
+        original: Generator that ``generator`` was copied from.
+        style: Maps ``{"image": images}`` to ``{"image": stylised images}``, for example a `data.tasks` task.
+        regression: Loss of two batches of images; None for `PairedRegression`.
+        **kwargs: Arguments of `StyleGAN2Training`. The learning rate ``lr_g`` decays along a cosine to a tenth at
+            ``total_images``, which is required.
+
+    Raises:
+        UserError: ``total_images`` is missing, or the mapping network would be trained.
     """
 
     def __init__(
         self,
         generator: Generator,
-        discriminator: nn.Module,
+        discriminator: Discriminator,
         *,
         original: Generator,
         style: Callable[[dict[str, Any]], dict[str, Any]],
@@ -54,21 +56,22 @@ class StylizedStyleGAN2(StyleGAN2Training):
         self.regression = regression or PairedRegression()
 
     def update(self, batch: Mapping[str, Tensor], seen: int, number: int) -> None:
-        """One step of regression on fresh codes, as many as the batch has pictures."""
-        optimizer: Any = self.optimizers()[0]  # type: ignore[index]
+        """Takes a step of the regression with random codes, as many as the batch has images."""
+        optimizer, _ = self.both_optimizers()
         assert self.total_images is not None
-        share = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, seen / self.total_images)))
+        decay = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, seen / self.total_images)))
         for group in optimizer.param_groups:
-            group["lr"], group["betas"] = self.lr_g * share, self.betas
+            group["lr"], group["betas"] = self.lr_g * decay, self.betas
         with torch.no_grad():
-            w = self._free_codes(len(batch["image"]))
+            w = self.random_codes(len(batch["image"]))
             target = self._style({"image": self._original.network.synthesis(w).clamp(-1, 1)})["image"]
         loss = self.regression(self.generator.synthesis(w), target)
-        self._step(optimizer, self.generator_parameters(), loss, counts=True)
+        self.take_step(optimizer, self.generator_parameters(), loss, counts=True)
         self.log("train/loss/regression", loss.detach(), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         checkpoint["frozen"] = frozen_hashes(self)
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:  # noqa: D102
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Checks that the original generator is that of the checkpoint."""
         check_frozen(self, checkpoint.get("frozen", {}))

@@ -1,0 +1,165 @@
+"""What all trainings of generators share: the average generator, its samples, validation and export."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from stylegan_inv.generators import Generator
+from stylegan_inv.generators.io.formats import save_generator
+from stylegan_inv.generators.progressive import Growth, Stage, enlarged
+from stylegan_inv.optim.gradient_averaging import update_moving_average
+from stylegan_inv.utils.checks import whole_number
+
+_log = logging.getLogger(__name__)
+
+
+class GeneratorTraining(pl.LightningModule):
+    """Base class of trainings that update a generator and an exponential moving average of its weights.
+
+    A subclass defines :meth:`update`. The state dict contains everything that a resumed run needs; random numbers are a
+    function of seed, batch number and rank.
+
+    Args:
+        generator: Generator to train.
+        growth: Schedule of a progressive generator; None for others.
+        ema_images: Half-life of the average generator, in images.
+        ema_rampup: Limits the half-life to this fraction of the images seen; None for no limit.
+        metrics: Name -> metric with ``update(images, real=...)``; None for none.
+        total_images: Number of images after which the training stops; None leaves it to the trainer.
+        samples: Number of samples in the panel.
+        seed: Seed of the training and of the panel.
+        export: File of the average generator, written at the end, relative to the run folder; None for none.
+    """
+
+    generator: Any
+    generator_ema: Any
+    fixed_z: Tensor
+    images_seen: Tensor
+    batches: Tensor
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        growth: Growth | None = None,
+        ema_images: int = 10_000,
+        ema_rampup: float | None = 0.05,
+        metrics: Mapping[str, Any] | None = None,
+        total_images: int | None = None,
+        samples: int = 64,
+        seed: int = 0,
+        export: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator = generator
+        self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.growth, self.ema_images, self.ema_rampup = growth, ema_images, ema_rampup
+        self.total_images, self.seed, self.export_path = total_images, seed, export
+        self.metrics: Any = nn.ModuleDict(dict(metrics or {}))
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        random = torch.Generator().manual_seed(seed)
+        fixed_z = torch.randn(whole_number("method.samples", samples), self.generator.z_dim, generator=random)
+        self.register_buffer("fixed_z", fixed_z, persistent=False)
+
+    def update(self, batch: Mapping[str, Tensor], seen: int, number: int) -> None:
+        """Updates the networks.
+
+        Args:
+            batch: ``image`` (B, 3, R, R) in [-1, 1], and what else the training needs.
+            seen: Number of images seen before, on all ranks.
+            number: Number of the batch, from 0.
+        """
+        raise NotImplementedError
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Updates the networks with a batch, then the average generator."""
+        seen, number = int(self.images_seen), int(self.batches)
+        torch.manual_seed((self.seed * 1_000_003 + number) * self.trainer.world_size + self.global_rank)
+        self.update(batch, seen, number)
+        images = len(batch["image"]) * self.trainer.world_size
+        half_life = self.ema_images if self.ema_rampup is None else min(self.ema_images, seen * self.ema_rampup)
+        update_moving_average(self.generator_ema, self.generator, images, half_life)
+        self.images_seen += images
+        self.batches += 1
+        self.log("images", self.images_seen.float(), prog_bar=True)
+        if self.stage is not None:
+            self.log_dict({"train/resolution": float(self.stage.resolution), "train/alpha": self.stage.alpha})
+        if self.total_images is not None and seen + images >= self.total_images:
+            self.trainer.should_stop = True
+
+    @property
+    def stage(self) -> Stage | None:
+        """Current stage of progressive networks; None for others."""
+        return None if self.growth is None else self.growth.stage(int(self.images_seen))
+
+    def synthesize(self, generator: Any, ws: Tensor, noise: str) -> Tensor:
+        """Returns the images of codes (B, L, D) at the current resolution."""
+        stage = self.stage
+        images: Tensor = generator.synthesis(ws, noise=noise, **({} if stage is None else {"stage": stage}))
+        return images
+
+    # -- validation and results ----------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:  # noqa: D102
+        self._sampler = torch.Generator().manual_seed(self.seed * 1_000_003 + 1 + self.global_rank)
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Updates the metrics with real images and as many samples of the average generator."""
+        if not self.metrics:
+            return
+        z = torch.randn(len(batch["image"]), self.generator.z_dim, generator=self._sampler).to(self.device)
+        fake = self.sample(z)
+        for metric in self.metrics.values():
+            metric.update(batch["image"], real=True)
+            metric.update(fake, real=False)
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        for name, metric in self.metrics.items():
+            value = metric.compute()
+            values = value if isinstance(value, dict) else {name: value}
+            self.log_dict({f"val/{key}": number.float() for key, number in values.items()}, rank_zero_only=True)
+            metric.reset()
+
+    @torch.no_grad()
+    def sample(self, z: Tensor, psi: float = 1.0) -> Tensor:
+        """Returns images of the average generator, (B, 3, R, R) in [-1, 1]; enlarged while the generator grows.
+
+        Args:
+            z: (B, Z).
+            psi: Truncation; 1 for none.
+        """
+        image = self.synthesize(self.generator_ema, self.generator_ema.mapping(z, psi), "const")
+        return enlarged(image, self.generator.resolution).clamp(-1, 1)
+
+    def panel_columns(self) -> dict[str, Tensor]:
+        """Returns the columns of the panel: images of fixed z at three truncations."""
+        return {
+            f"psi {psi:g}": torch.cat([self.sample(z, psi) for z in self.fixed_z.split(16)]) for psi in (1.0, 0.7, 0.5)
+        }
+
+    def on_fit_end(self) -> None:
+        """Writes the average generator."""
+        if self.export_path is None or not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if self.growth is not None and self.images_seen < self.growth.images:
+            _log.warning(
+                "the generator has not grown up: %d of %d images; a longer run, or smaller method.grow_images and "
+                "method.fade_images",
+                int(self.images_seen), self.growth.images,
+            )  # fmt: skip
+        path = Path(self.trainer.default_root_dir) / self.export_path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"images": str(int(self.images_seen)), "trained_by": type(self).__name__}
+        save_generator(copy.deepcopy(self.generator_ema).cpu(), path, metadata)
