@@ -1,4 +1,4 @@
-"""pSp, e4e, ReStyle over e4e and IntereStyle on a tiny generator, against what papers and codes say step by step."""
+"""pSp, e4e, ReStyle over e4e and IntereStyle on a tiny generator, compared with papers and official code."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_e4e_follows_its_stages_and_restores_them(tmp_path: Path) -> None:
     assert again.active_layers == 3
 
 
-def test_latent_adversary_steps_as_written_out(tmp_path: Path) -> None:
+def test_latent_discriminator_steps_as_written_out(tmp_path: Path) -> None:
     """Two steps of D, the first with R1, against the same arithmetic in float64 without any of our loss functions."""
     method = make(E4E, adversary=lambda w_dim: adversary(w_dim, pool_size=0, r1_every=2))
     twin = copy.deepcopy(method.adversary.discriminator).double().requires_grad_(True)

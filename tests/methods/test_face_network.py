@@ -1,4 +1,4 @@
-"""Training of the face network: the losses against loops, the degradation, and a short run."""
+"""Training of the face network: losses compared with loops, degradation, and a short run."""
 
 from __future__ import annotations
 

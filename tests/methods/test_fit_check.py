@@ -1,4 +1,4 @@
-"""What cannot be trained is said before the work starts, with what would help."""
+"""Errors of `check_fit`: what does not fit, and the option that helps."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def codes(seed: int) -> Tensor:
     return torch.randn(2, 6, DIM, generator=torch.Generator().manual_seed(seed))
 
 
-def test_blending_has_the_plain_pictures_as_its_limits() -> None:
+def test_blending_with_a_constant_mask_is_the_plain_image() -> None:
     synthesis, a, b = generator().synthesis, codes(1), codes(2)
     ones = torch.ones(2, 1, SIZE, SIZE)
     torch.testing.assert_close(blended_synthesis(synthesis, a, b, ones), synthesis(a))
@@ -33,7 +33,7 @@ def test_blending_has_the_plain_pictures_as_its_limits() -> None:
     left = ones.clone()
     left[..., SIZE // 2 :] = 0
     both = blended_synthesis(synthesis, a, b, left)
-    # Each side is nearer to its own picture than to the other one.
+    # Each side is closer to the image of its own code.
     for side, own, other in ((slice(0, 4), a, b), (slice(SIZE - 4, SIZE), b, a)):
         near, far = (float((both - synthesis(w))[..., side].square().mean()) for w in (own, other))
         assert near < 0.5 * far
@@ -60,8 +60,8 @@ def test_losses_by_hand() -> None:
     terms = method.training_losses(batch)
     inside, outside = (w + method.generator.w_avg for w in method.encoder(x).chunk(2, 1))
     m = method.mask_network(x).sigmoid()
-    picture = blended_synthesis(method.generator.synthesis, inside, outside, m)
-    torch.testing.assert_close(terms["l2"], (picture - x).square().mean())
+    image = blended_synthesis(method.generator.synthesis, inside, outside, m)
+    torch.testing.assert_close(terms["l2"], (image - x).square().mean())
     distance = torch.stack([(a - b).square().mean().sqrt() for a, b in zip(inside, outside, strict=True)])
     torch.testing.assert_close(terms["style_consistency"], (5.0 - distance).clamp_min(0).mean())
     entropy = -(batch["mask"] * m.log() + (1 - batch["mask"]) * (1 - m).log()).mean()

@@ -1,4 +1,4 @@
-"""Training that grows: which layers learn when, at which size, and that it goes on where it stopped."""
+"""Progressive growing: the layers and the resolution of each stage, and exact resume."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fit(method: StyleGAN2Training, folder: Path, steps: int, ckpt: Path | None =
 
 
 @pytest.mark.parametrize("style", ["modulated", "adain"])
-def test_layers_learn_when_their_resolution_has_come(style, tmp_path):
+def test_layers_learn_from_the_stage_of_their_resolution(style, tmp_path):
     method = training(style, augment=ADA(initial_p=0.5, interval=1), export="g.safetensors")
     start = copy.deepcopy(method.state_dict())
 
@@ -71,7 +71,7 @@ def test_layers_learn_when_their_resolution_has_come(style, tmp_path):
     torch.testing.assert_close(method.sample(z), load_generator(tmp_path / "g.safetensors")(z).clamp(-1, 1))
 
 
-def test_discriminator_sees_pictures_of_the_stage(tmp_path, monkeypatch):
+def test_discriminator_sees_images_of_the_stage(tmp_path, monkeypatch):
     method = training(r1_every=1)
     seen = []
     forward = method.discriminator.forward
@@ -107,7 +107,7 @@ def test_resumed_run_has_equal_weights(tmp_path):
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
 
 
-def test_a_run_that_ends_too_early_says_so(tmp_path, caplog):
+def test_a_run_that_ends_too_early_warns(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         fit(training(export="g.safetensors"), tmp_path, 1)
     assert "not grown up: 4 of 16 images" in caplog.text

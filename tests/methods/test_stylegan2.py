@@ -1,4 +1,4 @@
-"""Generator training: the averages and rates in closed form, exact resume, the warm start and its hand-over."""
+"""StyleGAN2 training: averages and learning rates in closed form, exact resume, and the paired warm start."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def stylegan2(**kwargs: Any) -> StyleGAN2Training:
 def paired(warmup_images: int, embedding: bool = True, **kwargs: Any) -> PairedStyleGAN2Training:
     generator, discriminator = networks()
     torch.manual_seed(1)
-    teacher = FactorEmbedding(lambda n: n, NORMALS, NORMALS, w_dim=16, hidden=16) if embedding else None
-    warm_start = PairedWarmStart(warmup_images=warmup_images, embedding=teacher, distill_steps=200)
+    factor_embedding = FactorEmbedding(lambda n: n, NORMALS, NORMALS, w_dim=16, hidden=16) if embedding else None
+    warm_start = PairedWarmStart(warmup_images=warmup_images, embedding=factor_embedding, distill_steps=200)
     return PairedStyleGAN2Training(generator, discriminator, paired=warm_start, samples=4, **kwargs)
 
 
 def loader(count: int = 8) -> DataLoader[Any]:
-    """Plain images whose colours are known functions of the normals, four a batch."""
+    """Uniform images whose colours are known functions of the latent vectors, in batches of four."""
     n = torch.randn(count, NORMALS, generator=torch.Generator().manual_seed(5))
     image = (n / 2).tanh()[:, :, None, None].expand(-1, -1, SIZE, SIZE).contiguous()
     return DataLoader([{"image": image[i], "normals": n[i]} for i in range(count)], batch_size=4)
@@ -93,7 +93,7 @@ def test_gradients_are_averaged_and_cleaned() -> None:
     assert a.grad[0] == 1 and a.grad[1].isnan()
 
 
-def test_rates_and_betas_are_corrected_for_lazy_regularisation() -> None:
+def test_lr_and_betas_are_corrected_for_lazy_regularisation() -> None:
     method = stylegan2(lr_g=0.002, lr_d=0.001, betas=(0.5, 0.99), path_length_every=4, r1_every=16)
     g, d = method.configure_optimizers()
     assert g.defaults["lr"] == pytest.approx(0.002 * 4 / 5) and d.defaults["lr"] == pytest.approx(0.001 * 16 / 17)
@@ -147,7 +147,7 @@ def test_fast_dev_run_exports_nothing_and_half_precision_is_refused(tmp_path: Pa
         method.on_fit_start()
 
 
-def test_warm_up_lowers_the_error_and_leaves_mapping_and_discriminator_alone(tmp_path: Path) -> None:
+def test_warm_up_lowers_the_error_and_keeps_mapping_and_discriminator(tmp_path: Path) -> None:
     method = paired(10_000)
     batch = next(iter(loader()))
 
@@ -165,7 +165,7 @@ def test_warm_up_lowers_the_error_and_leaves_mapping_and_discriminator_alone(tmp
     assert not method.warm_up_ended and method.panel_columns()["psi 1"].shape == (4, 3, SIZE, SIZE)
 
 
-def test_hand_over_of_the_mapping(tmp_path: Path) -> None:
+def test_the_mapping_learns_the_embedding(tmp_path: Path) -> None:
     method = paired(12)
     fit(method, tmp_path, 2)  # 8 images: still warming up
     mapping = copy.deepcopy(method.generator.mapping)
@@ -185,7 +185,7 @@ def test_hand_over_of_the_mapping(tmp_path: Path) -> None:
     assert all(torch.equal(value, embedding[name]) for name, value in method.paired.embedding.state_dict().items())
 
 
-def test_a_run_of_the_warm_up_alone_ends_with_the_hand_over(tmp_path: Path) -> None:
+def test_a_run_that_ends_with_the_warm_up_trains_the_mapping(tmp_path: Path) -> None:
     method = paired(8)
     before = copy.deepcopy(method.generator.mapping)
     fit(method, tmp_path, 2)
@@ -193,7 +193,7 @@ def test_a_run_of_the_warm_up_alone_ends_with_the_hand_over(tmp_path: Path) -> N
     assert not torch.equal(before.fc0.weight, method.generator.mapping.fc0.weight)
 
 
-def test_after_the_warm_up_the_embedding_rests_and_the_game_is_on(tmp_path: Path) -> None:
+def test_after_the_warm_up_the_embedding_is_fixed_and_the_discriminator_learns(tmp_path: Path) -> None:
     method = paired(4)
     fit(method, tmp_path, 1)
     embedding = copy.deepcopy(method.paired.embedding.state_dict())

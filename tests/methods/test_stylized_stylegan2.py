@@ -1,4 +1,4 @@
-"""A generator that learns a style: what changes, what may not, and that it learns."""
+"""Fine-tuning of a generator to a style: the error decreases, and the mapping network stays the same."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fit(made: StylizedStyleGAN2, folder: Path) -> None:
     trainer.fit(made, DataLoader([{"image": torch.zeros(3, SIZE, SIZE)}] * 64, batch_size=8))
 
 
-def test_it_learns_the_style_and_keeps_what_codes_mean(file: Path, tmp_path: Path) -> None:
+def test_it_learns_the_style_and_keeps_the_mapping(file: Path, tmp_path: Path) -> None:
     made, original = method(file), load_generator(file)
     idle = copy.deepcopy(made.discriminator.state_dict())
     fit(made, tmp_path)
@@ -69,7 +69,7 @@ def test_it_learns_the_style_and_keeps_what_codes_mean(file: Path, tmp_path: Pat
     assert not any("_original" in name for name in made.state_dict())
 
 
-def test_what_it_refuses(file: Path) -> None:
+def test_errors(file: Path) -> None:
     with pytest.raises(UserError, match="method.total_images=null"):
         method(file, total_images=None)
     generator = load_generator(file).requires_grad_(True)

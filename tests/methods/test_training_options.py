@@ -1,4 +1,4 @@
-"""Accumulation, clipping, schedules, averaging, precision, compilation of an encoder's training, by arithmetic."""
+"""Options of an encoder's training: accumulation, clipping, schedules, moving average, precision, compilation."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Record(pl.Callback):
         self.seen.append(weights(pl_module))
 
 
-def test_moving_average_is_what_checkpoints_hold(tmp_path: Path) -> None:
+def test_checkpoints_contain_the_moving_average(tmp_path: Path) -> None:
     method, record = make(PSP), Record()
     start = weights(method)
     trainer = pl.Trainer(
@@ -122,8 +122,8 @@ def test_compiled_training_is_the_same_training(tmp_path: Path) -> None:
         torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_schedule_follows_the_steps_and_is_taken_up_again(tmp_path: Path) -> None:
-    """A step of the schedule for each of the optimiser's, not for each batch."""
+def test_schedule_follows_the_steps_and_is_resumed(tmp_path: Path) -> None:
+    """The schedule takes a step per optimiser step, not per batch."""
     schedule = functools.partial(warmup_cosine, total_steps=6, warmup_steps=2, end_factor=0.1)
     method = make(PSP, optimizer=functools.partial(SGD, lr=0.5), scheduler=schedule, accumulate_batches=2)
     rates = []
@@ -144,7 +144,7 @@ def half(scale: float) -> MixedPrecision:
 
 
 @pytest.mark.parametrize("kind", [PSP, ReStyle, E4E])
-def test_float16_scales_the_loss_and_clips_what_it_would_be_without(kind: type, tmp_path: Path) -> None:
+def test_float16_clips_the_unscaled_gradient(kind: type, tmp_path: Path) -> None:
     extra: dict[str, Any] = {"adversary": adversary, "stages": ProgressiveStages(0, 1)} if kind is E4E else {}
     extra |= {"optimizer": sgd, "gradient_clip_norm": 1e-2}
     full, mixed = make(kind, **extra), make(kind, **extra)
@@ -160,7 +160,7 @@ def test_float16_scales_the_loss_and_clips_what_it_would_be_without(kind: type, 
     assert all(value.dtype == torch.float32 for value in weights(mixed).values())
 
 
-def test_float16_leaves_out_a_step_whose_gradients_overflow(tmp_path: Path) -> None:
+def test_float16_skips_a_step_whose_gradients_overflow(tmp_path: Path) -> None:
     method = make(PSP, optimizer=sgd)
     before, precision = weights(method), half(2.0**120)
     fit(method, tmp_path, 1, plugins=[precision])

@@ -1,4 +1,4 @@
-"""Variants of the papers' methods by their keys: composed as on a command line, trained for a step, inverted."""
+"""Options of the methods: composed as on the command line, trained for a step, and used to invert."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = ("encoder/backbone=ir_se_tiny", "encoder.backbone.channels=[8,8,8,8]", "
 
 
 def trained(tmp_path: Path, *overrides: str) -> tuple[Any, Any, dict[str, float]]:
-    """Config, method and logged values after one step."""
+    """Returns config, method and logged values after one step."""
     data = ("dataset.train_size=8", "dataset.val_size=2", "dataset.batch_size=2")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("train", overrides=[*data, f"paths.run_dir={tmp_path}", *overrides])
@@ -84,7 +84,7 @@ def test_one_method_starts_from_the_results_of_another(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded.invert(images).w, begin.w + residual, rtol=1e-4, atol=1e-4)
 
 
-def test_a_trained_discriminator_judges(tmp_path: Path) -> None:
+def test_a_trained_discriminator_as_a_loss_term(tmp_path: Path) -> None:
     save_discriminator(Discriminator(64, channel_base=512), tmp_path / "d.safetensors")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("train", overrides=["+loss/term=adversarial_from"])
@@ -101,7 +101,7 @@ def test_a_trained_discriminator_judges(tmp_path: Path) -> None:
     assert term.discriminator.resolution == 64 and term.lr == 0
 
 
-def test_both_likenesses_are_refused() -> None:
+def test_identity_and_moco_together_are_refused() -> None:
     nodes = {
         "id": {"_target_": "tests.methods.test_variants.likeness", "weight": 0.1, "compares": "faces"},
         "moco": {"_target_": "tests.methods.test_variants.likeness", "weight": 0.5, "compares": "objects"},

@@ -1,4 +1,4 @@
-"""The image discriminator in an encoder's loss: its own steps, written out, and what it leaves alone."""
+"""The image discriminator in an encoder's loss, compared with its steps written out."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def loss(**kwargs: Any) -> LossTerms:
     return LossTerms({"l2": L2(), "adversarial": term}, {"l2": 1.0, "adversarial": 0.2})
 
 
-def judge(method: Any) -> Any:
+def term_of(method: Any) -> Any:
     return method.loss.terms["adversarial"]
 
 
 @pytest.mark.parametrize("kind", ["hinge", "logistic"])
 def test_steps_of_both_sides_as_written_out(kind: str, tmp_path: Path) -> None:
     method = make(PSP, loss=loss(kind=kind))
-    encoder, networks = copy.deepcopy(method.encoder), copy.deepcopy(judge(method).discriminator).requires_grad_(True)
+    encoder, networks = copy.deepcopy(method.encoder), copy.deepcopy(term_of(method).discriminator).requires_grad_(True)
     fit(method, tmp_path, 2)
 
     adam = torch.optim.Adam(encoder.parameters())
@@ -59,24 +59,24 @@ def test_steps_of_both_sides_as_written_out(kind: str, tmp_path: Path) -> None:
         other.zero_grad()
         own.backward()
         other.step()
-        if step == 0:  # of every two
+        if step == 0:
             x = real.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(networks(x).sum(), x, create_graph=True)
             other.zero_grad()
             (0.1 / 2 * 2 * gradient.square().flatten(1).sum(1).mean()).backward()
             other.step()
-    for mine, theirs in ((method.encoder, encoder), (judge(method).discriminator, networks)):
+    for mine, theirs in ((method.encoder, encoder), (term_of(method).discriminator, networks)):
         for (name, a), b in zip(mine.named_parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
-    assert int(judge(method).steps) == 2
-    assert all(not p.requires_grad and p.grad is None for p in judge(method).parameters())
+    assert int(term_of(method).steps) == 2
+    assert all(not p.requires_grad and p.grad is None for p in term_of(method).parameters())
 
 
 def weights(method: Any) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in judge(method).state_dict().items()}
+    return {name: value.clone() for name, value in term_of(method).state_dict().items()}
 
 
-def test_without_a_rate_it_judges_as_it_was_given(tmp_path: Path) -> None:
+def test_without_a_learning_rate_it_stays_fixed(tmp_path: Path) -> None:
     method = make(ReStyle, iterations=2, loss=loss(lr=0.0))
     before = weights(method)
     trainer = fit(method, tmp_path, 2)
@@ -85,9 +85,9 @@ def test_without_a_rate_it_judges_as_it_was_given(tmp_path: Path) -> None:
 
 
 def test_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its weights, the state of its optimiser and its count of steps come back with the checkpoint."""
+    """A checkpoint restores its weights, the state of its optimiser and its number of steps."""
     whole, first, second = (make(ReStyle, iterations=2, loss=loss()) for _ in range(3))
-    # One batch, as a plain loader does not go on where it was.
+    # One batch, since a plain loader does not continue where it stopped.
     monkeypatch.setattr(test_encoder_methods, "loader", partial(loader, 4))
     fit(whole, tmp_path, 4)
     trainer = fit(first, tmp_path, 2)
@@ -98,16 +98,16 @@ def test_continues_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
-def test_beside_the_discriminator_of_codes(tmp_path: Path) -> None:
+def test_together_with_the_latent_discriminator(tmp_path: Path) -> None:
     method = make(E4E, adversary=adversary, loss=loss())
-    codes, pictures = copy.deepcopy(method.adversary.discriminator), weights(method)
+    codes, images_before = copy.deepcopy(method.adversary.discriminator), weights(method)
     trainer = fit(method, tmp_path, 2)
     names = [optimizer.param_groups[0]["name"] for optimizer in trainer.optimizers]
     assert names == ["encoder", "latent", "discriminator"]
     for a, b in zip(codes.parameters(), method.adversary.discriminator.parameters(), strict=True):
         assert not torch.equal(a, b)
     now = weights(method)
-    assert any(not torch.equal(now[name], value) for name, value in pictures.items() if name.endswith("weight"))
+    assert any(not torch.equal(now[name], value) for name, value in images_before.items() if name.endswith("weight"))
     assert {"train/loss/discriminator", "train/loss/r1", "train/loss/latent_discriminator"} <= set(
         trainer.logged_metrics
     )
