@@ -153,7 +153,8 @@ def degrade(image: Tensor, strength: float = 1.0) -> Tensor:
     options = {"device": image.device, "dtype": image.dtype}
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(batch, *shape, **options)  # type: ignore[call-overload]
+        random: Tensor = torch.rand(batch, *shape, **options)  # type: ignore[call-overload]
+        return low + (high - low) * random
 
     # Half of the images are resampled; the others stay sharp.
     moves = (torch.rand(batch, 1, **options) < 0.5).to(image.dtype)  # type: ignore[call-overload]

@@ -189,4 +189,5 @@ def region(mask: Tensor | None, where: str, like: Tensor) -> Tensor:
 def _blurred(mask: Tensor, sigma: float) -> Tensor:
     # Reflection needs a kernel below twice the side.
     size = min(2 * round(3 * sigma) + 1, 2 * mask.shape[-1] - 1)
-    return gaussian_blur(mask, [size, size], [sigma, sigma])
+    blurred: Tensor = gaussian_blur(mask, [size, size], [sigma, sigma])
+    return blurred

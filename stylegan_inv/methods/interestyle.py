@@ -30,7 +30,8 @@ from stylegan_inv.utils.checks import one_of
 def low_pass(images: Tensor, sigma: float) -> Tensor:
     """Filters images (B, C, H, W) with a Gaussian of standard deviation ``sigma`` in pixels, truncated at 3 sigma."""
     size = 2 * min(math.ceil(3 * sigma), min(images.shape[-2:]) - 1) + 1
-    return gaussian_blur(images, [size, size], [sigma, sigma])
+    blurred: Tensor = gaussian_blur(images, [size, size], [sigma, sigma])
+    return blurred
 
 
 class IntereStyle(ReStyle):

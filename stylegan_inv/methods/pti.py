@@ -160,7 +160,7 @@ class PTI(InversionMethod):
             maps = self.features.network.maps(before)
         after = synthesis(code, noise="none")
         network = self.features.network
-        moved = (after - before).square().mean() + network.distance(network.maps(after), maps).sum()
+        moved: Tensor = (after - before).square().mean() + network.distance(network.maps(after), maps).sum()
         return locality.weight * moved
 
     def _pivot_of(self, state: State, row: int) -> tuple[Tensor, list[Tensor]]:

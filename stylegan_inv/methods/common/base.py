@@ -128,7 +128,8 @@ class InversionMethod(pl.LightningModule):
     @property
     def generator(self) -> Generator:
         """The frozen generator."""
-        return self._generator.network
+        generator: Generator = self._generator.network
+        return generator
 
     @property
     def input_size(self) -> int:
@@ -165,7 +166,8 @@ class InversionMethod(pl.LightningModule):
         if inversion.features is not None:
             options["features"] = {layer: maps[rows] for layer, maps in inversion.features.items()}
         noise = "const" if inversion.noise is None else [maps[rows] for maps in inversion.noise]
-        return generator.synthesis(w, noise=noise, **options)
+        images: Tensor = generator.synthesis(w, noise=noise, **options)
+        return images
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
