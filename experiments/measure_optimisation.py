@@ -19,7 +19,6 @@ from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.methods.common.base import pool
 from stylegan_inv.metrics.image import psnr
-from stylegan_inv.optim.descent import Watch
 from stylegan_inv.runtime.allocator import tune_allocator
 
 METHODS = ("projector", "image2stylegan_pp", "pti")
@@ -37,7 +36,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
         items = SynthFaces(size, 2, images).__getitems__(list(range(first, min(first + batch, images))))
         target = torch.stack([item["image"] for item in items])
         started, busy = time.perf_counter(), time.process_time()
-        found = method.invert(target, watch=Watch())
+        found = method.invert(target)
         seconds, processor = seconds + time.perf_counter() - started, processor + time.process_time() - busy
         for step in found.steps:
             values.setdefault(step.name, []).append(psnr(pool(step.image, size).clamp(-1, 1), target))

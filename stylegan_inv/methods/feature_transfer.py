@@ -52,6 +52,7 @@ class FeatureTransfer(Image2StyleGANPP):
     def result(self, state: OptimizationState, inputs: InputImages) -> OptimizedInversion:
         """Returns the inversion of the targets; its image has the activations of the references."""
         both = super().result(state, inputs)
+        assert inputs.mask is not None
         half = len(both.w) // 2
         noise = self.noise_maps(state.variables)
         image = transfer_features(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.variants.difference import Difference, compress, tuned
+from stylegan_inv.generators.variants.difference import compress, tuned
 from stylegan_inv.methods.common.base import InversionMethod, Step, pool
 from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages, OptimizedInversion, PerImageMethod
 from stylegan_inv.optim.optimization_state import Monitor, Progress

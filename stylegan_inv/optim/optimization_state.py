@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from stylegan_inv.optim.state_files import load_state, save_state
+from stylegan_inv.utils.dataclass_files import load_dataclass, save_dataclass
 
 #: Name -> tensor (B, ...).
 Variables = dict[str, Tensor]
@@ -134,7 +134,7 @@ class Monitor:
     def save(self, state: object) -> None:
         """Writes a state, a dataclass, to the file, if there is one."""
         if self.state_file is not None:
-            save_state(state, self.state_file, self.key)
+            save_dataclass(state, self.state_file, self.key)
 
     def load(self, kind: type[T], device: torch.device) -> T | None:
         """Returns the state in the file; None without a file, or if its key is another.
@@ -142,4 +142,4 @@ class Monitor:
         Raises:
             UserError: The file is damaged, or was written by another version.
         """
-        return None if self.state_file is None else load_state(kind, self.state_file, self.key, device)
+        return None if self.state_file is None else load_dataclass(kind, self.state_file, self.key, device)

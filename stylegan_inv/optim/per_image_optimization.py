@@ -133,9 +133,7 @@ def _active_rows(state: OptimizationState, targets: Targets) -> tuple[Rows, Targ
     return rows, select_rows(targets, rows)
 
 
-def _step(
-    stage: Stage[Targets], state: OptimizationState, rows: Rows, targets: Targets, curve: Tensor
-) -> None:
+def _step(stage: Stage[Targets], state: OptimizationState, rows: Rows, targets: Targets, curve: Tensor) -> None:
     variables = {name: value[rows].detach() for name, value in state.variables.items()}
     for name in stage.variables:
         variables[name].requires_grad_()

@@ -51,7 +51,9 @@ def test_face_swap_takes_the_identity_and_keeps_the_rest() -> None:
 @pytest.mark.slow
 def test_glasses_are_transferred_and_the_rest_stays() -> None:
     mask = draw_mask("rectangle:0.28,0.4,0.74,0.58", 64)[None]
-    found = built("application=feature_transfer", "method.stages.w.steps=120").optimize(face(34), reference=face(18), mask=mask)
+    found = built("application=feature_transfer", "method.stages.w.steps=120").optimize(
+        face(34), reference=face(18), mask=mask
+    )
     network = load_face_network("face_eval")
     none = network.factor_names.index("eyeglasses=none")
     before, after = (float(network.read_out(image)[0, none]) for image in (found.steps[-2].image, found.image))

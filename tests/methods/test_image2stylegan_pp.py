@@ -68,7 +68,9 @@ def test_only_the_chosen_layers_move() -> None:
 def test_inpainting_does_not_see_the_hole() -> None:
     stages = {
         "w": EmbeddingStage("w", 6, 0.05, pixel=1.0, pixel_mask="outside", perceptual=1.0, perceptual_mask="outside"),
-        "noise": EmbeddingStage("noise", 6, 0.05, pixel=1.0, pixel_mask="outside", pixel_reference=1.0, reference="initial"),
+        "noise": EmbeddingStage(
+            "noise", 6, 0.05, pixel=1.0, pixel_mask="outside", pixel_reference=1.0, reference="initial"
+        ),
     }
     method, x, mask = tiny(Image2StyleGANPP, stages=stages), tiny_images(1), half_mask(1)
     other_inside = torch.where(mask > 0, torch.full_like(x, 5.0), x)
@@ -109,7 +111,10 @@ def test_feature_transfer_changes_the_region_alone() -> None:
 
 
 def test_shapes_are_checked_first() -> None:
-    method, x = tiny(Image2StyleGANPP, stages={"w": EmbeddingStage("w", 1, 0.1, pixel=1.0, pixel_mask="inside")}), tiny_images(1)
+    method, x = (
+        tiny(Image2StyleGANPP, stages={"w": EmbeddingStage("w", 1, 0.1, pixel=1.0, pixel_mask="inside")}),
+        tiny_images(1),
+    )
     with pytest.raises(UserError, match="the mask is"):
         method.optimize(x, mask=torch.ones(1, 1, 8, 8, dtype=torch.float64))
     with pytest.raises(UserError, match="the reference image is"):

@@ -198,7 +198,7 @@ def test_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     other.generator.source_hash = "another"
     with pytest.raises(UserError, match="its generator is another"):
         tiny(Image2StyleGAN, steps=1, start=other)
-    with pytest.raises(UserError, match="nowhere: no such run folder"):
+    with pytest.raises(UserError, match="method.start='nowhere': expected 'average', 'random' or a method"):
         tiny(Image2StyleGAN, steps=1, start="nowhere")
 
 

@@ -137,7 +137,9 @@ class LatentOptimization(PerImageMethod):
         if isinstance(self.start, Frozen):
             found = self.start.network.invert(images)
             if found.weights is not None:
-                raise UserError("method.start: got a method that tunes the generator, expected one that keeps it frozen")
+                raise UserError(
+                    "method.start: got a method that tunes the generator, expected one that keeps it frozen"
+                )
             w = found.w if rows > 1 else found.w.mean(1, keepdim=True)
             if found.noise is not None:
                 maps = [m / g for m, g in zip(found.noise, self._noise_gains(), strict=True)]

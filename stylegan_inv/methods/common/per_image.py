@@ -148,7 +148,9 @@ class PerImageMethod(InversionMethod):
         name = type(self).__name__
         if (reference is not None and not self.takes_reference) or (mask is not None and not self.takes_mask):
             got = "a mask" if reference is None else "a reference image"
-            raise UserError(f"{name} takes images alone, got {got}; method=image2stylegan_pp takes masks and references")
+            raise UserError(
+                f"{name} takes images alone, got {got}; method=image2stylegan_pp takes masks and references"
+            )
         if self.needs_reference and reference is None:
             raise UserError(f"{name}: got no reference image, this application needs one; give reference=…")
         if self.needs_mask and mask is None:

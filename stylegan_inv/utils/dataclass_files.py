@@ -18,29 +18,29 @@ from stylegan_inv.utils.files import atomic_write
 T = TypeVar("T")
 
 
-def save_state(state: object, path: Path, key: str) -> None:
+def save_dataclass(value: object, path: Path, key: str) -> None:
     """Writes a dataclass to a file, atomically.
 
     Args:
-        state: Dataclass of tensors, numbers, strings, None, dataclasses, and lists and dicts of these.
+        value: Dataclass of tensors, numbers, strings, None, dataclasses, and lists and dicts of these.
         path: File; its folder is created.
-        key: Identifies what the state belongs to.
+        key: Identifies what the file belongs to.
     """
     tensors: list[Tensor] = []
-    structure = _encode(state, tensors)
+    structure = _encode(value, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         named = {str(number): tensor.detach().contiguous() for number, tensor in enumerate(tensors)}
         save_file(named, temporary, {"key": key, "structure": json.dumps(structure)})
 
 
-def load_state(kind: type[T], path: Path, key: str, device: torch.device) -> T | None:
+def load_dataclass(kind: type[T], path: Path, key: str, device: torch.device) -> T | None:
     """Returns the dataclass in a file.
 
     Args:
-        kind: Class of the state.
-        path: File that `save_state` wrote.
-        key: Key of the state.
+        kind: The dataclass.
+        path: File that `save_dataclass` wrote.
+        key: Key that the file was written with.
         device: Device of the tensors.
 
     Returns:
