@@ -34,13 +34,13 @@ INVERTED = {
 
 
 def picture(name: str, arguments: list[str]) -> None:
-    """Run one command and keep its table and film as ``<name>.png`` and ``<name>.gif``."""
+    """Run one command and keep its table and animation as ``<name>.png`` and ``<name>.gif``."""
     with tempfile.TemporaryDirectory() as folder:
         command("edit", *arguments, "cell=112", f"output={folder}/out")
         (table,) = Path(folder, "out").glob("*.png")
         shutil.copyfile(table, PAGE / f"{name}.png")
-        for film in Path(folder, "out").glob("film.*"):
-            shutil.copyfile(film, PAGE / f"{name}{film.suffix}")
+        for animation in Path(folder, "out").glob("animation.*"):
+            shutil.copyfile(animation, PAGE / f"{name}{animation.suffix}")
 
 
 def main() -> None:

@@ -226,10 +226,10 @@ def test_morph_and_its_animation(monkeypatch, space):
         w = interpolate(w[:1], w[1:2], 0.5, "spherical", generator.w_avg)
     middle = rendered(generator, w)[0]
     same(Path("out/images/seed_0__0_-_seed_0__1_0.50.png"), middle)
-    film = Image.open("out/film.gif")
-    assert film.n_frames == 9 and film.info["duration"] == 100 and film.info["loop"] == 0
-    film.seek(3)  # 9 frames for three pairs: the second image
-    shown = torch.tensor(np.asarray(film.convert("RGB"))).float().permute(2, 0, 1)[:, 2:-2, 2:-2] / 127.5 - 1
+    animation = Image.open("out/animation.gif")
+    assert animation.n_frames == 9 and animation.info["duration"] == 100 and animation.info["loop"] == 0
+    animation.seek(3)  # 9 frames for three pairs: the second image
+    shown = torch.tensor(np.asarray(animation.convert("RGB"))).float().permute(2, 0, 1)[:, 2:-2, 2:-2] / 127.5 - 1
     second = rendered(generator, generator.mapping(z[1:2]))
     small = torch.nn.functional.interpolate(shown[None], (64, 64), mode="area")
     assert float((small - second).abs().mean()) < 0.08
@@ -237,12 +237,12 @@ def test_morph_and_its_animation(monkeypatch, space):
 
 def test_animation_of_a_sweep_plays_forwards_and_backwards(monkeypatch):
     command(monkeypatch, "edit=pose", "edit.strength=[-1,1]", "samples=3", "animation=gif", "frames=5", "output=out")
-    film = Image.open("out/film.gif")
-    assert film.n_frames == 8
+    animation = Image.open("out/animation.gif")
+    assert animation.n_frames == 8
     frames = []
     for k in range(8):
-        film.seek(k)
-        frames.append(np.asarray(film.convert("RGB"), dtype=float))
+        animation.seek(k)
+        frames.append(np.asarray(animation.convert("RGB"), dtype=float))
     for k in (1, 2, 3):
         assert np.abs(frames[k] - frames[8 - k]).mean() == 0
     assert np.abs(frames[0] - frames[4]).mean() > 3
@@ -370,7 +370,7 @@ def test_mp4_without_its_package_is_an_error(monkeypatch, capsys):
 def test_mp4(monkeypatch):
     pytest.importorskip("imageio_ffmpeg")
     command(monkeypatch, "edit=pose", "edit.strength=[-1,1]", "samples=1", "animation=mp4", "frames=5", "output=out")
-    assert Path("out/film.mp4").read_bytes()[4:8] == b"ftyp"
+    assert Path("out/animation.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def test_the_real_command_line(tmp_path):

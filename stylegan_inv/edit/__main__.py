@@ -1,7 +1,7 @@
 """Edits images: ``python -m stylegan_inv.edit run=outputs/... input=photos/ edit=smile edit.strength=[-3,0,3]``.
 
 Without ``run`` and ``input``, random samples of ``generator`` are edited. Writes ``strip.png`` (or ``grid_*.png``),
-``images/`` with each image in its own file and, with ``animation``, ``film.gif`` or ``film.mp4``. Errors in the input
+``images/`` with each image in its own file and, with ``animation``, ``animation.gif`` or ``animation.mp4``. Errors in the input
 are reported before an image is inverted or a file is written.
 """
 
@@ -72,7 +72,7 @@ def main(cfg: DictConfig, job: Job) -> None:
             print(f"{'table:':<12}{path}")
     if cfg.animation is not None:
         frames = job.edit.frames(inputs, cfg.frames)
-        path = write_animation(frames, output / f"film.{cfg.animation}", cfg.seconds, job.edit.ping_pong)
+        path = write_animation(frames, output / f"animation.{cfg.animation}", cfg.seconds, job.edit.ping_pong)
         print(f"{'animation:':<12}{path}")
     print(f"{'images:':<12}{output / 'images'}")
 
