@@ -1,7 +1,7 @@
-"""PSNR of per-image optimisation against steps and seconds, on held-out SynthFaces (seed 2).
+"""Measures PSNR of per-image optimisation against steps and seconds, on held-out SynthFaces (seed 2).
 
 python experiments/measure_optimisation.py --images 100 --json experiments/image2stylegan_pp_synthfaces/psnr.json
-python experiments/measure_optimisation.py --only pti --set method.start=outputs/e4e/<run>     # another pivot
+python experiments/measure_optimisation.py --only pti --set method.start=outputs/e4e/<run>     # pivots of e4e
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ METHODS = ("projector", "image2stylegan_pp", "pti")
 
 
 def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str, Any]:
-    """Rows of (stage and step, mean PSNR in dB) and the seconds for an image."""
+    """Returns the mean PSNR in dB after each snapshot, and the seconds per image."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("invert", overrides=["input=none", f"method={name}", *settings])
     method = instantiate(cfg.method)
@@ -45,7 +45,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
     return {
         "images": images,
         "seconds_per_image": seconds / images,
-        "processor_seconds_per_image": processor / images,  # what other programs do at the time does not count
+        "processor_seconds_per_image": processor / images,  # excludes the time of other programs
         "seconds_per_step_and_image": seconds / images / max(1, sum(len(c) for c in found.curves.values())),
         "psnr": rows,
         "settings": settings,
@@ -54,7 +54,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures the methods and prints the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=20)
