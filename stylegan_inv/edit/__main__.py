@@ -1,8 +1,8 @@
 """Edits images: ``python -m stylegan_inv.edit run=outputs/... input=photos/ edit=smile edit.strength=[-3,0,3]``.
 
 Without ``run`` and ``input``, random samples of ``generator`` are edited. Writes ``strip.png`` (or ``grid_*.png``),
-``images/`` with each image in its own file and, with ``animation``, ``animation.gif`` or ``animation.mp4``. Errors in the input
-are reported before an image is inverted or a file is written.
+``images/`` with each image in its own file and, with ``animation=gif``, ``animation.gif``. Errors in the input are
+reported before an image is inverted or a file is written.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.ranks import die_with_parent
 from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished
-from stylegan_inv.weights.download import TABLE
+from stylegan_inv.weights.table import TABLE
 
 
 def prepare(cfg: DictConfig) -> Job | None:

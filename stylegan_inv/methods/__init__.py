@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.latent_discriminator_training import (
         LatentDiscriminatorTraining as LatentDiscriminatorTraining,
     )
+    from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
     from stylegan_inv.methods.common.latent_optimization import LatentOptimization as LatentOptimization
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training as StyleGAN2Training
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
-    from stylegan_inv.methods.image2stylegan_pp import EmbeddingStage as EmbeddingStage
     from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP as Image2StyleGANPP
     from stylegan_inv.methods.interestyle import IntereStyle as IntereStyle
     from stylegan_inv.methods.interestyle_dual import IntereStyleDual as IntereStyleDual
@@ -39,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "common.base": ["Inversion", "InversionMethod", "Step"],
         "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
+        "common.embedding_stage": ["EmbeddingStage"],
         "common.latent_optimization": ["LatentOptimization"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
@@ -49,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
         "image2stylegan": ["Image2StyleGAN"],
-        "image2stylegan_pp": ["EmbeddingStage", "Image2StyleGANPP"],
+        "image2stylegan_pp": ["Image2StyleGANPP"],
         "interestyle": ["IntereStyle"],
         "interestyle_dual": ["IntereStyleDual"],
         "projector": ["Projector"],

@@ -191,7 +191,7 @@ class PTI(PerImageMethod):
             before = self.generator.synthesis(code, noise="none")
             before_features = network.maps(before)
         after = synthesis(code, noise="none")
-        change = (after - before).square().mean() + network.distance(network.maps(after), before_features).sum()
+        change: Tensor = (after - before).square().mean() + network.distance(network.maps(after), before_features).sum()
         return locality.weight * change
 
     @torch.no_grad()

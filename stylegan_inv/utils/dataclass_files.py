@@ -58,7 +58,9 @@ def load_dataclass(kind: type[T], path: Path, key: str, device: torch.device) ->
                 return None
             # Clones own their memory: in the last bit, results depend on its alignment.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return _decode(kind, json.loads(metadata["structure"]), tensors)
+            structure = json.loads(metadata["structure"])
+        decoded: T = _decode(kind, structure, tensors)
+        return decoded
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot be continued ({error!r}); remove the file to start again") from error
 

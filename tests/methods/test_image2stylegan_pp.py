@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.style import gram, style_distance
+from stylegan_inv.methods.common.embedding_stage import EmbeddingStage
 from stylegan_inv.methods.feature_transfer import FeatureTransfer
-from stylegan_inv.methods.image2stylegan_pp import EmbeddingStage, Image2StyleGANPP
+from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP
 from tests.methods.tiny import tiny, tiny_images
 
 WEIGHTS = {"pixel": 0.7, "pixel_reference": 0.3, "perceptual": 0.5, "style": 0.2}

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.methods.common.embedding_stage import EmbeddingStage
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
-from stylegan_inv.methods.image2stylegan_pp import EmbeddingStage, Image2StyleGANPP
+from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP
 from stylegan_inv.methods.projector import Projector
 from stylegan_inv.optim.optimization_state import Moments, Monitor, OptimizationState, Progress, Snapshot
 from stylegan_inv.optim.per_image_optimization import EarlyStop, Stage, adam, optimize
