@@ -19,7 +19,7 @@ from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.invert import inversion_result
 from stylegan_inv.invert.inversion_result import Parts
 from stylegan_inv.invert.output_folder import image_names, remove_previous_result
-from stylegan_inv.invert.parts import PartWriter, shown_steps
+from stylegan_inv.invert.parts import PartResult, PartWriter, shown_steps
 from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.methods.common.base import Inversion, Step
 from stylegan_inv.utils import files
@@ -46,7 +46,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "my photos"
 
 
-# -- what it writes ----------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsys):
@@ -55,11 +55,11 @@ def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsy
     latents = read_latents("out")
     assert latents.names == ["a.png", "b.png", "img2.png", "img10.png", "sub/a.png"]
     assert latents.w.shape == (5, 6, 8) and latents.w.dtype == torch.float32
-    for w, name, picture in zip(latents.w, latents.names, latents.reconstructions, strict=True):
+    for w, name, file in zip(latents.w, latents.names, latents.reconstructions, strict=True):
         image = read_image(photos / name, RESOLUTION)
         torch.testing.assert_close(w[:, :3], image.mean((1, 2)).expand(6, 3))
-        assert picture == f"reconstructions/{name}"
-        assert torch.equal(read_image(Path("out", picture)), image), "images are saved without loss"
+        assert file == f"reconstructions/{name}"
+        assert torch.equal(read_image(Path("out", file)), image), "images are saved without loss"
     assert latents.metadata["generator_hash"] == file_hash(run / "generator.safetensors")
     assert latents.metadata["method"] == "TwoSteps" and latents.metadata["run"] == str(run.resolve())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my photos", "out"], "Hydra leaves nothing behind"
@@ -99,8 +99,8 @@ def test_same_stems_do_not_overwrite_each_other(run, tmp_path, monkeypatch):
     call(monkeypatch, invert, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out")
     latents = read_latents(tmp_path / "out")
     assert len(list((tmp_path / "out" / "reconstructions").iterdir())) == 5
-    for name, picture in zip(latents.names, latents.reconstructions, strict=True):
-        assert torch.equal(read_image(tmp_path / "out" / picture), read_image(tmp_path / "in" / name, RESOLUTION))
+    for name, file in zip(latents.names, latents.reconstructions, strict=True):
+        assert torch.equal(read_image(tmp_path / "out" / file), read_image(tmp_path / "in" / name, RESOLUTION))
 
 
 def test_image_names():
@@ -147,8 +147,8 @@ def test_overwrite_replaces_the_previous_result_and_nothing_else(run, photos, tm
         monkeypatch, capsys, invert, f"run={run}", f"input={photos}/b.png", f"output={out}"
     )
     call(monkeypatch, invert, f"run={run}", f"input={photos}/b.png", f"output={out}", "overwrite=true")
-    pictures = sorted(p.name for p in (out / "reconstructions").rglob("*.png"))
-    assert pictures == ["b.png", "mine.png"] and (out / "notes.txt").read_text() == "mine"
+    files_left = sorted(p.name for p in (out / "reconstructions").rglob("*.png"))
+    assert files_left == ["b.png", "mine.png"] and (out / "notes.txt").read_text() == "mine"
     assert read_latents(out).names == ["b.png"]
 
 
@@ -167,17 +167,27 @@ def test_forged_names_in_a_previous_result_remove_nothing_outside(tmp_path):
 
 
 def test_generator_larger_than_the_input(tmp_path):
-    """Reconstructions keep the generator's size; the error and the sheet are at the input's."""
-    picture = "reconstructions/x.png"
-    part = PartWriter(tmp_path / "out", [picture], {}, compare=True)
+    """Reconstructions keep the size of the generator; the error and the sheet have that of the input."""
+    name = "reconstructions/x.png"
+    part = PartWriter(tmp_path / "out", [name], {}, compare=True)
     image = torch.zeros(1, 3, 8, 8)
     large = torch.full((1, 3, 32, 32), 0.5)
     part.add([0], image, _inversion(large, None, torch.zeros(1, 6, 8)))
     part.save(tmp_path / "part", "key")
-    parts = Parts([tmp_path / "part"], "key", ["x.png"], [picture])
+    parts = Parts([tmp_path / "part"], "key", ["x.png"], [name])
     result = inversion_result.assemble(tmp_path / "out", parts, {}, 10)
     assert Image.open(tmp_path / "out" / "reconstructions" / "x.png").size == (32, 32)
     assert result.mean_squared_error == pytest.approx(0.25)
+
+
+def test_parts_of_another_version_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1, 6, 8), "index": torch.zeros(1)}, tmp_path / "part", {"unreadable": "[]"})
+    with pytest.raises(UserError, match="written by another version; give overwrite=true to start again"):
+        PartResult.load(tmp_path / "part", "key")
+    PartWriter(tmp_path, [], {}, compare=True).save(tmp_path / "empty", "key")
+    assert PartResult.load(tmp_path / "empty", "key") == PartResult()
 
 
 def test_codes_are_plain_safetensors_for_other_programs(run, photos, tmp_path, monkeypatch):
@@ -204,7 +214,7 @@ def refused(monkeypatch, capsys, tmp_path, *arguments) -> str:
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     line = error_of(monkeypatch, capsys, invert, *arguments)
-    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+    assert sorted(tmp_path.rglob("*")) == before, "no file is written"
     return line
 
 

@@ -49,11 +49,11 @@ def test_writes_codes_noise_curves_and_images(small, photos, tmp_path, monkeypat
     command(monkeypatch, *common, f"input={photos}", f"output={tmp_path}/out")
     latents, generator = read_latents(tmp_path / "out"), load_generator(small)
     assert latents.names == ["a.png", "b.png"]
-    for w, picture in zip(latents.w, latents.reconstructions, strict=True):
-        noise = read_noise(tmp_path / "out", picture)
+    for w, file in zip(latents.w, latents.reconstructions, strict=True):
+        noise = read_noise(tmp_path / "out", file)
         assert noise is not None
         again = generator.synthesis(w[None], noise=noise)[0].clamp(-1, 1)
-        assert (again - read_image(tmp_path / "out" / picture)).abs().max() < 1.01 / 127.5
+        assert (again - read_image(tmp_path / "out" / file)).abs().max() < 1.01 / 127.5
     with open(tmp_path / "out" / "losses.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (6 + 6) and {row["image"] for row in rows} == {"a.png", "b.png"}
@@ -84,7 +84,7 @@ def test_a_killed_command_continues_and_another_is_refused(small, photos, tmp_pa
     assert "holds the beginning of another command" in capsys.readouterr().err
     count[0] = -1000
     command(monkeypatch, *common, f"output={tmp_path}/out", "save_every_seconds=0")
-    assert count[0] + 1000 < 12, "the first image is not optimised again"
+    assert count[0] + 1000 < 12, "the first image was not optimised again"
     torch.testing.assert_close(read_latents(tmp_path / "out").w, read_latents(tmp_path / "whole").w)
 
 
@@ -113,6 +113,8 @@ def test_bad_input(small, photos, tmp_path, monkeypatch, capsys) -> None:
         ("application=crossover", f"reference={photos}/none.png", "mask=changed"): "none.png",
         ("input=synthfaces:9-3",): "the smaller number first",
         ("run=somewhere",): "expected one of them",
+        ("method=projector", "mask=ellipse:0.5,0.5,0.2,0.2"): "Projector takes none; method=image2stylegan_pp does",
+        ("method=pti", f"reference={photos}/b.png"): "PTI takes none; method=image2stylegan_pp does",
     }.items():
         with pytest.raises(SystemExit) as stop:
             command(monkeypatch, *base, *arguments)

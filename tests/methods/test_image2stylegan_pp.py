@@ -33,24 +33,24 @@ def test_gram_by_loops() -> None:
     torch.testing.assert_close(gram(maps, mask), want)
     torch.testing.assert_close(gram(maps), gram(maps, torch.ones(2, 1, 8, 8, dtype=torch.float64)))
     assert style_distance(want, want + 2).tolist() == [4.0, 4.0]
-    # Style knows what, not where.
+    # The style does not depend on positions.
     torch.testing.assert_close(gram(maps), gram(maps.flip(3)))
 
 
-def test_objective_is_the_papers() -> None:
+def test_objective_is_that_of_the_paper() -> None:
     """Equation 1 with all masks, two images and all four terms."""
     stage = EmbeddingStage(
         variable="w", steps=1, lr=0.0, pixel_mask="inside", perceptual_mask="outside", style_mask="inside", **WEIGHTS
     )
     method, x, y, mask = tiny(Image2StyleGANPP, stages={"w": stage}), tiny_images(2), tiny_images(4)[2:], half_mask(2)
     found = method.optimize(x, reference=y, mask=mask)
-    picture = method.generator.synthesis(method.average_codes(2), noise="const")
+    image = method.generator.synthesis(method.average_codes(2), noise="const")
     network = method.features.network
     for b in range(2):
-        g, i, j, m = picture[b : b + 1], x[b : b + 1], y[b : b + 1], mask[b : b + 1]
+        g, i, j, m = image[b : b + 1], x[b : b + 1], y[b : b + 1], mask[b : b + 1]
         pixel = (m * (g - i)).square().sum() / g.numel()
         second = ((1 - m) * (g - j)).square().sum() / g.numel()
-        outside = [network.maps((1 - m) * picture) for picture in (g, i)]
+        outside = [network.maps((1 - m) * one) for one in (g, i)]
         perceptual = sum(F.mse_loss(a, c) for a, c in zip(*outside, strict=True))
         style = (gram(network.style(g), m) - gram(network.style(j), m)).square().mean()
         total = 0.7 * pixel + 0.3 * second + 0.5 * perceptual + 0.2 * style
@@ -66,7 +66,7 @@ def test_only_the_chosen_layers_move() -> None:
         tiny(Image2StyleGANPP, stages={"w": EmbeddingStage(variable="w", steps=1, lr=0.1, layers=[6])})
 
 
-def test_inpainting_does_not_see_the_hole() -> None:
+def test_inpainting_does_not_use_the_hole() -> None:
     stages = {
         "w": EmbeddingStage("w", 6, 0.05, pixel=1.0, pixel_mask="outside", perceptual=1.0, perceptual_mask="outside"),
         "noise": EmbeddingStage(
@@ -103,7 +103,7 @@ def test_feature_transfer_changes_the_region_alone() -> None:
     found = method.optimize(x, reference=y, mask=half_mask(1))
     before = found.steps[-2].image
     changed = (found.image - method.generator.synthesis(found.w)).abs().amax(1)[0]
-    # The last layers' kernels reach three pixels over the edge of the mask, no further.
+    # The kernels of the last layers reach three pixels beyond the edge of the mask.
     assert changed[:, :8].max() > 0.05 and changed[:, 12:].max() < 1e-9 and before.shape == found.image.shape
     nothing = method.optimize(x, reference=y, mask=torch.zeros_like(half_mask(1)))
     torch.testing.assert_close(nothing.image, method.generator.synthesis(nothing.w))

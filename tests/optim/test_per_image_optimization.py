@@ -31,7 +31,7 @@ METHODS = {
 }
 
 
-def test_adam_is_torchs() -> None:
+def test_adam_is_that_of_torch() -> None:
     torch.manual_seed(0)
     value = torch.randn(3, 4, dtype=torch.float64)
     reference = value.clone().requires_grad_()
@@ -146,7 +146,7 @@ class Bowl:
 
 
 def test_each_image_stops_by_itself() -> None:
-    """Quadratic bowls: those that start lower reach the threshold earlier and then stay."""
+    """Images that start with a lower loss reach the threshold earlier and then stay the same."""
     start = torch.tensor([[1.0], [4.0], [0.01], [8.0]], dtype=torch.float64)
     state = OptimizationState({"w": start.clone()})
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""What the methods share that optimise each image: their inputs, their starting point and their result."""
+"""The base class of methods that optimise each image, with their inputs, their starting point and their result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_STREAM, NOISE_STREAM, FIRST_STEP_STREAM = 1, 2, 16
 
 @dataclass
 class InputImages:
-    """What a method is given.
+    """The inputs of a method.
 
     Attributes:
         image: Target images (B, 3, H, W), RGB in [-1, 1].
