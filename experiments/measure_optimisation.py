@@ -1,7 +1,7 @@
-"""PSNR of per-image optimisation against steps and seconds, on held-out SynthFaces (seed 2).
+"""Measures PSNR of per-image optimisation against steps and seconds, on held-out SynthFaces (seed 2).
 
 python experiments/measure_optimisation.py --images 100 --json experiments/image2stylegan_pp_synthfaces/psnr.json
-python experiments/measure_optimisation.py --only pti --set method.start=outputs/e4e/<run>     # another pivot
+python experiments/measure_optimisation.py --only pti --set method.start=outputs/e4e/<run>     # pivots of e4e
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.methods.common.base import pool
 from stylegan_inv.metrics.image import psnr
-from stylegan_inv.optim.descent import Watch
 from stylegan_inv.runtime.allocator import tune_allocator
 
 METHODS = ("projector", "image2stylegan_pp", "pti")
 
 
 def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str, Any]:
-    """Rows of (stage and step, mean PSNR in dB) and the seconds for an image."""
+    """Returns the mean PSNR in dB after each snapshot, and the seconds per image."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("invert", overrides=["input=none", f"method={name}", *settings])
     method = instantiate(cfg.method)
@@ -37,7 +36,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
         items = SynthFaces(size, 2, images).__getitems__(list(range(first, min(first + batch, images))))
         target = torch.stack([item["image"] for item in items])
         started, busy = time.perf_counter(), time.process_time()
-        found = method.invert(target, watch=Watch())
+        found = method.invert(target)
         seconds, processor = seconds + time.perf_counter() - started, processor + time.process_time() - busy
         for step in found.steps:
             values.setdefault(step.name, []).append(psnr(pool(step.image, size).clamp(-1, 1), target))
@@ -46,7 +45,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
     return {
         "images": images,
         "seconds_per_image": seconds / images,
-        "processor_seconds_per_image": processor / images,  # what other programs do at the time does not count
+        "processor_seconds_per_image": processor / images,  # excludes the time of other programs
         "seconds_per_step_and_image": seconds / images / max(1, sum(len(c) for c in found.curves.values())),
         "psnr": rows,
         "settings": settings,
@@ -55,7 +54,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures the methods and prints the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=20)

@@ -1,6 +1,6 @@
-"""Makes the pictures of experiments/synthfaces_edits: python experiments/run_edits.py [folder of a run].
+"""Makes the images of experiments/synthfaces_edits: python experiments/run_edits.py [folder of a run].
 
-Edits of random samples need nothing; those of inverted faces need a run, such as the one of ``make demo``.
+Edits of inverted faces need a run, such as that of ``make demo``; edits of random samples need none.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ INVERTED = {
 }
 
 
-def picture(name: str, arguments: list[str]) -> None:
-    """Run one command and keep its table and film as ``<name>.png`` and ``<name>.gif``."""
+def run_edit(name: str, arguments: list[str]) -> None:
+    """Runs one command and keeps its table and animation as ``<name>.png`` and ``<name>.gif``."""
     with tempfile.TemporaryDirectory() as folder:
         command("edit", *arguments, "cell=112", f"output={folder}/out")
         (table,) = Path(folder, "out").glob("*.png")
         shutil.copyfile(table, PAGE / f"{name}.png")
-        for film in Path(folder, "out").glob("film.*"):
-            shutil.copyfile(film, PAGE / f"{name}{film.suffix}")
+        for animation in Path(folder, "out").glob("animation.*"):
+            shutil.copyfile(animation, PAGE / f"{name}{animation.suffix}")
 
 
 def main() -> None:
-    """All pictures of random samples, and with a run those of inverted faces."""
+    """Edits random samples, and with a run inverted faces."""
     for name, arguments in SAMPLES.items():
-        picture(name, arguments)
+        run_edit(name, arguments)
     for run in sys.argv[1:2]:
         for name, arguments in INVERTED.items():
-            picture(name, [f"run={run}", *arguments])
+            run_edit(name, [f"run={run}", *arguments])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The edit command: what it shows is what was asked for, and bad input is one line before anything else."""
+"""The edit command: the images it writes, and errors in the input before anything is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fake_run import RESOLUTION, make_run
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object, module=edit) -> None:
-    """The command line in this process, without the seconds of a new one."""
+    """Runs the command line in this process, which saves the start of a new one."""
     monkeypatch.setattr(sys, "argv", ["edit", *map(str, arguments)])
     module.main()
 
@@ -64,11 +64,11 @@ def rendered(generator, w: torch.Tensor) -> torch.Tensor:
 
 
 def same(file: Path, image: torch.Tensor) -> None:
-    """A saved picture is this one, to half a level of 8 bits."""
+    """Asserts that a saved image equals this one up to the rounding to 8 bits."""
     torch.testing.assert_close(read_image(file), image, atol=1.01 / 127.5, rtol=0)
 
 
-# -- what it shows -----------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 def test_attribute_of_random_samples(monkeypatch):
@@ -87,7 +87,7 @@ def test_attribute_of_random_samples(monkeypatch):
     assert strip.width > 4 * 160 and strip.height > 2 * 160
 
 
-def test_inversions_are_edited_and_shown_beside_their_input(run, photos, monkeypatch):
+def test_inversions_are_edited_and_shown_next_to_their_input(run, photos, monkeypatch):
     vector = torch.nn.functional.normalize(torch.randn(8), dim=0)
     save_direction(Direction(vector, "tilt", layers=(0, 1), unit=3.0), "tilt.safetensors")
     own = ("edit=direction", "edit.direction=tilt.safetensors", "edit.strength=[0,2]")
@@ -113,7 +113,7 @@ def test_inversions_are_edited_and_shown_beside_their_input(run, photos, monkeyp
             same(Path(folder, "images", f"{name}_tilt_+2.png"), rendered(generator, w_moved)[0])
 
 
-def test_pictures_do_not_overwrite_each_other(run, photos, monkeypatch):
+def test_images_do_not_overwrite_each_other(run, photos, monkeypatch):
     for name in ("a.jpg", "sub/b.png", "sub_b.png"):
         (photos / "sub").mkdir(exist_ok=True)
         Image.open(photos / "a.png").save(photos / name)
@@ -121,7 +121,7 @@ def test_pictures_do_not_overwrite_each_other(run, photos, monkeypatch):
     assert len(list(Path("out/images").iterdir())) == 6 * 3
 
 
-def test_default_output_lies_in_the_run(run, photos, monkeypatch, capsys):
+def test_default_output_is_in_the_run(run, photos, monkeypatch, capsys):
     command(monkeypatch, f"run={run}", f"input={photos}", "edit=truncate", "edit.psi=0")
     assert (run / "edits" / "truncate_photos" / "strip.png").is_file()
     assert str(run / "edits" / "truncate_photos" / "strip.png") in capsys.readouterr().out
@@ -149,7 +149,7 @@ def test_noise_that_an_inversion_found_is_used(run, photos, monkeypatch):
     assert float((one - other).abs().mean()) > 0.01
 
 
-def test_generators_that_were_tuned_for_an_image_make_its_edits(run, photos, monkeypatch):
+def test_tuned_generators_render_the_edits_of_their_image(run, photos, monkeypatch):
     from stylegan_inv.generators.variants.difference import compress, tuned
     from tests import fake_run
 
@@ -178,7 +178,7 @@ def test_generators_that_were_tuned_for_an_image_make_its_edits(run, photos, mon
         same(Path(f"out/images/{name}_psi_0.png"), rendered(network, truncate(w, base.w_avg, 0))[0])
 
 
-def test_grid_has_a_table_for_each_picture(monkeypatch):
+def test_grid_has_a_table_for_each_image(monkeypatch):
     command(
         monkeypatch,
         "edit=age",
@@ -214,7 +214,7 @@ def test_mix(monkeypatch):
 
 
 @pytest.mark.parametrize("space", ["w+", "z"])
-def test_morph_and_its_film(monkeypatch, space):
+def test_morph_and_its_animation(monkeypatch, space):
     options = ("edit=morph", "edit.steps=2", f"edit.space={space}", "edit.mode=spherical", "samples=3")
     command(monkeypatch, *options, "animation=gif", "frames=9", "seconds=0.9", "output=out")
     generator = load_generator("synthfaces64")
@@ -226,23 +226,23 @@ def test_morph_and_its_film(monkeypatch, space):
         w = interpolate(w[:1], w[1:2], 0.5, "spherical", generator.w_avg)
     middle = rendered(generator, w)[0]
     same(Path("out/images/seed_0__0_-_seed_0__1_0.50.png"), middle)
-    film = Image.open("out/film.gif")
-    assert film.n_frames == 9 and film.info["duration"] == 100 and film.info["loop"] == 0
-    film.seek(3)  # 9 frames on three legs: the second picture
-    shown = torch.tensor(np.asarray(film.convert("RGB"))).float().permute(2, 0, 1)[:, 2:-2, 2:-2] / 127.5 - 1
+    animation = Image.open("out/animation.gif")
+    assert animation.n_frames == 9 and animation.info["duration"] == 100 and animation.info["loop"] == 0
+    animation.seek(3)  # 9 frames for three pairs: the second image
+    shown = torch.tensor(np.asarray(animation.convert("RGB"))).float().permute(2, 0, 1)[:, 2:-2, 2:-2] / 127.5 - 1
     second = rendered(generator, generator.mapping(z[1:2]))
     small = torch.nn.functional.interpolate(shown[None], (64, 64), mode="area")
     assert float((small - second).abs().mean()) < 0.08
 
 
-def test_film_of_a_sweep_goes_there_and_back(monkeypatch):
+def test_animation_of_a_sweep_plays_forwards_and_backwards(monkeypatch):
     command(monkeypatch, "edit=pose", "edit.strength=[-1,1]", "samples=3", "animation=gif", "frames=5", "output=out")
-    film = Image.open("out/film.gif")
-    assert film.n_frames == 8
+    animation = Image.open("out/animation.gif")
+    assert animation.n_frames == 8
     frames = []
     for k in range(8):
-        film.seek(k)
-        frames.append(np.asarray(film.convert("RGB"), dtype=float))
+        animation.seek(k)
+        frames.append(np.asarray(animation.convert("RGB"), dtype=float))
     for k in (1, 2, 3):
         assert np.abs(frames[k] - frames[8 - k]).mean() == 0
     assert np.abs(frames[0] - frames[4]).mean() > 3
@@ -281,31 +281,34 @@ def test_neighbours(run, photos, monkeypatch, capsys):
         "edit.count=2",
     )
     command(monkeypatch, "input=all/inverted", *options, "output=out")
-    for picture in Path("out/images").glob("*_picture.png"):
-        nearest = Path(str(picture).replace("_picture", "_neighbour_1"))
-        assert picture.read_bytes() == nearest.read_bytes(), "each is its own nearest neighbour"
-    assert "has no film" in refused(monkeypatch, capsys, "input=all/inverted", *options, "output=o2", "animation=gif")
+    for image in Path("out/images").glob("*_image.png"):
+        nearest = Path(str(image).replace("_image", "_neighbour_1"))
+        assert image.read_bytes() == nearest.read_bytes(), "each image is its own nearest neighbour"
+    assert "has no animation" in refused(
+        monkeypatch, capsys, "input=all/inverted", *options, "output=o2", "animation=gif"
+    )
     assert "count=9" in refused(monkeypatch, capsys, "input=all/inverted", *options, "edit.count=9", "output=o2")
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["edit.strength=[a]"], "edit.strength=['a']: got 'a', expected a number"),
+        (["edit.strength=[a]"], "edit.strength=['a']: expected numbers"),
         (["edit.strength=strong"], "edit.strength=strong"),
-        (["edit.strength=[true]"], "got True"),
-        (["edit.strength=inf"], "got inf"),
-        (["edit.strength=[]"], "at least one number"),
+        (["edit.strength=[true]"], "edit.strength=[True]: expected numbers"),
+        (["edit.strength=inf"], "edit.strength=inf: expected numbers"),
+        (["edit.strength=[]"], "edit.strength=[]: expected numbers"),
+        (["edit.strength=[1,2,1]"], "edit.strength=[1, 2, 1]: expected different numbers"),
         (["edit.also={age: much}"], "edit.also.age=much"),
         (["edit.also={youth: 1}"], "direction 'youth': no such file"),
         (["edit.grid={age: [0], pose: [0]}"], "expected one direction"),
         (["edit.layers=big"], "layers=big"),
-        (["edit=mix", "samples=1"], "edit=mix: got 1 picture, it needs at least 2"),
-        (["edit=morph", "samples=1"], "edit=morph: got 1 picture, it needs at least 2"),
-        (["edit=mix", "edit.kept=8"], "edit.kept=8: expected a number from 0 to 7"),
+        (["edit=mix", "samples=1"], "edit=mix: got 1 image, expected at least 2"),
+        (["edit=morph", "samples=1"], "edit=morph: got 1 image, expected at least 2"),
+        (["edit=mix", "edit.kept=8"], "edit.kept=8: expected a whole number from 0 to 7; there are 8 images"),
         (["edit=mix", "edit.ranges=[huge]"], "layers=huge"),
         (["edit=morph", "edit.mode=round"], "edit.mode=round"),
         (["edit=morph", "edit.steps=0"], "edit.steps=0"),
@@ -315,7 +318,7 @@ def test_neighbours(run, photos, monkeypatch, capsys):
         (["samples=0"], "samples=0"),
         (["psi=half"], "psi=half"),
         (["animation=avi"], "animation=avi: expected gif or mp4"),
-        (["edit.strength=3", "animation=gif"], "has no film as it is given"),
+        (["edit.strength=3", "animation=gif"], "has no animation with these settings"),
         (["frames=1"], "frames=1"),
         (["input=absent", "run=."], "absent"),
         (["input=."], "need a run that inverts them"),
@@ -340,16 +343,16 @@ def test_directions_that_do_not_belong_to_the_generator(run, photos, monkeypatch
 def test_codes_of_another_generator(run, photos, monkeypatch, capsys):
     command(monkeypatch, f"run={run}", f"input={photos}", "output=codes", module=invert)
     assert "of another generator" in refused(monkeypatch, capsys, "input=codes", "edit=truncate")
-    assert "lies inside input" in refused(monkeypatch, capsys, f"run={run}", f"input={photos}", f"output={photos}/out")
+    assert "is inside input" in refused(monkeypatch, capsys, f"run={run}", f"input={photos}", f"output={photos}/out")
     assert "holds codes already" in refused(monkeypatch, capsys, "input=codes", f"run={run}", "edit=truncate")
 
 
-def test_one_photo_is_not_enough_and_nothing_is_inverted(run, photos, monkeypatch, capsys):
+def test_number_of_images_is_checked_before_they_are_inverted(run, photos, monkeypatch, capsys):
     from tests import fake_run
 
     monkeypatch.setattr(fake_run.TwoSteps, "invert", lambda self, images: pytest.fail("inverted"))
     line = refused(monkeypatch, capsys, f"run={run}", f"input={photos}/a.png", "edit=mix")
-    assert "got 1 picture, it needs at least 2" in line
+    assert "got 1 image, expected at least 2" in line
 
 
 def test_output_with_content_is_kept(monkeypatch, capsys):
@@ -357,7 +360,7 @@ def test_output_with_content_is_kept(monkeypatch, capsys):
     assert "has content" in refused(monkeypatch, capsys, "edit=smile", "output=out")
 
 
-def test_mp4_without_its_package_is_said(monkeypatch, capsys):
+def test_mp4_without_its_package_is_an_error(monkeypatch, capsys):
     from stylegan_inv.visualization import animation
 
     monkeypatch.setattr(animation.importlib.util, "find_spec", lambda name: None)
@@ -367,7 +370,7 @@ def test_mp4_without_its_package_is_said(monkeypatch, capsys):
 def test_mp4(monkeypatch):
     pytest.importorskip("imageio_ffmpeg")
     command(monkeypatch, "edit=pose", "edit.strength=[-1,1]", "samples=1", "animation=mp4", "frames=5", "output=out")
-    assert Path("out/film.mp4").read_bytes()[4:8] == b"ftyp"
+    assert Path("out/animation.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def test_the_real_command_line(tmp_path):

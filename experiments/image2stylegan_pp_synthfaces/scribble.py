@@ -1,4 +1,4 @@
-"""Writes photo.png, a held-out SynthFace, and scribbled.png, the same with dark blots over both eyes and red lips."""
+"""Writes photo.png, a held-out SynthFace, and scribbled.png, with dark spots on the eyes and red lips."""
 
 from __future__ import annotations
 

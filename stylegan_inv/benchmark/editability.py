@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.edit.subject_sources import subjects_of
+from stylegan_inv.edit.edit_sources import from_inversions
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import embedded_directions, load_direction
@@ -48,9 +48,9 @@ def edit_columns(
     """
     network = load_face_network(_JUDGE)
     before = read_out_scores(network, originals)
-    subjects = subjects_of(generator, found, [str(n) for n in range(sum(len(one.w) for one in found))])
+    inputs = from_inversions(generator, found, [str(n) for n in range(sum(len(one.w) for one in found))])
     scale = {_JUDGE: {name: values.std() for name, values in before.items()}}
-    meter = EffectMeter(generator, {_JUDGE: network}, subjects.w[:count], subjects.render, scale)
+    meter = EffectMeter(generator, {_JUDGE: network}, inputs.w[:count], inputs.render, scale)
     columns: dict[str, np.ndarray] = {}
     for edit in embedded_directions():
         middle = (before[edit].min() + before[edit].max()) / 2

@@ -91,8 +91,8 @@ QUICK = Budget(
     {
         "projector": ("method.steps=3",),
         "image2stylegan": ("method.steps=3",),
-        "image2stylegan_pp": ("method.parts.w.steps=3", "method.parts.noise.steps=3"),
-        "pti": ("method.start.steps=3", "method.start.rate=0.1", "method.steps=3"),
+        "image2stylegan_pp": ("method.stages.w.steps=3", "method.stages.noise.steps=3"),
+        "pti": ("method.start.steps=3", "method.start.lr=0.1", "method.steps=3"),
     },
 )
 

@@ -1,100 +1,113 @@
-"""Edit pictures: ``python -m stylegan_inv.edit run=outputs/... input=photos/ edit=smile edit.strength=[-3,0,3]``.
+"""Edits images: ``python -m stylegan_inv.edit run=outputs/... input=photos/ edit=smile edit.strength=[-3,0,3]``.
 
-Without ``run`` and ``input`` random samples of ``generator`` are edited. Leaves ``strip.png`` (or ``grid_*.png``),
-``images/`` with each picture by itself and, where asked for, ``film.gif`` or ``film.mp4``. Bad input is found before a
-picture is inverted or a file is written.
+Without ``run`` and ``input``, random samples of ``generator`` are edited. Writes ``strip.png`` (or ``grid_*.png``),
+``images/`` with each image in its own file and, with ``animation=gif``, ``animation.gif``. Errors in the input are
+reported before an image is inverted or a file is written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from omegaconf import DictConfig
-from torch import Tensor
 
 from stylegan_inv.config import entry_point, instantiate
 from stylegan_inv.data.images.image_files import SUFFIXES, save_image
-from stylegan_inv.edit.subject_sources import Source, find_subjects
+from stylegan_inv.edit.edit_sources import Source, find_source
 from stylegan_inv.errors import UserError
-from stylegan_inv.latents.edits.subjects import Edit, Sheet, whole
-from stylegan_inv.latents.saved_codes import check_output, picture_names
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.invert.output_folder import image_names
+from stylegan_inv.latents.edits.base import Edit, ImageTable
+from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.files import atomic_write, check_output
 from stylegan_inv.visualization.animation import check_animation, write_animation
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 
-_ROWS = 64
+_ROWS_PER_PAGE = 64
 
 
 @dataclass
 class Job:
-    """Everything that is checked and loaded before the first file is written."""
+    """Everything that is checked and loaded before the first file is written.
+
+    Attributes:
+        edit: The edit.
+        source: The images that are edited.
+    """
 
     edit: Edit
     source: Source
 
 
 def prepare(cfg: DictConfig) -> Job:
-    """Check every input and load the networks.
+    """Checks every input and loads the networks.
 
     Raises:
-        UserError: an edit or inputs that do not work, alone or together.
+        UserError: An edit or an input that is wrong, or that do not fit each other.
     """
     check_animation(cfg.animation)
-    whole(cfg.frames, "frames", 2)
-    whole(cfg.cell, "cell", 16)
-    edit: Any = instantiate(cfg.edit)
-    source = find_subjects(cfg, edit.name)
+    whole_number("frames", cfg.frames, 2)
+    whole_number("cell", cfg.cell, 16)
+    edit = instantiate(cfg.edit)
+    if not isinstance(edit, Edit):
+        raise UserError(f"edit: got {type(edit).__name__}, expected an edit, see stylegan_inv.latents.edits.base.Edit")
+    source = find_source(cfg, edit.name)
     edit.check(source.generator, source.count, source.random)
-    if cfg.animation is not None and not edit.films:
-        raise UserError(f"animation={cfg.animation}: edit={edit.name} has no film as it is given; leave animation out")
+    if cfg.animation is not None and not edit.has_animation:
+        raise UserError(
+            f"animation={cfg.animation}: edit={edit.name} has no animation with these settings; leave animation out"
+        )
     check_output(source.output, cfg.overwrite)
     return Job(edit, source)
 
 
 @entry_point("edit", prepare)
 def main(cfg: DictConfig, job: Job) -> None:
-    """Make the tables and the film."""
-    subjects, output = job.source.load(), job.source.output
+    """Writes the tables, the images and the animation."""
+    inputs, output = job.source.load(), job.source.output
     output.mkdir(parents=True, exist_ok=True)
-    for sheet in job.edit.sheets(subjects):
-        for path in _write_sheet(sheet, output, cfg.cell):
-            print(f"{'table:':<10}{path}")
+    for table in job.edit.tables(inputs):
+        _write_images(table, output)
+        for path in _write_table(table, output, cfg.cell):
+            print(f"{'table:':<12}{path}")
     if cfg.animation is not None:
-        frames = job.edit.frames(subjects, cfg.frames)
-        back = job.edit.there_and_back
-        print(f"{'film:':<10}{write_animation(frames, output / f'film.{cfg.animation}', cfg.seconds, back)}")
-    print(f"{'images:':<10}{output / 'images'}")
+        frames = job.edit.frames(inputs, cfg.frames)
+        path = write_animation(frames, output / f"animation.{cfg.animation}", cfg.seconds, job.edit.ping_pong)
+        print(f"{'animation:':<12}{path}")
+    print(f"{'images:':<12}{output / 'images'}")
 
 
-def _write_sheet(sheet: Sheet, output: Path, cell: int) -> list[Path]:
-    """The table (in pages of 64 rows) and its pictures one by one; the files of the table."""
-    # A grid is one subject's: the rows of another have the same captions.
-    folder = output / "images" / ("" if sheet.name == "strip" else _file_name(sheet.name))
-    stems = [name.removesuffix(".png") for name in picture_names([f"{_stem(row)}.png" for row in sheet.rows])]
-    for caption, images in sheet.columns.items():
+def _write_images(table: ImageTable, output: Path) -> None:
+    # The tables of a grid have the same row captions, so each has its own folder.
+    folder = output / "images" / ("" if table.name == "strip" else _file_name(table.name))
+    stems = [name.removesuffix(".png") for name in image_names([f"{_row_name(row)}.png" for row in table.rows])]
+    for caption, images in table.columns.items():
         for stem, image in zip(stems, images, strict=True):
             save_image(image, folder / f"{stem}_{_file_name(caption)}.png")
+
+
+def _write_table(table: ImageTable, output: Path, cell: int) -> list[Path]:
+    """Writes the pages of a table; returns their files."""
     written = []
-    for start in range(0, len(sheet.rows), _ROWS):
-        part: dict[str, Tensor] = {name: images[start : start + _ROWS] for name, images in sheet.columns.items()}
-        picture = contact_sheet(part, row_captions=sheet.rows[start : start + _ROWS], cell=cell)
-        page = f"_{start // _ROWS + 1:03d}" if len(sheet.rows) > _ROWS else ""
-        written.append(output / f"{_file_name(sheet.name)}{page}.png")
+    for first in range(0, len(table.rows), _ROWS_PER_PAGE):
+        rows = slice(first, first + _ROWS_PER_PAGE)
+        columns = {name: images[rows] for name, images in table.columns.items()}
+        sheet = contact_sheet(columns, row_captions=table.rows[rows], cell=cell)
+        page = f"_{first // _ROWS_PER_PAGE + 1:03d}" if len(table.rows) > _ROWS_PER_PAGE else ""
+        written.append(output / f"{_file_name(table.name)}{page}.png")
         with atomic_write(written[-1]) as temporary:
-            picture.save(temporary)
+            sheet.save(temporary)
     return written
 
 
-def _stem(row: str) -> str:
-    """Of a row that is an image file, the name without its suffix."""
+def _row_name(row: str) -> str:
+    """Returns a file name for a row caption, without the suffix of an image file."""
     path = PurePosixPath(row)
     return _file_name(str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else row)
 
 
 def _file_name(text: str) -> str:
-    """Text without what paths or shells take for something else."""
+    """Replaces characters that have a meaning in paths or shells."""
     return "".join(c if c.isalnum() or c in "+-." else "_" for c in text)
 
 

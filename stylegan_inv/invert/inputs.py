@@ -1,4 +1,4 @@
-"""What is inverted: photographs or SynthFaces, and for some methods a second image and a mask for each."""
+"""The inputs of an inversion: image files or SynthFaces, and for some methods a reference image and a mask for each."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
 from stylegan_inv.errors import UserError
 
 _SYNTHFACES = re.compile(r"synthfaces:(\d+)(?:-(\d+))?")
-_HELD_OUT = 2  # SynthFaces' seed for tests
+_TEST_SEED = 2  # seed of SynthFaces' test split
 
 
 @dataclass
 class Images:
-    """Some images, by name.
+    """A list of images.
 
     Attributes:
-        names: one for each.
-        files: where they lie; None for SynthFaces.
-        first: number of the first SynthFace.
+        names: Name of each image, relative to the input folder.
+        files: File of each image; None for SynthFaces.
+        first: Number of the first SynthFace.
     """
 
     names: list[str]
@@ -37,26 +37,15 @@ class Images:
     first: int = 0
 
     @classmethod
-    def of(cls, text: str, key: str = "input", on_bad_image: str = "error") -> Images:
-        """What `listed` finds, without the files that cannot be read.
+    def find(cls, text: str, key: str = "input") -> Images:
+        """Returns the images that a setting names; no file is opened.
+
+        Args:
+            text: An image, a folder, or ``synthfaces:3`` and ``synthfaces:0-7`` (of the test split).
+            key: Name of the setting, for errors.
 
         Raises:
-            UserError: see `listed`; or nothing is readable, or not everything and ``on_bad_image`` is ``error``.
-        """
-        found = cls.listed(text, key)
-        if found.files is None:
-            return found
-        good, bad = found.check(range(len(found.names)), on_bad_image)
-        if bad:
-            print(f"{len(bad)} of {len(found.names)} files cannot be read and are left out: {name_list(bad)}")
-        return cls([found.names[i] for i in good], [found.files[i] for i in good])
-
-    @classmethod
-    def listed(cls, text: str, key: str = "input") -> Images:
-        """An image, a folder, or ``synthfaces:3`` and ``synthfaces:0-7`` (of the test set); no file is opened.
-
-        Raises:
-            UserError: no such file, no image, or numbers in the wrong order.
+            UserError: No such file, no image, or numbers in the wrong order.
         """
         if match := _SYNTHFACES.fullmatch(text):
             first, last = int(match[1]), int(match[2] or match[1])
@@ -70,14 +59,29 @@ class Images:
         folder = path if path.is_dir() else path.parent
         return cls([file.relative_to(folder).as_posix() for file in files], files)
 
-    def check(self, indices: Sequence[int], on_bad_image: str = "error") -> tuple[list[int], list[str]]:
-        """Decode some files and drop the pictures: better to hear of a broken one now than in the middle of a long run.
-
-        Returns:
-            The numbers of the good ones, and what is wrong with the others.
+    @classmethod
+    def find_readable(cls, text: str, key: str = "input", on_bad_image: str = "error") -> Images:
+        """Returns the images that a setting names, without files that cannot be read.
 
         Raises:
-            UserError: a bad file and ``on_bad_image`` is ``error``, or none that is good.
+            UserError: See `find`; or no file can be read, or not every file and ``on_bad_image`` is ``error``.
+        """
+        found = cls.find(text, key)
+        if found.files is None:
+            return found
+        good, bad = found.check(range(len(found.names)), on_bad_image)
+        if bad:
+            print(f"{len(bad)} of {len(found.names)} files cannot be read and are skipped: {name_list(bad)}")
+        return cls([found.names[i] for i in good], [found.files[i] for i in good])
+
+    def check(self, indices: Sequence[int], on_bad_image: str = "error") -> tuple[list[int], list[str]]:
+        """Decodes some of the files, so that errors appear before a long run and not within it.
+
+        Returns:
+            The indices of the files that can be read, and the errors of the others.
+
+        Raises:
+            UserError: A file cannot be read and ``on_bad_image`` is ``error``, or no file can be read.
         """
         if self.files is None:
             return list(indices), []
@@ -94,11 +98,11 @@ class Images:
             raise UserError(f"{bad[0]}{more}{hint}")
         return good, bad
 
-    def check_some(self) -> None:
-        """Decode files up to the first good one.
+    def check_any(self) -> None:
+        """Decodes files until the first one that can be read.
 
         Raises:
-            UserError: there is none.
+            UserError: No file can be read.
         """
         for index in range(len(self.names)):
             with contextlib.suppress(UserError):
@@ -107,69 +111,85 @@ class Images:
         self.check(range(len(self.names)))
 
     def read(self, index: int, size: int, mode: str) -> dict[str, Tensor]:
-        """``image`` (3, size, size) in [-1, 1]; SynthFaces have their ``label`` map as well."""
+        """Returns ``image`` (3, size, size) in [-1, 1], and for SynthFaces the ``label`` map (size, size)."""
         if self.files is None:
-            item = SynthFaces(size, _HELD_OUT, 1, start=self.first + index)[0]
+            item = SynthFaces(size, _TEST_SEED, 1, start=self.first + index)[0]
             return {"image": item["image"], "label": item["label"]}
         return {"image": read_image(self.files[index], size, mode)}  # type: ignore[arg-type]
 
 
 class Inputs(Dataset[dict[str, Any]]):
-    """All that a method is given, image by image: ``image``, and ``second`` and ``mask`` where they are asked for.
+    """The inputs of a method: ``image``, and ``reference`` and ``mask`` where they are given.
 
     Args:
-        images: what is inverted.
-        size: side of the square that they become.
+        images: Target images.
+        size: Side length of the square images, in pixels.
         mode: ``crop`` or ``fit``.
-        second: one more for each, or one for all.
-        mask: a description (see `mask_shapes`), a picture for all, or a folder with one for each name.
+        reference: Reference images, one for each target or one for all; None for none.
+        mask: A description (see `mask_shapes`), an image file for all, or a folder with a file of each image's name;
+            None for none.
     """
 
     def __init__(
-        self, images: Images, size: int, mode: str = "crop", second: Images | None = None, mask: str | None = None
+        self, images: Images, size: int, mode: str = "crop", reference: Images | None = None, mask: str | None = None
     ) -> None:
-        self.images, self.size, self.mode, self.second, self.mask = images, size, mode, second, mask
+        self.images, self.size, self.mode, self.reference, self.mask = images, size, mode, reference, mask
         self.names = images.names
-        if second is not None and len(second.names) not in (1, len(self.names)):
-            raise UserError(
-                f"second: got {len(second.names)} images for {len(self.names)} of input; expected one for each, or one"
-            )
-        self._masks = None if mask is None or is_description(mask) else _mask_files(mask, images)
-        if mask is not None and self._masks is None:
-            check_description(mask, LABELS if images.files is None else None, changed=second is not None)
+        if reference is not None and len(reference.names) not in (1, len(self.names)):
+            got = f"{len(reference.names)} images for {len(self.names)} of input"
+            raise UserError(f"reference: got {got}; expected one for each, or one for all")
+        self._mask_files = None if mask is None or is_description(mask) else _find_masks(mask, images)
+        if mask is not None and self._mask_files is None:
+            check_description(mask, LABELS if images.files is None else None, changed=reference is not None)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         item = self.images.read(index, self.size, self.mode)
-        if self.second is not None:
-            number = index if len(self.second.names) > 1 else 0
-            item["second"] = self.second.read(number, self.size, self.mode)["image"]
+        if self.reference is not None:
+            number = index if len(self.reference.names) > 1 else 0
+            item["reference"] = self.reference.read(number, self.size, self.mode)["image"]
         if self.mask is not None:
-            item["mask"] = check_mask(self._mask(index, item), f"mask={self.mask} of {self.names[index]}")
+            item["mask"] = check_mask(self._read_mask(index, item), f"mask={self.mask} of {self.names[index]}")
         item.pop("label", None)
         return item
 
-    def _mask(self, index: int, item: dict[str, Tensor]) -> Tensor:
-        if self._masks is not None:
-            of = None if self.images.files is None else self.images.files[index]
-            return read_mask(self._masks[index], of, self.size, self.mode)
+    def _read_mask(self, index: int, item: dict[str, Tensor]) -> Tensor:
+        if self._mask_files is not None:
+            image_file = None if self.images.files is None else self.images.files[index]
+            return read_mask(self._mask_files[index], image_file, self.size, self.mode)
         assert self.mask is not None
-        return draw_mask(self.mask, self.size, item.get("label"), LABELS, item["image"], item.get("second"))
+        return draw_mask(self.mask, self.size, item.get("label"), LABELS, item["image"], item.get("reference"))
 
     def batch(self, first: int, count: int) -> dict[str, Tensor]:
-        """Some of them, stacked."""
+        """Returns consecutive items, stacked."""
         items = [self[index] for index in range(first, min(first + count, len(self)))]
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
-class NumberedInputs(Inputs):
-    """Inputs with their numbers, for loaders that leave unreadable images out; `collate` makes batches of them.
+@dataclass
+class InputBatch:
+    """A batch of inputs.
+
+    Attributes:
+        indices: Indices of the images that could be read.
+        tensors: ``image`` (B, 3, S, S), and ``reference`` (B, 3, S, S) and ``mask`` (B, 1, S, S) where they are given;
+            empty if no image could be read.
+        errors: Errors of the images that could not be read.
+    """
+
+    indices: list[int]
+    tensors: dict[str, Tensor]
+    errors: list[str]
+
+
+class IndexedInputs(Inputs):
+    """Inputs with their indices, for a ``DataLoader`` with `collate` that skips images that cannot be read.
 
     Args:
         on_bad_image: ``error`` or ``skip``.
-        **kwargs: of `Inputs`.
+        **kwargs: See `Inputs`.
     """
 
     def __init__(self, *args: Any, on_bad_image: str = "error", **kwargs: Any) -> None:
@@ -177,12 +197,12 @@ class NumberedInputs(Inputs):
         self.on_bad_image = on_bad_image
 
     def check_masks(self, indices: Sequence[int]) -> None:
-        """Say that a mask is empty before any work starts."""
+        """Raises a UserError if the mask of one of the images cannot be read or is empty."""
         if self.mask is not None:
             self.__getitems__(indices)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, dict[str, Tensor] | str]]:
-        """Numbers and items; in place of an item that cannot be read, what is wrong with it."""
+        """Returns the index and the item of each image, or its error in place of the item."""
         found: list[tuple[int, dict[str, Tensor] | str]] = []
         for index in indices:
             try:
@@ -194,22 +214,22 @@ class NumberedInputs(Inputs):
         return found
 
 
-def collate(found: Sequence[tuple[int, dict[str, Tensor] | str]]) -> tuple[list[int], dict[str, Tensor], list[str]]:
-    """A batch of `Inputs`: the numbers of the images, what belongs to them stacked, and what is wrong with others."""
+def collate(found: Sequence[tuple[int, dict[str, Tensor] | str]]) -> InputBatch:
+    """Returns a batch of `IndexedInputs`."""
     good = [(index, item) for index, item in found if isinstance(item, dict)]
     stacked = {name: torch.stack([item[name] for _, item in good]) for name in (good[0][1] if good else ())}
-    return [index for index, _ in good], stacked, [item for _, item in found if isinstance(item, str)]
+    return InputBatch([index for index, _ in good], stacked, [item for _, item in found if isinstance(item, str)])
 
 
-def _mask_files(mask: str, images: Images) -> list[Path]:
+def _find_masks(mask: str, images: Images) -> list[Path]:
     path = Path(mask)
     if path.is_file():
         check_image(path)
         return [path] * len(images.names)
     if not path.is_dir():
-        check_description(mask, ())  # says what a mask can be
+        check_description(mask, ())  # raises, with a list of what a mask can be
     found = {file.relative_to(path).with_suffix("").as_posix(): file for file in list_images(path)}
     missing = [name for name in images.names if Path(name).with_suffix("").as_posix() not in found]
     if missing:
-        raise UserError(f"mask={mask}: has none for {name_list(missing)}; expected a picture of the same name for each")
+        raise UserError(f"mask={mask}: has none for {name_list(missing)}; expected an image of the same name for each")
     return [found[Path(name).with_suffix("").as_posix()] for name in images.names]

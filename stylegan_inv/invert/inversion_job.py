@@ -1,4 +1,4 @@
-"""An inversion that is checked and ready: this process's share of the images, and the result when all have theirs."""
+"""Carries out an inversion: this process's parts, and the result once all parts are finished."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stylegan_inv.data.images.image_files import name_list
-from stylegan_inv.invert.chunks import PartWriter, parts_of
-from stylegan_inv.invert.inputs import NumberedInputs, collate
-from stylegan_inv.invert.inversion_result import Result, put_together
-from stylegan_inv.invert.optimization_progress import DescentProgress
-from stylegan_inv.latents.saved_codes import LEFT_OUT, RECONSTRUCTIONS, command_of, picture_names, remove_earlier
+from stylegan_inv.invert.inputs import IndexedInputs, InputBatch, collate
+from stylegan_inv.invert.inversion_result import Parts, Result, assemble
+from stylegan_inv.invert.optimization_progress import OptimizationProgress
+from stylegan_inv.invert.output_folder import SKIPPED, image_names, remove_previous_result, stored_command
+from stylegan_inv.invert.parts import PartWriter, split_into_parts
+from stylegan_inv.latents.saved_codes import RECONSTRUCTIONS
+from stylegan_inv.optim.optimization_state import Monitor
 from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished
 
-if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
+if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
     from stylegan_inv.data.tasks.translation import Task
     from stylegan_inv.methods.common.base import Inversion, InversionMethod
+    from stylegan_inv.methods.common.per_image import PerImageMethod
 
 
 @dataclass
@@ -33,18 +36,18 @@ class Job:
     """Everything that is checked and loaded before the first file is written.
 
     Attributes:
-        method: In evaluation mode, on its device.
-        inputs: All images.
-        output: Folder of the result.
-        task: What the method sees instead of the images.
-        variants: See ``variants=``.
-        unfinished: What was done before.
-        ranks: Which process this is.
-        own: The parts that are left to this process: number -> batches.
+        method: The method, in evaluation mode and on its device.
+        inputs: All inputs.
+        output: Output folder.
+        task: Turns an image into the input of a translation method; None for other methods.
+        variants: Functions that return further outputs for the same inputs, see ``variants=``.
+        unfinished: The parts that are finished.
+        ranks: Rank of this process.
+        own: Number -> batches of the parts that are left to this process.
     """
 
     method: InversionMethod
-    inputs: NumberedInputs
+    inputs: IndexedInputs
     output: Path
     task: Task | None
     variants: list[Callable[[Tensor], Inversion]]
@@ -52,15 +55,25 @@ class Job:
     ranks: Ranks
     own: dict[int, list[range]]
 
+    @property
+    def compares(self) -> bool:
+        """Whether a reconstruction is compared with its input."""
+        return self.task is None and self.inputs.reference is None and self.inputs.mask is None
 
-def finished(output: Path, unfinished: Unfinished) -> bool:
-    """Whether the result of this very command lies in the output folder, and is whole."""
-    return not unfinished.exists() and command_of(output) == unfinished.key
+    @property
+    def own_images(self) -> int:
+        """Number of images that are left to this process."""
+        return sum(len(batch) for batches in self.own.values() for batch in batches)
+
+
+def is_finished(output: Path, unfinished: Unfinished) -> bool:
+    """Returns whether the output folder holds the complete result of this command."""
+    return not unfinished.exists() and stored_command(output) == unfinished.key
 
 
 def carry_out(cfg: DictConfig, job: Job) -> None:
-    """Invert this process's share, and write the result if it was the last one."""
-    from stylegan_inv.methods.common.trained import TrainedMethod
+    """Inverts this process's parts, and writes the result if all other parts are finished."""
+    from stylegan_inv.methods.common.per_image import PerImageMethod
 
     metadata = {
         "generator_hash": str(job.method.generator.source_hash),
@@ -68,107 +81,115 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         "run": "" if cfg.run is None else str(Path(cfg.run).resolve()),
     }
     names = job.inputs.names
-    pictures = [f"{RECONSTRUCTIONS}/{name}" for name in picture_names(names)]
-    # One of many processes may begin when the others are done; a single one has been told to begin anew.
-    if not job.unfinished.begin(remove_earlier, lambda: job.ranks.count > 1 and finished(job.output, job.unfinished)):
+    images = [f"{RECONSTRUCTIONS}/{name}" for name in image_names(names)]
+    # One of several processes may start when the others have finished; a single process was told to start again.
+    if not job.unfinished.begin(
+        remove_previous_result, lambda: job.ranks.count > 1 and is_finished(job.output, job.unfinished)
+    ):
         return
-    compare = job.task is None and cfg.second is None and cfg.mask is None
-    work = _work(cfg, job, lambda: PartWriter(job.output, pictures, metadata, compare))
-    done = _encode(job, work) if isinstance(job.method, TrainedMethod) else _optimise(cfg, job, work)
+    work = _batches(cfg, job, lambda: PartWriter(job.output, images, metadata, job.compares))
+    if isinstance(job.method, PerImageMethod):
+        count = _optimize(cfg, job, job.method, work)
+    else:
+        count = _encode(job, work)
     if job.ranks.count > 1:
-        print(f"{job.ranks}{done} images inverted", flush=True)
+        print(f"{job.ranks}{count} images inverted", flush=True)
+
+    files = [job.unfinished.part(number) for number in range(len(split_into_parts(len(names), cfg.batch_size)))]
+    parts = Parts(files, job.unfinished.key, names, images)
 
     def write_result() -> None:
-        said = {**metadata, "command": job.unfinished.key}
-        _report(put_together(job.output, files, names, pictures, said, cfg.shard_images), job.output, compare)
+        entries = {**metadata, "command": job.unfinished.key}
+        _report(assemble(job.output, parts, entries, cfg.shard_images), job)
 
-    files = [job.unfinished.part(number) for number in range(len(parts_of(len(names), cfg.batch_size)))]
     if not job.unfinished.finish(files, write_result) and not job.ranks.starts:
-        print(f"{job.ranks}others are at work; the one that ends last writes the codes", flush=True)
-
-
-def _report(result: Result, output: Path, compare: bool) -> None:
-    error = f", mean squared error {result.mean_squared_error:.4f}" if compare else ""
-    print(f"{result.count} images inverted{error}")
-    if result.unreadable:
-        total = result.count + len(result.unreadable)
-        bad = name_list(result.unreadable)
-        print(f"{len(result.unreadable)} of {total} files cannot be read and are left out: {bad}")
-    if result.not_finite:
-        odd = name_list(result.not_finite)
-        print(f"{len(result.not_finite)} images have codes or pictures that are not finite: {odd}")
-    places: dict[str, str | Path] = {
-        "codes": _from_to(result.codes),
-        "images": output / RECONSTRUCTIONS,
-        "losses": output / "losses.png",
-        "left out": output / LEFT_OUT,
-        "picture": _from_to(result.sheets),
-        "output": output,
-    }
-    for what, path in places.items():
-        if what not in ("losses", "left out") or Path(path).is_file():
-            print(f"{what + ':':<12}{path}")
-
-
-def _from_to(files: list[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}"
+        print(f"{job.ranks}others are at work; the process that finishes last writes the codes", flush=True)
 
 
 @dataclass
 class _Batch:
-    """Images to invert: their part, their numbers, the batch's number among all, and what the method is given."""
+    """A batch to invert.
 
-    part: PartWriter
-    index: list[int]
+    Attributes:
+        number: Number of the batch among all batches.
+        inputs: Its inputs, on the device of the method.
+        writer: Receives its results.
+    """
+
     number: int
-    given: dict[str, Tensor]
+    inputs: InputBatch
+    writer: PartWriter
 
 
-def _work(cfg: DictConfig, job: Job, new_part: Callable[[], PartWriter]) -> Iterator[_Batch]:
-    """The batches that are left to this process; a part is kept when all of its batches have been dealt with."""
-    batches = [list(batch) for part_batches in job.own.values() for batch in part_batches]
+def _batches(cfg: DictConfig, job: Job, new_writer: Callable[[], PartWriter]) -> Iterator[_Batch]:
+    """Yields the batches that are left to this process; a part is saved when all of its batches are finished."""
+    batches = [list(batch) for part in job.own.values() for batch in part]
     loader = iter(DataLoader(job.inputs, batch_sampler=batches, num_workers=cfg.num_workers, collate_fn=collate))
-    for number, part_batches in job.own.items():
-        part, first = new_part(), part_batches[0].start // cfg.batch_size
-        for batch_number in range(first, first + len(part_batches)):
-            index, given, unreadable = next(loader)
-            part.leave_out(unreadable)
-            if index:
-                torch.manual_seed(cfg.seed + batch_number)  # the same whichever process does it
-                given = {name: tensor.to(job.method.device) for name, tensor in given.items()}
-                yield _Batch(part, index, batch_number, given)
-        part.save(job.unfinished.part(number))
-        for batch_number in range(first, first + len(part_batches)):
+    for number, part in job.own.items():
+        writer, first = new_writer(), part[0].start // cfg.batch_size
+        for batch_number in range(first, first + len(part)):
+            inputs: InputBatch = next(loader)
+            writer.result.errors += inputs.errors
+            if inputs.indices:
+                torch.manual_seed(cfg.seed + batch_number)  # the same in whichever process
+                inputs.tensors = {name: tensor.to(job.method.device) for name, tensor in inputs.tensors.items()}
+                yield _Batch(batch_number, inputs, writer)
+        writer.save(job.unfinished.part(number), job.unfinished.key)
+        for batch_number in range(first, first + len(part)):
             job.unfinished.file(batch_number).unlink(missing_ok=True)
 
 
 def _encode(job: Job, work: Iterator[_Batch]) -> int:
-    """With a trained method; how many images it was."""
-    console, images = Console(), 0
-    total = sum(map(len, job.own.values()))
-    quiet = not console.is_terminal or job.ranks.rank > 0
-    for batch in track(work, "inverting", total=total, console=console, disable=quiet):
-        # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
-        given = batch.given["image"]
-        source = given if job.task is None else job.task.read(given)
+    """Inverts with a method that takes images alone; returns the number of images."""
+    console, count = Console(), 0
+    hidden = not console.is_terminal or job.ranks.rank > 0
+    for batch in track(work, "inverting", total=sum(map(len, job.own.values())), console=console, disable=hidden):
+        # Without torch.no_grad(), as a method may optimise codes; the weights of the method require no gradients.
+        images = batch.inputs.tensors["image"]
+        source = images if job.task is None else job.task.read(images)
         variants = [variant(source).image for variant in job.variants]
-        batch.part.add(batch.index, given, job.method.invert(source), variants)
-        images += len(batch.index)
-    return images
+        batch.writer.add(batch.inputs.indices, images, job.method.invert(source), variants)
+        count += len(images)
+    return count
 
 
-def _optimise(cfg: DictConfig, job: Job, work: Iterator[_Batch]) -> int:
-    """With a method that optimises each image; its state is kept, so that this can be killed and continued."""
-    from stylegan_inv.optim.descent import Watch
-
-    images = 0
-    with DescentProgress(sum(len(batch) for batches in job.own.values() for batch in batches)) as progress:
+def _optimize(cfg: DictConfig, job: Job, method: PerImageMethod, work: Iterator[_Batch]) -> int:
+    """Inverts with a method whose state is saved, so that it can be interrupted; returns the number of images."""
+    count = 0
+    with OptimizationProgress(job.own_images) as progress:
         for batch in work:
-            file, key = job.unfinished.file(batch.number), f"{job.unfinished.key} {batch.number}"
-            watch = Watch(file, key, cfg.save_every_seconds, progress.report)
-            given = batch.given.pop("image")
-            found = job.method.invert(given, watch=watch, **batch.given)  # type: ignore[call-arg]
-            batch.part.add(batch.index, given, found, extra=batch.given)
-            progress.advance(len(batch.index))
-            images += len(batch.index)
-    return images
+            key = f"{job.unfinished.key} {batch.number}"
+            state_file = job.unfinished.file(batch.number)
+            monitor = Monitor(state_file, key, cfg.save_every_seconds, progress.report)
+            others = dict(batch.inputs.tensors)
+            images = others.pop("image")
+            found = method.optimize(images, mask=others.get("mask"), reference=others.get("reference"), monitor=monitor)
+            batch.writer.add(batch.inputs.indices, images, found, others=others, curves=found.curves)
+            progress.advance(len(images))
+            count += len(images)
+    return count
+
+
+def _report(result: Result, job: Job) -> None:
+    error = f", mean squared error {result.mean_squared_error:.4f}" if job.compares else ""
+    print(f"{result.count} images inverted{error}")
+    if result.unreadable:
+        total = result.count + len(result.unreadable)
+        print(
+            f"{len(result.unreadable)} of {total} files cannot be read and are skipped: {name_list(result.unreadable)}"
+        )
+    if result.not_finite:
+        names = name_list(result.not_finite)
+        print(f"{len(result.not_finite)} images have codes or reconstructions that are not finite: {names}")
+    output = job.output
+    print(f"{'codes:':<12}{_first_to_last(result.codes)}")
+    print(f"{'images:':<12}{output / RECONSTRUCTIONS}")
+    for label, file in {"losses:": output / "losses.png", "skipped:": output / SKIPPED}.items():
+        if file.is_file():
+            print(f"{label:<12}{file}")
+    print(f"{'sheet:':<12}{_first_to_last(result.sheets)}")
+    print(f"{'output:':<12}{output}")
+
+
+def _first_to_last(files: list[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}"

@@ -1,4 +1,4 @@
-"""The result of an inversion, put together from its parts: codes, contact sheets, loss curves, what was left out."""
+"""The result of an inversion, assembled from its parts: codes, contact sheets, loss curves, skipped images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from stylegan_inv.data.images.image_files import from_uint8
 from stylegan_inv.errors import UserError
-from stylegan_inv.invert.chunks import CELL, SHEET_IMAGES
-from stylegan_inv.latents.saved_codes import GENERATORS, LEFT_OUT, NOISE, RECONSTRUCTIONS, SHEET, VARIANTS, shard_name
+from stylegan_inv.invert.output_folder import SHEET, SKIPPED, VARIANTS
+from stylegan_inv.invert.parts import CELL, SHEET_IMAGES, PartResult
+from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS, shard_name
 from stylegan_inv.utils.files import atomic_write, remove_partial
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 from stylegan_inv.visualization.loss_curves import write_curves
@@ -25,16 +24,36 @@ ROWS_PER_SHEET = 64
 
 
 @dataclass
-class Result:
-    """What became of all images.
+class Parts:
+    """The parts of a finished inversion.
 
     Attributes:
-        count: Images inverted.
-        mean_squared_error: Of the reconstructions, at the size that the method saw.
+        files: Files of all parts, in order.
+        key: Key that they were written with.
+        names: Name of every image.
+        images: Reconstruction file of every image, relative to the output folder.
+    """
+
+    files: Sequence[Path]
+    key: str
+    names: Sequence[str]
+    images: Sequence[str]
+
+    def __iter__(self) -> Iterator[PartResult]:
+        return (PartResult.load(file, self.key) for file in self.files)
+
+
+@dataclass
+class Result:
+    """Summary of an inversion.
+
+    Attributes:
+        count: Number of inverted images.
+        mean_squared_error: Mean squared error of the reconstructions, at the size of the inputs.
         codes: Files of the codes.
-        sheets: The contact sheets.
-        unreadable: What is wrong with each of the files that were left out.
-        not_finite: Names of the images whose codes or pictures hold NaN or infinity.
+        sheets: Files of the contact sheets.
+        unreadable: Errors of the files that were skipped.
+        not_finite: Names of the images whose codes or reconstructions hold NaN or infinity.
     """
 
     count: int = 0
@@ -45,132 +64,109 @@ class Result:
     not_finite: list[str] = field(default_factory=list)
 
 
-def put_together(
-    folder: Path,
-    parts: Sequence[Path],
-    names: Sequence[str],
-    pictures: Sequence[str],
-    metadata: Mapping[str, str],
-    shard_images: int,
-) -> Result:
-    """Write the result; the files of codes come last, so where they are the rest is.
+def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_images: int) -> Result:
+    """Writes the result; the files of codes come last, so a folder with codes is complete.
 
     Args:
         folder: Output folder.
-        parts: Files of `PartWriter.save`, all of them, in order.
-        names: Of all images.
-        pictures: Of all images, below the folder.
-        metadata: Stored with the codes.
-        shard_images: Codes of more images go to several files of so many each.
+        parts: All parts.
+        metadata: Metadata of the files of codes.
+        shard_images: Largest number of codes in a file; more are written to several files.
 
     Raises:
         UserError: No image could be read.
     """
-    result, index, stages = Result(), [], dict[str, list[Tensor]]()
-    error = 0.0
-    for part in map(_Part, parts):
-        index += part.index
-        result.unreadable += part.said["unreadable"]
-        if part.index:
-            error += float(part.get("squared_error").sum())
-            finite = part.get("finite").tolist()
-            result.not_finite += [names[i] for i, good in zip(part.index, finite, strict=True) if not good]
-        for k, stage in enumerate(part.said["stages"]):
-            stages.setdefault(stage, []).extend(part.get(f"curve {k} {b}") for b in range(part.said["batches"]))
-    if not index:
+    result, indices, error = Result(), list[int](), 0.0
+    curves: dict[str, list[Tensor]] = {}
+    for part in parts:
+        indices += part.indices
+        result.unreadable += part.errors
+        if part.indices:
+            error += float(torch.cat(part.squared_errors).sum())
+            finite = torch.cat(part.finite).tolist()
+            result.not_finite += [parts.names[i] for i, good in zip(part.indices, finite, strict=True) if not good]
+        for stage, batches in part.curves.items():
+            curves.setdefault(stage, []).extend(batches)
+    if not indices:
         raise UserError(f"{folder}: no image could be read ({result.unreadable[0]})")
-    result.count, result.mean_squared_error = len(index), error / len(index)
-    result.sheets = _write_sheets(folder, parts, names)
-    if stages:
-        write_curves(folder, [names[i] for i in index], stages)
-    left_out = {"unreadable": result.unreadable, "not_finite": result.not_finite}
-    if any(left_out.values()):
-        with atomic_write(folder / LEFT_OUT) as temporary:
-            temporary.write_text(json.dumps(left_out, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for place in {PurePosixPath(name).parent for name in pictures}:
-        own = place.relative_to(RECONSTRUCTIONS)
-        for root in (folder / place, *(folder / kind / own for kind in (NOISE, GENERATORS)), *_variants(folder, own)):
-            remove_partial(root)  # of processes that were killed
-    remove_partial(folder)
-    result.codes = _write_codes(folder, parts, index, names, pictures, metadata, shard_images)
+    result.count, result.mean_squared_error = len(indices), error / len(indices)
+    result.sheets = _write_sheets(folder, parts)
+    if curves:
+        write_curves(folder, [parts.names[i] for i in indices], curves)
+    _write_skipped(folder, result)
+    _remove_partial_files(folder, parts.images)
+    result.codes = _write_codes(folder, parts, indices, metadata, shard_images)
     return result
 
 
-class _Part:
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        with safe_open(file, framework="pt") as handle:
-            self.said: dict[str, Any] = {name: json.loads(text) for name, text in handle.metadata().items()}
-            self.index: list[int] = handle.get_tensor("index").tolist()
+def _write_skipped(folder: Path, result: Result) -> None:
+    skipped = {"unreadable": result.unreadable, "not_finite": result.not_finite}
+    if any(skipped.values()):
+        with atomic_write(folder / SKIPPED) as temporary:
+            temporary.write_text(json.dumps(skipped, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def get(self, name: str) -> Tensor:
-        with safe_open(self._file, framework="pt") as handle:
-            return handle.get_tensor(name)
+
+def _remove_partial_files(folder: Path, images: Sequence[str]) -> None:
+    """Removes what processes left behind that were killed while they wrote."""
+    kinds = [folder / RECONSTRUCTIONS, folder / NOISE, folder / GENERATORS, *folder.glob(f"{VARIANTS}/[0-9]*")]
+    for subfolder in {PurePosixPath(name).parent.relative_to(RECONSTRUCTIONS) for name in images}:
+        for kind in kinds:
+            remove_partial(kind / subfolder)
+    remove_partial(folder)
 
 
 def _write_codes(
-    folder: Path,
-    parts: Sequence[Path],
-    index: list[int],
-    names: Sequence[str],
-    pictures: Sequence[str],
-    metadata: Mapping[str, str],
-    shard_images: int,
+    folder: Path, parts: Parts, indices: list[int], metadata: Mapping[str, str], shard_images: int
 ) -> list[Path]:
-    blocks = (part.get("w") for part in map(_Part, parts) if part.index)
-    count, files = -(-len(index) // shard_images), []
-    for number, w in enumerate(_regrouped(blocks, shard_images), start=1):
-        own = index[(number - 1) * shard_images :][: len(w)]
-        said = {
+    blocks = (torch.cat(part.w) for part in parts if part.indices)
+    count, files = -(-len(indices) // shard_images), []
+    for number, w in enumerate(_regroup(blocks, shard_images), start=1):
+        rows = indices[(number - 1) * shard_images :][: len(w)]
+        entries = {
             **metadata,
-            "names": json.dumps([names[i] for i in own], ensure_ascii=False),
-            "reconstructions": json.dumps([pictures[i] for i in own], ensure_ascii=False),
+            "names": json.dumps([parts.names[i] for i in rows], ensure_ascii=False),
+            "reconstructions": json.dumps([parts.images[i] for i in rows], ensure_ascii=False),
         }
         files.append(folder / shard_name(number, count))
         with atomic_write(files[-1]) as temporary:
-            save_file({"w": w.contiguous()}, temporary, said)
+            save_file({"w": w.contiguous()}, temporary, entries)
     return files
 
 
-def _regrouped(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """The rows of some tensors, ``size`` at a time."""
-    held: list[Tensor] = []
+def _regroup(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+    """Yields the rows of some tensors, ``size`` at a time."""
+    waiting: list[Tensor] = []
     for block in blocks:
-        held.append(block)
-        while sum(map(len, held)) >= size:
-            rows = torch.cat(held)
+        waiting.append(block)
+        while sum(map(len, waiting)) >= size:
+            rows = torch.cat(waiting)
             yield rows[:size]
-            held = [rows[size:]]
-    if sum(map(len, held)):
-        yield torch.cat(held)
+            waiting = [rows[size:]]
+    if sum(map(len, waiting)):
+        yield torch.cat(waiting)
 
 
-def _write_sheets(folder: Path, parts: Sequence[Path], names: Sequence[str]) -> list[Path]:
-    sheets: list[Path] = []
-    held: list[tuple[str, dict[str, Tensor]]] = []
-    several = len(names) > ROWS_PER_SHEET
+def _write_sheets(folder: Path, parts: Parts) -> list[Path]:
+    pages = list[Path]()
+    rows: list[tuple[str, dict[str, Tensor]]] = []
+    several = len(parts.names) > ROWS_PER_SHEET
 
-    def flush() -> None:
-        if held:
-            columns = {name: from_uint8(torch.stack([row[name] for _, row in held])) for name in held[0][1]}
-            sheet = contact_sheet(columns, row_captions=[caption for caption, _ in held], cell=CELL)
-            sheets.append(folder / f"{SHEET}{f'_{len(sheets) + 1:03d}' if several else ''}.png")
-            with atomic_write(sheets[-1]) as temporary:
+    def write_page() -> None:
+        if rows:
+            columns = {name: from_uint8(torch.stack([row[name] for _, row in rows])) for name in rows[0][1]}
+            sheet = contact_sheet(columns, row_captions=[caption for caption, _ in rows], cell=CELL)
+            pages.append(folder / f"{SHEET}{f'_{len(pages) + 1:03d}' if several else ''}.png")
+            with atomic_write(pages[-1]) as temporary:
                 sheet.save(temporary)
-            held.clear()
+            rows.clear()
 
-    for part in map(_Part, parts):
-        shown = [i for i in part.index if i < SHEET_IMAGES]
-        if not shown:
-            continue
-        columns = {name: part.get(f"row {k}") for k, name in enumerate(part.said["columns"])}
-        for row, i in enumerate(shown):
-            held.append((names[i], {name: column[row] for name, column in columns.items()}))
-            if len(held) == ROWS_PER_SHEET:
-                flush()
-    flush()
-    return sheets
-
-
-def _variants(folder: Path, own: PurePosixPath) -> list[Path]:
-    return [variant / own for variant in folder.glob(f"{VARIANTS}/[0-9]*")]
+    for part in parts:
+        columns = {name: torch.cat(batches) for name, batches in part.thumbnails.items()}
+        for row, index in enumerate(index for index in part.indices if index < SHEET_IMAGES):
+            rows.append((parts.names[index], {name: column[row] for name, column in columns.items()}))
+            if len(rows) == ROWS_PER_SHEET:
+                write_page()
+        if part.indices and part.indices[-1] >= SHEET_IMAGES:
+            break
+    write_page()
+    return pages

@@ -1,4 +1,4 @@
-"""Progress of per-image optimisation: a bar over images and one over steps, or a line now and then in a log."""
+"""Progress of per-image optimisation: bars over images and steps in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
+
+from stylegan_inv.optim.optimization_state import Progress
 
 
-class DescentProgress:
-    """A context whose :meth:`report` fits `Watch.report`.
+class OptimizationProgress:
+    """A context manager whose :meth:`report` fits `Monitor.report`.
 
     Args:
-        images: in all.
-        every_seconds: between lines where the output is no terminal.
+        images: Number of images.
+        every_seconds: Time between two lines where the output is not a terminal.
     """
 
     def __init__(self, images: int, every_seconds: float = 20.0) -> None:
-        self._console, self._images, self._every = Console(), images, every_seconds
-        self._done, self._last = 0, time.monotonic()
-        self._bars = Progress(
+        self._console, self._images, self._every_seconds = Console(), images, every_seconds
+        self._done, self._printed = 0, time.monotonic()
+        self._bars = ProgressBars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -31,7 +34,7 @@ class DescentProgress:
         self._over_images = self._bars.add_task("images", total=images)
         self._over_steps = self._bars.add_task("steps", total=None)
 
-    def __enter__(self) -> DescentProgress:
+    def __enter__(self) -> OptimizationProgress:
         self._bars.start()
         return self
 
@@ -40,15 +43,17 @@ class DescentProgress:
     ) -> None:
         self._bars.stop()
 
-    def report(self, stage: str, step: int, steps: int, moving: int, loss: float) -> None:
-        """One step of a batch is done."""
-        text = f"{stage}: {moving} moving, loss {loss:.4g}"
+    def report(self, progress: Progress) -> None:
+        """Shows the progress of the current batch."""
+        step, steps, loss = progress.step, progress.steps, progress.loss
+        text = f"{progress.stage}: {progress.active} active, loss {loss:.4g}"
         self._bars.update(self._over_steps, completed=step, total=steps, description=text)
-        if not self._console.is_terminal and time.monotonic() - self._last > self._every:
-            self._last = time.monotonic()
-            print(f"images {self._done}/{self._images}  {stage} step {step}/{steps}  loss {loss:.4g}", flush=True)
+        if not self._console.is_terminal and time.monotonic() - self._printed > self._every_seconds:
+            self._printed = time.monotonic()
+            line = f"images {self._done}/{self._images}  {progress.stage} step {step}/{steps}  loss {loss:.4g}"
+            print(line, flush=True)
 
     def advance(self, images: int) -> None:
-        """So many more images are done."""
+        """Adds images that are finished."""
         self._done += images
         self._bars.update(self._over_images, completed=self._done)

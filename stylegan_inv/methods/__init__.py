@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.latent_discriminator_training import (
         LatentDiscriminatorTraining as LatentDiscriminatorTraining,
     )
+    from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
+    from stylegan_inv.methods.common.latent_optimization import LatentOptimization as LatentOptimization
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
     from stylegan_inv.methods.e4e import E4E as E4E
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
     from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP as Image2StyleGANPP
-    from stylegan_inv.methods.image2stylegan_pp import Part as Part
     from stylegan_inv.methods.interestyle import IntereStyle as IntereStyle
     from stylegan_inv.methods.interestyle_dual import IntereStyleDual as IntereStyleDual
     from stylegan_inv.methods.projector import Projector as Projector
@@ -38,6 +39,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "common.base": ["Inversion", "InversionMethod", "Step"],
         "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
+        "common.embedding_stage": ["EmbeddingStage"],
+        "common.latent_optimization": ["LatentOptimization"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
         "e4e": ["E4E"],
@@ -47,7 +50,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
         "image2stylegan": ["Image2StyleGAN"],
-        "image2stylegan_pp": ["Image2StyleGANPP", "Part"],
+        "image2stylegan_pp": ["Image2StyleGANPP"],
         "interestyle": ["IntereStyle"],
         "interestyle_dual": ["IntereStyleDual"],
         "projector": ["Projector"],

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.synthesis import SynthesisNetwork
 from stylegan_inv.generators.variants.feature_copy import transfer_features
 from stylegan_inv.methods.common.base import Step
-from stylegan_inv.methods.common.per_image import Optimised, take_rows
+from stylegan_inv.methods.common.per_image import InputImages, OptimizedInversion
 from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP
-from stylegan_inv.optim.descent import State
+from stylegan_inv.optim.optimization_state import OptimizationState
 from stylegan_inv.utils.frozen_module import Frozen
 
 
 class FeatureTransfer(Image2StyleGANPP):
-    """The image with the second image's activations inside the mask.
+    """Embeds the target and the reference, then copies activations of the reference inside the mask.
 
     Args:
-        resolutions: Of the layers whose activations are copied.
-        **kwargs: See :class:`Image2StyleGANPP`; the parts embed each image by itself.
+        resolutions: Resolutions of the layers whose activations are copied.
+        **kwargs: See :class:`Image2StyleGANPP`; the stages embed each image alone.
     """
 
     def __init__(self, *, resolutions: Sequence[int], **kwargs: Any) -> None:
@@ -31,30 +30,41 @@ class FeatureTransfer(Image2StyleGANPP):
         if not isinstance(self.generator.synthesis, SynthesisNetwork):
             raise UserError("feature transfer: expected a StyleGAN2 generator, got one of the first StyleGAN")
         self.synthesis, self.resolutions = Frozen(self.generator.synthesis), tuple(resolutions)
-        if self.needs_second or self.needs_mask:
-            raise UserError("feature transfer embeds both images alone first; expected parts without mask and second")
-        self.needs_second = self.needs_mask = True
+        if any(stage.needs_reference or stage.needs_mask for stage in self.stages.values()):
+            raise UserError("feature transfer embeds each image alone; expected stages without masks and references")
 
-    def prepare(self, images: Tensor, second: Tensor | None, mask: Tensor | None) -> dict[str, Any]:  # noqa: D102
-        given = super().prepare(images, second, mask)
-        # Both are embedded in one batch.
-        return {"target": torch.cat([images, given["second"]]), "second": None, "mask": given["mask"]}
+    @property
+    def needs_reference(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def needs_mask(self) -> bool:
+        """Always."""
+        return True
+
+    def prepare(self, inputs: InputImages) -> InputImages:
+        """Returns targets and references as one batch of 2 B images; the mask (B, 1, H, W) is for `result` alone."""
+        assert inputs.reference is not None
+        return InputImages(torch.cat([inputs.image, inputs.reference]), inputs.mask)
 
     @torch.no_grad()
-    def result(self, state: State, given: Mapping[str, Any]) -> Optimised:  # noqa: D102
-        both = super().result(state, given)
+    def result(self, state: OptimizationState, inputs: InputImages) -> OptimizedInversion:
+        """Returns the inversion of the targets; its image has the activations of the references."""
+        both = super().result(state, inputs)
+        assert inputs.mask is not None
         half = len(both.w) // 2
-        noise = self.maps(state.variables)
+        noise = self.noise_maps(state.variables)
         image = transfer_features(
             self.synthesis.network,
             both.w[:half],
             both.w[half:],
-            given["mask"],
+            inputs.mask,
             self.resolutions,
             [m[:half] for m in noise],
             [m[half:] for m in noise],
         )
-        first = take_rows(both, slice(0, half))
-        first.steps = [*(first.steps or []), Step(first.w, image, name="transfer")]
-        first.image = image
-        return first
+        found = both.select(slice(0, half))
+        found.steps = [*(found.steps or []), Step(found.w, image, name="transfer")]
+        found.image = image
+        return found

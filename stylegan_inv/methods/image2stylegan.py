@@ -2,56 +2,78 @@
 
 Rameen Abdal, Yipeng Qin, Peter Wonka, ICCV 2019, arXiv 1904.03189. No official code.
 
-Differences: many images at once, each with its own early stop; the config for the embedded world takes fewer and
-larger steps than the paper.
+Differences: optimises a batch of images at once, each with its own early stop; the config of the embedded world takes
+fewer and larger steps than the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from stylegan_inv.errors import UserError
-from stylegan_inv.methods.common.per_image import PerImageMethod
-from stylegan_inv.optim.descent import EarlyStop, Stage, Variables
+from stylegan_inv.methods.common.latent_optimization import LatentOptimization
+from stylegan_inv.methods.common.per_image import InputImages
+from stylegan_inv.optim.optimization_state import Variables
+from stylegan_inv.optim.per_image_optimization import EarlyStop, Stage
+from stylegan_inv.utils.checks import whole_number
 
 
-class Image2StyleGAN(PerImageMethod):
-    """Descend in W+ on perceptual distance and mean squared error (equations 1 and 2).
+@dataclass
+class EmbeddingTargets:
+    """What Image2StyleGAN compares with.
+
+    Attributes:
+        image: Target images (B, 3, H, W).
+        features: Their feature maps.
+    """
+
+    image: Tensor
+    features: list[Tensor]
+
+
+class Image2StyleGAN(LatentOptimization):
+    """Minimises the perceptual distance and the mean squared error in W+ (equations 1 and 2).
 
     Args:
-        steps: Steps (the paper: 5,000).
-        rate: Learning rate of Adam with betas (0.9, 0.999).
-        pixel: Weight of the mean squared error (the paper: 1).
-        perceptual: Weight of the perceptual distance (the paper: 1 for each of four VGG-16 layers).
-        stop: When an image is done early.
-        **kwargs: See :class:`PerImageMethod`.
+        steps: Number of steps. Paper: 5000.
+        lr: Learning rate of Adam with betas (0.9, 0.999).
+        pixel: Weight of the mean squared error. Paper: 1.
+        perceptual: Weight of the perceptual distance. Paper: 1 for each of four layers of VGG-16.
+        early_stop: When an image stops before the last step.
+        **kwargs: See :class:`LatentOptimization`.
     """
 
     def __init__(
         self,
         *,
         steps: int = 5000,
-        rate: float = 0.01,
+        lr: float = 0.01,
         pixel: float = 1.0,
         perceptual: float = 1.0,
-        stop: EarlyStop | None = None,
+        early_stop: EarlyStop | None = None,
         **kwargs: Any,
     ) -> None:
-        if steps < 1:
-            raise UserError(f"method.steps={steps}: expected a whole number of at least 1")
         super().__init__(**kwargs)
-        self.steps, self.rate, self.stop = steps, rate, stop or EarlyStop()
+        self.steps = whole_number("method.steps", steps)
+        self.lr, self.early_stop = lr, early_stop or EarlyStop()
         self.pixel, self.perceptual = pixel, perceptual
 
-    def stage(self, number: int, given: Mapping[str, Any], before: Tensor) -> Stage:  # noqa: D102
-        return Stage("W+", self.steps, ("w",), self._loss, given, lambda step: self.rate, stop=self.stop)
+    def stage_names(self) -> list[str]:
+        """Returns the name of the only stage."""
+        return ["W+"]
 
-    def _loss(self, variables: Variables, given: Mapping[str, Any], step: int) -> dict[str, Tensor]:
-        picture, network = self.render(variables, given["target"].shape[-1]), self.features.network
-        pixel = (picture - given["target"]).square().mean((1, 2, 3))
-        perceptual = network.distance(network.maps(picture), given["features"])
+    def stage(self, index: int, inputs: InputImages, initial_image: Tensor) -> Stage[EmbeddingTargets]:
+        """Returns the only stage."""
+        with torch.no_grad():
+            targets = EmbeddingTargets(inputs.image, self.features.network.maps(inputs.image))
+        return Stage("W+", self.steps, ("w",), self._loss, targets, lambda step: self.lr, early_stop=self.early_stop)
+
+    def _loss(self, variables: Variables, targets: EmbeddingTargets, step: int) -> dict[str, Tensor]:
+        image, network = self.render(variables, targets.image.shape[-1]), self.features.network
+        pixel = (image - targets.image).square().mean((1, 2, 3))
+        perceptual = network.distance(network.maps(image), targets.features)
         total = self.pixel * pixel + self.perceptual * perceptual
         return {"pixel": pixel, "perceptual": perceptual, "total": total}

@@ -1,44 +1,59 @@
-"""StyleGAN2's projector: the code, and noise maps, whose picture is nearest to an image.
+"""The projector of StyleGAN2: the latent code and noise maps whose image is closest to a target.
 
 "Analyzing and Improving the Image Quality of StyleGAN", Tero Karras, Samuli Laine, Miika Aittala, Janne Hellsten,
 Jaakko Lehtinen, Timo Aila, CVPR 2020, arXiv 1912.04958, section 5 and appendix D.
 Official code: NVlabs/stylegan2-ada-pytorch (projector.py), commit d72cc7d.
 
-Differences: many images at once; starts from the generator's tracked average of w, where the official code averages
-10,000 new samples; W+ on request; the distance is that of any feature network.
+Differences: optimises a batch of images at once; starts from the generator's tracked latent average, where the official
+code averages 10,000 new samples; optionally optimises in W+; takes the distance from any feature network.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylegan_inv.errors import UserError
-from stylegan_inv.methods.common.per_image import FIRST_STEP, PerImageMethod
-from stylegan_inv.optim.descent import EarlyStop, Stage, Variables, draw
+from stylegan_inv.methods.common.latent_optimization import LatentOptimization
+from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages
+from stylegan_inv.optim.optimization_state import Variables
+from stylegan_inv.optim.per_image_optimization import EarlyStop, Stage, seeded_randn
+from stylegan_inv.utils.checks import one_of, whole_number
 
 
-class Projector(PerImageMethod):
-    """Descend from the average code while noise on the code fades, and keep the noise maps free of signal.
+@dataclass
+class ProjectorTargets:
+    """What the projector compares with.
+
+    Attributes:
+        image: Target images (B, 3, H, W).
+        features: Their feature maps.
+    """
+
+    image: Tensor
+    features: list[Tensor]
+
+
+class Projector(LatentOptimization):
+    """Optimises the code from the latent average, with decaying noise on it, and regularised noise maps.
 
     Args:
         space: ``w``, one code for all layers, or ``w_plus``.
-        steps: Steps.
-        rate: Largest learning rate.
-        ramp_up: Share of the steps in which the rate rises linearly.
-        ramp_down: Share at the end in which it falls as a cosine.
-        code_noise: Standard deviation of the noise on w at the start, in units of that of w.
-        code_noise_share: Share of the steps after which there is none.
-        noise_regularization: Weight of `autocorrelation`.
-        pixel: Weight of the mean squared error (the paper: none).
-        samples: Codes that tell the standard deviation of w.
-        stop: When an image is done early; never in the paper.
-        **kwargs: See :class:`PerImageMethod`.
+        steps: Number of steps.
+        lr: Largest learning rate.
+        lr_rampup_length: Fraction of the steps, at the start, in which the learning rate rises linearly.
+        lr_rampdown_length: Fraction of the steps, at the end, in which it falls as a cosine.
+        initial_noise_factor: Standard deviation of the noise on w at the start, relative to that of w.
+        noise_ramp_length: Fraction of the steps in which this noise decays to zero.
+        regularize_noise_weight: Weight of `autocorrelation`.
+        pixel: Weight of the mean squared error. Paper: none.
+        w_avg_samples: Number of codes from which the standard deviation of w is estimated.
+        early_stop: When an image stops before the last step. Paper: never.
+        **kwargs: See :class:`LatentOptimization`.
     """
 
     def __init__(
@@ -46,92 +61,98 @@ class Projector(PerImageMethod):
         *,
         space: str = "w",
         steps: int = 1000,
-        rate: float = 0.1,
-        ramp_up: float = 0.05,
-        ramp_down: float = 0.25,
-        code_noise: float = 0.05,
-        code_noise_share: float = 0.75,
-        noise_regularization: float = 1e5,
+        lr: float = 0.1,
+        lr_rampup_length: float = 0.05,
+        lr_rampdown_length: float = 0.25,
+        initial_noise_factor: float = 0.05,
+        noise_ramp_length: float = 0.75,
+        regularize_noise_weight: float = 1e5,
         pixel: float = 0.0,
-        samples: int = 10000,
-        stop: EarlyStop | None = None,
+        w_avg_samples: int = 10000,
+        early_stop: EarlyStop | None = None,
         noise_start: str = "random",
         **kwargs: Any,
     ) -> None:
-        if space not in ("w", "w_plus"):
-            raise UserError(f"method.space={space}: expected w or w_plus")
-        if steps < 1:
-            raise UserError(f"method.steps={steps}: expected a whole number of at least 1")
+        self.space = one_of("method.space", space, ("w", "w_plus"))
+        self.steps = whole_number("method.steps", steps)
         super().__init__(noise_start=noise_start, **kwargs)
-        self.space, self.steps, self.rate = space, steps, rate
-        self.ramp_up, self.ramp_down = ramp_up, ramp_down
-        self.code_noise, self.code_noise_share, self.samples = code_noise, code_noise_share, samples
-        self.noise_regularization, self.pixel, self.stop = noise_regularization, pixel, stop or EarlyStop()
-        self._deviation: float | None = None
+        self.lr, self.lr_rampup_length, self.lr_rampdown_length = lr, lr_rampup_length, lr_rampdown_length
+        self.initial_noise_factor, self.noise_ramp_length = initial_noise_factor, noise_ramp_length
+        self.regularize_noise_weight, self.pixel = regularize_noise_weight, pixel
+        self.w_avg_samples, self.early_stop = w_avg_samples, early_stop or EarlyStop()
+        self._w_std: float | None = None
 
-    def code_rows(self) -> int:  # noqa: D102
+    def code_rows(self) -> int:
+        """Returns 1 in W, L in W+."""
         return 1 if self.space == "w" else self.generator.num_ws
 
-    def stage(self, number: int, given: Mapping[str, Any], before: Tensor) -> Stage:  # noqa: D102
+    def stage_names(self) -> list[str]:
+        """Returns the name of the only stage."""
+        return ["W" if self.space == "w" else "W+"]
+
+    def stage(self, index: int, inputs: InputImages, initial_image: Tensor) -> Stage[ProjectorTargets]:
+        """Returns the only stage."""
+        with torch.no_grad():
+            targets = ProjectorTargets(inputs.image, self.features.network.maps(inputs.image))
         return Stage(
-            name="W" if self.space == "w" else "W+",
+            name=self.stage_names()[index],
             steps=self.steps,
-            vary=("w", "noise"),
+            variables=("w", "noise"),
             loss=self._loss,
-            given=given,
-            rate=lambda step: self.rate * rate_ramp(step / self.steps, self.ramp_up, self.ramp_down),
-            stop=self.stop,
-            after=self._normalize,
+            targets=targets,
+            lr=lambda step: self.lr * lr_ramp(step / self.steps, self.lr_rampup_length, self.lr_rampdown_length),
+            early_stop=self.early_stop,
+            project=self._normalize_noise,
         )
 
-    def code_noise_at(self, step: int) -> float:
-        """Standard deviation of the noise on w at a step."""
-        fade = max(0.0, 1.0 - step / self.steps / self.code_noise_share) if self.code_noise_share else 0.0
-        return self.w_deviation() * self.code_noise * fade**2
+    def w_noise_scale(self, step: int) -> float:
+        """Returns the standard deviation of the noise on w at a step."""
+        decay = max(0.0, 1.0 - step / self.steps / self.noise_ramp_length) if self.noise_ramp_length else 0.0
+        return self.w_std() * self.initial_noise_factor * decay**2
 
     @torch.no_grad()
-    def w_deviation(self) -> float:
-        """Root of the mean squared distance of w to its average (the norm over all D, as in the official code)."""
-        if self._deviation is None:
+    def w_std(self) -> float:
+        """Returns the root mean squared distance of w from the latent average, with the norm over all D dimensions."""
+        if self._w_std is None:
             average = self.generator.w_avg
-            z = draw(self.seed, 0, self.samples, self.generator.z_dim, like=average)
+            z = seeded_randn(self.seed, 0, self.w_avg_samples, self.generator.z_dim, like=average)
             w = torch.cat([self.generator.mapping.w(part) for part in z.split(1000)])
-            self._deviation = float((w - average).square().sum(1).mean().sqrt())
-        return self._deviation
+            self._w_std = float((w - average).square().sum(1).mean().sqrt())
+        return self._w_std
 
-    def _loss(self, variables: Variables, given: Mapping[str, Any], step: int) -> dict[str, Tensor]:
-        w = variables["w"]
-        noisy = w + self.code_noise_at(step) * draw(self.seed, FIRST_STEP + step, 1, *w.shape[1:], like=w)
-        picture = self.render({**variables, "w": noisy}, given["target"].shape[-1])
-        network = self.features.network
-        terms = {"distance": network.distance(network.maps(picture), given["features"])}
-        terms["noise"] = torch.stack([autocorrelation(m) for m in self.maps(variables)]).sum(0)
-        total = terms["distance"] + self.noise_regularization * terms["noise"]
+    def _loss(self, variables: Variables, targets: ProjectorTargets, step: int) -> dict[str, Tensor]:
+        w, network = variables["w"], self.features.network
+        w_noise = seeded_randn(self.seed, FIRST_STEP_STREAM + step, 1, *w.shape[1:], like=w)
+        noisy = w + self.w_noise_scale(step) * w_noise
+        image = self.render({**variables, "w": noisy}, targets.image.shape[-1])
+        terms = {"distance": network.distance(network.maps(image), targets.features)}
+        terms["noise"] = torch.stack([autocorrelation(m) for m in self.noise_maps(variables)]).sum(0)
+        total = terms["distance"] + self.regularize_noise_weight * terms["noise"]
         if self.pixel:
-            terms["pixel"] = (picture - given["target"]).square().mean((1, 2, 3))
+            terms["pixel"] = (image - targets.image).square().mean((1, 2, 3))
             total = total + self.pixel * terms["pixel"]
         return {**terms, "total": total}
 
-    def _normalize(self, variables: Variables) -> None:
-        """Bring every map to mean 0 and variance 1."""
+    def _normalize_noise(self, variables: Variables) -> None:
+        """Normalises every map to mean 0 and variance 1."""
         for part in variables["noise"].split([layer.resolution**2 for layer in self.generator.synthesis.layers()], 1):
             part -= part.mean(1, keepdim=True)
             part *= part.square().mean(1, keepdim=True).rsqrt()
 
 
-def rate_ramp(t: float, up: float, down: float) -> float:
-    """Share of the learning rate at ``t`` in [0, 1): rises linearly, falls as a cosine."""
-    falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1.0 - t) / down)) if down else 1.0
-    return falling * (min(1.0, t / up) if up else 1.0)
+def lr_ramp(t: float, rampup_length: float, rampdown_length: float) -> float:
+    """Returns the factor of the learning rate at a fraction ``t`` of the steps, in [0, 1)."""
+    falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1.0 - t) / rampdown_length)) if rampdown_length else 1.0
+    return falling * (min(1.0, t / rampup_length) if rampup_length else 1.0)
 
 
 def autocorrelation(maps: Tensor) -> Tensor:
-    """How much signal noise maps carry (equation 4 of the paper's appendix), (B,): zero for white noise.
+    """Returns the noise regularisation of the paper's appendix D, (B,): zero in expectation for white noise.
 
-    Squared mean products of neighbours along both axes, on maps averaged down again and again to 8 px.
+    Sums the squared mean products of adjacent values along both axes, over the map and its 2 x 2 averages down to 8 px.
 
     Args:
-        maps: (B, 1, r, r).
+        maps: Noise maps (B, 1, r, r).
     """
     value = maps.new_zeros(len(maps))
     while True:

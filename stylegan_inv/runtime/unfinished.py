@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.latents.saved_codes import check_output
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import atomic_write, check_output
 
 _FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
 

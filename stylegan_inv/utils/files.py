@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from stylegan_inv.errors import UserError
+
 _MARK = ".partial"
 
 
@@ -51,6 +53,27 @@ def remove_partial(folder: str | os.PathLike[str]) -> list[Path]:
             file.unlink(missing_ok=True)
             removed.append(file)
     return removed
+
+
+def check_output(folder: Path, overwrite: bool = False) -> None:
+    """Checks that results can be written to a folder, without writing.
+
+    Args:
+        folder: Output folder; need not exist.
+        overwrite: Whether the folder may have content.
+
+    Raises:
+        UserError: The path is a file, the folder has content, or it is not writable.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output={folder}: is a file, expected a folder")
+    if folder.is_dir() and not overwrite and any(folder.iterdir()):
+        raise UserError(f"output={folder}: the folder has content; give another one, or overwrite=true")
+    for parent in (folder, *folder.absolute().parents):
+        if parent.exists():
+            if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+                raise UserError(f"output={folder}: cannot be made, as {parent} is not writable; give another folder")
+            return
 
 
 def _sync_folder(folder: Path) -> None:

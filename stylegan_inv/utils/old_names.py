@@ -82,7 +82,7 @@ TARGETS = {
     "stylegan_inv.methods.feature_transfer.FeatureTransfer": "stylegan_inv.methods.FeatureTransfer",
     "stylegan_inv.methods.image2stylegan.Image2StyleGAN": "stylegan_inv.methods.Image2StyleGAN",
     "stylegan_inv.methods.image2stylegan_pp.Image2StyleGANPP": "stylegan_inv.methods.Image2StyleGANPP",
-    "stylegan_inv.methods.image2stylegan_pp.Part": "stylegan_inv.methods.Part",
+    "stylegan_inv.methods.image2stylegan_pp.Part": "stylegan_inv.methods.EmbeddingStage",
     "stylegan_inv.methods.interestyle.IntereStyle": "stylegan_inv.methods.IntereStyle",
     "stylegan_inv.methods.interestyle_dual.IntereStyleDual": "stylegan_inv.methods.IntereStyleDual",
     "stylegan_inv.methods.latent_adversary.LatentAdversary": "stylegan_inv.methods.LatentDiscriminatorTraining",
@@ -121,6 +121,38 @@ TARGETS = {
 #: Public name -> argument of version 0.1 -> its name now.
 ARGUMENTS: dict[str, dict[str, str]] = {
     "stylegan_inv.optim.warmup_cosine": {"final_share": "end_factor"},
+    "stylegan_inv.methods.EmbeddingStage": {
+        "vary": "variable",
+        "rate": "lr",
+        "pixel_second": "pixel_reference",
+        "perceptual_second": "perceptual_reference",
+        "second": "reference",
+        "stop": "early_stop",
+    },
+    "stylegan_inv.methods.FeatureTransfer": {"parts": "stages"},
+    "stylegan_inv.methods.Image2StyleGAN": {"rate": "lr", "stop": "early_stop"},
+    "stylegan_inv.methods.Image2StyleGANPP": {"parts": "stages"},
+    "stylegan_inv.methods.PTI": {"rate": "lr", "goal": "distance_threshold"},
+    "stylegan_inv.methods.Projector": {
+        "rate": "lr",
+        "ramp_up": "lr_rampup_length",
+        "ramp_down": "lr_rampdown_length",
+        "code_noise": "initial_noise_factor",
+        "code_noise_share": "noise_ramp_length",
+        "noise_regularization": "regularize_noise_weight",
+        "samples": "w_avg_samples",
+        "stop": "early_stop",
+    },
+    "stylegan_inv.optim.EarlyStop": {
+        "patience_steps": "patience",
+        "least_gain": "min_delta",
+        "goal": "loss_threshold",
+    },
+}
+
+#: Public name -> argument (as it is called now) -> word of version 0.1 -> the word now.
+VALUES: dict[str, dict[str, dict[str, str]]] = {
+    "stylegan_inv.methods.EmbeddingStage": {"reference": {"given": "image", "before": "initial"}},
 }
 
 
@@ -132,8 +164,10 @@ def replace_old_names(node: Any) -> Any:
     """
     if isinstance(node, dict):
         target = node.get("_target_")
-        arguments = ARGUMENTS.get(TARGETS.get(target, target), {}) if isinstance(target, str) else {}
-        return {arguments.get(key, key): replace_old_names(value) for key, value in node.items()}
+        name = TARGETS.get(target, target) if isinstance(target, str) else ""
+        arguments, words = ARGUMENTS.get(name, {}), VALUES.get(name, {})
+        new = {arguments.get(key, key): replace_old_names(value) for key, value in node.items()}
+        return {key: words[key].get(value, value) if key in words else value for key, value in new.items()}
     if isinstance(node, list):
         return [replace_old_names(value) for value in node]
     return TARGETS.get(node, node) if isinstance(node, str) else node

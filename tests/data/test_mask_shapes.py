@@ -50,7 +50,7 @@ def test_labels_and_changes() -> None:
         ("rectangle:0.5,0.5,0.4,0.9", "has no area"),
         ("rectangle:a,b,c,d", "four numbers"),
         ("label:nose", "no label 'nose', expected some of background, skin, hair"),
-        ("changed", "give second"),
+        ("changed", "give reference"),
         ("triangle:1,2,3", "expected ellipse"),
         ("nowhere.png", "no such file or shape"),
     ],

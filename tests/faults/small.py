@@ -67,7 +67,7 @@ OF_METHOD = {
     ),
     # They optimise each image, which takes as long as one lets them.
     "image2stylegan": (*ENCODER, "method.steps=2"),
-    "image2stylegan_pp": (*ENCODER, "method.parts.w.steps=2", "method.parts.noise.steps=2"),
+    "image2stylegan_pp": (*ENCODER, "method.stages.w.steps=2", "method.stages.noise.steps=2"),
     "projector": (*ENCODER, "method.steps=2"),
     "pti": (*ENCODER, "method.steps=2", "method.start.steps=2"),
 }  # fmt: skip

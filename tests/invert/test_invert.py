@@ -1,4 +1,4 @@
-"""The invert command: what it writes belongs to what it was given, and bad input is one line before anything else."""
+"""The invert command: the results of each input file, and errors in the input before anything is written."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from stylegan_inv.data.images.image_files import read_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import file_hash
 from stylegan_inv.invert import __main__ as invert
-from stylegan_inv.invert import chunks as inversion_parts
 from stylegan_inv.invert import inversion_result
-from stylegan_inv.invert.chunks import PartWriter
-from stylegan_inv.latents import saved_codes as inversions
-from stylegan_inv.latents.saved_codes import picture_names, read_latents, remove_earlier
+from stylegan_inv.invert.inversion_result import Parts
+from stylegan_inv.invert.output_folder import image_names, remove_previous_result
+from stylegan_inv.invert.parts import PartResult, PartWriter, shown_steps
+from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.methods.common.base import Inversion, Step
+from stylegan_inv.utils import files
 from tests.cli import assert_user_error, call, error_of, run_cli
 from tests.fake_run import RESOLUTION, make_run
 
@@ -45,7 +46,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "my photos"
 
 
-# -- what it writes ----------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsys):
@@ -54,11 +55,11 @@ def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsy
     latents = read_latents("out")
     assert latents.names == ["a.png", "b.png", "img2.png", "img10.png", "sub/a.png"]
     assert latents.w.shape == (5, 6, 8) and latents.w.dtype == torch.float32
-    for w, name, picture in zip(latents.w, latents.names, latents.reconstructions, strict=True):
+    for w, name, file in zip(latents.w, latents.names, latents.reconstructions, strict=True):
         image = read_image(photos / name, RESOLUTION)
         torch.testing.assert_close(w[:, :3], image.mean((1, 2)).expand(6, 3))
-        assert picture == f"reconstructions/{name}"
-        assert torch.equal(read_image(Path("out", picture)), image), "pictures are saved without losing a level"
+        assert file == f"reconstructions/{name}"
+        assert torch.equal(read_image(Path("out", file)), image), "images are saved without loss"
     assert latents.metadata["generator_hash"] == file_hash(run / "generator.safetensors")
     assert latents.metadata["method"] == "TwoSteps" and latents.metadata["run"] == str(run.resolve())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my photos", "out"], "Hydra leaves nothing behind"
@@ -98,17 +99,17 @@ def test_same_stems_do_not_overwrite_each_other(run, tmp_path, monkeypatch):
     call(monkeypatch, invert, f"run={run}", f"input={tmp_path}/in", f"output={tmp_path}/out")
     latents = read_latents(tmp_path / "out")
     assert len(list((tmp_path / "out" / "reconstructions").iterdir())) == 5
-    for name, picture in zip(latents.names, latents.reconstructions, strict=True):
-        assert torch.equal(read_image(tmp_path / "out" / picture), read_image(tmp_path / "in" / name, RESOLUTION))
+    for name, file in zip(latents.names, latents.reconstructions, strict=True):
+        assert torch.equal(read_image(tmp_path / "out" / file), read_image(tmp_path / "in" / name, RESOLUTION))
 
 
-def test_picture_names():
-    assert picture_names(["a.png", "b/a.png", "c.tar.png"]) == ["a.png", "b/a.png", "c.tar.png"]
-    assert picture_names(["a.jpg", "a.png"]) == ["a.jpg.png", "a.png.png"]
-    assert picture_names(["a.jpg", "a.png", "a.png.bmp"]) == ["a.jpg.png", "a.png.png", "a.png_2.png"]
-    assert picture_names(["x.jpg", "X.jpg"]) == ["x.jpg.png", "X.jpg_2.png"]
+def test_image_names():
+    assert image_names(["a.png", "b/a.png", "c.tar.png"]) == ["a.png", "b/a.png", "c.tar.png"]
+    assert image_names(["a.jpg", "a.png"]) == ["a.jpg.png", "a.png.png"]
+    assert image_names(["a.jpg", "a.png", "a.png.bmp"]) == ["a.jpg.png", "a.png.png", "a.png_2.png"]
+    assert image_names(["x.jpg", "X.jpg"]) == ["x.jpg.png", "X.jpg_2.png"]
     many = [f"{stem}{suffix}" for stem in ("a", "A", "a.png", "a.png_2") for suffix in (".png", ".jpg", ".PNG")]
-    assert len({name.casefold() for name in picture_names(many)}) == len(many)
+    assert len({name.casefold() for name in image_names(many)}) == len(many)
 
 
 def test_more_than_a_page(run, tmp_path, monkeypatch, capsys):
@@ -126,17 +127,17 @@ def test_more_than_a_page(run, tmp_path, monkeypatch, capsys):
 def test_long_refinements_show_six_steps():
     images = torch.zeros(1, 3, 8, 8)
     steps = [Step(torch.zeros(1, 6, 8), images) for _ in range(50)]
-    chosen = inversion_parts._chosen_steps(_inversion(images, steps))
+    chosen = shown_steps(_inversion(images, steps))
     assert list(chosen) == ["step 1", "step 11", "step 21", "step 30", "step 40", "step 50"]
-    assert list(inversion_parts._chosen_steps(_inversion(images, steps[:1]))) == ["reconstruction"]
-    assert list(inversion_parts._chosen_steps(_inversion(images, None))) == ["reconstruction"]
+    assert list(shown_steps(_inversion(images, steps[:1]))) == ["reconstruction"]
+    assert list(shown_steps(_inversion(images, None))) == ["reconstruction"]
 
 
 def _inversion(image, steps, w=None):
     return Inversion(torch.zeros(len(image), 6, 8) if w is None else w, image, steps=steps)
 
 
-def test_overwrite_replaces_the_earlier_result_and_nothing_else(run, photos, tmp_path, monkeypatch, capsys):
+def test_overwrite_replaces_the_previous_result_and_nothing_else(run, photos, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     call(monkeypatch, invert, f"run={run}", f"input={photos}", f"output={out}")
     (out / "notes.txt").write_text("mine")
@@ -146,12 +147,12 @@ def test_overwrite_replaces_the_earlier_result_and_nothing_else(run, photos, tmp
         monkeypatch, capsys, invert, f"run={run}", f"input={photos}/b.png", f"output={out}"
     )
     call(monkeypatch, invert, f"run={run}", f"input={photos}/b.png", f"output={out}", "overwrite=true")
-    pictures = sorted(p.name for p in (out / "reconstructions").rglob("*.png"))
-    assert pictures == ["b.png", "mine.png"] and (out / "notes.txt").read_text() == "mine"
+    files_left = sorted(p.name for p in (out / "reconstructions").rglob("*.png"))
+    assert files_left == ["b.png", "mine.png"] and (out / "notes.txt").read_text() == "mine"
     assert read_latents(out).names == ["b.png"]
 
 
-def test_forged_names_in_an_earlier_result_remove_nothing_outside(tmp_path):
+def test_forged_names_in_a_previous_result_remove_nothing_outside(tmp_path):
     from safetensors.torch import save_file
 
     victim = tmp_path / "victim.png"
@@ -161,21 +162,32 @@ def test_forged_names_in_an_earlier_result_remove_nothing_outside(tmp_path):
     forged = {"names": json.dumps(["x"] * 3)}
     forged["reconstructions"] = json.dumps(["../victim.png", str(victim), "reconstructions/../../victim.png"])
     save_file({"w": torch.zeros(3, 1, 1)}, out / "latents.safetensors", forged)
-    remove_earlier(out)
+    remove_previous_result(out)
     assert victim.exists() and not (out / "latents.safetensors").exists()
 
 
 def test_generator_larger_than_the_input(tmp_path):
-    """Reconstructions keep the generator's size; the error and the sheet are at the input's."""
-    picture = "reconstructions/x.png"
-    part = PartWriter(tmp_path / "out", [picture], {}, compare=True)
+    """Reconstructions keep the size of the generator; the error and the sheet have that of the input."""
+    name = "reconstructions/x.png"
+    part = PartWriter(tmp_path / "out", [name], {}, compare=True)
     image = torch.zeros(1, 3, 8, 8)
     large = torch.full((1, 3, 32, 32), 0.5)
     part.add([0], image, _inversion(large, None, torch.zeros(1, 6, 8)))
-    part.save(tmp_path / "part")
-    result = inversion_result.put_together(tmp_path / "out", [tmp_path / "part"], ["x.png"], [picture], {}, 10)
+    part.save(tmp_path / "part", "key")
+    parts = Parts([tmp_path / "part"], "key", ["x.png"], [name])
+    result = inversion_result.assemble(tmp_path / "out", parts, {}, 10)
     assert Image.open(tmp_path / "out" / "reconstructions" / "x.png").size == (32, 32)
     assert result.mean_squared_error == pytest.approx(0.25)
+
+
+def test_parts_of_another_version_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1, 6, 8), "index": torch.zeros(1)}, tmp_path / "part", {"unreadable": "[]"})
+    with pytest.raises(UserError, match="written by another version; give overwrite=true to start again"):
+        PartResult.load(tmp_path / "part", "key")
+    PartWriter(tmp_path, [], {}, compare=True).save(tmp_path / "empty", "key")
+    assert PartResult.load(tmp_path / "empty", "key") == PartResult()
 
 
 def test_codes_are_plain_safetensors_for_other_programs(run, photos, tmp_path, monkeypatch):
@@ -185,12 +197,12 @@ def test_codes_are_plain_safetensors_for_other_programs(run, photos, tmp_path, m
         assert json.loads(file.metadata()["names"])[0] == "a.png"
 
 
-# -- what it refuses ---------------------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def unloaded(monkeypatch):
-    """Loading a network would be an error of the test."""
+    """Fails a test in which a network is loaded."""
 
     def refuse(*arguments):
         raise AssertionError("a network was loaded before the input was checked")
@@ -202,7 +214,7 @@ def refused(monkeypatch, capsys, tmp_path, *arguments) -> str:
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     line = error_of(monkeypatch, capsys, invert, *arguments)
-    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+    assert sorted(tmp_path.rglob("*")) == before, "no file is written"
     return line
 
 
@@ -218,11 +230,11 @@ def test_bad_arguments(run, photos, tmp_path, monkeypatch, capsys):
         "batch_size=many": "batch_size=many",
         "num_workers=-1": "num_workers=-1",
         "resolution=8": "resolution=8",
-        "mode=squash": "mode=squash: expected crop or fit",
-        "on_bad_image=replace": "on_bad_image=replace: expected error or skip",
+        "mode=squash": "mode=squash: expected one of crop, fit",
+        "on_bad_image=replace": "on_bad_image=replace: expected one of error, skip",
         "no_such_key=1": "no_such_key",
-        f"output='{photos}/out'": "lies inside input=",
-        f"output='{photos}/a.png'": "lies inside input=",
+        f"output='{photos}/out'": "is inside input=",
+        f"output='{photos}/a.png'": "is inside input=",
     }.items():
         assert expected in refused(monkeypatch, capsys, tmp_path, *base, change)
     assert "input" in refused(monkeypatch, capsys, tmp_path, base[0])
@@ -238,7 +250,7 @@ def test_bad_outputs(run, photos, tmp_path, monkeypatch, capsys):
     assert "is a file" in refused(monkeypatch, capsys, tmp_path, *base, "output=file", "overwrite=true")
     assert "has content" in refused(monkeypatch, capsys, tmp_path, *base, "output=full")
     assert "not writable" in refused(monkeypatch, capsys, tmp_path, *base, "output=file/below")
-    monkeypatch.setattr(inversions.os, "access", lambda path, mode: False)  # chmod does not stop root
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)  # chmod does not stop root
     assert "not writable" in refused(monkeypatch, capsys, tmp_path, *base, "output=new/deep")
 
 
@@ -257,12 +269,12 @@ def test_bad_images(run, photos, tmp_path, monkeypatch, capsys):
         assert "text, not an image" in refused(monkeypatch, capsys, tmp_path, *base, "input=none", more)
 
 
-def test_skip_leaves_bad_images_out_and_says_so(run, photos, tmp_path, monkeypatch, capsys):
+def test_bad_images_are_skipped_and_reported(run, photos, tmp_path, monkeypatch, capsys):
     (photos / "b.png").write_bytes(b"")
     call(monkeypatch, invert, f"run={run}", f"input={photos}", f"output={tmp_path}/out", "on_bad_image=skip")
     assert read_latents(tmp_path / "out").names == ["a.png", "img2.png", "img10.png", "sub/a.png"]
     printed = capsys.readouterr().out
-    assert "1 of 5 files cannot be read and are left out" in printed and "b.png: empty file" in printed
+    assert "1 of 5 files cannot be read and are skipped" in printed and "b.png: empty file" in printed
 
 
 def test_folder_that_is_no_run(photos, tmp_path, monkeypatch, capsys):
@@ -296,7 +308,7 @@ def test_the_real_command_line_with_bad_input(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_official_checkpoint_inverts_a_picture(tmp_path: Path) -> None:
+def test_official_checkpoint_inverts_an_image(tmp_path: Path) -> None:
     from tests.encoders.official import W_DIM, psp_file
 
     torch.save(psp_file("GradualStyleEncoder"), tmp_path / "psp.pt")

@@ -1,4 +1,4 @@
-"""The invert command with methods that need no training: what it leaves, that it goes on, and what it refuses."""
+"""The invert command with methods that need no training: results, continuing, errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stylegan_inv.generators import Generator, load_generator, save_generator
 from stylegan_inv.generators.variants.difference import tuned
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.saved_codes import read_difference, read_latents, read_noise
-from stylegan_inv.optim import descent
+from stylegan_inv.optim import per_image_optimization
 
-QUICK = ("method.parts.w.steps=6", "method.parts.noise.steps=6", "method.parts.w.rate=0.05", "batch_size=1")
+QUICK = ("method.stages.w.steps=6", "method.stages.noise.steps=6", "method.stages.w.lr=0.05", "batch_size=1")
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,16 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     invert.main()
 
 
-def test_leaves_codes_noise_curves_and_pictures(small, photos, tmp_path, monkeypatch, capsys) -> None:
+def test_writes_codes_noise_curves_and_images(small, photos, tmp_path, monkeypatch, capsys) -> None:
     common = ("method=image2stylegan_pp", f"generator.source={small}", *QUICK)
     command(monkeypatch, *common, f"input={photos}", f"output={tmp_path}/out")
     latents, generator = read_latents(tmp_path / "out"), load_generator(small)
     assert latents.names == ["a.png", "b.png"]
-    for w, picture in zip(latents.w, latents.reconstructions, strict=True):
-        noise = read_noise(tmp_path / "out", picture)
+    for w, file in zip(latents.w, latents.reconstructions, strict=True):
+        noise = read_noise(tmp_path / "out", file)
         assert noise is not None
         again = generator.synthesis(w[None], noise=noise)[0].clamp(-1, 1)
-        assert (again - read_image(tmp_path / "out" / picture)).abs().max() < 1.01 / 127.5
+        assert (again - read_image(tmp_path / "out" / file)).abs().max() < 1.01 / 127.5
     with open(tmp_path / "out" / "losses.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (6 + 6) and {row["image"] for row in rows} == {"a.png", "b.png"}
@@ -61,10 +61,10 @@ def test_leaves_codes_noise_curves_and_pictures(small, photos, tmp_path, monkeyp
     assert "losses.png" in capsys.readouterr().out
 
 
-def test_a_killed_command_goes_on_and_another_is_refused(small, photos, tmp_path, monkeypatch, capsys) -> None:
+def test_a_killed_command_continues_and_another_is_refused(small, photos, tmp_path, monkeypatch, capsys) -> None:
     common = ["method=image2stylegan_pp", f"generator.source={small}", *QUICK, f"input={photos}"]
     command(monkeypatch, *common, f"output={tmp_path}/whole")
-    real, count = descent.adam, [0]
+    real, count = per_image_optimization.adam, [0]
 
     def killed(*arguments: object) -> None:
         count[0] += 1
@@ -72,7 +72,7 @@ def test_a_killed_command_goes_on_and_another_is_refused(small, photos, tmp_path
             raise KeyboardInterrupt
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(descent, "adam", killed)
+    monkeypatch.setattr(per_image_optimization, "adam", killed)
     with pytest.raises(KeyboardInterrupt):
         command(monkeypatch, *common, f"output={tmp_path}/out", "save_every_seconds=0")
     left = sorted(path.name for path in (tmp_path / "out" / "unfinished").iterdir())
@@ -84,12 +84,12 @@ def test_a_killed_command_goes_on_and_another_is_refused(small, photos, tmp_path
     assert "holds the beginning of another command" in capsys.readouterr().err
     count[0] = -1000
     command(monkeypatch, *common, f"output={tmp_path}/out", "save_every_seconds=0")
-    assert count[0] + 1000 < 12, "the first image was not done again"
+    assert count[0] + 1000 < 12, "the first image was not optimised again"
     torch.testing.assert_close(read_latents(tmp_path / "out").w, read_latents(tmp_path / "whole").w)
 
 
 def test_tuned_generators_are_stored_as_differences(small, photos, tmp_path, monkeypatch) -> None:
-    pti = ("method=pti", "method.start.steps=3", "method.steps=4", "method.goal=null", "method.rank=2")
+    pti = ("method=pti", "method.start.steps=3", "method.steps=4", "method.distance_threshold=null", "method.rank=2")
     command(monkeypatch, *pti, f"generator.source={small}", f"input={photos}/a.png", f"output={tmp_path}/out")
     latents = read_latents(tmp_path / "out")
     difference = read_difference(tmp_path / "out", latents.reconstructions[0])
@@ -104,15 +104,17 @@ def test_bad_input(small, photos, tmp_path, monkeypatch, capsys) -> None:
     Image.new("L", (10, 20), 255).save(tmp_path / "narrow.png")
     base = ["method=image2stylegan_pp", f"generator.source={small}", f"input={photos}/a.png", f"output={tmp_path}/out"]
     for arguments, expected in {
-        ("application=crossover", "mask=ellipse:0.5,0.5,0.2,0.2"): "give second=",
+        ("application=crossover", "mask=ellipse:0.5,0.5,0.2,0.2"): "give reference=",
         ("application=inpainting",): "give mask=",
         ("application=inpainting", f"mask={tmp_path}/black.png"): "the mask is empty",
         ("application=inpainting", f"mask={tmp_path}/narrow.png"): "is 10 x 20 pixels, but",
         ("application=inpainting", "mask=ellipse:3,3,0.1,0.1"): "the mask is empty",
         ("application=inpainting", "mask=label:hair"): "has no label map",
-        ("application=crossover", f"second={photos}/none.png", "mask=changed"): "none.png",
+        ("application=crossover", f"reference={photos}/none.png", "mask=changed"): "none.png",
         ("input=synthfaces:9-3",): "the smaller number first",
         ("run=somewhere",): "expected one of them",
+        ("method=projector", "mask=ellipse:0.5,0.5,0.2,0.2"): "Projector takes none; method=image2stylegan_pp does",
+        ("method=pti", f"reference={photos}/b.png"): "PTI takes none; method=image2stylegan_pp does",
     }.items():
         with pytest.raises(SystemExit) as stop:
             command(monkeypatch, *base, *arguments)

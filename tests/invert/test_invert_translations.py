@@ -29,7 +29,7 @@ RESOLUTION, DIM = 16, 8
 
 
 class Linear(nn.Module):
-    """Codes as a linear map of 4 x 4 means."""
+    """An encoder whose codes are a linear map of 4 x 4 means."""
 
     def __init__(self, num_ws: int, w_dim: int, in_channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def save_random_generator(file: Path, seed: int, dim: int = DIM) -> Path:
 
 
 def save_run(folder: Path, kind: type, generator: Path, task: dict[str, Any] | None = None, **arguments: Any) -> Any:
-    """A run folder with untrained weights; returns the method in it."""
+    """Writes a run folder with untrained weights; returns its method."""
     torch.manual_seed(3)
     method = kind(generator=load_generator(generator), encoder=Linear, **arguments)
     node = {
@@ -82,10 +82,10 @@ def test_variants_of_sketches(tmp_path, sketches, monkeypatch, capsys) -> None:
     run, method = sketch_run(tmp_path)
     out = tmp_path / "out"
     call(monkeypatch, invert, f"run={run}", f"input={sketches}", f"output={out}", "variants=3", "batch_size=2")
-    assert "squared error" not in capsys.readouterr().out, "a sketch is not what is to be reconstructed"
-    pictures = torch.stack([read_image(sketches / f"{number}.png") for number in range(3)])
-    source = SketchToFace().read(pictures)
-    torch.testing.assert_close(source[:, 0], (pictures[:, 0] + 1) / 2)
+    assert "squared error" not in capsys.readouterr().out, "a sketch is not the target"
+    images = torch.stack([read_image(sketches / f"{number}.png") for number in range(3)])
+    source = SketchToFace().read(images)
+    torch.testing.assert_close(source[:, 0], (images[:, 0] + 1) / 2)
     w = method.invert(source).w
     torch.testing.assert_close(read_latents(out).w, w.detach(), rtol=1e-5, atol=1e-5)
     # 8 to 17 of 18 is 3 to 5 of 6; one random code for all images.
@@ -108,10 +108,10 @@ def test_variants_of_sketches(tmp_path, sketches, monkeypatch, capsys) -> None:
     )
     assert sorted(file.relative_to(out).parts[1] for file in out.glob("variants/*/*.png")) == ["1"] * 3
     call(monkeypatch, invert, f"run={run}", f"input={sketches}", f"output={out}", "overwrite=true")
-    assert not list(out.glob("variants/*/*.png")), "those of before are gone"
+    assert not list(out.glob("variants/*/*.png")), "the previous variants are removed"
 
 
-def test_what_variants_refuse(tmp_path, sketches, monkeypatch, capsys) -> None:
+def test_errors_of_variants(tmp_path, sketches, monkeypatch, capsys) -> None:
     run, _ = sketch_run(tmp_path)
     base = [f"input={sketches}", f"output={tmp_path}/out"]
     assert "layer 6 of codes with 6 layers" in error_of(
@@ -128,8 +128,8 @@ def test_what_variants_refuse(tmp_path, sketches, monkeypatch, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_bootstrapping_starts_from_the_other_runs_result(tmp_path, sketches, monkeypatch) -> None:
-    """ReStyle's: w and y of an encoder around one generator are where the one around the other begins."""
+def test_bootstrapping_starts_from_the_result_of_the_other_run(tmp_path, sketches, monkeypatch) -> None:
+    """Codes and images of one run are the starting point of a ReStyle run with another generator."""
     faces = save_random_generator(tmp_path / "faces.safetensors", 0)
     cartoons = save_random_generator(tmp_path / "cartoons.safetensors", 1)
     first = save_run(tmp_path / "first", ReStyle, faces, iterations=1)
@@ -151,7 +151,7 @@ def test_bootstrapping_starts_from_the_other_runs_result(tmp_path, sketches, mon
     torch.testing.assert_close(read_latents(tmp_path / "out").w, w.detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_method_to_start_from_is_neither_saved_nor_trained(tmp_path) -> None:
+def test_starting_method_is_neither_saved_nor_trained(tmp_path) -> None:
     faces = save_random_generator(tmp_path / "faces.safetensors", 0)
     first = save_run(tmp_path / "first", PSP, faces)
     plain = ReStyle(generator=load_generator(faces), encoder=Linear)
@@ -166,7 +166,7 @@ def test_a_method_to_start_from_is_neither_saved_nor_trained(tmp_path) -> None:
         plain.start_from("zero")
 
 
-def test_finetuned_generators_learn_above_a_resolution_only(tmp_path) -> None:
+def test_finetuned_generators_are_trained_above_a_resolution_only(tmp_path) -> None:
     file = save_random_generator(tmp_path / "g.safetensors", 0)
     made = finetune.finetuned(file, from_resolution=8)
     learns = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
@@ -174,7 +174,7 @@ def test_finetuned_generators_learn_above_a_resolution_only(tmp_path) -> None:
     z = torch.randn(2, DIM)
     torch.testing.assert_close(made(z), load_generator(file)(z))
     made(z).square().mean().backward()
-    # (The strength of noise that is a constant map has a gradient as well.)
+    # The noise strengths have gradients too, as constant maps are added.
     assert {name for name, parameter in made.named_parameters() if parameter.grad is not None} == learns
     with pytest.raises(UserError, match="from_resolution=32: expected one of 4, 8, 16"):
         finetune.finetuned(file, from_resolution=32)

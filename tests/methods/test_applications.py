@@ -1,4 +1,4 @@
-"""The applications on real SynthFaces with the embedded generator: what was wanted happens, judged by `face_eval`."""
+"""The applications on SynthFaces with the embedded generator, evaluated by the network `face_eval`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def error(a: Tensor, b: Tensor, where: Tensor) -> float:
 
 @pytest.mark.slow
 def test_noise_adds_decibels() -> None:
-    found = built("method.parts.w.steps=120", "method.parts.noise.steps=120").invert(face(7))
+    found = built("method.stages.w.steps=120", "method.stages.noise.steps=120").invert(face(7))
     after_w, after_noise = (float(psnr(step.image.clamp(-1, 1), face(7))) for step in found.steps[-2:])
     assert after_w > 25 and after_noise > after_w + 10 and after_noise > 40
 
@@ -40,10 +40,10 @@ def test_noise_adds_decibels() -> None:
 @pytest.mark.slow
 def test_face_swap_takes_the_identity_and_keeps_the_rest() -> None:
     mask = draw_mask("ellipse:0.5,0.52,0.27,0.32", 64)[None]
-    method = built("application=crossover", "method.parts.w.steps=120", "method.parts.noise.steps=60")
-    image, network = method.invert(face(11), face(34), mask).image, load_face_network("face_eval")
-    to_input, to_second = (float((network.embed(image) * network.embed(face(n))).sum()) for n in (11, 34))
-    assert to_input > to_second + 0.2
+    method = built("application=crossover", "method.stages.w.steps=120", "method.stages.noise.steps=60")
+    image, network = method.optimize(face(11), reference=face(34), mask=mask).image, load_face_network("face_eval")
+    to_input, to_reference = (float((network.embed(image) * network.embed(face(n))).sum()) for n in (11, 34))
+    assert to_input > to_reference + 0.2
     outside = 1 - draw_mask("ellipse:0.5,0.52,0.36,0.42", 64)[None]
     assert error(image, face(34), outside) < 0.05 * error(image, face(11), outside)
 
@@ -51,7 +51,9 @@ def test_face_swap_takes_the_identity_and_keeps_the_rest() -> None:
 @pytest.mark.slow
 def test_glasses_are_transferred_and_the_rest_stays() -> None:
     mask = draw_mask("rectangle:0.28,0.4,0.74,0.58", 64)[None]
-    found = built("application=feature_transfer", "method.parts.w.steps=120").invert(face(34), face(18), mask)
+    found = built("application=feature_transfer", "method.stages.w.steps=120").optimize(
+        face(34), reference=face(18), mask=mask
+    )
     network = load_face_network("face_eval")
     none = network.factor_names.index("eyeglasses=none")
     before, after = (float(network.read_out(image)[0, none]) for image in (found.steps[-2].image, found.image))
@@ -62,11 +64,11 @@ def test_glasses_are_transferred_and_the_rest_stays() -> None:
 @pytest.mark.slow
 def test_hair_takes_the_style_and_the_rest_stays() -> None:
     mask = draw_mask("label:hair", 64, FACES[5]["label"], LABELS)[None]
-    steps = [f"method.parts.{part}.steps=80" for part in ("embed", "style", "noise")]
-    image = built("application=local_style", *steps).invert(face(5), face(11), mask).image
+    steps = [f"method.stages.{stage}.steps=80" for stage in ("embed", "style", "noise")]
+    image = built("application=local_style", *steps).optimize(face(5), reference=face(11), mask=mask).image
 
-    def brightness(picture: Tensor) -> float:
-        return float((mask * picture).sum() / (3 * mask.sum()))
+    def brightness(image: Tensor) -> float:
+        return float((mask * image).sum() / (3 * mask.sum()))
 
     assert brightness(image) < 0.5 * (brightness(face(5)) + brightness(face(11)))
     assert error(image, face(5), 1 - mask) < 0.1 * error(image, face(5), mask)
@@ -76,14 +78,14 @@ def test_hair_takes_the_style_and_the_rest_stays() -> None:
 def test_inpainting_and_scribble() -> None:
     mask = draw_mask("rectangle:0.32,0.56,0.68,0.82", 64)[None]
     holed = torch.where(mask > 0.5, torch.ones_like(face(6)), face(6))
-    steps = ("method.parts.w.steps=120", "method.parts.noise.steps=40")
-    image = built("application=inpainting", *steps).invert(holed, None, mask).image
-    # A mouth like the real one, though it was never seen: far nearer than the white hole.
+    steps = ("method.stages.w.steps=120", "method.stages.noise.steps=40")
+    image = built("application=inpainting", *steps).optimize(holed, mask=mask).image
+    # The inpainted mouth resembles the hidden one: its error is far below that of the white hole.
     assert error(image, face(6), mask) < 0.1 * error(holed, face(6), mask)
     lips = draw_mask("ellipse:0.5,0.69,0.09,0.035", 64)[None]
     red = torch.tensor([0.5, -0.8, -0.7])[:, None, None]
     scribbled = torch.lerp(face(34), red.expand_as(face(34)), lips)
-    steps = ("method.parts.embed.steps=100", "method.parts.noise.steps=40")
-    image = built("application=scribble", *steps).invert(face(34), scribbled, lips).image
+    steps = ("method.stages.embed.steps=100", "method.stages.noise.steps=40")
+    image = built("application=scribble", *steps).optimize(face(34), reference=scribbled, mask=lips).image
     redness = [float((lips * (p[:, :1] - p[:, 1:2])).sum() / lips.sum()) for p in (face(34), image)]
     assert redness[1] > redness[0] + 0.1 and error(image, face(34), 1 - lips) < 0.01

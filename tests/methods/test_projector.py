@@ -1,4 +1,4 @@
-"""The projector's schedules and noise regularisation against values worked out from the official description."""
+"""The schedules and the noise regularisation of the projector against values computed from the official description."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 import pytest
 import torch
 
-from stylegan_inv.methods.projector import Projector, autocorrelation, rate_ramp
+from stylegan_inv.methods.projector import Projector, autocorrelation, lr_ramp
 from tests.methods.tiny import tiny, tiny_images
 
 
-def test_rate_rises_linearly_and_falls_as_a_cosine() -> None:
-    assert rate_ramp(0.0, 0.05, 0.25) == 0 and rate_ramp(0.025, 0.05, 0.25) == pytest.approx(0.5)
-    assert rate_ramp(0.5, 0.05, 0.25) == 1 and rate_ramp(0.75, 0.05, 0.25) == 1
-    assert rate_ramp(0.875, 0.05, 0.25) == pytest.approx(0.5)
-    assert rate_ramp(0.9, 0.05, 0.25) == pytest.approx(0.5 - 0.5 * math.cos(math.pi * 0.4))
+def test_lr_rises_linearly_and_falls_as_a_cosine() -> None:
+    assert lr_ramp(0.0, 0.05, 0.25) == 0 and lr_ramp(0.025, 0.05, 0.25) == pytest.approx(0.5)
+    assert lr_ramp(0.5, 0.05, 0.25) == 1 and lr_ramp(0.75, 0.05, 0.25) == 1
+    assert lr_ramp(0.875, 0.05, 0.25) == pytest.approx(0.5)
+    assert lr_ramp(0.9, 0.05, 0.25) == pytest.approx(0.5 - 0.5 * math.cos(math.pi * 0.4))
 
 
-def test_noise_on_the_code_fades() -> None:
-    method = tiny(Projector, steps=100, samples=4000)
+def test_noise_on_w_decays() -> None:
+    method = tiny(Projector, steps=100, w_avg_samples=4000)
     w = method.generator.mapping.w(torch.randn(20000, 8, dtype=torch.float64))
     spread = (w - method.generator.w_avg).square().sum(1).mean().sqrt()
-    assert method.w_deviation() == pytest.approx(float(spread), rel=0.05)
-    assert method.code_noise_at(0) == pytest.approx(0.05 * method.w_deviation())
-    assert method.code_noise_at(30) == pytest.approx(0.05 * method.w_deviation() * 0.36)
-    assert method.code_noise_at(75) == method.code_noise_at(99) == 0
+    assert method.w_std() == pytest.approx(float(spread), rel=0.05)
+    assert method.w_noise_scale(0) == pytest.approx(0.05 * method.w_std())
+    assert method.w_noise_scale(30) == pytest.approx(0.05 * method.w_std() * 0.36)
+    assert method.w_noise_scale(75) == method.w_noise_scale(99) == 0
 
 
 def test_autocorrelation_by_loops() -> None:
@@ -44,11 +44,11 @@ def test_autocorrelation_by_loops() -> None:
 
 
 def test_one_code_in_w_and_white_noise() -> None:
-    found = tiny(Projector, steps=12, samples=50).invert(tiny_images(2))
+    found = tiny(Projector, steps=12, w_avg_samples=50).invert(tiny_images(2))
     assert torch.equal(found.w[:, 0], found.w[:, 5]) and not torch.equal(found.w[0], found.w[1])
     assert found.noise is not None
     for m in found.noise:
         torch.testing.assert_close(m.mean((1, 2, 3)), torch.zeros(2, dtype=m.dtype), atol=1e-9, rtol=0)
         torch.testing.assert_close(m.square().mean((1, 2, 3)), torch.ones(2, dtype=m.dtype))
-    plus = tiny(Projector, space="w_plus", steps=12, samples=50).invert(tiny_images(2))
+    plus = tiny(Projector, space="w_plus", steps=12, w_avg_samples=50).invert(tiny_images(2))
     assert not torch.equal(plus.w[:, 0], plus.w[:, 5])

@@ -1,4 +1,4 @@
-"""Pivotal tuning: what is stored is what is shown, small, of the right generator; stopping, locality, continuing."""
+"""Pivotal tuning: the stored difference, early stop, locality regularisation, continuing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.variants.difference import compress, tuned
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
 from stylegan_inv.methods.pti import PTI, Locality
-from stylegan_inv.optim.descent import Watch
+from stylegan_inv.optim.optimization_state import Monitor, Progress
 from tests.methods.tiny import tiny, tiny_generator, tiny_images
-from tests.optim.test_descent import Killed
+from tests.optim.test_per_image_optimization import Killed
 
 
 def make(**settings):
-    start = settings.pop("start", None) or tiny(Image2StyleGAN, steps=3, rate=0.05)
-    return tiny(PTI, start=start, **{"steps": 12, "rate": 3e-3, "goal": None, "rank": 3, **settings})
+    start = settings.pop("start", None) or tiny(Image2StyleGAN, steps=3, lr=0.05)
+    return tiny(PTI, start=start, **{"steps": 12, "lr": 3e-3, "distance_threshold": None, "rank": 3, **settings})
 
 
 def test_difference_is_the_best_of_its_rank() -> None:
@@ -41,7 +41,7 @@ def test_difference_is_the_best_of_its_rank() -> None:
         tuned(tiny_generator(), {**difference, "extra": torch.zeros(1)})
 
 
-def test_tuned_picture_is_what_is_stored() -> None:
+def test_reconstruction_is_rendered_with_the_stored_difference() -> None:
     images, method = tiny_images(2), make()
     found = method.invert(images)
     pivot, last = found.steps
@@ -55,14 +55,14 @@ def test_tuned_picture_is_what_is_stored() -> None:
     torch.testing.assert_close(alone.image, found.image[1:], rtol=0, atol=1e-8)
 
 
-def test_stops_at_the_goal_before_the_step() -> None:
-    near = make(goal=1e9).invert(tiny_images(1))
+def test_stops_at_the_threshold_before_the_step() -> None:
+    near = make(distance_threshold=1e9).invert(tiny_images(1))
     assert len(near.curves["tuning"]) == 1
     torch.testing.assert_close(near.steps[0].image, near.image)
 
 
 def test_locality_keeps_other_codes() -> None:
-    """How far pictures of other codes move: less with the regularisation than without."""
+    """The images of other codes change less with the regularisation than without."""
     images = tiny_images(1)
     w = tiny_generator().mapping(torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3)))
     moved = {}
@@ -77,18 +77,20 @@ def test_locality_keeps_other_codes() -> None:
 def test_killed_and_continued(tmp_path: Path) -> None:
     images, whole = tiny_images(2), make().invert(tiny_images(2))
 
-    def report(stage: str, *rest: object) -> None:
-        if stage == "tuning 2/2":
+    def report(progress: Progress) -> None:
+        if progress.stage == "tuning 2/2":
             raise Killed
 
     with pytest.raises(Killed):
-        make().invert(images, watch=Watch(tmp_path / "state", "key", report=report))
-    again = make().invert(images, watch=Watch(tmp_path / "state", "key"))
+        make().optimize(images, monitor=Monitor(tmp_path / "state", "key", report=report))
+    again = make().optimize(images, monitor=Monitor(tmp_path / "state", "key"))
     torch.testing.assert_close(again.image, whole.image, rtol=0, atol=1e-9)
 
 
 def test_refused() -> None:
     with pytest.raises(UserError, match="rank=0"):
         make(rank=0)
+    with pytest.raises(UserError, match="method.start='average': expected a method or the folder of a run"):
+        make(start="average")
     with pytest.raises(UserError, match="tunes the generator itself"):
         make(start=make()).invert(tiny_images(1))

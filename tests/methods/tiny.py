@@ -1,4 +1,4 @@
-"""Per-image optimisation at a size where a step takes milliseconds: a random 16-px generator and simple features."""
+"""A random 16-px generator and simple features, with which a step of per-image optimisation takes milliseconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stylegan_inv.losses.features import Features
 
 
 class Blurs(Features):
-    """A fixed random convolution after averaging: enough to tell pictures apart."""
+    """Features of a fixed random convolution, at two resolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def tiny_generator(dtype: torch.dtype = torch.float64) -> Generator:
 
 
 def tiny_images(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Pictures that the generator can nearly make: those of other codes and noise."""
+    """Returns images that the generator can make from random codes."""
     generator = tiny_generator(dtype)
     z = torch.randn(count, 8, generator=torch.Generator().manual_seed(5)).to(dtype)
     return generator.synthesis(generator.mapping(z), noise="const").detach()

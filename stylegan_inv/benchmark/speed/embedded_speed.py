@@ -13,8 +13,10 @@ from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.losses.features import EmbeddedFeatures
+from stylegan_inv.methods.common.per_image import InputImages
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
-from stylegan_inv.optim.descent import State, Watch, descend
+from stylegan_inv.optim.optimization_state import Monitor, OptimizationState
+from stylegan_inv.optim.per_image_optimization import optimize
 
 BATCH = 8
 _STEPS = 10
@@ -37,7 +39,7 @@ def cases() -> dict[str, Callable[[], object]]:
         with torch.no_grad():
             return encoder(pair)
 
-    step, networks = _descent(generator)
+    step, networks = _optimization(generator)
     return {
         "reference: 3x3 convolution, 64 channels": lambda: torch.nn.functional.conv2d(x, kernel, padding=1),
         "SynthFaces: render": lambda: faces.__getitems__(list(range(BATCH))),
@@ -49,28 +51,29 @@ def cases() -> dict[str, Callable[[], object]]:
     }
 
 
-def _descent(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
-    """What per-image optimisation does around its networks is to cost 5 % of them at most; the two rows tell."""
+def _optimization(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Returns steps of per-image optimisation, and their networks alone; the rest of a step may add 5 % to these."""
     features = EmbeddedFeatures()
-    method = Image2StyleGAN(generator=generator, features=features, steps=_STEPS, rate=0.05)
+    method = Image2StyleGAN(generator=generator, features=features, steps=_STEPS, lr=0.05)
     size = generator.resolution
     faces = torch.stack([item["image"] for item in SynthFaces(size, seed=2).__getitems__(list(range(BATCH)))])
-    given = method.prepare(faces, None, None)
     w = method.average_codes(BATCH).clone().requires_grad_()
-    before = method.picture(method._begin(faces))
+    initial_image = method.reconstruct(method.initial_variables(faces))
+    stage = method.stage(0, InputImages(faces), initial_image)
+    targets = stage.targets
 
     def networks() -> None:
         for _ in range(_STEPS):
-            picture = generator.synthesis(w, noise="const")
-            loss = features.distance(features.maps(picture), given["features"]).sum()
-            torch.autograd.grad(loss + (picture - faces).square().mean((1, 2, 3)).sum(), w)
+            image = generator.synthesis(w, noise="const")
+            loss = features.distance(features.maps(image), targets.features).sum()
+            torch.autograd.grad(loss + (image - faces).square().mean((1, 2, 3)).sum(), w)
 
-    def descent() -> None:
-        state, stage = State(method._begin(faces)), method.stage(0, given, before)
-        state.enter(stage)
-        descend(stage, state, Watch())
+    def steps() -> None:
+        state = OptimizationState(method.initial_variables(faces))
+        state.begin_stage(stage.variables, stage.steps)
+        optimize(stage, state, Monitor())
 
-    return descent, networks
+    return steps, networks
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def check_description(text: str, labels: Sequence[str] | None = None, changed: b
         kind, _, rest = part.partition(":")
         if kind == "changed":
             if not changed:
-                raise UserError("mask=changed: compares two images, but got one; give second=…")
+                raise UserError("mask=changed: compares two images, but got one; give reference=…")
         elif kind == "label":
             if labels is None:
                 raise UserError(f"mask={part}: the input has no label map; use input=synthfaces:…, a shape or a file")

@@ -1,4 +1,4 @@
-"""Style mixing: one picture with some layers of the others (Karras et al. 2019, figure 3)."""
+"""Style mixing: one image with some layers of the others (Karras et al. 2019, figure 3)."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.latents.edits.subjects import Sheet, Subjects, need, whole
+from stylegan_inv.latents.edits.base import EditInputs, ImageTable, check_count
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.mixing import mixing_matrix
+from stylegan_inv.utils.checks import whole_number
 
 
 class Mix:
-    """A row for each source, a column for each range of layers that is taken from it.
+    """A table with a row for each source image and a column for each range of layers that is taken from it.
 
     Args:
-        kept: number of the picture whose other layers stay.
-        ranges: see `layer_range`.
+        kept: Index of the image that keeps its other layers.
+        ranges: Ranges of layers, see `layer_range`.
     """
 
     name = "mix"
-    there_and_back = True
-    films = True
+    ping_pong = True
+    has_animation = True
 
     def __init__(self, kept: int = 0, ranges: Sequence[str | Sequence[int]] = ("coarse", "middle", "fine")) -> None:
-        self.kept, self.ranges = whole(kept, "edit.kept", 0), list(ranges)
+        self.kept, self.ranges = whole_number("edit.kept", kept, 0), list(ranges)
         if not self.ranges:
-            raise UserError("edit.ranges=[]: expected at least one, such as coarse")
+            raise UserError("edit.ranges=[]: expected at least one range, such as coarse")
 
     def check(self, generator: Generator, count: int, random: bool) -> None:
-        """See `Edit`."""
-        need(count, 2, self.name)
-        if self.kept >= count:
-            raise UserError(
-                f"edit.kept={self.kept}: expected a number from 0 to {count - 1}, there are {count} pictures"
-            )
+        """Checks the number of images, ``kept`` and the ranges."""
+        check_count(self.name, count, 2)
+        whole_number("edit.kept", self.kept, 0, count - 1, hint=f"there are {count} images")
         for one in self.ranges:
             layer_range(one, generator.num_ws)
 
-    def sheets(self, subjects: Subjects) -> list[Sheet]:
-        """One table."""
-        sources = [row for row in range(len(subjects)) if row != self.kept]
-        layers = [layer_range(one, subjects.generator.num_ws) for one in self.ranges]
-        codes = mixing_matrix(subjects.w[[self.kept]], subjects.w[sources], layers)
+    def tables(self, inputs: EditInputs) -> list[ImageTable]:
+        """Returns one table."""
+        sources = self._sources(inputs)
+        layers = [layer_range(one, inputs.generator.num_ws) for one in self.ranges]
+        codes = mixing_matrix(inputs.w[[self.kept]], inputs.w[sources], layers)
         kept = [self.kept] * len(sources)
         columns = {
-            "kept": subjects.render(subjects.w[kept], kept),
-            "source": subjects.render(subjects.w[sources], sources),
+            "kept": inputs.render(inputs.w[kept], kept),
+            "source": inputs.render(inputs.w[sources], sources),
         }
         for number, one in enumerate(self.ranges):
             text = one if isinstance(one, str) else "layers " + ", ".join(map(str, one))
-            columns[f"{text} of source"] = subjects.render(codes[:, number], kept)
-        return [Sheet(columns, [subjects.names[row] for row in sources])]
+            columns[f"{text} of source"] = inputs.render(codes[:, number], kept)
+        return [ImageTable(columns, [inputs.names[row] for row in sources])]
 
-    def frames(self, subjects: Subjects, count: int) -> Tensor:
-        """Layer after layer from the source: what each layer brings."""
-        sources = [row for row in range(len(subjects)) if row != self.kept]
-        total = subjects.generator.num_ws
-        steps = mixing_matrix(subjects.w[[self.kept]], subjects.w[sources], [range(k) for k in range(total + 1)])
-        hold = max(1, round(count / (total + 1)))
-        shown = [subjects.render(codes, [self.kept] * len(sources)) for codes in steps.transpose(0, 1)]
-        return torch.stack([frame for frame in shown for _ in range(hold)])
+    def frames(self, inputs: EditInputs, count: int) -> Tensor:
+        """Returns an animation that takes one more layer of the source in each step."""
+        sources, total = self._sources(inputs), inputs.generator.num_ws
+        steps = mixing_matrix(inputs.w[[self.kept]], inputs.w[sources], [range(k) for k in range(total + 1)])
+        repeats = max(1, round(count / (total + 1)))
+        images = [inputs.render(codes, [self.kept] * len(sources)) for codes in steps.transpose(0, 1)]
+        return torch.stack([frame for frame in images for _ in range(repeats)])
+
+    def _sources(self, inputs: EditInputs) -> list[int]:
+        return [row for row in range(len(inputs)) if row != self.kept]

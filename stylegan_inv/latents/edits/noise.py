@@ -1,4 +1,4 @@
-"""Noise on chosen layers, and where in the picture noise matters (Karras et al. 2019, figures 4 and 5)."""
+"""Noise on chosen layers, and where in the image noise matters (Karras et al. 2019, figures 4 and 5)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.latents.edits.subjects import Sheet, Subjects, whole
+from stylegan_inv.latents.edits.base import EditInputs, ImageTable
 from stylegan_inv.latents.noise_maps import noise_deviation, noise_layers, noise_on
+from stylegan_inv.utils.checks import whole_number
 
-#: Below this, noise of standard deviation 1 changes no level of an 8-bit picture.
-_VISIBLE = 1e-3
+#: Smallest noise strength at which noise of standard deviation 1 changes an 8-bit image.
+_MIN_VISIBLE_STRENGTH = 1e-3
 
 
 class Noise:
-    """A column for each choice of layers, and the standard deviation over draws of noise on all of them.
+    """A table with a column for each choice of layers, and the standard deviation over random noise on all layers.
 
     Args:
-        choices: see `noise_layers`.
-        samples: draws for the deviation; 0 leaves it out.
-        seed: of the noise.
+        choices: Choices of layers, see `noise_layers`.
+        samples: Number of samples of the standard deviation; 0 leaves it out.
+        seed: Seed of the noise.
     """
 
     name = "noise"
-    there_and_back = False
-    films = True
+    ping_pong = False
+    has_animation = True
 
     def __init__(
         self,
@@ -35,32 +36,32 @@ class Noise:
         samples: int = 100,
         seed: int = 0,
     ) -> None:
-        self.choices, self.samples, self.seed = list(choices), whole(samples, "edit.samples", 0), seed
+        self.choices, self.samples, self.seed = list(choices), whole_number("edit.samples", samples, 0), seed
 
     def check(self, generator: Generator, count: int, random: bool) -> None:
-        """See `Edit`."""
+        """Checks the choices of layers and that the generator uses noise."""
         for choice in self.choices:
             noise_layers(generator, choice)
-        strengths = [float(layer.noise_strength) for layer in generator.synthesis.layers()]
-        if max(map(abs, strengths)) < _VISIBLE:
+        strength = max(abs(float(layer.noise_strength)) for layer in generator.synthesis.layers())
+        if strength < _MIN_VISIBLE_STRENGTH:
             raise UserError(
-                f"edit=noise: this generator ignores noise (its strengths are at most {max(map(abs, strengths)):.0e}); "
+                f"edit=noise: this generator ignores noise (its strengths are at most {strength:.0e}); "
                 "give one that was trained with noise, generator=file generator.source=<file>"
             )
 
-    def sheets(self, subjects: Subjects) -> list[Sheet]:
-        """One strip; the deviation is scaled so that the largest of each picture is white."""
+    def tables(self, inputs: EditInputs) -> list[ImageTable]:
+        """Returns one table; the deviation is scaled so that the largest value of each image is white."""
         columns = {}
         for choice in self.choices:
             text = choice if isinstance(choice, str) else "layers " + ", ".join(map(str, choice))
-            maps = noise_on(subjects.generator, choice, self.seed)
-            columns[f"noise: {text}"] = subjects.render(subjects.w, noise=maps)
+            maps = noise_on(inputs.generator, choice, self.seed)
+            columns[f"noise: {text}"] = inputs.render(inputs.w, noise=maps)
         if self.samples:
-            deviation = noise_deviation(subjects.generator, subjects.w, "all", self.samples, self.seed).cpu()
+            deviation = noise_deviation(inputs.generator, inputs.w, "all", self.samples, self.seed).cpu()
             columns["deviation"] = 2 * deviation / deviation.amax((1, 2, 3), keepdim=True).clamp_min(1e-12) - 1
-        return [Sheet(columns, subjects.names)]
+        return [ImageTable(columns, inputs.names)]
 
-    def frames(self, subjects: Subjects, count: int) -> Tensor:
-        """Fresh noise in every picture."""
-        maps = (noise_on(subjects.generator, "all", self.seed + k) for k in range(count))
-        return torch.stack([subjects.render(subjects.w, noise=one) for one in maps])
+    def frames(self, inputs: EditInputs, count: int) -> Tensor:
+        """Returns an animation with new noise in each frame."""
+        maps = (noise_on(inputs.generator, "all", self.seed + k) for k in range(count))
+        return torch.stack([inputs.render(inputs.w, noise=one) for one in maps])

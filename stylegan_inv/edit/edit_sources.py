@@ -1,0 +1,200 @@
+"""The images of the edit command: random samples, codes on disk, or images that a method inverts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from stylegan_inv.config import instantiate
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators import Generator
+from stylegan_inv.invert.inputs import Images, Inputs
+from stylegan_inv.latents.edits.base import EditInputs
+from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
+from stylegan_inv.latents.statistics import map_codes, sample_z
+from stylegan_inv.latents.truncation import truncate
+from stylegan_inv.loading import load_inverter
+from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.runtime.device import device_named
+from stylegan_inv.utils.checks import one_of, real_number, whole_number
+
+
+@dataclass
+class Source:
+    """Images whose number is known, but which have not been rendered or inverted yet.
+
+    Attributes:
+        generator: Generator of their codes.
+        count: Number of images.
+        random: Whether they are random samples.
+        output: Output folder.
+        load: Renders or inverts the images.
+    """
+
+    generator: Generator
+    count: int
+    random: bool
+    output: Path
+    load: Callable[[], EditInputs]
+
+
+def find_source(cfg: DictConfig, edit: str) -> Source:
+    """Finds the images that are edited and loads the networks.
+
+    Args:
+        cfg: Config of the edit command.
+        edit: Name of the edit, for the default output folder.
+
+    Raises:
+        UserError: Inputs that are missing, that cannot be read, or that do not fit each other.
+    """
+    whole_number("batch_size", cfg.batch_size)
+    if cfg.input is None:
+        if cfg.run is not None:
+            raise UserError(f"run={cfg.run}: got no input; give input=<images>, or leave run out for random samples")
+        return _random_samples(cfg, _output(cfg, Path("outputs/edits"), f"{edit}_seed{cfg.seed}"))
+    path = Path(cfg.input)
+    if holds_latents(path):
+        if cfg.run is not None:
+            raise UserError(f"run={cfg.run}: not needed, {path} holds codes already; leave run out")
+        folder = path if path.is_dir() else path.parent
+        return _saved_codes(cfg, folder, read_latents(path), _output(cfg, folder, f"edit_{edit}"))
+    if cfg.run is None:
+        raise UserError(
+            f"input={path}: images need a run that inverts them, run=outputs/...; or give latents.safetensors"
+        )
+    one_of("mode", cfg.mode, ("crop", "fit"))
+    one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
+    run = Path(cfg.run)
+    root = (run if run.is_dir() else run.parent.parent) if run.exists() else Path("outputs") / run.stem
+    name = path.stem if path.is_file() else path.resolve().name.replace(":", "_")
+    output = _output(cfg, root / "edits", f"{edit}_{name}")
+    if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"output={output}: is inside input={path}; its images would be inputs of the next call")
+    return _inverted_images(cfg, output)
+
+
+def _random_samples(cfg: DictConfig, output: Path) -> Source:
+    count, seed = whole_number("samples", cfg.samples), whole_number("seed", cfg.seed, 0)
+    psi = real_number("psi", cfg.psi, hint="1 does not truncate")
+    generator = _load_generator(cfg)
+    if generator.c_dim:
+        raise UserError(f"generator.source={cfg.generator.source}: is conditional, random samples need one that is not")
+
+    def load() -> EditInputs:
+        z = sample_z(generator, count, seed)
+        w = map_codes(generator, z)[:, None].expand(-1, generator.num_ws, -1)
+        names = [f"seed {seed}, {k}" for k in range(count)]
+        return EditInputs(generator, truncate(w, generator.w_avg, psi), names, z=z, batch_size=cfg.batch_size)
+
+    return Source(generator, count, True, output, load)
+
+
+def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) -> Source:
+    generator = _load_generator(cfg)
+    made_for = latents.metadata.get("generator_hash")
+    if latents.w.shape[1:] != (generator.num_ws, generator.w_dim) or made_for not in (None, generator.source_hash):
+        raise UserError(
+            f"input={cfg.input}: holds codes {tuple(latents.w.shape[1:])} of another generator "
+            f"({str(made_for)[:12]}...) than the one here; give that one, generator=file generator.source=<file>"
+        )
+    noise = [read_noise(folder, name) for name in latents.reconstructions]
+    weights = [read_difference(folder, name) for name in latents.reconstructions]
+    for found in (noise, weights):
+        if None in found and any(one is not None for one in found):
+            raise UserError(f"{folder}: has noise or tuned generators for only some of the images; invert them again")
+
+    def load() -> EditInputs:
+        return EditInputs(
+            generator,
+            latents.w.to(generator.w_avg),
+            latents.names,
+            noise=_concatenate_noise([maps for maps in noise if maps is not None], generator),
+            weights=[one for one in weights if one is not None] or None,
+            batch_size=cfg.batch_size,
+        )
+
+    return Source(generator, len(latents.w), False, output, load)
+
+
+def _inverted_images(cfg: DictConfig, output: Path) -> Source:
+    images = Images.find_readable(str(cfg.input), "input", cfg.on_bad_image)
+    method = load_inverter(cfg.run, device_named(cfg.device))
+    dataset = _dataset_settings(Path(cfg.run))
+    size = cfg.resolution or dataset.get("resolution") or method.input_size
+    inputs, task = Inputs(images, size, cfg.mode), instantiate(dataset.get("task"))
+
+    def load() -> EditInputs:
+        targets, found = [], []
+        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers):
+            source = batch["image"].to(method.device)
+            targets.append(batch["image"])
+            found.append(method.invert(source if task is None else task.read(source)))
+        return from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
+
+    return Source(method.generator, len(images.names), False, output, load)
+
+
+def from_inversions(
+    generator: Generator,
+    inversions: Sequence[Inversion],
+    names: list[str],
+    images: Tensor | None = None,
+    batch_size: int = 16,
+) -> EditInputs:
+    """Returns the concatenated inversions of several batches.
+
+    Args:
+        generator: Generator of the codes.
+        inversions: Inversion of each batch.
+        names: Name of each image.
+        images: Inverted images (N, 3, S, S), for tables.
+        batch_size: Number of images that are rendered at once.
+    """
+    weights: list[Mapping[str, Tensor]] = []
+    for one in inversions:
+        if one.weights is not None:
+            weights += [{name: part[row] for name, part in one.weights.items()} for row in range(len(one.w))]
+    features = [one.features for one in inversions if one.features is not None]
+    return EditInputs(
+        generator,
+        torch.cat([one.w.detach() for one in inversions]),
+        names,
+        images,
+        noise=_concatenate_noise([one.noise for one in inversions if one.noise is not None], generator),
+        features={layer: torch.cat([one[layer].detach() for one in features]) for layer in features[0]}
+        if features
+        else None,
+        weights=weights or None,
+        batch_size=batch_size,
+    )
+
+
+def _concatenate_noise(noise: Sequence[Sequence[Tensor]], generator: Generator) -> list[Tensor] | None:
+    """Returns the noise maps of several batches, concatenated layer by layer; None without batches."""
+    layers = zip(*noise, strict=True)
+    return [torch.cat([maps.detach() for maps in layer]).to(generator.w_avg) for layer in layers] or None
+
+
+def _dataset_settings(run: Path) -> dict[str, Any]:
+    """Returns ``dataset`` in the config of a run; empty for official checkpoints."""
+    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
+    if not config.is_file():
+        return {}
+    return dict(OmegaConf.select(OmegaConf.load(config), "dataset") or {})
+
+
+def _load_generator(cfg: DictConfig) -> Generator:
+    generator: Generator = instantiate(cfg.generator)
+    return generator.to(device_named(cfg.device))
+
+
+def _output(cfg: DictConfig, root: Path, name: str) -> Path:
+    return root / name if cfg.output is None else Path(cfg.output)

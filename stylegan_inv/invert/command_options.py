@@ -1,0 +1,59 @@
+"""Options of the invert command: their checks, the output folder, and the settings that identify a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.invert.inputs import Images
+from stylegan_inv.runtime.unfinished import describe_files
+from stylegan_inv.utils.checks import one_of, whole_number
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Raises a UserError for a number or a word that is not allowed."""
+    one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
+    one_of("mode", cfg.mode, ("crop", "fit"))
+    for name, least in {"batch_size": 1, "num_workers": 0, "variants": 0, "shard_images": 1, "seed": 0}.items():
+        whole_number(name, cfg[name], least)
+    if cfg.resolution is not None:
+        whole_number("resolution", cfg.resolution, 16)
+
+
+def output_folder(cfg: DictConfig, run: Path | None) -> Path:
+    """Returns the folder of the results.
+
+    Raises:
+        UserError: The folder is inside the input folder.
+    """
+    source = Path(str(cfg.input))
+    if cfg.output is None:
+        if run is None:
+            run_dir = Path("outputs") / str(cfg.get("method_name"))
+        else:
+            run_dir = run if run.is_dir() else run.parent.parent
+            if not (run_dir / "config.yaml").is_file():
+                run_dir = Path("outputs") / run.stem  # an official checkpoint
+        name = source.stem if source.is_file() else source.resolve().name.replace(":", "_")
+        return run_dir / "inversions" / name
+    output = Path(cfg.output)
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        # The reconstructions would be inputs of the next call.
+        raise UserError(f"output={output}: is inside input={source}; give a folder outside of it")
+    return output
+
+
+def command_settings(cfg: DictConfig, run: Path | None, images: Images, reference: Images | None) -> dict[str, Any]:
+    """Returns the settings that identify a command: two commands with equal settings have equal results."""
+    keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
+    checkpoint = run if run is None or run.is_file() else run / "checkpoints" / "last.ckpt"
+    return {
+        **{key: cfg[key] for key in keys},
+        "checkpoint": describe_files([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
+        "method": OmegaConf.to_container(cfg.method, resolve=True) if cfg.get("method") else None,
+        "names": [images.names, None if reference is None else reference.names],
+        "files": [describe_files(images.files), describe_files(None if reference is None else reference.files)],
+    }
