@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from stylegan_inv.config import instantiate_method
@@ -19,8 +18,8 @@ from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
-from stylegan_inv.runtime.checkpoint_io import load_state, newest_readable
-from stylegan_inv.utils.old_names import replace_old_names
+from stylegan_inv.runtime.checkpoint_io import load_state
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.weights.download import TABLE, fetch, file_hash
 
 
@@ -39,27 +38,21 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         UserError: No such folder, no config or checkpoint in it, a checkpoint that does not fit, or a run that
             trained something else than an inversion method.
     """
-    # A file that lies in no run folder is somebody else's, and so is a name of the weights table.
-    if str(path) in TABLE or (Path(path).is_file() and not (Path(path).parent.parent / "config.yaml").is_file()):
+    run = None if str(path) in TABLE else RunFolder.of(path)
+    if run is None:
+        if str(path) not in TABLE and not Path(path).exists():
+            raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
         return load_official(path, device)
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
-    run_dir = path if path.is_dir() else path.parent.parent
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"{run_dir}: no config.yaml in it, expected the folder of a training run")
-    checkpoint_path = path if path.is_file() else newest_readable(run_dir / "checkpoints")
+    cfg = run.config()
+    checkpoint_path = run.checkpoint()
     if checkpoint_path is None:
-        raise UserError(f"{run_dir}: no checkpoints/last.ckpt in it; train first, or give another run")
+        raise UserError(f"{run.path}: no checkpoints/last.ckpt in it; train first, or give another run")
     checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
-    try:
-        cfg = OmegaConf.load(run_dir / "config.yaml")
-        node = cfg.method
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{run_dir}/config.yaml: cannot be read ({str(error).splitlines()[0]})") from error
-    method = instantiate_method(_for_inverting(replace_old_names(OmegaConf.to_container(node))))
+    if "method" not in cfg:
+        raise UserError(f"{run.config_file}: has no method, expected the config of a training run")
+    method = instantiate_method(_for_inverting(OmegaConf.to_container(cfg.method)))
     if not isinstance(method, InversionMethod):
-        raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
+        raise UserError(f"{run.path}: holds a {type(method).__name__}, expected an inversion method")
     method.on_load_checkpoint(checkpoint)
     state = checkpoint["state_dict"]
     if isinstance(method, TrainedMethod) and method.loss is None:

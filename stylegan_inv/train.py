@@ -27,10 +27,11 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.methods.common.trained import TrainedMethod
-from stylegan_inv.runtime import ranks, run_dirs, run_folder
+from stylegan_inv.runtime import ranks, run_dirs
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
 from stylegan_inv.runtime.quiet import quiet_libraries
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.tables import print_metrics
 
 #: Other ranks have left by then, or hang.
@@ -83,15 +84,16 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     """Fit the method; returns the value that sweeps optimise."""
     started = time.perf_counter()
     run_dir = Path(cfg.paths.run_dir)
+    run = RunFolder(run_dir)
     if job.place.finished:
-        metrics = json.loads((run_dir / "metrics.json").read_text())
+        metrics = run.metrics()
         print(f"{run_dir}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
         return metrics.get(cfg.optimized_metric)
     ranks.die_with_parent()
     quiet_libraries()
     if cfg.tune_allocator:
         tune_allocator()
-    describe = functools.partial(run_folder.describe, run_dir, config.plain(cfg), job.place.command)
+    describe = functools.partial(run.write_origin, config.plain(cfg), job.place.command)
     describe()
     callbacks = [config.instantiate(node) for node in cfg.callbacks.values() if node]
     saver = AtomicCheckpointIO(recreate=describe)
@@ -107,14 +109,14 @@ def train(cfg: DictConfig, job: Job) -> float | None:
             metrics["waiting_share"] = callback.waiting_share
     metrics["seconds"] = time.perf_counter() - started
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        if not (run_dir / "config.yaml").is_file():
+        if not run.config_file.is_file():
             describe()
-        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        run.metrics_file.write_text(json.dumps(metrics, indent=2) + "\n")
         if saver.failure is not None:
             raise UserError(f"trained to the end, but {saver.failure}; what was learnt since the last one is lost")
-        run_dirs.write_record(run_dir, finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
+        run.update_record(finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
         print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
-        _say_where(run_dir)
+        _report_files(run)
     return metrics.get(cfg.optimized_metric)
 
 
@@ -151,19 +153,19 @@ def _measure(trainer: pl.Trainer, job: Job) -> None:
     )
     trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.save_checkpoint(job.run_dir / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(RunFolder(job.run_dir).last_checkpoint)
 
 
-def _say_where(run_dir: Path) -> None:
-    """The last lines: what lies where."""
+def _report_files(run: RunFolder) -> None:
+    """Prints where the results are."""
     for what, path in {
-        "picture": run_dir / "panels" / "last.png",
-        "metrics": run_dir / "metrics.json",
-        "checkpoint": run_dir / "checkpoints" / "last.ckpt",
+        "panel": run.path / "panels" / "last.png",
+        "metrics": run.metrics_file,
+        "checkpoint": run.last_checkpoint,
     }.items():
         if path.exists():
             print(f"{what + ':':<12}{path}")
-    print(f"{'run:':<12}{run_dir}")
+    print(f"{'run:':<12}{run.path}")
 
 
 main = config.entry_point("train", prepare)(train)

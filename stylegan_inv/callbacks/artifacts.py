@@ -12,6 +12,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from stylegan_inv.runtime.run_folder import RunFolder
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class Artifacts(pl.Callback):
     """
 
     def __init__(self, run_dir: str, upload: bool = False) -> None:
-        self._file, self._upload = Path(run_dir) / "checkpoints" / "last.ckpt", upload
+        self._file, self._upload = RunFolder(Path(run_dir)).last_checkpoint, upload
 
     def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:  # noqa: D102
         generator: Any = getattr(module, "generator", None)

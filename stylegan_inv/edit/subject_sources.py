@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,6 +23,7 @@ from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.runtime.device import device_named
+from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 
 
 @dataclass
@@ -71,9 +72,7 @@ def find_subjects(cfg: DictConfig, edit: str) -> Source:
         )
     if cfg.mode not in ("crop", "fit") or cfg.on_bad_image not in ("error", "skip"):
         raise UserError(f"mode={cfg.mode}, on_bad_image={cfg.on_bad_image}: expected crop or fit, and error or skip")
-    run = Path(cfg.run)
-    root = (run if run.is_dir() else run.parent.parent) if run.exists() else Path("outputs") / run.stem
-    output = _output(cfg, root / "edits", f"{edit}_{_name_of(source)}")
+    output = _output(cfg, results_folder(cfg.run) / "edits", f"{edit}_{_name_of(source)}")
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"output={output}: lies inside input={source}, whose images the next call would take it for")
     return _from_images(cfg, output)
@@ -172,10 +171,8 @@ def _stacked(noise: Sequence[Sequence[Tensor]], generator: Generator) -> list[Te
 
 def _dataset_of(run: Path) -> dict[str, Any]:
     """What the run's config says of its data; nothing for other people's checkpoints."""
-    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    if not config.is_file():
-        return {}
-    return dict(OmegaConf.select(OmegaConf.load(config), "dataset") or {})
+    folder = RunFolder.of(run)
+    return dict((folder and folder.dataset_config()) or {})
 
 
 def _name_of(source: Path) -> str:

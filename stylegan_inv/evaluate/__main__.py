@@ -20,7 +20,7 @@ from rich.progress import track
 
 from stylegan_inv.config import entry_point, instantiate, plain, same_command
 from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
-from stylegan_inv.evaluate.evaluation_data import dataset_config, run_folder, trained_with
+from stylegan_inv.evaluate.evaluation_data import dataset_config
 from stylegan_inv.evaluate.evaluation_job import Job, MethodJob, PicturesJob, build_metrics, consistency_metrics
 from stylegan_inv.evaluate.image_pairs import picture_folders
 from stylegan_inv.evaluate.options import check_options
@@ -31,6 +31,7 @@ from stylegan_inv.evaluate.scoring import Scores
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.ranks import die_with_parent
+from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 
@@ -102,10 +103,11 @@ def _write(cfg: DictConfig, job: Job, scores: Scores, left_out: list[str]) -> No
 def _method_job(cfg: DictConfig, ranks: Ranks) -> Job:
     device = device_named(cfg.device, ranks.local)
     run, choice = Path(cfg.run), _choice("dataset")
-    own = trained_with(run)
+    folder = RunFolder.of(run)
+    own = None if folder is None else folder.dataset_config()
     node = dataset_config(own, cfg.get("dataset"), choice is not None)
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
-    output = run_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
+    output = results_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
     unfinished = _unfinished(cfg, output, node)
     method: Any = load_inverter(cfg.run, device)
     # An explicit size, else what the method was trained with, else what it was made for.
@@ -140,8 +142,8 @@ def _unfinished(cfg: DictConfig, output: Path, data: Any) -> Unfinished:
     no_matter = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap")
     options = {str(key): cfg[key] for key in cfg if key not in no_matter}
     settings = OmegaConf.to_container(OmegaConf.create({**options, "data": data}), resolve=True)
-    run = None if cfg.run is None else Path(cfg.run)
-    file = run if run is None or run.is_file() else run / "checkpoints" / "last.ckpt"
+    run = None if cfg.run is None else RunFolder.of(cfg.run)
+    file = run.checkpoint_file if run else None if cfg.run is None else Path(cfg.run)
     checkpoint = describe_files([file]) if file is not None and file.is_file() else None
     unfinished = Unfinished(output, {"settings": settings, "checkpoint": checkpoint})
     unfinished.check(cfg.overwrite)

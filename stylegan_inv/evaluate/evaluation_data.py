@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,23 +17,11 @@ from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.runtime.shares import Ranks
 
 
-def trained_with(run: Path) -> DictConfig | None:
-    """The data set in the config of a run (or of a checkpoint inside one); None for somebody else's checkpoint."""
-    config = run_folder(run) / "config.yaml"
-    return OmegaConf.select(OmegaConf.load(config), "dataset") if config.is_file() else None
-
-
-def run_folder(run: Path) -> Path:
-    """The folder of a run or of a checkpoint in it; where results of other files go: ``outputs/<name>``."""
-    folder = run if run.is_dir() else run.parent.parent
-    return folder if run.is_dir() or (folder / "config.yaml").is_file() else Path("outputs") / run.stem
-
-
 def dataset_config(own: DictConfig | None, given: Any, chosen: bool) -> DictConfig:
     """The data set to evaluate on: the run's own with changes, or another one, which gets the run's task.
 
     Args:
-        own: What the run was trained with, see `trained_with`.
+        own: What the run was trained with; None for an official checkpoint.
         given: ``cfg.dataset``, or None.
         chosen: Whether a data set was chosen; without, ``given`` changes the run's own.
 

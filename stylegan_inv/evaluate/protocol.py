@@ -9,13 +9,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.evaluate.image_pairs import PictureFolders
 from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.weights.download import file_hash
 
 
 def describe_method(method: InversionMethod, run: Path, dataset: Any, cfg: DictConfig) -> dict[str, str]:
     """Method, generator, data and resolution."""
     generator = method.generator
-    file = run / "checkpoints" / "last.ckpt" if run.is_dir() else run
+    folder = RunFolder.of(run)
+    file = run if folder is None else folder.checkpoint_file
     checkpoint = f", checkpoint sha256 {file_hash(file)[:12]}" if file.is_file() else ""
     options = OmegaConf.to_container(dataset, resolve=True)
     assert isinstance(options, dict)

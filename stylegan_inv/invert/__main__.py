@@ -33,6 +33,7 @@ from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.ranks import die_with_parent
+from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 from stylegan_inv.weights.download import TABLE
@@ -136,8 +137,8 @@ def _check_method(cfg: DictConfig) -> None:
 def _settings(cfg: DictConfig, images: Images, second: Images | None) -> dict[str, Any]:
     """What makes two commands the same one."""
     keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
-    run = None if cfg.run is None else Path(cfg.run)
-    checkpoint = run if run is None or run.is_file() else run / "checkpoints" / "last.ckpt"
+    run = None if cfg.run is None else RunFolder.of(cfg.run)
+    checkpoint = run.checkpoint_file if run else None if cfg.run is None else Path(cfg.run)
     return {
         **{key: cfg[key] for key in keys},
         "checkpoint": describe_files([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
@@ -170,12 +171,7 @@ def _check_options(cfg: DictConfig) -> None:
 def _output_folder(cfg: DictConfig, run: Path | None) -> Path:
     source = Path(str(cfg.input))
     if cfg.output is None:
-        if run is None:
-            run_dir = Path("outputs") / str(cfg.get("method_name"))
-        else:
-            run_dir = run if run.is_dir() else run.parent.parent
-            if not (run_dir / "config.yaml").is_file():
-                run_dir = Path("outputs") / run.stem  # somebody else's checkpoint
+        run_dir = Path("outputs") / str(cfg.get("method_name")) if run is None else results_folder(run)
         name = source.stem if source.is_file() else source.resolve().name.replace(":", "_")
         return run_dir / "inversions" / name
     output = Path(cfg.output)
@@ -210,10 +206,9 @@ def _is_per_image(kind: type) -> bool:
 
 def _trained_with(run: Path | None, key: str) -> Any:
     """An entry of ``dataset`` in the run's config, or None."""
-    if run is None:
-        return None
-    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    return OmegaConf.select(OmegaConf.load(config), f"dataset.{key}") if config.is_file() else None
+    folder = None if run is None else RunFolder.of(run)
+    dataset = None if folder is None else folder.dataset_config()
+    return None if dataset is None else dataset.get(key)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from stylegan_inv.runtime.run_folder import RunFolder
 
 _GROUP = "logger.wandb.group"
 
@@ -51,10 +52,7 @@ def run_job(command: Sequence[str]) -> int:
 
 def value_of(folder: Path, metric: str | None) -> float | None:
     """The metric that a sweep is after, from a finished job's ``metrics.json``; None if it has none."""
-    try:
-        value = json.loads((folder / "metrics.json").read_text()).get(metric)
-    except (OSError, ValueError):
-        return None
+    value = RunFolder(folder).metrics().get(metric or "")
     return None if value is None else float(value)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
-from stylegan_inv.runtime.run_dirs import process_rank, read_record, write_record
+from stylegan_inv.runtime.run_dirs import process_rank
+from stylegan_inv.runtime.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
@@ -58,11 +59,11 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
 
 def _run_id(run_dir: Path) -> str:
     """The id in ``run.json``; made and kept there by the first rank."""
-    run_id = read_record(run_dir).get("wandb_id")
+    run_id = RunFolder(run_dir).record().get("wandb_id")
     if not isinstance(run_id, str):
         run_id = secrets.token_hex(4)
         if process_rank() == 0:
-            write_record(run_dir, wandb_id=run_id)
+            RunFolder(run_dir).update_record(wandb_id=run_id)
     return run_id
 
 

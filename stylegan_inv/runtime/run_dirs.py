@@ -16,10 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable, read_checkpoint
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.runtime.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
-_RECORD = "run.json"
 #: What may differ between two runs of "the same command": it does not change what is computed.
 _NO_MATTER = ("resume", "ckpt_path", "paths", "logger", "tags", "callbacks", "tune_allocator") + (
     "optimized_metric",
@@ -105,7 +104,7 @@ def choose(cfg: DictConfig, wanted: Path, given: bool) -> Place:
         runs = Path(cfg.paths.output_root, cfg.method_name).glob(f"*/checkpoints/{LAST}")
         for last in sorted(runs, key=_modified, reverse=True):
             run_dir = last.parent.parent
-            record = read_record(run_dir)
+            record = RunFolder(run_dir).record()
             if record.get("command") == command and not _finished(record, cfg):
                 _say_continuing(run_dir)
                 return Place(run_dir, newest_readable(last.parent), command)
@@ -114,7 +113,7 @@ def choose(cfg: DictConfig, wanted: Path, given: bool) -> Place:
 
 
 def _continue_in(run_dir: Path, cfg: DictConfig, command: str, resume: bool) -> Place:
-    record = read_record(run_dir)
+    record = RunFolder(run_dir).record()
     checkpoint = newest_readable(run_dir / "checkpoints")
     if checkpoint is None:
         return Place(run_dir, None, command)
@@ -143,22 +142,6 @@ def command_hash(cfg: DictConfig) -> str:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     plain.pop("paths", None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def read_record(run_dir: Path) -> dict[str, Any]:
-    """What ``run.json`` of a run says: command, wandb's run id, the steps it was finished with; {} without one."""
-    try:
-        record = json.loads((run_dir / _RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def write_record(run_dir: Path, **entries: Any) -> None:
-    """Add to ``run.json``."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with atomic_write(run_dir / _RECORD) as temporary:
-        temporary.write_text(json.dumps({**read_record(run_dir), **entries}, indent=2) + "\n")
 
 
 def _finished(record: dict[str, Any], cfg: DictConfig) -> bool:

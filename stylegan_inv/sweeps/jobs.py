@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.files import atomic_write
 
 RECORD = "sweep.json"
@@ -36,7 +37,7 @@ class SweepJob:
 
     def metrics(self) -> dict[str, float]:
         """All figures of its ``metrics.json``; none if there is no such file."""
-        return _figures(Path(self.folder))
+        return RunFolder(Path(self.folder)).metrics()
 
     def setting(self, name: str) -> str:
         """What an override gives to ``name``; empty where there is none."""
@@ -63,7 +64,7 @@ def read_jobs(sweep_dir: Path, metric: str | None) -> list[SweepJob]:
     jobs = []
     for told in sorted(sweep_dir.glob("*/.hydra/overrides.yaml"), key=lambda path: _number(path.parents[1])):
         folder = told.parents[1]
-        figures = _figures(folder)
+        figures = RunFolder(folder).metrics()
         overrides = [str(override) for override in yaml.safe_load(told.read_text()) or []]
         value = figures.get(metric or "")
         jobs.append(
@@ -93,14 +94,6 @@ def best_job(jobs: Sequence[SweepJob], goal: str) -> SweepJob | None:
 
 def _recorded(path: Path) -> list[SweepJob]:
     return [SweepJob(**row) for row in json.loads(path.read_text())]
-
-
-def _figures(folder: Path) -> dict[str, float]:
-    try:
-        content = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _number(folder: Path) -> int:

@@ -29,7 +29,7 @@ from stylegan_inv.config import CONF_DIR
 from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.generators import Generator, save_generator
 from stylegan_inv.methods.common.base import Inversion
-from stylegan_inv.runtime.run_dirs import read_record
+from stylegan_inv.runtime.run_folder import RunFolder
 from tests.callbacks import wandb_file
 from tests.faults import small
 
@@ -145,7 +145,7 @@ def test_wandb_holds_the_same(run: Path, found: tuple[torch.Tensor, Any]) -> Non
 def test_lineage_from_generator_to_checkpoint(run: Path) -> None:
     logged = {artifact.type: artifact for artifact in wandb_file.artifacts(run)}
     model = logged["model"]
-    assert model.name == f"checkpoint-{read_record(run)['wandb_id']}" and not model.use_after_commit
+    assert model.name == f"checkpoint-{RunFolder(run).record()['wandb_id']}" and not model.use_after_commit
     facts = json.loads(model.metadata)
     assert facts["step"] == 6 and facts["method"] == "ReStyle"
     assert facts["val/mse"] == json.loads((run / "metrics.json").read_text())["val/mse"]
