@@ -1,4 +1,4 @@
-"""From a run folder, a checkpoint of ours or an official one to a method that is ready to invert."""
+"""Loads a method from a run folder, one of its checkpoints or an official checkpoint."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from stylegan_inv.weights.download import TABLE, fetch, file_hash
 
 
 def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
-    """Rebuild a trained method from its run folder, ready to invert.
+    """Loads a trained method.
 
     Args:
-        path: A run folder (its ``checkpoints/last.ckpt`` is taken), a checkpoint inside one, an official checkpoint
-            of pSp, e4e, ReStyle or their kin, or the name of one in `weights.table`.
-        device: Where to put it.
+        path: A run folder, whose newest checkpoint is loaded, a checkpoint in one, an official checkpoint of pSp, e4e,
+            ReStyle or a method based on them, or the name of one in `weights.table`.
+        device: Device of the method.
 
     Returns:
-        The method in evaluation mode.
+        The method in evaluation mode, frozen. Its ``input_size`` is the resolution that it was trained with.
 
     Raises:
-        UserError: No such folder, no config or checkpoint in it, a checkpoint that does not fit, or a run that
-            trained something else than an inversion method.
+        UserError: The folder does not exist, has no config or checkpoint, or is a run of another module than an
+            inversion method; or a checkpoint that does not fit.
     """
     run = None if str(path) in TABLE else RunFolder.of(path)
     if run is None:
@@ -58,11 +58,14 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
     if isinstance(method, TrainedMethod) and method.loss is None:
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     load_state(method, state, checkpoint_path)
+    resolution = OmegaConf.select(cfg, "dataset.resolution")
+    if resolution is not None:
+        method.input_size = resolution
     return method.to(device).eval().requires_grad_(False)
 
 
 def _for_inverting(node: Any) -> Any:
-    """The config of a method without what only its training needs."""
+    """Returns the config of a method without the parts that only training needs."""
     node = _without_pretrained(node)
     kind = get_object(str(node.get("_target_")))
     if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
@@ -71,7 +74,10 @@ def _for_inverting(node: Any) -> Any:
 
 
 def _without_pretrained(node: Any) -> Any:
-    """A config whose encoder starts empty: the checkpoint fills it, and the files it once started from may be gone."""
+    """Returns a config whose encoder does not load pretrained weights.
+
+    The checkpoint has all weights, and the files may not exist any more.
+    """
     if isinstance(node, dict):
         return {key: None if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
@@ -84,28 +90,29 @@ def load_official(
     progressive: bool | None = None,
     offline: bool | None = None,
 ) -> InversionMethod:
-    """Rebuild a method from an official checkpoint, ready to invert; nothing in the file is executed.
+    """Loads a method from an official checkpoint, without executing code in it.
 
-    Encoders of six channels, which see an image beside its reconstruction, become ReStyle (with the file's number of
-    iterations); others pSp, whose inversion is that of e4e too: the difference lies in the encoder and in training.
+    An encoder with six input channels, which takes an image and its reconstruction, becomes ReStyle with the number of
+    iterations in the file. Any other encoder becomes pSp; e4e inverts in the same way, it differs in the encoder and in
+    the training.
 
     Args:
-        source: A file, our own conversion of one, or a name of the weights table.
-        device: Where to put it.
-        progressive: Whether the encoder is e4e's, for files whose options do not say.
-        offline: Never download; None: as the environment says.
+        source: An official checkpoint, our conversion of one, or a name of the weights table.
+        device: Device of the method.
+        progressive: Whether the encoder is that of e4e, for files without options.
+        offline: Whether downloads are forbidden; None reads the environment.
 
     Returns:
         The method in evaluation mode, frozen.
 
     Raises:
-        UserError: A file that cannot be read, or that holds no encoder and generator that fit together.
+        UserError: A file that cannot be read, or has no encoder and generator that fit together.
     """
     path = fetch(source, offline=offline) if str(source) in TABLE else Path(source).expanduser()
     checkpoint = read_checkpoint(path)
     try:
         if checkpoint.others:
-            raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder: no method here uses them yet")
+            raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
         encoder = build_encoder(checkpoint, progressive=progressive)
         if checkpoint.latent_avg is None:
             raise UserError("has no latent_avg: its codes are absolute, and methods here predict what to add to it")

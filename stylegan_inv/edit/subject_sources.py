@@ -126,7 +126,7 @@ def _from_images(cfg: DictConfig, output: Path) -> Source:
     images = Images.of(str(cfg.input), "input", cfg.on_bad_image)
     method: Any = load_inverter(cfg.run, device_named(cfg.device))
     dataset = _dataset_of(Path(cfg.run))
-    size = cfg.resolution or dataset.get("resolution") or method.input_size
+    size = cfg.resolution or method.input_size
     inputs, task = Inputs(images, size, cfg.mode), instantiate(dataset.get("task"))
 
     def load() -> Subjects:

@@ -32,10 +32,10 @@ from stylegan_inv.invert.inversion_job import Job, carry_out, finished
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.ranks import die_with_parent
+from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
-from stylegan_inv.runtime.shares import Ranks
-from stylegan_inv.runtime.unfinished import Unfinished, describe_files
 from stylegan_inv.weights.download import TABLE
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
@@ -51,15 +51,15 @@ def prepare(cfg: DictConfig) -> Job | None:
     Raises:
         UserError: A missing or unreadable input, an output that cannot be written, a run that does not load.
     """
-    ranks = Ranks.of(cfg.devices)
-    with ranks.named():
+    ranks = Ranks.for_devices(cfg.devices)
+    with rank_in_errors(ranks):
         return _prepare(cfg, ranks)
 
 
 def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     _check_options(cfg)
     _check_method(cfg)
-    device = device_named(cfg.device, ranks.local)
+    device = device_named(cfg.device, ranks.local_rank)
     run = None if cfg.run is None else Path(cfg.run)
     if run is not None and not run.exists() and cfg.run not in TABLE:
         raise UserError(
@@ -69,13 +69,13 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     images = Images.listed(str(cfg.input), "input")
     second = None if cfg.second is None else Images.of(str(cfg.second), "second")
     output = _output_folder(cfg, run)
-    unfinished = Unfinished(output, _settings(cfg, images, second))
+    unfinished = ResumableJob(output, _settings(cfg, images, second))
     # One of many processes may start when the others are done: `overwrite` must not make it begin anew.
-    if (ranks.count > 1 or not cfg.overwrite) and finished(output, unfinished):
+    if (ranks.world_size > 1 or not cfg.overwrite) and finished(output, unfinished):
         return None
     unfinished.check(cfg.overwrite)
     parts = dict(enumerate(parts_of(len(images.names), cfg.batch_size)))
-    left = {number: parts[number] for number in unfinished.missing(ranks.share(list(parts)))}
+    left = {number: parts[number] for number in unfinished.missing_parts(ranks.shard(list(parts)))}
     own = [index for batches in left.values() for batch in batches for index in batch]
     if cfg.on_bad_image == "error":
         images.check(own)
@@ -96,7 +96,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
             raise UserError(f"{type(method).__name__} needs a {key} image or shape with these parts; give {key}=…")
         if cfg[key] is not None and needs is None:
             raise UserError(f"{key}={cfg[key]}: {type(method).__name__} takes none; method=image2stylegan_pp does")
-    size = cfg.resolution or _trained_with(run, "resolution") or method.input_size
+    size = cfg.resolution or method.input_size
     mask = None if cfg.mask is None else str(cfg.mask)
     inputs = NumberedInputs(images, size, cfg.mode, second, mask, on_bad_image=cfg.on_bad_image)
     inputs.check_masks(own)
@@ -109,7 +109,7 @@ def invert(cfg: DictConfig, job: Job | None) -> None:
     if job is None:
         return print("this command has finished before; nothing to do (its result is replaced by another command only)")
     die_with_parent()
-    with job.ranks.with_others(same_command("stylegan_inv.invert")), job.ranks.named():
+    with launched(job.ranks, same_command("stylegan_inv.invert")), rank_in_errors(job.ranks):
         carry_out(cfg, job)
 
 
@@ -141,10 +141,10 @@ def _settings(cfg: DictConfig, images: Images, second: Images | None) -> dict[st
     checkpoint = run.checkpoint_file if run else None if cfg.run is None else Path(cfg.run)
     return {
         **{key: cfg[key] for key in keys},
-        "checkpoint": describe_files([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
+        "checkpoint": file_identities([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
         "method": OmegaConf.to_container(cfg.method, resolve=True) if cfg.get("method") else None,
         "names": [images.names, None if second is None else second.names],
-        "files": [describe_files(images.files), describe_files(None if second is None else second.files)],
+        "files": [file_identities(images.files), file_identities(None if second is None else second.files)],
     }
 
 

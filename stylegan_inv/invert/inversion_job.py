@@ -20,8 +20,8 @@ from stylegan_inv.invert.inputs import NumberedInputs, collate
 from stylegan_inv.invert.inversion_result import Result, put_together
 from stylegan_inv.invert.optimization_progress import DescentProgress
 from stylegan_inv.latents.saved_codes import LEFT_OUT, RECONSTRUCTIONS, command_of, picture_names, remove_earlier
-from stylegan_inv.runtime.shares import Ranks
-from stylegan_inv.runtime.unfinished import Unfinished
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.resumable_job import ResumableJob
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
     from stylegan_inv.data.tasks.translation import Task
@@ -48,14 +48,14 @@ class Job:
     output: Path
     task: Task | None
     variants: list[Callable[[Tensor], Inversion]]
-    unfinished: Unfinished
+    unfinished: ResumableJob
     ranks: Ranks
     own: dict[int, list[range]]
 
 
-def finished(output: Path, unfinished: Unfinished) -> bool:
+def finished(output: Path, unfinished: ResumableJob) -> bool:
     """Whether the result of this very command lies in the output folder, and is whole."""
-    return not unfinished.exists() and command_of(output) == unfinished.key
+    return not unfinished.has_begun() and command_of(output) == unfinished.key
 
 
 def carry_out(cfg: DictConfig, job: Job) -> None:
@@ -70,21 +70,23 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
     names = job.inputs.names
     pictures = [f"{RECONSTRUCTIONS}/{name}" for name in picture_names(names)]
     # One of many processes may begin when the others are done; a single one has been told to begin anew.
-    if not job.unfinished.begin(remove_earlier, lambda: job.ranks.count > 1 and finished(job.output, job.unfinished)):
+    if not job.unfinished.begin(
+        remove_earlier, lambda: job.ranks.world_size > 1 and finished(job.output, job.unfinished)
+    ):
         return
     compare = job.task is None and cfg.second is None and cfg.mask is None
     work = _work(cfg, job, lambda: PartWriter(job.output, pictures, metadata, compare))
     done = _encode(job, work) if isinstance(job.method, TrainedMethod) else _optimise(cfg, job, work)
-    if job.ranks.count > 1:
+    if job.ranks.world_size > 1:
         print(f"{job.ranks}{done} images inverted", flush=True)
 
     def write_result() -> None:
         said = {**metadata, "command": job.unfinished.key}
         _report(put_together(job.output, files, names, pictures, said, cfg.shard_images), job.output, compare)
 
-    files = [job.unfinished.part(number) for number in range(len(parts_of(len(names), cfg.batch_size)))]
-    if not job.unfinished.finish(files, write_result) and not job.ranks.starts:
-        print(f"{job.ranks}others are at work; the one that ends last writes the codes", flush=True)
+    files = [job.unfinished.part_file(number) for number in range(len(parts_of(len(names), cfg.batch_size)))]
+    if not job.unfinished.finish(files, write_result) and not job.ranks.starts_others:
+        print(f"{job.ranks}other ranks are still working; the last one writes the codes", flush=True)
 
 
 def _report(result: Result, output: Path, compare: bool) -> None:
@@ -137,9 +139,9 @@ def _work(cfg: DictConfig, job: Job, new_part: Callable[[], PartWriter]) -> Iter
                 torch.manual_seed(cfg.seed + batch_number)  # the same whichever process does it
                 given = {name: tensor.to(job.method.device) for name, tensor in given.items()}
                 yield _Batch(part, index, batch_number, given)
-        part.save(job.unfinished.part(number))
+        part.save(job.unfinished.part_file(number))
         for batch_number in range(first, first + len(part_batches)):
-            job.unfinished.file(batch_number).unlink(missing_ok=True)
+            job.unfinished.batch_file(batch_number).unlink(missing_ok=True)
 
 
 def _encode(job: Job, work: Iterator[_Batch]) -> int:
@@ -164,7 +166,7 @@ def _optimise(cfg: DictConfig, job: Job, work: Iterator[_Batch]) -> int:
     images = 0
     with DescentProgress(sum(len(batch) for batches in job.own.values() for batch in batches)) as progress:
         for batch in work:
-            file, key = job.unfinished.file(batch.number), f"{job.unfinished.key} {batch.number}"
+            file, key = job.unfinished.batch_file(batch.number), f"{job.unfinished.key} {batch.number}"
             watch = Watch(file, key, cfg.save_every_seconds, progress.report)
             given = batch.given.pop("image")
             found = job.method.invert(given, watch=watch, **batch.given)  # type: ignore[call-arg]

@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable
@@ -109,15 +110,23 @@ class RunFolder:
         Raises:
             UserError: No config, or one that cannot be read.
         """
+        return OmegaConf.create(replace_old_names(self._stored_config()))
+
+    def has_old_names(self) -> bool:
+        """Returns whether an earlier version wrote the config, so that its hash in ``run.json`` is of other names."""
+        stored = self._stored_config()
+        return stored != replace_old_names(stored)
+
+    def _stored_config(self) -> dict[str, Any]:
         if not self.config_file.is_file():
             raise UserError(f"{self.path}: no config.yaml in it, expected the folder of a training run")
         try:
-            stored = OmegaConf.load(self.config_file)
-        except (OmegaConfBaseException, ValueError, OSError) as error:
+            stored = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
             raise UserError(f"{self.config_file}: cannot be read ({str(error).splitlines()[0]})") from error
-        if not isinstance(stored, DictConfig):
+        if not isinstance(stored, dict):
             raise UserError(f"{self.config_file}: cannot be read (expected a mapping)")
-        return OmegaConf.create(replace_old_names(OmegaConf.to_container(stored)))
+        return {str(key): value for key, value in stored.items()}
 
     def dataset_config(self) -> DictConfig | None:
         """Returns the data set that the run was trained with; None if the folder has no config or names no data set."""
