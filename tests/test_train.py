@@ -1,4 +1,4 @@
-"""The main job from the command line: what it leaves behind, how it resumes, and what it says to bad input."""
+"""The training command: the files it writes, resuming, and errors about bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""wandb without a network, with a server that fails, and over a resume: training does not notice."""
+"""Training is not affected by wandb without a network or with a failing server, and resumes its run."""
 
 from __future__ import annotations
 
