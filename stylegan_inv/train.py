@@ -95,12 +95,10 @@ def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
 def train(cfg: DictConfig, job: Job) -> float | None:
     """Fits the method and returns the value that sweeps optimise."""
     started = time.perf_counter()
-    run_dir = Path(cfg.paths.run_dir)
-    run = RunFolder(run_dir)
+    run = RunFolder(Path(cfg.paths.run_dir))
     if job.location.finished:
-        metrics = run.metrics()
-        print(f"{run_dir}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
-        return metrics.get(cfg.optimized_metric)
+        print(f"{run.path}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
+        return run.metrics().get(cfg.optimized_metric)
     rank_processes.die_with_parent()
     silence_library_messages()
     if cfg.tune_allocator:
@@ -114,12 +112,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     )
     _fit(trainer, job, callbacks)
 
-    metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
-    for callback in callbacks:
-        if isinstance(callback, Throughput) and callback.images:
-            metrics["images_per_second"] = callback.images_per_second
-            metrics["waiting_share"] = callback.waiting_share
-    metrics["seconds"] = time.perf_counter() - started
+    metrics = {**_final_metrics(trainer, callbacks), "seconds": time.perf_counter() - started}
     if trainer.is_global_zero and not is_fast_dev_run(trainer):
         if not run.config_file.is_file():
             write_origin()
@@ -136,7 +129,7 @@ def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
     seconds = _WAIT_SECONDS_AFTER_ERROR
     try:
         if isinstance(job.method, InversionMethod) and not isinstance(job.method, TrainedMethod):
-            return _measure(trainer, job)
+            return _validate_only(trainer, job)
         trainer.fit(job.method, datamodule=job.data, ckpt_path=job.location.ckpt_path, weights_only=True)
         if any(isinstance(callback, Checkpoints) and callback.validation_due for callback in callbacks):
             # The run was stopped in its last validation, and `fit` does not validate without a training step.
@@ -156,7 +149,17 @@ def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
         raise UserError(f"{failed} of {trainer.world_size} ranks failed; their messages are above")
 
 
-def _measure(trainer: pl.Trainer, job: Job) -> None:
+def _final_metrics(trainer: pl.Trainer, callbacks: list[Any]) -> dict[str, float]:
+    """Returns the last value of each metric, and the throughput."""
+    metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
+    for callback in callbacks:
+        if isinstance(callback, Throughput) and callback.images:
+            metrics["images_per_second"] = callback.images_per_second
+            metrics["waiting_share"] = callback.waiting_share
+    return metrics
+
+
+def _validate_only(trainer: pl.Trainer, job: Job) -> None:
     """Validates a method that has nothing to train, and saves a checkpoint, so that it loads like any other run."""
     name = type(job.method).__name__
     print(f"{name} optimises each image by itself and trains nothing; it is validated on held-out images instead.")
