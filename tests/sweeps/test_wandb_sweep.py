@@ -92,7 +92,7 @@ def test_intervals_words_and_nothing() -> None:
     [
         ([], "no override: nothing is swept"),
         (["method=psp"], "method=psp: nothing is swept"),
-        (["encoder=fpn", "encoder/backbone=ir_se_tiny,resnet34"], "encoder/backbone: Weights & Biases takes letters"),
+        (["encoder=fpn", "encoder/backbone=ir_se_tiny,resnet34"], "encoder/backbone: Weights & Biases accepts letters"),
     ],
 )
 def test_what_cannot_be_swept_is_reported(overrides: list[str], message: str) -> None:
