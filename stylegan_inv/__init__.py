@@ -1,4 +1,4 @@
-"""Invert images into StyleGAN's latent space: every method around one frozen generator.
+"""StyleGAN2 inversion: many methods around one frozen generator.
 
 >>> import stylegan_inv
 >>> generator = stylegan_inv.load_generator("synthfaces64")

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from stylegan_inv.config import report
 from stylegan_inv.encoders.official.official_checkpoint import (
     OfficialCheckpoint,
     checkpoint_generator,
@@ -34,6 +33,7 @@ from stylegan_inv.generators.io.formats import (
 )
 from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits, save_exported
 from stylegan_inv.generators.io.weight_files import read_weights
+from stylegan_inv.utils.command_line import report_error
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.weights.download import TABLE, file_hash
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         convert(_parse(arguments))
     except UserError as error:
-        sys.exit(report(error))
+        sys.exit(report_error(error))
 
 
 class _Parser(argparse.ArgumentParser):

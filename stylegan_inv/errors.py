@@ -1,11 +1,11 @@
-"""The one exception that means: what you gave cannot work, and here is what would."""
+"""The exception for bad input."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Bad input, found before any work started.
+    """Raised for bad input, before any work where possible.
 
-    The message is one line that says what was got, what was expected and what to do.
-    The entry points print it and exit with code 2 (see ``stylegan_inv.config.entry_point``).
+    The message is one line with the value, what is expected and what to do. Commands print it and exit with code 2, see
+    ``stylegan_inv.utils.command_line``.
     """

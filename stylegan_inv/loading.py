@@ -1,4 +1,4 @@
-"""From a run folder, a checkpoint of ours or an official one to a method that is ready to invert."""
+"""Loads a method from a run folder, one of its checkpoints or an official checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from stylegan_inv.config import instantiate_method
@@ -19,57 +18,54 @@ from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
-from stylegan_inv.runtime.checkpoint_io import load_state, newest_readable
-from stylegan_inv.utils.old_names import replace_old_names
+from stylegan_inv.runtime.checkpoint_io import load_state
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.weights.download import TABLE, fetch, file_hash
 
 
 def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
-    """Rebuild a trained method from its run folder, ready to invert.
+    """Loads a trained method.
 
     Args:
-        path: A run folder (its ``checkpoints/last.ckpt`` is taken), a checkpoint inside one, an official checkpoint
-            of pSp, e4e, ReStyle or their kin, or the name of one in `weights.table`.
-        device: Where to put it.
+        path: A run folder, whose newest checkpoint is loaded, a checkpoint in one, an official checkpoint of pSp, e4e,
+            ReStyle or a method based on them, or the name of one in `weights.table`.
+        device: Device of the method.
 
     Returns:
-        The method in evaluation mode.
+        The method in evaluation mode, frozen. Its ``input_size`` is the resolution that it was trained with.
 
     Raises:
-        UserError: No such folder, no config or checkpoint in it, a checkpoint that does not fit, or a run that
-            trained something else than an inversion method.
+        UserError: The folder does not exist, has no config or checkpoint, or is a run of another module than an
+            inversion method; or a checkpoint that does not fit.
     """
-    # A file that lies in no run folder is somebody else's, and so is a name of the weights table.
-    if str(path) in TABLE or (Path(path).is_file() and not (Path(path).parent.parent / "config.yaml").is_file()):
+    run = None if str(path) in TABLE else RunFolder.of(path)
+    if run is None:
+        if str(path) not in TABLE and not Path(path).exists():
+            raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
         return load_official(path, device)
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
-    run_dir = path if path.is_dir() else path.parent.parent
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"{run_dir}: no config.yaml in it, expected the folder of a training run")
-    checkpoint_path = path if path.is_file() else newest_readable(run_dir / "checkpoints")
+    cfg = run.config()
+    checkpoint_path = run.checkpoint()
     if checkpoint_path is None:
-        raise UserError(f"{run_dir}: no checkpoints/last.ckpt in it; train first, or give another run")
+        raise UserError(f"{run.path}: no checkpoints/last.ckpt in it; train first, or give another run")
     checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
-    try:
-        cfg = OmegaConf.load(run_dir / "config.yaml")
-        node = cfg.method
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{run_dir}/config.yaml: cannot be read ({str(error).splitlines()[0]})") from error
-    method = instantiate_method(_for_inverting(replace_old_names(OmegaConf.to_container(node))))
+    if "method" not in cfg:
+        raise UserError(f"{run.config_file}: has no method, expected the config of a training run")
+    method = instantiate_method(_for_inverting(OmegaConf.to_container(cfg.method)))
     if not isinstance(method, InversionMethod):
-        raise UserError(f"{run_dir}: holds a {type(method).__name__}, expected an inversion method")
+        raise UserError(f"{run.path}: holds a {type(method).__name__}, expected an inversion method")
     method.on_load_checkpoint(checkpoint)
     state = checkpoint["state_dict"]
     if isinstance(method, TrainedMethod) and method.loss is None:
         state = {key: value for key, value in state.items() if not key.startswith("loss.")}
     load_state(method, state, checkpoint_path)
+    resolution = OmegaConf.select(cfg, "dataset.resolution")
+    if resolution is not None:
+        method.input_size = resolution
     return method.to(device).eval().requires_grad_(False)
 
 
 def _for_inverting(node: Any) -> Any:
-    """The config of a method without what only its training needs."""
+    """Returns the config of a method without the parts that only training needs."""
     node = _without_pretrained(node)
     kind = get_object(str(node.get("_target_")))
     if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
@@ -78,7 +74,10 @@ def _for_inverting(node: Any) -> Any:
 
 
 def _without_pretrained(node: Any) -> Any:
-    """A config whose encoder starts empty: the checkpoint fills it, and the files it once started from may be gone."""
+    """Returns a config whose encoder does not load pretrained weights.
+
+    The checkpoint has all weights, and the files may not exist any more.
+    """
     if isinstance(node, dict):
         return {key: None if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
@@ -91,28 +90,29 @@ def load_official(
     progressive: bool | None = None,
     offline: bool | None = None,
 ) -> InversionMethod:
-    """Rebuild a method from an official checkpoint, ready to invert; nothing in the file is executed.
+    """Loads a method from an official checkpoint, without executing code in it.
 
-    Encoders of six channels, which see an image beside its reconstruction, become ReStyle (with the file's number of
-    iterations); others pSp, whose inversion is that of e4e too: the difference lies in the encoder and in training.
+    An encoder with six input channels, which takes an image and its reconstruction, becomes ReStyle with the number of
+    iterations in the file. Any other encoder becomes pSp; e4e inverts in the same way, it differs in the encoder and in
+    the training.
 
     Args:
-        source: A file, our own conversion of one, or a name of the weights table.
-        device: Where to put it.
-        progressive: Whether the encoder is e4e's, for files whose options do not say.
-        offline: Never download; None: as the environment says.
+        source: An official checkpoint, our conversion of one, or a name of the weights table.
+        device: Device of the method.
+        progressive: Whether the encoder is that of e4e, for files without options.
+        offline: Whether downloads are forbidden; None reads the environment.
 
     Returns:
         The method in evaluation mode, frozen.
 
     Raises:
-        UserError: A file that cannot be read, or that holds no encoder and generator that fit together.
+        UserError: A file that cannot be read, or has no encoder and generator that fit together.
     """
     path = fetch(source, offline=offline) if str(source) in TABLE else Path(source).expanduser()
     checkpoint = read_checkpoint(path)
     try:
         if checkpoint.others:
-            raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder: no method here uses them yet")
+            raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
         encoder = build_encoder(checkpoint, progressive=progressive)
         if checkpoint.latent_avg is None:
             raise UserError("has no latent_avg: its codes are absolute, and methods here predict what to add to it")

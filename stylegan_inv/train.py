@@ -1,8 +1,8 @@
-"""Train a method: ``python -m stylegan_inv.train method=restyle``.
+"""Trains a method: ``python -m stylegan_inv.train method=restyle``.
 
-Composes the config, builds the objects, fits, and leaves a run folder with the resolved config, versions, metrics,
-panels and checkpoints. The last lines say where everything is. The same command with ``resume=auto`` goes on where a
-run was stopped.
+Composes the config, builds the objects, fits the method, and writes a run folder with the resolved config, versions,
+metrics, panels and checkpoints. The last lines of the output give their paths. The same command with ``resume=auto``
+continues a run that was stopped.
 """
 
 from __future__ import annotations
@@ -27,50 +27,63 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.methods.common.trained import TrainedMethod
-from stylegan_inv.runtime import ranks, run_dirs, run_folder
+from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
-from stylegan_inv.runtime.quiet import quiet_libraries
+from stylegan_inv.runtime.library_messages import silence_library_messages
+from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.runtime.run_location import RunLocation, select_location
+from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
 from stylegan_inv.utils.tables import print_metrics
 
-#: Other ranks have left by then, or hang.
-_CHILDREN_SECONDS, _CHILDREN_SECONDS_AFTER_ERROR = 60.0, 1.0
+#: Time limits for the other ranks to end; after that they are taken to hang.
+_WAIT_SECONDS, _WAIT_SECONDS_AFTER_ERROR = 60.0, 1.0
 
 
 @dataclass
 class Job:
-    """Everything that is built and checked before the run folder exists."""
+    """What is built and checked before the run folder exists.
+
+    Attributes:
+        method: The module to fit.
+        data: Its data.
+        location: Where the run writes, and what it continues.
+    """
 
     method: pl.LightningModule
     data: pl.LightningDataModule
-    place: run_dirs.Place
+    location: RunLocation
 
     @property
     def run_dir(self) -> Path:
-        """Where it goes."""
-        return self.place.run_dir
+        """Folder of the run."""
+        return self.location.run_dir
 
 
 def prepare(cfg: DictConfig) -> Job:
-    """Check the config and build method and data; raises UserError before anything is written."""
-    config.check_geometry(cfg)
+    """Checks the config and builds method and data.
+
+    Raises:
+        UserError: Bad input; nothing has been written.
+    """
+    config.check_fields(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    place = run_dirs.choose(cfg, *_wanted_folder(cfg))
+    location = select_location(cfg, *_wanted_folder(cfg))
     data = config.instantiate(cfg.dataset)
-    data.setup("fit")  # finds missing folders, empty folders and splits that are too small
+    data.setup("fit")  # raises for missing folders, empty folders and splits that are too small
     method = config.instantiate_method(cfg.method)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
-    if place.ckpt_path is not None:
-        checkpoint = read_checkpoint(place.ckpt_path)
+    if location.ckpt_path is not None:
+        checkpoint = read_checkpoint(location.ckpt_path)
         method.on_load_checkpoint(checkpoint)
-        check_state(method, checkpoint["state_dict"], place.ckpt_path)
-    place.claim()
-    return Job(method, data, place)
+        check_state(method, checkpoint["state_dict"], location.ckpt_path)
+    location.create()
+    return Job(method, data, location)
 
 
 def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
-    """Hydra's folder for this run, and whether it was given rather than made from the time."""
+    """Returns Hydra's folder for this run, and whether the user named it (otherwise it is named after the time)."""
     if not HydraConfig.initialized():
         return Path(cfg.paths.run_dir), True
     hydra_cfg = HydraConfig.get()
@@ -80,90 +93,95 @@ def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
 
 
 def train(cfg: DictConfig, job: Job) -> float | None:
-    """Fit the method; returns the value that sweeps optimise."""
+    """Fits the method and returns the value that sweeps optimise."""
     started = time.perf_counter()
-    run_dir = Path(cfg.paths.run_dir)
-    if job.place.finished:
-        metrics = json.loads((run_dir / "metrics.json").read_text())
-        print(f"{run_dir}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
-        return metrics.get(cfg.optimized_metric)
-    ranks.die_with_parent()
-    quiet_libraries()
+    run = RunFolder(Path(cfg.paths.run_dir))
+    if job.location.finished:
+        print(f"{run.path}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
+        return run.metrics().get(cfg.optimized_metric)
+    rank_processes.die_with_parent()
+    silence_library_messages()
     if cfg.tune_allocator:
         tune_allocator()
-    describe = functools.partial(run_folder.describe, run_dir, config.plain(cfg), job.place.command)
-    describe()
+    write_origin = functools.partial(run.write_origin, config.plain(cfg), job.location.command)
+    write_origin()
     callbacks = [config.instantiate(node) for node in cfg.callbacks.values() if node]
-    saver = AtomicCheckpointIO(recreate=describe)
+    saver = AtomicCheckpointIO(recreate=write_origin)
     trainer: pl.Trainer = config.instantiate(
         cfg.trainer, callbacks=callbacks, logger=config.instantiate(cfg.logger), plugins=[saver]
     )
     _fit(trainer, job, callbacks)
 
+    metrics = {**_final_metrics(trainer, callbacks), "seconds": time.perf_counter() - started}
+    if trainer.is_global_zero and not is_fast_dev_run(trainer):
+        if not run.config_file.is_file():
+            write_origin()
+        run.metrics_file.write_text(json.dumps(metrics, indent=2) + "\n")
+        if saver.failure is not None:
+            raise UserError(f"trained to the end, but {saver.failure}; the progress since the last checkpoint is lost")
+        run.update_record(finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
+        print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
+        _report_files(run)
+    return metrics.get(cfg.optimized_metric)
+
+
+def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
+    seconds = _WAIT_SECONDS_AFTER_ERROR
+    try:
+        if isinstance(job.method, InversionMethod) and not isinstance(job.method, TrainedMethod):
+            return _validate_only(trainer, job)
+        trainer.fit(job.method, datamodule=job.data, ckpt_path=job.location.ckpt_path, weights_only=True)
+        if any(isinstance(callback, Checkpoints) and callback.validation_due for callback in callbacks):
+            # The run was stopped in its last validation, and `fit` does not validate without a training step.
+            trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
+        seconds = _WAIT_SECONDS
+    except SystemExit:  # a graceful stop
+        seconds = _WAIT_SECONDS
+        raise
+    except Exception as error:
+        rank_processes.report_rank(error, trainer)
+        if is_broken_hand_over(error):
+            raise RuntimeError("DataLoader worker exited unexpectedly while it handed over a batch") from error
+        raise
+    finally:
+        failed = rank_processes.end_processes(launched_processes(trainer), seconds)
+    if failed:
+        raise UserError(f"{failed} of {trainer.world_size} ranks failed; their messages are above")
+
+
+def _final_metrics(trainer: pl.Trainer, callbacks: list[Any]) -> dict[str, float]:
+    """Returns the last value of each metric, and the throughput."""
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items()) if "/" in name}
     for callback in callbacks:
         if isinstance(callback, Throughput) and callback.images:
             metrics["images_per_second"] = callback.images_per_second
             metrics["waiting_share"] = callback.waiting_share
-    metrics["seconds"] = time.perf_counter() - started
-    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        if not (run_dir / "config.yaml").is_file():
-            describe()
-        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        if saver.failure is not None:
-            raise UserError(f"trained to the end, but {saver.failure}; what was learnt since the last one is lost")
-        run_dirs.write_record(run_dir, finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
-        print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
-        _say_where(run_dir)
-    return metrics.get(cfg.optimized_metric)
+    return metrics
 
 
-def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
-    seconds = _CHILDREN_SECONDS_AFTER_ERROR
-    try:
-        if isinstance(job.method, InversionMethod) and not isinstance(job.method, TrainedMethod):
-            return _measure(trainer, job)
-        trainer.fit(job.method, datamodule=job.data, ckpt_path=job.place.ckpt_path, weights_only=True)
-        if any(isinstance(callback, Checkpoints) and callback.validation_due for callback in callbacks):
-            # Stopped in its last validation: there is no training step left in which `fit` would catch up on it.
-            trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
-        seconds = _CHILDREN_SECONDS
-    except SystemExit:  # a graceful stop
-        seconds = _CHILDREN_SECONDS
-        raise
-    except Exception as error:
-        ranks.say_rank(error, trainer)
-        if is_broken_hand_over(error):
-            raise RuntimeError("DataLoader worker exited unexpectedly while it handed over a batch") from error
-        raise
-    finally:
-        failed = ranks.end_children(trainer, seconds)
-    if failed:
-        raise UserError(f"{failed} of {trainer.world_size} ranks failed; their messages are above")
-
-
-def _measure(trainer: pl.Trainer, job: Job) -> None:
-    """The run of a method that has nothing to train: measured on held-out images, it loads like any other."""
+def _validate_only(trainer: pl.Trainer, job: Job) -> None:
+    """Validates a method that has nothing to train, and saves a checkpoint, so that it loads like any other run."""
     name = type(job.method).__name__
-    print(f"{name} optimises each image by itself and trains nothing; it is measured on held-out images instead.")
+    print(f"{name} optimises each image by itself and trains nothing; it is validated on held-out images instead.")
     print(
-        "To invert your own: python -m stylegan_inv.invert input=... with the same method=..., or with run=<this one>"
+        "To invert your own images: python -m stylegan_inv.invert input=... with the same method=..., or with "
+        "run=<this run>"
     )
     trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
-    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.save_checkpoint(job.run_dir / "checkpoints" / "last.ckpt")
+    if not is_fast_dev_run(trainer):
+        trainer.save_checkpoint(RunFolder(job.run_dir).last_checkpoint)
 
 
-def _say_where(run_dir: Path) -> None:
-    """The last lines: what lies where."""
+def _report_files(run: RunFolder) -> None:
+    """Prints where the results are."""
     for what, path in {
-        "picture": run_dir / "panels" / "last.png",
-        "metrics": run_dir / "metrics.json",
-        "checkpoint": run_dir / "checkpoints" / "last.ckpt",
+        "panel": run.path / "panels" / "last.png",
+        "metrics": run.metrics_file,
+        "checkpoint": run.last_checkpoint,
     }.items():
         if path.exists():
             print(f"{what + ':':<12}{path}")
-    print(f"{'run:':<12}{run_dir}")
+    print(f"{'run:':<12}{run.path}")
 
 
 main = config.entry_point("train", prepare)(train)

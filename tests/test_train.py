@@ -1,4 +1,4 @@
-"""The main job from the command line: what it leaves behind, how it resumes, and what it says to bad input."""
+"""The training command: the files it writes, resuming, and errors about bad input."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_run_folder_holds_everything(run: tuple[Path, str]) -> None:
     assert list((folder / "wandb").glob("offline-run-*")), "without a key wandb records offline"
     with Image.open(folder / "panels" / "last.png") as panel:
         assert panel.width > panel.height / 2
-    for line in ("picture:", "metrics:", "checkpoint:", "run:"):
+    for line in ("panel:", "metrics:", "checkpoint:", "run:"):
         assert line in printed
     assert printed.rstrip().splitlines()[-1].split(maxsplit=1) == ["run:", str(folder)] or "run" in printed
 

@@ -28,6 +28,7 @@ from stylegan_inv.benchmark.method_scores import CONDITIONS, Faces, Scored, load
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator
 from stylegan_inv.loading import load_inverter
+from stylegan_inv.runtime.run_folder import RunFolder
 
 #: Method of conf/method and overrides -> the method, built; the entry point composes it.
 Build = Callable[[str, Sequence[str]], Any]
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace, build: Build) -> Path:
             if number and entrant.kind != TRAINED:
                 continue  # nothing is trained, so there is one of it
             run_folder = options.runs / f"seed{seed}" / entrant.name
-            if entrant.kind == TRAINED and options.no_training and not (run_folder / "metrics.json").is_file():
+            if entrant.kind == TRAINED and options.no_training and not RunFolder(run_folder).metrics_file.is_file():
                 print(f"left out: {run_folder} has not been trained", flush=True)
                 continue
             if entrant.kind == TRAINED:

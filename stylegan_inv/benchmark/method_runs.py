@@ -15,6 +15,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.losses.paired_regression import PairedWarmStart
 from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.runtime.run_folder import RunFolder
 
 TRAINED, DESCENT, REFERENCE = "trained", "descent", "reference"
 
@@ -103,7 +104,7 @@ def train(entrant: Entrant, seed: int, run: Path, budget: Budget) -> None:
     Raises:
         UserError: The training failed; what it said stands above.
     """
-    if (run / "metrics.json").is_file():
+    if RunFolder(run).metrics_file.is_file():
         return
     arguments = [*entrant.recipe, f"seed={seed}", f"hydra.run.dir={run}", "logger=csv", *budget.training]
     print(f"python -m stylegan_inv.train {' '.join(arguments)}", flush=True)

@@ -91,7 +91,7 @@ def score(entrant: Entrant, method: Any, faces: Mapping[str, Faces], budget: Bud
         _, values = scores.rows()
         columns |= {f"{condition}/{name}": column.numpy() for name, column in values.items()}
         columns |= {f"{condition}/{name}": np.array(value) for name, value in scores.set_values().items()}
-        images = torch.cat([scores.seen(one.image, RESOLUTION) for one in keeping.found])
+        images = torch.cat([scores.prepared(one.image, RESOLUTION) for one in keeping.found])
         if condition == "covered":
             columns |= {f"covered/{name}": c.numpy() for name, c in _behind(images, faces, count).items()}
         else:

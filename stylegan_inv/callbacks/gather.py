@@ -1,4 +1,4 @@
-"""What each rank has seen of a validation, put together."""
+"""Collects what each rank has seen of a validation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from stylegan_inv.methods.common.base import Inversion
 
 
 def inversion_of(outputs: Any) -> Inversion | None:
-    """The inversion that a validation step hands to callbacks; None for what is not an inversion method."""
+    """Returns the inversion that a validation step passes to callbacks; None for other modules than methods."""
     return outputs.get("inversion") if isinstance(outputs, dict) else None
 
 
 def from_all_ranks(trainer: pl.Trainer, own: Any) -> list[Any]:
-    """``own`` of every rank, in their order; every rank must call it."""
+    """Returns the object of every rank, in the order of the ranks; every rank must call it.
+
+    Args:
+        trainer: Tells the number of ranks.
+        own: Object of this rank, which can be pickled.
+    """
     if trainer.world_size == 1:
         return [own]
-    everyones: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyones, own)
-    return everyones
+    objects: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(objects, own)
+    return objects

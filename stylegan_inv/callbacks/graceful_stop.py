@@ -1,4 +1,4 @@
-"""Stops a training that is asked to: the step is finished, a checkpoint written, every rank leaves together."""
+"""Stops a training on a signal: the step is completed, a checkpoint is written, and all ranks leave together."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from stylegan_inv.callbacks.checkpoints import Checkpoints
+from stylegan_inv.utils.compat import is_launched_by_lightning
 
 _log = logging.getLogger(__name__)
-#: What a shell sees of a process that was ended by SIGTERM. Schedulers take it as "stopped", not as "done".
+#: As a shell reports processes that a signal has ended; schedulers take these for "stopped", not for "completed".
 _EXIT_CODES = {signal.SIGINT: 130}
 _EXIT_STOPPED = 143
 
@@ -27,66 +27,64 @@ class Stopped(SystemExit):
 
 
 class GracefulStop(Checkpoint):
-    """SIGTERM, SIGUSR1 and the first Ctrl-C end the training after the present step, with a checkpoint.
+    """Ends the training after the current step, with a checkpoint, on SIGTERM, SIGUSR1 and the first Ctrl-C.
 
-    Handlers only set a flag. Once a step the ranks agree on it, so all leave at the same step, whichever of them was
-    asked; stock Lightning communicates in the handler and hangs (#20806). On SLURM, SIGUSR1
-    (``#SBATCH --signal=USR1@120``) also requeues the job. A second Ctrl-C ends the process at once. A signal in a
-    validation ends it too (with several ranks after it, as their numbers of batches may differ).
+    Handlers only set a flag. The ranks exchange it after each step, so all leave at the same step, whichever of them
+    received the signal; stock Lightning communicates in the handler and hangs (#20806). On SLURM, SIGUSR1
+    (``#SBATCH --signal=USR1@120``) also requeues the job. A second Ctrl-C ends the process at once. A signal during
+    validation ends the validation too; with several ranks it takes effect after the validation, because their numbers
+    of batches may differ.
 
-    It is a `Checkpoint` so that Lightning runs it after the callbacks that change what is saved.
+    The class is a `Checkpoint` so that Lightning calls it after the callbacks that change what is saved.
     """
 
     def __init__(self) -> None:
-        self._asked: signal.Signals | None = None
-        self._leaving: signal.Signals | None = None
+        self._received: signal.Signals | None = None
+        self._agreed: signal.Signals | None = None
         self._step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take the place of Lightning's handlers, which it restores to the former ones itself."""
+        """Replaces Lightning's signal handlers, which Lightning resets at the end of the training."""
         self._step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGUSR1", signal.SIGTERM)):
-                signal.signal(signum, self._ask)
+                signal.signal(signum, self._receive)
 
-    def _ask(self, signum: int, frame: Any) -> None:
-        if signum == signal.SIGINT and self._asked == signal.SIGINT:
+    def _receive(self, signum: int, frame: Any) -> None:
+        if signum == signal.SIGINT and self._received == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-        if self._asked is None:
-            self._asked = signal.Signals(signum)
-            # Not through logging: its locks may be held by what the signal interrupted.
+        if self._received is None:
+            self._received = signal.Signals(signum)
+            # Not through logging: the code that the signal interrupted may hold its locks.
             again = "; again to end at once" if signum == signal.SIGINT else ""
-            os.write(2, f"{self._asked.name}: stopping after this step, with a checkpoint{again}\n".encode())
+            os.write(2, f"{self._received.name}: stopping after this step, with a checkpoint{again}\n".encode())
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:  # noqa: D102
         if trainer.global_step == self._step:
-            return  # in the middle of an accumulated step: gradients are not saved
+            return  # within an accumulated step: gradients are not saved
         self._step = trainer.global_step
-        self._leaving = self._agreed(trainer)
-        if self._leaving is not None:
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, Checkpoints):
-                    callback.save(trainer)
+        self._agreed = self._agree(trainer)
+        if self._agreed is not None:
+            _save(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
-        """Leave: now the figures of the last step are logged."""
+        """Leaves, now that the metrics of the last step are logged."""
         self._leave(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Leave: the checkpoint says that the validation is due."""
+        """Leaves; the checkpoint records that the validation is due."""
         self._leave(trainer)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:  # noqa: D102
-        if trainer.world_size == 1 and self._asked is not None and trainer.state.fn == "fit":
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, Checkpoints):
-                    callback.save(trainer)
-            self._leaving = self._asked
+        if trainer.world_size == 1 and self._received is not None and trainer.state.fn == "fit":
+            _save(trainer)
+            self._agreed = self._received
             self._leave(trainer)
 
-    def _agreed(self, trainer: pl.Trainer) -> signal.Signals | None:
-        code = int(self._asked or 0)
+    def _agree(self, trainer: pl.Trainer) -> signal.Signals | None:
+        """Returns the signal that any rank has received."""
+        code = int(self._received or 0)
         if trainer.world_size > 1:
             flag = torch.tensor(code, device=trainer.strategy.root_device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
@@ -94,21 +92,20 @@ class GracefulStop(Checkpoint):
         return signal.Signals(code) if code else None
 
     def _leave(self, trainer: pl.Trainer) -> None:
-        if self._leaving is None:
+        if self._agreed is None:
             return
         if trainer.is_global_zero:
-            print(f"stopped by {self._leaving.name} after step {trainer.global_step}", flush=True)
-            if self._leaving == getattr(signal, "SIGUSR1", None):
+            print(f"stopped by {self._agreed.name} after step {trainer.global_step}", flush=True)
+            if self._agreed == getattr(signal, "SIGUSR1", None):
                 requeue()
-        environment: Any = getattr(trainer.strategy, "cluster_environment", None)
-        if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
-            # The first rank started this one and watches it: anything but 0 would make it kill itself.
+        if is_launched_by_lightning(trainer) and trainer.local_rank > 0:
+            # The first rank started this one and watches it: any other exit code would make it kill itself.
             raise Stopped(0)
-        raise Stopped(_EXIT_CODES.get(self._leaving, _EXIT_STOPPED))
+        raise Stopped(_EXIT_CODES.get(self._agreed, _EXIT_STOPPED))
 
 
 def requeue() -> None:
-    """Put the SLURM job that this process belongs to into the queue again; nothing outside SLURM."""
+    """Requeues the SLURM job of this process; does nothing outside of SLURM."""
     array, job = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_JOB_ID")
     if array is not None:
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
@@ -120,3 +117,9 @@ def requeue() -> None:
         _log.error("the job could not be requeued (scontrol requeue %s: %s); submit it again", job, error)
     else:
         print(f"requeued SLURM job {job}", flush=True)
+
+
+def _save(trainer: pl.Trainer) -> None:
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, Checkpoints):
+            callback.save(trainer)

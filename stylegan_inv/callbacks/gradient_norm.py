@@ -1,4 +1,4 @@
-"""Norm of the gradient, as ``grad_norm/<group>``."""
+"""Logs the norm of the gradient as ``grad_norm/<group>``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from stylegan_inv.utils.compat import norms
+
 
 class GradientNorm(pl.Callback):
-    """Logs the Euclidean norm of each parameter group's gradient just before an optimiser takes its step.
+    """Logs the Euclidean norm of each parameter group's gradient as it is just before the optimiser step.
 
-    That is after clipping (``method.gradient_clip_norm``), and with float16 after the loss scale was taken out.
+    That is after clipping (``method.gradient_clip_norm``) and, with float16, after the gradients have been unscaled.
     """
 
     def __init__(self) -> None:
@@ -24,11 +26,10 @@ class GradientNorm(pl.Callback):
         for number, group in enumerate(optimizer.param_groups):
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             if gradients:
-                norms = torch.stack(torch._foreach_norm(gradients))
-                self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norms.norm()
+                self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norms(gradients).norm()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102
-        # Not before: logging from another hook in the middle of the first batch's training_step, where a method with
-        # several optimisers takes its steps, makes Lightning forget what that had logged.
+        # Logging in on_before_optimizer_step would make Lightning forget what the first batch's training_step has
+        # logged before, in methods that step several optimisers themselves.
         module.log_dict(self._norms)
         self._norms = {}

@@ -1,4 +1,4 @@
-"""Learning rates of all parameter groups, as ``lr/<group>``."""
+"""Logs learning rates as ``lr/<group>``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 
 class LearningRate(pl.Callback):
-    """Logs ``lr/<group>`` for every parameter group; a group without a name is called by its number."""
+    """Logs ``lr/<group>`` of every parameter group; a group without a name is called ``group<number>``."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: D102
         rates = {

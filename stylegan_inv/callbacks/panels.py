@@ -1,4 +1,4 @@
-"""The picture of how a run is doing: input, every step, difference (or target), on fixed held-out faces."""
+"""Draws panels of fixed validation images: input, reconstruction of every step, and difference or target."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from stylegan_inv.callbacks.gather import inversion_of
 from stylegan_inv.methods.common.base import Inversion, InversionMethod, pool
 from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.utils.compat import is_fast_dev_run
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
 
@@ -24,12 +26,12 @@ class MakesPanel(Protocol):
 
 
 class Panels(pl.Callback):
-    """Writes ``panels/step_<n>.png`` and ``panels/last.png`` and sends them to wandb if it is on.
+    """Writes ``panels/step_<n>.png`` and ``panels/last.png``, and logs them to wandb.
 
     Args:
-        run_dir: The run's folder.
-        every_n_steps: Optimiser steps between panels; the end of training always has one.
-        images: Held-out images in the panel.
+        run_dir: Folder of the run.
+        every_n_steps: Optimiser steps between panels; one is drawn at the end of training in any case.
+        images: Number of validation images in the panel.
     """
 
     def __init__(self, run_dir: str, every_n_steps: int = 500, images: int = 8) -> None:
@@ -40,7 +42,7 @@ class Panels(pl.Callback):
 
     @property
     def last(self) -> Path:
-        """The newest panel."""
+        """Path of the newest panel."""
         return self._folder / "last.png"
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102
@@ -69,7 +71,7 @@ class Panels(pl.Callback):
 
     @torch.no_grad()
     def _draw(self, trainer: pl.Trainer, module: Any) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or is_fast_dev_run(trainer):
             return
         was_training = module.training
         module.eval()
@@ -80,7 +82,7 @@ class Panels(pl.Callback):
         sheet.save(self._folder / f"step_{trainer.global_step:07d}.png")
         sheet.save(self.last)
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
+            if isinstance(logger, WandbLogger):
                 logger.log_image("panel", [sheet], step=trainer.global_step)
 
     def _columns(self, trainer: pl.Trainer, module: Any) -> dict[str, Tensor]:
@@ -90,7 +92,7 @@ class Panels(pl.Callback):
         source, target = module.source(batch), batch["image"]
         steps = inversion.steps if inversion.steps and len(inversion.steps) > 1 else []
         size = target.shape[-1]
-        # A translation: what is seen and what is wanted are different pictures.
+        # In translation tasks the input and the target are different images.
         translates = source is not target
         columns = {"source" if translates else "input": batch.get("shown", source)}
         columns.update({step.name or f"step {n}": pool(step.image, size) for n, step in enumerate(steps, start=1)})

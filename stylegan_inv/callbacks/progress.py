@@ -1,4 +1,4 @@
-"""The progress bar: rich in a terminal, a line now and then in a log file."""
+"""The progress bar: rich in a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 
 
 def progress_bar(every_seconds: float = 20.0) -> ProgressBar:
-    """A rich bar with losses and images/s where the output is a terminal; plain lines elsewhere."""
+    """Returns a rich progress bar with losses and images/s if the output is a terminal, else `PlainProgress`.
+
+    Args:
+        every_seconds: Seconds between plain lines.
+    """
     return RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress(every_seconds)
 
 
 class PlainProgress(ProgressBar):
-    """Prints one line every ``every_seconds``: step, share, time left, losses, images/s."""
+    """Prints lines with the step, the remaining time, losses and images/s.
+
+    Args:
+        every_seconds: Seconds between lines.
+    """
 
     def __init__(self, every_seconds: float) -> None:
         super().__init__()
         self._every_seconds, self._enabled = every_seconds, True
-        self._started, self._last, self._first_step = 0.0, 0.0, 0
+        self._start_time, self._last_time, self._first_step = 0.0, 0.0, 0
 
     def disable(self) -> None:  # noqa: D102
         self._enabled = False
@@ -31,26 +39,26 @@ class PlainProgress(ProgressBar):
 
     @property
     def is_enabled(self) -> bool:
-        """Whether lines are printed; `LightningModule.print` asks."""
+        """Whether lines are printed; `LightningModule.print` reads it."""
         return self._enabled
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
-        self._started = self._last = time.monotonic()
+        self._start_time = self._last_time = time.monotonic()
         self._first_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:  # noqa: D102
         now, step, total = time.monotonic(), trainer.global_step, trainer.max_steps
-        if not self._enabled or now - self._last < self._every_seconds:
+        if not self._enabled or now - self._last_time < self._every_seconds:
             return
-        self._last = now
+        self._last_time = now
         done = max(1, step - self._first_step)
-        left = (now - self._started) / done * max(0, total - step)
-        figures = "  ".join(
+        left = (now - self._start_time) / done * max(0, total - step)
+        metrics = "  ".join(
             f"{name} {value:.4g}"
             for name, value in self.get_metrics(trainer, module).items()
             if isinstance(value, float)
         )
-        print(f"step {step}/{total}  {left / 60:.1f} min left  {figures}", flush=True)
+        print(f"step {step}/{total}  {left / 60:.1f} min left  {metrics}", flush=True)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
         if self._enabled and not trainer.sanity_checking:

@@ -1,4 +1,4 @@
-"""Ranks that should hold the same weights, and do they?"""
+"""Checks that all ranks have the same weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stylegan_inv.errors import UserError
 
 
 class RankConsistency(pl.Callback):
-    """Compares the weights of all ranks bit by bit, at the start and every so many steps.
+    """Compares the weights of all ranks bit by bit, at the start, at intervals and at the end.
 
-    Different data order is wanted between ranks, different weights are an error that averages hide: a parameter that
-    missed the broadcast or the gradient average.
+    Ranks read different data but must hold the same weights. A parameter that missed the broadcast or the averaging of
+    gradients is an error that average losses do not show.
 
     Args:
-        every_n_steps: Optimiser steps between two comparisons (one exchange of two numbers for each parameter).
+        every_n_steps: Optimiser steps between comparisons; each exchanges two numbers per parameter.
     """
 
     def __init__(self, every_n_steps: int = 100) -> None:
@@ -36,15 +36,19 @@ class RankConsistency(pl.Callback):
 
 @torch.no_grad()
 def check_ranks_agree(trainer: pl.Trainer, module: torch.nn.Module) -> None:
-    """Raises UserError that names the parameters which differ between ranks; nothing with one rank."""
+    """Checks that a module's parameters are the same on all ranks; does nothing with one rank.
+
+    Raises:
+        UserError: Some differ; the error names them.
+    """
     if trainer.world_size == 1:
         return
     named = list(module.named_parameters())
     own = torch.stack([_checksum(parameter) for _, parameter in named])
-    everyones = [torch.empty_like(own) for _ in range(trainer.world_size)]
-    torch.distributed.all_gather(everyones, own)
-    for rank, theirs in enumerate(everyones):
-        differ = [named[i][0] for i in (theirs != everyones[0]).any(1).nonzero().flatten().tolist()]
+    checksums = [torch.empty_like(own) for _ in range(trainer.world_size)]
+    torch.distributed.all_gather(checksums, own)
+    for rank, other in enumerate(checksums):
+        differ = [named[i][0] for i in (other != checksums[0]).any(1).nonzero().flatten().tolist()]
         if differ:
             raise UserError(
                 f"step {trainer.global_step}: rank {rank} differs from rank 0 in {', '.join(differ[:3])}"
@@ -53,7 +57,7 @@ def check_ranks_agree(trainer: pl.Trainer, module: torch.nn.Module) -> None:
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Two sums of the bits, (2,) int64: plain, and weighted by place so that swapped values count."""
+    """Returns two sums of the bits, (2,) int64: plain, and weighted by position so that swapped values count."""
     flat = tensor.detach().contiguous().flatten()
     flat = flat.float() if flat.element_size() < 4 else flat
     bits = flat.view(torch.int32).long()

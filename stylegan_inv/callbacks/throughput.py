@@ -1,4 +1,4 @@
-"""Images per second of training, as ``perf/images_per_second``."""
+"""Logs the training throughput as ``perf/images_per_second``."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import pytorch_lightning as pl
 
 
 class Throughput(pl.Callback):
-    """Measures wall-clock throughput of training alone, and how much of the time it waits for data.
+    """Measures wall-clock throughput of training without validation, and the share of time spent waiting for data.
 
     Attributes:
-        images: Images trained on, over all ranks.
-        seconds: Wall-clock seconds spent in training batches and between them, validation not counted.
-        waiting_seconds: Those between batches, in which the loader makes the next one (and figures are logged).
+        images: Number of training images, over all ranks.
+        seconds: Wall-clock seconds in and between training batches, without validation.
+        waiting_seconds: Seconds between batches, in which the loader makes the next one and metrics are logged.
     """
 
     def __init__(self) -> None:
         self.images, self.seconds, self.waiting_seconds = 0, 0.0, 0.0
-        self._mark: float | None = None
+        self._last_time: float | None = None
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102
         now = time.perf_counter()
-        if self._mark is None:
-            self._mark = now
-        self.waiting_seconds += now - self._mark
+        if self._last_time is None:
+            self._last_time = now
+        self.waiting_seconds += now - self._last_time
 
     def on_train_batch_end(  # noqa: D102
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         now = time.perf_counter()
-        assert self._mark is not None
+        assert self._last_time is not None
         self.images += len(batch["image"]) * trainer.world_size
-        self.seconds += now - self._mark
-        self._mark = now
+        self.seconds += now - self._last_time
+        self._last_time = now
         module.log("perf/images_per_second", self.images_per_second, prog_bar=True)
 
     def on_validation_start(self, *args: Any) -> None:  # noqa: D102
-        self._mark = None
+        self._last_time = None
 
     @property
     def images_per_second(self) -> float:
-        """The mean since the start."""
+        """Mean since the start."""
         return self.images / self.seconds if self.seconds else 0.0
 
     @property
     def waiting_share(self) -> float:
-        """Share of the time spent waiting: without the loader, training would be faster by at most so much."""
+        """Share of the time spent waiting: an upper bound on what a faster loader could save."""
         return self.waiting_seconds / self.seconds if self.seconds else 0.0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,6 +22,7 @@ from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.runtime.device import device_named
+from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
 
 
@@ -72,10 +72,8 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
         )
     one_of("mode", cfg.mode, ("crop", "fit"))
     one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
-    run = Path(cfg.run)
-    root = (run if run.is_dir() else run.parent.parent) if run.exists() else Path("outputs") / run.stem
     name = path.stem if path.is_file() else path.resolve().name.replace(":", "_")
-    output = _output(cfg, root / "edits", f"{edit}_{name}")
+    output = _output(cfg, results_folder(cfg.run) / "edits", f"{edit}_{name}")
     if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
         raise UserError(f"output={output}: is inside input={path}; its images would be inputs of the next call")
     return _inverted_images(cfg, output)
@@ -127,9 +125,10 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
 def _inverted_images(cfg: DictConfig, output: Path) -> Source:
     images = Images.find_readable(str(cfg.input), "input", cfg.on_bad_image)
     method = load_inverter(cfg.run, device_named(cfg.device))
-    dataset = _dataset_settings(Path(cfg.run))
-    size = cfg.resolution or dataset.get("resolution") or method.input_size
-    inputs, task = Inputs(images, size, cfg.mode), instantiate(dataset.get("task"))
+    folder = RunFolder.of(cfg.run)
+    dataset = None if folder is None else folder.dataset_config()
+    inputs = Inputs(images, cfg.resolution or method.input_size, cfg.mode)
+    task = None if dataset is None else instantiate(dataset.get("task"))
 
     def load() -> EditInputs:
         targets, found = [], []
@@ -181,14 +180,6 @@ def _concatenate_noise(noise: Sequence[Sequence[Tensor]], generator: Generator) 
     """Returns the noise maps of several batches, concatenated layer by layer; None without batches."""
     layers = zip(*noise, strict=True)
     return [torch.cat([maps.detach() for maps in layer]).to(generator.w_avg) for layer in layers] or None
-
-
-def _dataset_settings(run: Path) -> dict[str, Any]:
-    """Returns ``dataset`` in the config of a run; empty for official checkpoints."""
-    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    if not config.is_file():
-        return {}
-    return dict(OmegaConf.select(OmegaConf.load(config), "dataset") or {})
 
 
 def _load_generator(cfg: DictConfig) -> Generator:

@@ -1,1 +1,1 @@
-"""Score a method, or images, under one protocol."""
+"""Evaluates methods and image files under one protocol."""

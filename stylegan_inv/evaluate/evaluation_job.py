@@ -1,4 +1,4 @@
-"""An evaluation that is checked and ready: what is compared, by which metrics, under which protocol."""
+"""A checked evaluation: what is compared, by which metrics, under which protocol."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from torchmetrics import Metric
 from stylegan_inv.data.datamodules.base import ImageDataModule
 from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.errors import UserError
-from stylegan_inv.evaluate.evaluation_data import dataset_batches, invert_batches, unreadable
-from stylegan_inv.evaluate.image_pairs import PictureFolders, picture_batches
+from stylegan_inv.evaluate.columns import Column
+from stylegan_inv.evaluate.evaluation_data import dataset_batches, invert_batches, unreadable_images
+from stylegan_inv.evaluate.image_pairs import ImagePairs, pair_batches
 from stylegan_inv.evaluate.inference_time import seconds_per_image
-from stylegan_inv.evaluate.score_table import Report
-from stylegan_inv.evaluate.scoring import INTEREST, Comparison, Scores
+from stylegan_inv.evaluate.score_table import Results
+from stylegan_inv.evaluate.scoring import Comparison, Scores
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.methods.common.base import InversionMethod, pool
 from stylegan_inv.metrics.confidence import summarise
 from stylegan_inv.metrics.latent import LatentEditingConsistency
-from stylegan_inv.runtime.shares import Ranks
-from stylegan_inv.runtime.unfinished import Unfinished
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.resumable_job import ResumableJob
+
+_PAIRS_PER_BATCH = 8
 
 
 @dataclass
-class Job:
-    """What `stylegan_inv.evaluate` does.
+class EvaluationJob:
+    """Base class of what `stylegan_inv.evaluate` does.
 
     Attributes:
-        metrics: Name -> metric, built.
-        device: Where to compute.
+        metrics: Name -> metric.
+        device: Device of the metrics.
         output: Folder of the results.
         options: ``split``, ``quantise``, ``steps``, ``max_images``, ``batch_size``, ``seed``, ``bootstrap`` and
             ``speed``, as in ``conf/evaluate.yaml``.
-        protocol: What is known about it before; the rest is added in `report`.
-        ranks: Which process this is.
-        unfinished: What several processes keep until all are done.
+        protocol: The part of the protocol that is known in advance; `results` adds the rest.
+        ranks: Rank and world size of this process.
+        progress: Parts of several processes, until all have finished.
     """
 
     metrics: Mapping[str, Metric]
@@ -51,45 +54,49 @@ class Job:
     options: Mapping[str, Any]
     protocol: dict[str, str]
     ranks: Ranks
-    unfinished: Unfinished
+    progress: ResumableJob
 
     def comparisons(self) -> Iterator[Comparison]:
-        """This process's share of the reconstructions beside originals, batch by batch."""
+        """Yields this rank's shard of the reconstructions with their targets."""
         raise NotImplementedError
 
-    def available(self) -> tuple[int, list[str]]:
-        """How many images there are, and the names of those left out; called at the end."""
+    def image_count(self) -> int:
+        """Returns the number of images in the data."""
+        raise NotImplementedError
+
+    def left_out(self) -> list[str]:
+        """Returns the names of the images that could not be scored; complete after `comparisons`."""
         raise NotImplementedError
 
     def seconds(self) -> dict[str, Any]:
-        """Timings; empty where there is nothing to time."""
+        """Returns inference times; empty if there is no method."""
         return {}
 
-    def report(self, scores: Scores, columns: Mapping[str, Tensor], left_out: Sequence[str]) -> Report:
-        """Summaries, counts and the whole protocol; ``left_out`` are the names of what was not scored."""
-        count, left_out = self.available()[0], list(left_out)
+    def results(self, scores: Scores, columns: Mapping[Column, Tensor], left_out: Sequence[str]) -> Results:
+        """Returns the results.
+
+        Args:
+            scores: Scores of all images.
+            columns: Values of each column, see `Scores.rows`.
+            left_out: Names of the images that were not scored.
+        """
         bootstrap, seed = self.options["bootstrap"], self.options["seed"]
         summaries = {
-            name: summarise(values, resamples=bootstrap["resamples"], level=bootstrap["level"], seed=seed)
-            for name, values in columns.items()
+            column: summarise(values, resamples=bootstrap["resamples"], level=bootstrap["level"], seed=seed)
+            for column, values in columns.items()
         }
         counts = {
             "images": len(scores.names),
-            "of": count,
+            "of": self.image_count(),
             "left_out": len(left_out),
-            "left_out_names": left_out,
+            "left_out_names": list(left_out),
             "not_finite": scores.not_finite,
         }
-        said = f"{len(scores.names)} of {count}"
-        if left_out:
-            said += f"; {len(left_out)} left out: {name_list(left_out)}"
-        if scores.not_finite:
-            said += f"; {scores.not_finite} reconstructions are not finite and count as the picture a file would show"
         protocol = {
             **self.protocol,
-            "images": said,
+            "images": _describe_counts(counts),
             "interest": "inside the masks of the data"
-            if any(INTEREST in name for name in columns)
+            if any(column.interest for column in columns)
             else "the data have no masks, so there is no column for the region of interest",
             "interval": f"{bootstrap['level']:.0%} for the mean, percentile bootstrap over images, "
             f"{bootstrap['resamples']} resamples",
@@ -97,19 +104,18 @@ class Job:
             "computed by": f"torch {torch.__version__}, {self._processor()}",
             **scores.describe(),
         }
-        better = {name: metric.higher_is_better for name, metric in {**scores.columns, **scores.sets}.items()}
-        return Report(protocol, counts, summaries, scores.set_values(), better, self.seconds())
+        return Results(protocol, counts, summaries, scores.set_values(), scores.higher_is_better(), self.seconds())
 
     def _processor(self) -> str:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         threads = f"{platform.machine()} with {torch.get_num_threads()} threads"
-        return threads if self.ranks.count == 1 else f"{threads} in each of {self.ranks.count} processes"
+        return threads if self.ranks.world_size == 1 else f"{threads} in each of {self.ranks.world_size} processes"
 
 
 @dataclass
-class MethodJob(Job):
-    """A method on a data set.
+class MethodJob(EvaluationJob):
+    """Evaluates a method on a data set.
 
     Attributes:
         method: In evaluation mode, on the device.
@@ -122,20 +128,22 @@ class MethodJob(Job):
     def comparisons(self) -> Iterator[Comparison]:  # noqa: D102
         return invert_batches(self.method, self._batches(self.ranks), self.options["steps"], self.options["seed"])
 
-    def available(self) -> tuple[int, list[str]]:  # noqa: D102
-        data = self.data.get(self.options["split"])
-        return len(data), unreadable(data)  # type: ignore[arg-type]
+    def image_count(self) -> int:  # noqa: D102
+        return len(self.data.get(self.options["split"]))  # type: ignore[arg-type]
+
+    def left_out(self) -> list[str]:  # noqa: D102
+        return unreadable_images(self.data.get(self.options["split"]))
 
     def seconds(self) -> dict[str, Any]:  # noqa: D102
         speed = self.options["speed"]
         if not speed["seconds"]:
             return {}
-        seen: list[Tensor] = []
+        sources: list[Tensor] = []
         for batch in self._batches(Ranks()):
-            seen.append(self.method.source(batch))
-            if sum(map(len, seen)) >= max(speed["batch_sizes"]):
+            sources.append(self.method.source(batch))
+            if sum(map(len, sources)) >= max(speed["batch_sizes"]):
                 break
-        return seconds_per_image(self.method, torch.cat(seen), tuple(speed["batch_sizes"]), speed["seconds"])
+        return seconds_per_image(self.method, torch.cat(sources), tuple(speed["batch_sizes"]), speed["seconds"])
 
     def _batches(self, ranks: Ranks) -> Iterator[dict[str, Any]]:
         options = self.options
@@ -143,29 +151,43 @@ class MethodJob(Job):
 
 
 @dataclass
-class PicturesJob(Job):
-    """Pictures of another tool beside their originals."""
+class ImagePairsJob(EvaluationJob):
+    """Evaluates reconstructions in image files.
 
-    pictures: PictureFolders
+    Attributes:
+        pairs: The files, with those of their targets.
+    """
+
+    pairs: ImagePairs
 
     def comparisons(self) -> Iterator[Comparison]:  # noqa: D102
-        return picture_batches(self.pictures, self.options["batch_size"] or 8, self.options["max_images"], self.ranks)
+        batch_size = self.options["batch_size"] or _PAIRS_PER_BATCH
+        return pair_batches(self.pairs, batch_size, self.options["max_images"], self.ranks)
 
-    def available(self) -> tuple[int, list[str]]:  # noqa: D102
-        return len(self.pictures), self.pictures.unmatched
+    def image_count(self) -> int:  # noqa: D102
+        return len(self.pairs)
+
+    def left_out(self) -> list[str]:  # noqa: D102
+        return self.pairs.unmatched
 
 
 def consistency_metrics(
     method: InversionMethod, directions: Sequence[str], strength: float, size: int
 ) -> dict[str, Metric]:
-    """Latent editing consistency along each direction, ``lec_<name>``; images of ``size`` px are inverted.
+    """Returns ``lec_<name>`` -> latent editing consistency along a direction.
+
+    Args:
+        method: The method that inverts the edited images.
+        directions: Names or files of directions.
+        strength: Strength of the edits.
+        size: Side length at which edited images are inverted.
 
     Raises:
-        UserError: No such direction, or one of another generator.
+        UserError: A direction that does not exist or belongs to another generator.
     """
 
-    def invert(picture: Tensor) -> Tensor:
-        inversion = method.invert(pool(picture, size))
+    def invert(images: Tensor) -> Tensor:
+        inversion = method.invert(pool(images, size))
         if inversion.weights is not None:
             raise UserError("lec.directions: the method tunes the generator for each image, whose edits are others")
         return inversion.w
@@ -178,9 +200,23 @@ def consistency_metrics(
     return metrics
 
 
-def build_metrics(made: Mapping[str, Any], generator: Generator | None) -> dict[str, Metric]:
-    """Metrics, those that look at codes (partials) completed by the generator, or left out where there is none."""
-    metrics = {name: metric for name, metric in made.items() if not isinstance(metric, partial)}
+def build_metrics(metrics: Mapping[str, Any], generator: Generator | None) -> dict[str, Metric]:
+    """Returns metrics in the given order; partial ones get the generator.
+
+    Args:
+        metrics: Name -> metric, or a partial that takes the generator.
+        generator: None leaves out the metrics that need one.
+    """
+    built = {name: metric for name, metric in metrics.items() if not isinstance(metric, partial)}
     if generator is not None:
-        metrics |= {name: metric(generator) for name, metric in made.items() if isinstance(metric, partial)}
-    return {name: metrics[name] for name in made if name in metrics}
+        built |= {name: metric(generator) for name, metric in metrics.items() if isinstance(metric, partial)}
+    return {name: built[name] for name in metrics if name in built}
+
+
+def _describe_counts(counts: Mapping[str, Any]) -> str:
+    text = f"{counts['images']} of {counts['of']}"
+    if counts["left_out"]:
+        text += f"; {counts['left_out']} left out: {name_list(counts['left_out_names'])}"
+    if counts["not_finite"]:
+        text += f"; {counts['not_finite']} reconstructions are not finite and are scored as an image file shows them"
+    return text

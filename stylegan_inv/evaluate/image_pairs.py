@@ -1,4 +1,4 @@
-"""Pictures that another tool has written, beside their originals."""
+"""Reconstructions in image files, which any tool may have written, with their targets."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from stylegan_inv.data.images.image_files import check_image, list_images, name_
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.evaluation_data import batches_of
 from stylegan_inv.evaluate.scoring import Comparison
-from stylegan_inv.runtime.shares import Ranks
+from stylegan_inv.runtime.ranks import Ranks
 
 
 @dataclass
-class PictureFolders(Dataset[dict[str, Any]]):
-    """Reconstructions beside their originals, matched by their paths without the suffix.
+class ImagePairs(Dataset[dict[str, Any]]):
+    """Reconstructions and targets in folders, matched by their paths without the suffix.
 
     Attributes:
-        names: Of the reconstructions, below their folder.
-        images: Their files.
-        targets: The file of the original of each.
-        masks: The file of the mask of each (white: of interest), or None.
-        resolution: Side at which originals and masks are read; reconstructions keep theirs.
-        unmatched: Files of either folder that have no partner and are left out.
+        names: Paths of the reconstructions, relative to their folder.
+        images: Files of the reconstructions.
+        targets: File of the target of each.
+        masks: File of the mask of each (white: region of interest), or None.
+        resolution: Side length at which targets and masks are read; reconstructions keep their own.
+        unmatched: Files of the folders without a match, which are left out.
     """
 
     names: list[str]
@@ -52,24 +52,25 @@ class PictureFolders(Dataset[dict[str, Any]]):
         return item
 
 
-def picture_folders(
+def match_folders(
     images: Path, targets: Path, masks: Path | None, resolution: int | None, on_missing: str = "error"
-) -> PictureFolders:
-    """Match two folders, or three.
+) -> ImagePairs:
+    """Matches the files of two or three folders.
 
     Args:
-        images: Reconstructions.
-        targets: Originals.
-        masks: Regions of interest; None for none.
-        resolution: None takes the side of the first reconstruction.
-        on_missing: ``error``, or ``skip`` what has no partner, which is counted.
+        images: Folder of reconstructions.
+        targets: Folder of targets.
+        masks: Folder of regions of interest, or None.
+        resolution: Side length of targets; None takes that of the first reconstruction.
+        on_missing: ``error``, or ``skip`` to leave out files without a match, which are counted.
 
     Raises:
-        UserError: Folders without images, without a pair, or with files that have no partner.
+        UserError: Folders without images, without a match, or with files that have no match; an image that cannot be
+            decoded, or a reconstruction that is not square.
     """
     found = {what: _by_stem(folder) for what, folder in (("images", images), ("targets", targets), ("masks", masks))}
     shared = [stem for stem in found["images"] if all(stem in files for files in found.values() if files)]
-    alone = [
+    unmatched = [
         f"{what}: {path.name}"
         for what, files in found.items()
         for stem, path in files.items()
@@ -77,31 +78,40 @@ def picture_folders(
     ]
     if not shared:
         raise UserError(
-            f"{images} and {targets}: no two files have the same name (without the suffix), expected a picture in "
-            f"both for each comparison; got {name_list([*found['images']], 2)} and {name_list([*found['targets']], 2)}"
+            f"{images} and {targets}: no two files have the same name (without the suffix), expected a file in both "
+            f"for each comparison; got {name_list([*found['images']], 2)} and {name_list([*found['targets']], 2)}"
         )
-    if alone and on_missing == "error":
-        raise UserError(f"{len(alone)} files have no partner ({name_list(alone, 3)}); give them, or on_missing=skip")
+    if unmatched and on_missing == "error":
+        raise UserError(
+            f"{len(unmatched)} files have no partner ({name_list(unmatched, 3)}); give them, or on_missing=skip"
+        )
     files = {what: [by_stem[stem] for stem in shared] for what, by_stem in found.items() if by_stem}
-    # Every file is decoded once: better to hear of a broken one now than in the middle.
+    # Every file is decoded once, so that a broken one is reported now and not in the middle of the evaluation.
     for path in chain(files["targets"], files.get("masks", [])):
         check_image(path)
     sizes = {path: read_image(path).shape[1:] for path in files["images"]}
     odd = next((path for path, (height, width) in sizes.items() if height != width), None)
     if odd is not None:
-        raise UserError(f"{odd}: got {sizes[odd][1]} x {sizes[odd][0]} px, expected a square picture")
+        raise UserError(f"{odd}: got {sizes[odd][1]} x {sizes[odd][0]} px, expected a square image")
     size = resolution or sizes[files["images"][0]][0]
     names = [path.relative_to(images).as_posix() for path in files["images"]]
-    return PictureFolders(names, files["images"], files["targets"], files.get("masks"), size, alone)
+    return ImagePairs(names, files["images"], files["targets"], files.get("masks"), size, unmatched)
 
 
-def picture_batches(
-    pictures: PictureFolders, batch_size: int, max_images: int | None = None, ranks: Ranks | None = None
+def pair_batches(
+    pairs: ImagePairs, batch_size: int, max_images: int | None = None, ranks: Ranks | None = None
 ) -> Iterator[Comparison]:
-    """The comparisons of two folders; of ``ranks`` the share of this one."""
-    own = (ranks or Ranks()).share(batches_of(min(max_images or len(pictures), len(pictures)), batch_size))
-    for items in DataLoader(pictures, batch_sampler=own, collate_fn=list):
-        # One reconstruction may be larger than the next.
+    """Yields the comparisons of this rank's shard of the pairs.
+
+    Args:
+        pairs: See `match_folders`.
+        batch_size: Number of pairs in a batch.
+        max_images: Number of pairs from the start; None for all.
+        ranks: None for a single process.
+    """
+    own = (ranks or Ranks()).shard(batches_of(min(max_images or len(pairs), len(pairs)), batch_size))
+    for items in DataLoader(pairs, batch_sampler=own, collate_fn=list):
+        # Reconstructions of a batch may differ in size.
         for _, same in groupby(items, key=_size):
             batch = default_collate(list(same))
             yield Comparison(batch["index"], batch["name"], batch["target"], batch["image"], batch.get("mask"))
@@ -118,6 +128,6 @@ def _by_stem(folder: Path | None) -> dict[str, Path]:
     for path in list_images(folder):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in stems:
-            raise UserError(f"{folder}: {path.name} and {stems[stem].name} have one name, expected it once")
+            raise UserError(f"{folder}: {path.name} and {stems[stem].name} have the same name, expected one file of it")
         stems[stem] = path
     return stems

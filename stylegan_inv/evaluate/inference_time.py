@@ -1,34 +1,34 @@
-"""Seconds an image takes a method: warm, synchronised with the GPU, one image at a time and in the best batch."""
+"""Measures the inference time per image: with a batch of one, and with the fastest batch size."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stylegan_inv.methods.common.base import InversionMethod
-from stylegan_inv.utils.timing import interleave
+from stylegan_inv.utils.timing import interleave, seconds_of
 
 
 def seconds_per_image(
     method: InversionMethod, images: Tensor, batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32), budget: float = 10.0
 ) -> dict[str, Any]:
-    """Time ``invert``.
+    """Times ``invert``.
 
-    The first call of a batch size warms up and is not counted, unless it alone takes the budget: what takes that long
-    (optimisation of each image) is not made faster by warmth. Larger batches are tried until they do not pay, memory
-    ends or there are not so many images.
+    The first call of a batch size is a warm-up and does not count, unless it takes a third of the budget: an
+    optimisation of that length does not become faster. Batch sizes are tried in ascending order until a larger one does
+    not save time, memory is exhausted, or there are not enough images.
 
     Args:
-        method: On the device it shall be timed on.
-        images: What it sees, (B, C, H, W).
-        batch_sizes: To try, ascending, 1 first.
+        method: On the device to measure.
+        images: Input of the method, (B, C, H, W).
+        batch_sizes: Batch sizes to try, ascending; the first one is 1.
         budget: Seconds for each batch size.
 
     Returns:
-        ``batch_1`` and ``best``: batch size, median seconds an image, interquartile range, calls, whether warm.
+        ``batch_1`` and ``best``, each with the batch size, the median seconds per image, their interquartile range, the
+        number of calls, and whether the calls were warm.
     """
     device = method.device.type
     tried: list[dict[str, Any]] = []
@@ -51,19 +51,10 @@ def _time(method: InversionMethod, batch: Tensor, device: str, budget: float) ->
     def call() -> object:
         return method.invert(batch)
 
-    first = _once(call, device)
+    first = seconds_of(call, device)
     if first > budget / 3:
         return {"batch": len(batch), "median": first / len(batch), "spread": float("nan"), "calls": 1, "warm": False}
     repeats = max(3, min(50, int(budget / first / 2)))
     sample = interleave({"invert": call}, repeats, device)["invert"]
     per_image = {"median": sample.seconds / len(batch), "spread": sample.spread / len(batch)}
     return {"batch": len(batch), **per_image, "calls": repeats, "warm": True}
-
-
-def _once(call: Any, device: str) -> float:
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    started = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - started

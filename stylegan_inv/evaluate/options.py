@@ -1,4 +1,4 @@
-"""The options of an evaluation, checked before any work."""
+"""Checks the options of an evaluation before any work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from stylegan_inv.data.datamodules.base import check_whole
 from stylegan_inv.errors import UserError
+from stylegan_inv.evaluate.score_table import check_per_image
+from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.weights.download import TABLE
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Raise a UserError for values that no evaluation can have."""
+    """Checks the options.
+
+    Raises:
+        UserError: Options that contradict each other, or a value out of range.
+    """
     if (cfg.run is None) == (cfg.images is None):
         raise UserError("evaluate: expected either run=<run folder>, or images=<folder> targets=<folder>")
     if (cfg.images is None) != (cfg.targets is None) or (cfg.masks is not None and cfg.images is None):
@@ -27,14 +32,14 @@ def check_options(cfg: DictConfig) -> None:
             raise UserError(f"{key}={cfg[key]}: expected {' or '.join(allowed)}")
     for key, least in (("resolution", 16), ("max_images", 1), ("batch_size", 1)):
         if cfg[key] is not None:
-            check_whole(key, cfg[key], least)
-    check_whole("seed", cfg.seed, 0)
-    check_whole("bootstrap.resamples", cfg.bootstrap.resamples, 1)
-    if not 0 < cfg.bootstrap.level < 1:
-        raise UserError(f"bootstrap.level={cfg.bootstrap.level}: expected a number between 0 and 1, e.g. 0.95")
+            whole_number(key, cfg[key], least)
+    whole_number("seed", cfg.seed, 0)
+    whole_number("bootstrap.resamples", cfg.bootstrap.resamples, 1)
+    level = real_number("bootstrap.level", cfg.bootstrap.level, above=0, hint="e.g. 0.95")
+    if level >= 1:
+        raise UserError(f"bootstrap.level={level}: expected a number between 0 and 1, e.g. 0.95")
+    real_number("speed.seconds", cfg.speed.seconds, 0)
     sizes = list(cfg.speed.batch_sizes)
-    if cfg.speed.seconds < 0 or not sizes or sizes != sorted(set(sizes)) or sizes[0] != 1:
-        raise UserError(
-            f"speed: got seconds={cfg.speed.seconds} and batch_sizes={sizes}; expected seconds of 0 or more and "
-            "ascending whole numbers that begin with 1"
-        )
+    if not sizes or sizes != sorted(set(sizes)) or sizes[0] != 1:
+        raise UserError(f"speed.batch_sizes={sizes}: expected ascending whole numbers that begin with 1")
+    check_per_image(cfg.per_image)

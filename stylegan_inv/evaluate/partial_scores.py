@@ -1,4 +1,4 @@
-"""An evaluation by several processes: each keeps the scores of its share, and whoever ends last merges them."""
+"""An evaluation by several processes: each writes the scores of its shard, and the last one merges them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ import torch
 
 from stylegan_inv.data.images.image_files import natural
 from stylegan_inv.evaluate.scoring import Scores
+from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.utils.files import atomic_write
 
 
-def part_file(folder: Path, rank: int, count: int) -> Path:
-    """Where the scores of a rank belong. Another number of ranks makes other shares."""
-    return folder / f"part_{rank:05d}_of_{count:05d}.pt"
+def part_files(folder: Path, ranks: Ranks) -> list[Path]:
+    """Returns the file of the scores of each rank; other world sizes have other files, as their shards differ."""
+    return [folder / f"part_{rank:05d}_of_{ranks.world_size:05d}.pt" for rank in range(ranks.world_size)]
 
 
 def save_part(file: Path, scores: Scores, left_out: Sequence[str]) -> None:
-    """Keep scores and the names of the files that could not be read."""
+    """Writes scores and the names of the files that could not be decoded."""
     with atomic_write(file) as temporary:
         torch.save({"scores": scores.state(), "left_out": list(left_out)}, temporary)
 
 
 def merge_parts(files: Sequence[Path], scores: Scores) -> list[str]:
-    """Put the scores of all ranks into fresh ones; the names of the files that were left out."""
+    """Merges the scores of all ranks and returns the names of the files that were left out.
+
+    Args:
+        files: See `part_files`.
+        scores: Scores without images, to merge into.
+    """
     left_out: set[str] = set()
     for file in files:
         part: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")

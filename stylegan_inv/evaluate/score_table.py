@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a table in the terminal, ``metrics.json``, ``table.md`` and one row for each image."""
+"""Results of an evaluation: tables in the terminal, ``metrics.json``, ``table.md`` and one row per image."""
 
 from __future__ import annotations
 
@@ -16,77 +16,36 @@ from rich.table import Table
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.evaluate.scoring import STEP
+from stylegan_inv.evaluate.columns import Column
 from stylegan_inv.metrics.confidence import Summary
 from stylegan_inv.utils.files import atomic_write
 
 METRICS, TABLE = "metrics.json", "table.md"
-PER_IMAGE_SUFFIXES = (".csv", ".parquet")
+_PER_IMAGE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass
-class Report:
-    """Everything that is known at the end.
+class Results:
+    """All results of an evaluation.
 
     Attributes:
-        protocol: What was compared how, label -> text; printed above the table.
-        counts: ``images``, ``of`` (so many there are), ``unreadable``, ``not_finite`` and the like.
-        summaries: Column -> summary.
+        protocol: Label -> description, printed above the table.
+        counts: ``images``, ``of`` (all images of the data), ``left_out``, ``left_out_names`` and ``not_finite``.
+        summaries: Column -> summary of its values.
         sets: Metric of two sets of images -> value.
-        better: Column or set metric -> whether higher is better; None where neither is.
-        seconds: Timings of the method, see `runtime.evaluation_speed`; empty for pictures.
+        higher_is_better: Name of a column or of a metric of sets -> whether higher is better; None if neither is.
+        seconds: Inference times, see `seconds_per_image`; empty for image files.
     """
 
     protocol: Mapping[str, str]
     counts: Mapping[str, Any]
-    summaries: Mapping[str, Summary]
+    summaries: Mapping[Column, Summary]
     sets: Mapping[str, float]
-    better: Mapping[str, bool | None]
+    higher_is_better: Mapping[str, bool | None]
     seconds: Mapping[str, Any]
 
-    def metrics(self) -> dict[str, Any]:
-        """Plain numbers for ``metrics.json``; what is not a number is null."""
-        content = {
-            "protocol": dict(self.protocol),
-            "counts": dict(self.counts),
-            "metrics": {name: asdict(summary) for name, summary in self.summaries.items()},
-            "sets": dict(self.sets),
-            "seconds": dict(self.seconds),
-        }
-        return _plain(content)
-
-    def rows(self) -> tuple[list[str], list[list[str]]]:
-        """The main table: heads and cells."""
-        heads = ["metric", "mean", "std", "interval", "images", "skipped"]
-        rows = []
-        for name, s in self.summaries.items():
-            if STEP not in name:
-                interval = f"{_number(s.low)} to {_number(s.high)}"
-                rows.append([self._name(name), _number(s.mean), _number(s.std), interval, str(s.count), str(s.skipped)])
-        images = str(self.counts["images"])
-        rows += [[self._name(name), _number(value), "", "", images, "0"] for name, value in self.sets.items()]
-        for batch, sample in {sample["batch"]: sample for sample in self.seconds.values()}.items():
-            name = f"seconds an image, {'one at a time' if batch == 1 else f'batch of {batch}'} ↓"
-            measured = f"{sample['calls']} calls{'' if sample['warm'] else ', not warm'}"
-            rows.append([name, _number(sample["median"]), "", measured, str(batch), ""])
-        return heads, rows
-
-    def step_rows(self) -> tuple[list[str], list[list[str]]]:
-        """The table of refinement steps, means only: heads and cells; no row for methods that do not refine."""
-        steps = sorted({int(name.rpartition(STEP)[2]) for name in self.summaries if STEP in name})
-        names = (
-            [name.rpartition(STEP)[0] for name in self.summaries if name.endswith(f"{STEP}{steps[-1]}")]
-            if steps
-            else []
-        )
-        rows = [
-            [self._name(name), *(_number(self.summaries[f"{name}{STEP}{step}"].mean) for step in steps)]
-            for name in names
-        ]
-        return ["mean after", *(f"step {step}" for step in steps)], rows
-
     def print(self) -> None:
-        """Protocol and tables in the terminal."""
+        """Prints the protocol and the tables."""
         console = Console()
         if not console.is_terminal:
             console = Console(width=120)
@@ -102,8 +61,25 @@ class Report:
                 table.add_row(*row)
             console.print(table)
 
+    def write(self, folder: Path) -> None:
+        """Writes ``metrics.json`` and ``table.md``."""
+        for name, text in ((METRICS, json.dumps(self.metrics(), indent=2) + "\n"), (TABLE, self.markdown())):
+            with atomic_write(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns the content of ``metrics.json``: plain numbers, null for those that are not finite."""
+        content = {
+            "protocol": dict(self.protocol),
+            "counts": dict(self.counts),
+            "metrics": {str(column): asdict(summary) for column, summary in self.summaries.items()},
+            "sets": dict(self.sets),
+            "seconds": dict(self.seconds),
+        }
+        return _finite(content)
+
     def markdown(self) -> str:
-        """Protocol and tables as Markdown."""
+        """Returns the protocol and the tables as Markdown."""
         parts = ["\n".join(f"* {label}: {text}" for label, text in self.protocol.items())]
         for heads, rows in (self.rows(), self.step_rows()):
             if rows:
@@ -111,28 +87,62 @@ class Report:
                 parts.append("\n".join([_line(heads), line, *(_line(row) for row in rows)]))
         return "\n\n".join(parts) + "\n"
 
-    def _name(self, column: str) -> str:
-        better = self.better.get(column)
-        return column if better is None else f"{column} {'↑' if better else '↓'}"
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Returns the heads and cells of the main table, which has the values of the final reconstructions."""
+        heads = ["metric", "mean", "std", "interval", "images", "skipped"]
+        rows = []
+        for column, s in self.summaries.items():
+            if not column.step:
+                interval = f"{_number(s.low)} to {_number(s.high)}"
+                cells = [_number(s.mean), _number(s.std), interval, str(s.count), str(s.skipped)]
+                rows.append([self._with_arrow(str(column)), *cells])
+        images = str(self.counts["images"])
+        rows += [[self._with_arrow(name), _number(value), "", "", images, "0"] for name, value in self.sets.items()]
+        for batch, sample in {sample["batch"]: sample for sample in self.seconds.values()}.items():
+            name = f"seconds per image, batch of {batch} ↓"
+            calls = f"{sample['calls']} calls{'' if sample['warm'] else ', not warm'}"
+            rows.append([name, _number(sample["median"]), "", calls, str(batch), ""])
+        return heads, rows
 
+    def step_rows(self) -> tuple[list[str], list[list[str]]]:
+        """Returns the heads and cells of the table of refinement steps, which has means; no rows without steps."""
+        steps = sorted({column.step for column in self.summaries if column.step})
+        last = [column for column in self.summaries if steps and column.step == steps[-1]]
+        rows = [
+            [
+                self._with_arrow(column.label),
+                *(_number(self.summaries[Column(column.metric, column.interest, step)].mean) for step in steps),
+            ]
+            for column in last
+        ]
+        return ["mean after", *(f"step {step}" for step in steps)], rows
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write ``metrics.json`` and ``table.md``."""
-    for name, text in ((METRICS, json.dumps(report.metrics(), indent=2) + "\n"), (TABLE, report.markdown())):
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    def _with_arrow(self, name: str) -> str:
+        better = self.higher_is_better.get(name)
+        return name if better is None else f"{name} {'↑' if better else '↓'}"
 
 
 def check_per_image(name: str) -> None:
-    """Raise a UserError unless per-image values can be written to a file of this name."""
-    if Path(name).suffix not in PER_IMAGE_SUFFIXES or Path(name).name != name:
-        raise UserError(f"per_image={name}: expected a file name ending in {' or '.join(PER_IMAGE_SUFFIXES)}")
+    """Checks the name of the file with the values of each image.
+
+    Raises:
+        UserError: Another suffix than .csv and .parquet, a path, or .parquet without pyarrow.
+    """
+    if Path(name).suffix not in _PER_IMAGE_SUFFIXES or Path(name).name != name:
+        raise UserError(f"per_image={name}: expected a file name ending in {' or '.join(_PER_IMAGE_SUFFIXES)}")
     if name.endswith(".parquet"):
         _pyarrow()
 
 
 def write_per_image(file: Path, index: Sequence[int], names: Sequence[str], columns: Mapping[str, Tensor]) -> None:
-    """One row for each image: its index, name and values; empty cells (null in Parquet) where it has none."""
+    """Writes one row per image: its index, name and values; missing values are empty (null in Parquet).
+
+    Args:
+        file: CSV or Parquet file.
+        index: Indices of the images, (N,).
+        names: Names of the images, (N,).
+        columns: Name -> values (N,); NaN for missing values.
+    """
     with atomic_write(file) as temporary:
         if file.suffix == ".parquet":
             arrow, parquet = _pyarrow()
@@ -164,9 +174,10 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _plain(value: Any) -> Any:
+def _finite(value: Any) -> Any:
+    """Returns plain containers in which None replaces numbers that are not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The states of a metric of two sets, kept so that neither the order of the batches nor who saw which one matters."""
+"""Keeps the states of a metric of two sets so that its value does not depend on the order of the batches."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torchmetrics.utilities import dim_zero_cat, dim_zero_sum
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics.base import SetMetric
+from stylegan_inv.utils.compat import mark_updated, state_reductions
 
 
 class SetStates:
-    """Takes the states out of a metric after each batch, and puts them back together for its value.
+    """Takes the states out of a metric after each batch, and restores them to compute its value.
 
-    Rows are kept by batch and joined in the order of the batches. Sums are kept with twice the digits (what a rounding
-    loses is summed as well: Knuth's two-sum), so that their order changes no bit of the result.
+    Rows are stored by batch and concatenated in the order of the batches. Sums are compensated: the rounding error of
+    each addition is summed too (Knuth's two-sum), so that the order of the additions changes no bit of the result.
 
     Args:
-        metric: Its states are lists of rows, or sums.
+        metric: Metric whose states are lists of rows, or sums.
 
     Raises:
         UserError: A state of another kind, which cannot be merged over batches.
@@ -32,8 +33,9 @@ class SetStates:
         self.rows: dict[str, dict[int, Tensor]] = {}
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
         self._defaults: dict[str, Tensor] = {}
+        reductions = state_reductions(metric)
         for name, state in metric.metric_state.items():
-            kind = metric._reductions[name]
+            kind = reductions[name]
             if isinstance(state, list) and kind in (dim_zero_cat, None):
                 self.rows[name] = {}
             elif isinstance(state, Tensor) and kind is dim_zero_sum:
@@ -46,7 +48,13 @@ class SetStates:
                 )
 
     def update(self, batch: int, target: Tensor, image: Tensor) -> None:
-        """Take a batch of real images and reconstructions (B, 3, S, S); ``batch`` gives its place in the order."""
+        """Adds a batch.
+
+        Args:
+            batch: Position of the batch.
+            target: Real images (B, 3, S, S).
+            image: Reconstructions (B, 3, S, S).
+        """
         self._empty()
         self.metric.update(target, real=True)
         self.metric.update(image, real=False)
@@ -58,23 +66,22 @@ class SetStates:
             self.sums[name] = _add(total, lost, states[name])  # type: ignore[arg-type]
 
     def compute(self) -> Any:
-        """The metric's value over all batches."""
+        """Returns the value of the metric over all batches."""
         device = self.metric.device
         self._empty()
         for name, rows in self.rows.items():
             setattr(self.metric, name, [rows[batch].to(device) for batch in sorted(rows)])
         for name, (total, lost) in self.sums.items():
             setattr(self.metric, name, total + lost)
-        self.metric._update_count = max(1, self.metric._update_count)
-        self.metric._computed = None
+        mark_updated(self.metric)
         return self.metric.compute()
 
     def state(self) -> dict[str, Any]:
-        """Everything, as plain containers of tensors."""
+        """Returns all states as plain containers of tensors."""
         return {"rows": self.rows, "sums": {name: [t.cpu() for t in both] for name, both in self.sums.items()}}
 
     def merge(self, state: Mapping[str, Any]) -> None:
-        """Add what `state` gave elsewhere."""
+        """Adds the `state` of another process."""
         for name, rows in state["rows"].items():
             self.rows[name] |= rows
         for name, (total, lost) in state["sums"].items():
@@ -89,7 +96,13 @@ class SetStates:
 
 
 def _add(total: Tensor, lost: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of two tensors, and what its rounding lost added to what was lost before."""
+    """Returns the sum of two tensors, and the accumulated rounding error.
+
+    Args:
+        total: Sum so far.
+        lost: Rounding error so far.
+        value: Tensor to add.
+    """
     added = total + value
     if not added.is_floating_point():
         return added, lost

@@ -16,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from stylegan_inv.config import entry_point, instantiate, same_command
 from stylegan_inv.errors import UserError
@@ -26,9 +26,10 @@ from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
 from stylegan_inv.invert.method_setup import check_method, load_method, make_variants
 from stylegan_inv.invert.parts import split_into_parts
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.ranks import die_with_parent
-from stylegan_inv.runtime.shares import Ranks
-from stylegan_inv.runtime.unfinished import Unfinished
+from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.resumable_job import ResumableJob
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.weights.table import TABLE
 
 
@@ -41,15 +42,15 @@ def prepare(cfg: DictConfig) -> Job | None:
     Raises:
         UserError: A missing or unreadable input, an output that cannot be written, a run that cannot be loaded.
     """
-    ranks = Ranks.of(cfg.devices)
-    with ranks.named():
+    ranks = Ranks.for_devices(cfg.devices)
+    with rank_in_errors(ranks):
         return _prepare(cfg, ranks)
 
 
 def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     check_options(cfg)
     check_method(cfg)
-    device = device_named(cfg.device, ranks.local)
+    device = device_named(cfg.device, ranks.local_rank)
     run = None if cfg.run is None else Path(cfg.run)
     if run is not None and not run.exists() and cfg.run not in TABLE:
         raise UserError(
@@ -59,24 +60,26 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     images = Images.find(str(cfg.input), "input")
     reference = None if cfg.reference is None else Images.find_readable(str(cfg.reference), "reference")
     output = output_folder(cfg, run)
-    unfinished = Unfinished(output, command_settings(cfg, run, images, reference))
+    unfinished = ResumableJob(output, command_settings(cfg, run, images, reference))
     # One of several processes may start when the others have finished; `overwrite` must not make it start again.
-    if (ranks.count > 1 or not cfg.overwrite) and is_finished(output, unfinished):
+    if (ranks.world_size > 1 or not cfg.overwrite) and is_finished(output, unfinished):
         return None
     unfinished.check(cfg.overwrite)
     parts = dict(enumerate(split_into_parts(len(images.names), cfg.batch_size)))
-    own = {number: parts[number] for number in unfinished.missing(ranks.share(list(parts)))}
+    own = {number: parts[number] for number in unfinished.missing_parts(ranks.shard(list(parts)))}
     own_images = [index for batches in own.values() for batch in batches for index in batch]
     if cfg.on_bad_image == "error":
         images.check(own_images)
     else:
         images.check_any()
     method = load_method(cfg, run, device)
-    size = cfg.resolution or _dataset_setting(run, "resolution") or method.input_size
+    size = cfg.resolution or method.input_size
     mask = None if cfg.mask is None else str(cfg.mask)
     inputs = IndexedInputs(images, size, cfg.mode, reference, mask, on_bad_image=cfg.on_bad_image)
     inputs.check_masks(own_images)
-    task = instantiate(_dataset_setting(run, "task"))
+    folder = None if run is None else RunFolder.of(run)
+    dataset = None if folder is None else folder.dataset_config()
+    task = None if dataset is None else instantiate(dataset.get("task"))
     return Job(method, inputs, output, task, make_variants(cfg, method), unfinished, ranks, own)
 
 
@@ -85,7 +88,7 @@ def invert(cfg: DictConfig, job: Job | None) -> None:
     if job is None:
         return print("this command has finished before; nothing to do")
     die_with_parent()
-    with job.ranks.with_others(same_command("stylegan_inv.invert")), job.ranks.named():
+    with launched(job.ranks, same_command("stylegan_inv.invert")), rank_in_errors(job.ranks):
         carry_out(cfg, job)
 
 
@@ -95,14 +98,6 @@ def main() -> None:
         # Hydra reads commas as a sweep; in a mask they separate numbers and labels.
         sys.argv[1:] = [re.sub(r"""^mask=([^'"\[].*,.*)$""", r'mask="\1"', argument) for argument in sys.argv[1:]]
     entry_point("invert", prepare)(invert)()
-
-
-def _dataset_setting(run: Path | None, key: str) -> object:
-    """Returns an entry of ``dataset`` in the config of a run; None without a run, a config or the entry."""
-    if run is None:
-        return None
-    config = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    return OmegaConf.select(OmegaConf.load(config), f"dataset.{key}") if config.is_file() else None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.inputs import Images
-from stylegan_inv.runtime.unfinished import describe_files
+from stylegan_inv.runtime.resumable_job import file_identities
+from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.utils.checks import one_of, whole_number
 
 
@@ -31,12 +32,7 @@ def output_folder(cfg: DictConfig, run: Path | None) -> Path:
     """
     source = Path(str(cfg.input))
     if cfg.output is None:
-        if run is None:
-            run_dir = Path("outputs") / str(cfg.get("method_name"))
-        else:
-            run_dir = run if run.is_dir() else run.parent.parent
-            if not (run_dir / "config.yaml").is_file():
-                run_dir = Path("outputs") / run.stem  # an official checkpoint
+        run_dir = Path("outputs") / str(cfg.get("method_name")) if run is None else results_folder(run)
         name = source.stem if source.is_file() else source.resolve().name.replace(":", "_")
         return run_dir / "inversions" / name
     output = Path(cfg.output)
@@ -49,11 +45,12 @@ def output_folder(cfg: DictConfig, run: Path | None) -> Path:
 def command_settings(cfg: DictConfig, run: Path | None, images: Images, reference: Images | None) -> dict[str, Any]:
     """Returns the settings that identify a command: two commands with equal settings have equal results."""
     keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
-    checkpoint = run if run is None or run.is_file() else run / "checkpoints" / "last.ckpt"
+    folder = None if run is None else RunFolder.of(run)
+    checkpoint = run if folder is None else folder.checkpoint_file
     return {
         **{key: cfg[key] for key in keys},
-        "checkpoint": describe_files([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
+        "checkpoint": file_identities([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
         "method": OmegaConf.to_container(cfg.method, resolve=True) if cfg.get("method") else None,
         "names": [images.names, None if reference is None else reference.names],
-        "files": [describe_files(images.files), describe_files(None if reference is None else reference.files)],
+        "files": [file_identities(images.files), file_identities(None if reference is None else reference.files)],
     }

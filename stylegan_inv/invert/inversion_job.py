@@ -22,8 +22,8 @@ from stylegan_inv.invert.output_folder import SKIPPED, image_names, remove_previ
 from stylegan_inv.invert.parts import PartWriter, split_into_parts
 from stylegan_inv.latents.saved_codes import RECONSTRUCTIONS
 from stylegan_inv.optim.optimization_state import Monitor
-from stylegan_inv.runtime.shares import Ranks
-from stylegan_inv.runtime.unfinished import Unfinished
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.resumable_job import ResumableJob
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
     from stylegan_inv.data.tasks.translation import Task
@@ -51,7 +51,7 @@ class Job:
     output: Path
     task: Task | None
     variants: list[Callable[[Tensor], Inversion]]
-    unfinished: Unfinished
+    unfinished: ResumableJob
     ranks: Ranks
     own: dict[int, list[range]]
 
@@ -66,9 +66,9 @@ class Job:
         return sum(len(batch) for batches in self.own.values() for batch in batches)
 
 
-def is_finished(output: Path, unfinished: Unfinished) -> bool:
+def is_finished(output: Path, unfinished: ResumableJob) -> bool:
     """Returns whether the output folder holds the complete result of this command."""
-    return not unfinished.exists() and stored_command(output) == unfinished.key
+    return not unfinished.has_begun() and stored_command(output) == unfinished.key
 
 
 def carry_out(cfg: DictConfig, job: Job) -> None:
@@ -84,7 +84,7 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
     images = [f"{RECONSTRUCTIONS}/{name}" for name in image_names(names)]
     # One of several processes may start when the others have finished; a single process was told to start again.
     if not job.unfinished.begin(
-        remove_previous_result, lambda: job.ranks.count > 1 and is_finished(job.output, job.unfinished)
+        remove_previous_result, lambda: job.ranks.world_size > 1 and is_finished(job.output, job.unfinished)
     ):
         return
     work = _batches(cfg, job, lambda: PartWriter(job.output, images, metadata, job.compares))
@@ -92,17 +92,17 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         count = _optimize(cfg, job, job.method, work)
     else:
         count = _encode(job, work)
-    if job.ranks.count > 1:
+    if job.ranks.world_size > 1:
         print(f"{job.ranks}{count} images inverted", flush=True)
 
-    files = [job.unfinished.part(number) for number in range(len(split_into_parts(len(names), cfg.batch_size)))]
+    files = [job.unfinished.part_file(number) for number in range(len(split_into_parts(len(names), cfg.batch_size)))]
     parts = Parts(files, job.unfinished.key, names, images)
 
     def write_result() -> None:
         entries = {**metadata, "command": job.unfinished.key}
         _report(assemble(job.output, parts, entries, cfg.shard_images), job)
 
-    if not job.unfinished.finish(files, write_result) and not job.ranks.starts:
+    if not job.unfinished.finish(files, write_result) and not job.ranks.starts_others:
         print(f"{job.ranks}others are at work; the process that finishes last writes the codes", flush=True)
 
 
@@ -134,9 +134,9 @@ def _batches(cfg: DictConfig, job: Job, new_writer: Callable[[], PartWriter]) ->
                 torch.manual_seed(cfg.seed + batch_number)  # the same in whichever process
                 inputs.tensors = {name: tensor.to(job.method.device) for name, tensor in inputs.tensors.items()}
                 yield _Batch(batch_number, inputs, writer)
-        writer.save(job.unfinished.part(number), job.unfinished.key)
+        writer.save(job.unfinished.part_file(number), job.unfinished.key)
         for batch_number in range(first, first + len(part)):
-            job.unfinished.file(batch_number).unlink(missing_ok=True)
+            job.unfinished.batch_file(batch_number).unlink(missing_ok=True)
 
 
 def _encode(job: Job, work: Iterator[_Batch]) -> int:
@@ -159,7 +159,7 @@ def _optimize(cfg: DictConfig, job: Job, method: PerImageMethod, work: Iterator[
     with OptimizationProgress(job.own_images) as progress:
         for batch in work:
             key = f"{job.unfinished.key} {batch.number}"
-            state_file = job.unfinished.file(batch.number)
+            state_file = job.unfinished.batch_file(batch.number)
             monitor = Monitor(state_file, key, cfg.save_every_seconds, progress.report)
             others = dict(batch.inputs.tensors)
             images = others.pop("image")

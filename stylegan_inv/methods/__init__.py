@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.base import Inversion as Inversion
     from stylegan_inv.methods.common.base import InversionMethod as InversionMethod
     from stylegan_inv.methods.common.base import Step as Step
+    from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
     from stylegan_inv.methods.common.latent_discriminator_training import (
         LatentDiscriminatorTraining as LatentDiscriminatorTraining,
     )
-    from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
     from stylegan_inv.methods.common.latent_optimization import LatentOptimization as LatentOptimization
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod

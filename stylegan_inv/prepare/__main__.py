@@ -17,12 +17,12 @@ import os
 import sys
 from typing import NoReturn
 
-from stylegan_inv.config import report
 from stylegan_inv.errors import UserError
 from stylegan_inv.prepare import align_images as prepare_align
 from stylegan_inv.prepare import make_masks as prepare_masks
 from stylegan_inv.prepare import pack_images as prepare_pack
 from stylegan_inv.prepare import verify_images as prepare_verify
+from stylegan_inv.utils.command_line import report_error
 
 PARTS = {"align": prepare_align, "masks": prepare_masks, "pack": prepare_pack, "verify": prepare_verify}
 
@@ -61,9 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
         parsed = options(arguments)
         sys.exit(PARTS[parsed.part].run(parsed))
     except UserError as error:
-        sys.exit(report(error))
+        sys.exit(report_error(error))
     except OSError as error:
-        sys.exit(report(UserError(f"{error.filename or 'writing'}: {error.strerror or error}")))
+        sys.exit(report_error(UserError(f"{error.filename or 'writing'}: {error.strerror or error}")))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from stylegan_inv.config import entry_point
 from stylegan_inv.errors import UserError
 from stylegan_inv.report.run_report import Sections, run_sections, sweep_sections
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.html_page import write_report
 
 
@@ -42,7 +43,7 @@ def prepare(cfg: DictConfig) -> Job:
 def _title(folder: Path, is_sweep: bool) -> str:
     if is_sweep:
         return f"Sweep {folder.resolve().name}"
-    method = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "method_name")
+    method = RunFolder(folder).config().get("method_name")
     return f"{method or 'run'}: {folder.resolve().name}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.html_page import Html, beside, code, facts, folded, grid, picture, table, tiles
 from stylegan_inv.visualization.svg_curves import curves
 
@@ -39,9 +40,10 @@ def run_sections(folder: Path) -> Sections:
     Raises:
         UserError: No run, or one that has measured nothing yet.
     """
-    if not (folder / "config.yaml").is_file():
+    run = RunFolder(folder)
+    if not run.config_file.is_file():
         raise UserError(f"{folder}: no config.yaml in it, expected the folder of a run or of a sweep")
-    metrics, rows = _json(folder / "metrics.json"), _rows(folder / "metrics.csv")
+    metrics, rows = run.metrics(), _rows(run.logged_metrics_file)
     if not metrics and not rows:
         raise UserError(f"{folder}: neither metrics.json nor metrics.csv in it; the run has measured nothing yet")
     sections: Sections = {"Result": [tiles({name: metrics[key] for key, name in _HEADLINES.items() if key in metrics})]}
@@ -136,10 +138,10 @@ def _evaluation(found: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
-    parts: list[str] = [facts(_json(folder / "versions.json"))]
+    parts: list[str] = [facts(_json(RunFolder(folder).versions_file))]
     if metrics:
         parts.append(folded("All figures", table(["figure", "value"], list(metrics.items()))))
-    parts.append(folded("Config", code((folder / "config.yaml").read_text(encoding="utf-8"))))
+    parts.append(folded("Config", code(RunFolder(folder).config_file.read_text(encoding="utf-8"))))
     return parts
 
 

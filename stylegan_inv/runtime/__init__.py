@@ -1,4 +1,4 @@
-"""What surrounds a training run: its folder, resume, checkpoint files, loggers, ranks."""
+"""What a training run needs besides the model: run folder, resuming, checkpoint files, loggers and ranks."""
 
 from __future__ import annotations
 

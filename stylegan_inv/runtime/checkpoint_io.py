@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not there, the one before kept, and a full disk that does not end the training."""
+"""Reads and writes checkpoint files: atomically, with a backup, and without ending the training on a full disk."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-#: Room that must stay on the disk beside the checkpoint: metrics, panels, the log.
+#: Space that must remain on the disk for metrics, panels and the log.
 _SPARE_BYTES = 1 << 20
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint writer with the temporary file *beside* its target, and ``previous.ckpt`` kept.
+    """Lightning's checkpoint writer with atomic writes and a backup, ``previous.ckpt``.
 
-    Stock Lightning stages in ``$TMPDIR`` and copies from there: ``kill -9`` in the copy leaves an empty ``last.ckpt``
-    (Lightning #21253). Here the target is the old checkpoint or the new one, never a part.
+    Stock Lightning writes to ``$TMPDIR`` and copies from there: if the process is killed during the copy, ``last.ckpt``
+    is empty (Lightning #21253). Here the file is always either the old checkpoint or the new one.
 
-    A checkpoint that cannot be written is a warning, and :attr:`failure` says why: training goes on, what was there
-    stays, and the next save tries again.
+    A checkpoint that cannot be written causes a warning; :attr:`failure` gives the reason. Training continues, the
+    existing files stay, and the next save tries again.
 
     Args:
-        recreate: Called with nothing when the folder has vanished; writes what else belongs into a run folder.
+        recreate: Called if the folder has been deleted; writes the other files of the run folder.
     """
 
     def __init__(self, recreate: Callable[[], None] | None = None) -> None:
         self._recreate = recreate
-        #: Why the last save failed; None when it did not.
+        #: Reason why the last save failed; None if it succeeded.
         self.failure: str | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; on failure warn and leave everything as it was."""
+        """Writes a checkpoint; on failure logs a warning and changes nothing."""
         path = Path(path)
         try:
             if not path.parent.is_dir():
@@ -52,37 +52,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _check_room(checkpoint, path.parent)
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
-                _check_whole(temporary)
+                _check_complete(temporary)
                 if path.name == LAST and path.exists():
                     _keep_as_previous(path)
-        # torch's writer reports a write that failed as RuntimeError.
+        # torch reports a failed write as RuntimeError.
         except (OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "inline_container" not in str(error):
                 raise
             reason = error.strerror if isinstance(error, OSError) else "the disk is full or the file too large"
             self.failure = f"{path}: cannot be written ({reason or error})"
             _log.warning(
-                "%s; training goes on, the last good checkpoint stays, the next save tries again", self.failure
+                "%s; training continues, the last good checkpoint stays, the next save tries again", self.failure
             )
         else:
             self.failure = None
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Load a checkpoint without executing anything in it; UserError names a file that cannot be read."""
+        """Loads a checkpoint without executing code in it; see `read_checkpoint`."""
         return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a Lightning checkpoint without executing anything in it.
+    """Returns the content of a Lightning checkpoint, without executing code in it.
 
     Raises:
-        UserError: No such file, not a checkpoint, or truncated.
+        UserError: The file does not exist, is no checkpoint or is truncated.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; give a file such as <run>/checkpoints/last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for the many ways a file can be broken
+    except Exception as error:  # torch raises various types for broken files
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as a checkpoint ({first[:120]}); give another one") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -91,10 +91,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_readable(folder: Path) -> Path | None:
-    """``last.ckpt`` of a folder of checkpoints, or ``previous.ckpt`` where the last one is damaged; None without any.
+    """Returns ``last.ckpt`` of a folder, or ``previous.ckpt`` if the last one is damaged; None without either.
 
     Raises:
-        UserError: There are some, but none can be read.
+        UserError: There are checkpoints, but none can be read.
     """
     problem: UserError | None = None
     for path in (folder / LAST, folder / PREVIOUS):
@@ -113,7 +113,7 @@ def newest_readable(folder: Path) -> Path | None:
 
 
 def tensors(tree: Any) -> Iterable[torch.Tensor]:
-    """All tensors in nested dicts, lists and tuples."""
+    """Yields all tensors in nested dicts, lists and tuples."""
     if isinstance(tree, torch.Tensor):
         yield tree
     elif isinstance(tree, dict):
@@ -130,17 +130,17 @@ def _check_room(checkpoint: dict[str, Any], folder: Path) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:.0f} MB needed")
 
 
-def _check_whole(path: Path) -> None:
-    """Read the directory back, which is written last; a cut file has none."""
+def _check_complete(path: Path) -> None:
+    """Reads the archive's directory back: it is written last, so a truncated file has none."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.infolist()
     except zipfile.BadZipFile as error:
-        raise OSError(errno.EIO, "what was written does not read back") from error
+        raise OSError(errno.EIO, "the written file cannot be read back") from error
 
 
 def _keep_as_previous(path: Path) -> None:
-    """Give the file a second name, so that at each moment there is a ``last.ckpt``."""
+    """Gives the file a second name, so that ``last.ckpt`` exists at any moment."""
     previous, link = path.with_name(PREVIOUS), path.with_name(f".{PREVIOUS}.partial")
     link.unlink(missing_ok=True)
     try:
@@ -151,17 +151,26 @@ def _keep_as_previous(path: Path) -> None:
 
 
 def load_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
-    """``load_state_dict`` whose error is one line that names what does not fit.
+    """Loads a state dict strictly, with an error of one line.
+
+    Args:
+        module: Module to load into.
+        state: State dict.
+        source: File that the state comes from, for the error.
 
     Raises:
-        UserError: Missing or surplus keys, or other shapes.
+        UserError: Missing or unexpected keys, or other shapes.
     """
     check_state(module, state, source)
     module.load_state_dict(state)
 
 
 def check_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:
-    """Raises UserError that lists missing and surplus keys and other shapes, if there are any."""
+    """Checks that a state dict fits a module; see `load_state`.
+
+    Raises:
+        UserError: Missing or unexpected keys, or other shapes.
+    """
     own = module.state_dict()
     missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [

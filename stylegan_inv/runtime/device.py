@@ -1,4 +1,4 @@
-"""The device that a command shall use."""
+"""Selects the device of a command."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from stylegan_inv.errors import UserError
 
 
 def device_named(name: str, local_rank: int = 0) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1`` as a device.
+    """Returns the device of a name.
 
     Args:
-        name: one of these.
-        local_rank: of several processes on this machine, each of which gets its own GPU where none is named.
+        name: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:<number>``.
+        local_rank: Number of this process on its machine; each process gets its own GPU unless one is named.
 
     Raises:
-        UserError: another word, or a GPU that is not there.
+        UserError: Another name, or a GPU that does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""The loggers of a run: a CSV file always at hand, wandb on top, offline when there is no key."""
+"""The loggers of a run: a CSV file, and wandb, which records offline without a key."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
-from stylegan_inv.runtime.run_dirs import process_rank, read_record, write_record
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.run_folder import RunFolder
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
 
 
 def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = None) -> list[Logger]:
-    """Build the loggers that write into ``run_dir``.
+    """Returns the loggers of a run.
 
     Args:
-        run_dir: The run's folder; ``metrics.csv`` and ``wandb/`` appear in it.
-        csv: Write ``metrics.csv``.
-        wandb: Arguments for :class:`WandbLogger`, or None. Without a key the run is recorded offline
-            (``wandb sync`` uploads it later), and also when the server cannot be reached; nothing is ever asked. A
-            continued run goes on under the id that its folder keeps.
+        run_dir: Folder of the run, in which ``metrics.csv`` and ``wandb/`` are written.
+        csv: Whether to write ``metrics.csv``.
+        wandb: Arguments for :class:`WandbLogger`, or None for no wandb. Without a key, or if the server cannot be
+            reached, the run is recorded offline (``wandb sync`` uploads it later); the user is never prompted. A
+            resumed run keeps its id.
     """
     loggers: list[Logger] = []
     if csv:
@@ -41,33 +42,33 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
     import wandb
 
     common = {"save_dir": str(run_dir), "id": _run_id(run_dir), "name": run_dir.name, "resume": "allow", **arguments}
-    if process_rank() == 0 and has_wandb_key():
+    if Ranks.from_environment().is_first and has_wandb_key():
         seconds = float(os.environ.get("WANDB_INIT_TIMEOUT") or _INIT_SECONDS)
         try:
             logger = WandbLogger(settings=wandb.Settings(init_timeout=seconds), **common)
             _ = logger.experiment  # connects
             return logger
-        except Exception as error:  # of many kinds, and none of them is a reason not to train
+        except Exception as error:  # of any kind; none of them is a reason not to train
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            wandb.teardown()  # else the id stays in use
+            wandb.teardown()  # otherwise the id stays in use
             _log.warning("wandb cannot be reached (%s); the run is recorded offline in %s", first, run_dir / "wandb")
-    # Offline there is nothing to ask whether the run exists: the id alone makes `wandb sync` continue it. Lightning's
-    # `offline` sets an environment variable, which wandb no longer reads once it has tried to connect.
+    # Offline no server tells whether the run exists: the id alone makes `wandb sync` continue it. Lightning's `offline`
+    # sets an environment variable, which wandb no longer reads after it has tried to connect; hence `mode`.
     return WandbLogger(offline=True, mode="offline", **{k: v for k, v in common.items() if k != "resume"})
 
 
 def _run_id(run_dir: Path) -> str:
-    """The id in ``run.json``; made and kept there by the first rank."""
-    run_id = read_record(run_dir).get("wandb_id")
+    """Returns the id in ``run.json``; the first rank makes and stores it."""
+    run_id = RunFolder(run_dir).record().get("wandb_id")
     if not isinstance(run_id, str):
         run_id = secrets.token_hex(4)
-        if process_rank() == 0:
-            write_record(run_dir, wandb_id=run_id)
+        if Ranks.from_environment().is_first:
+            RunFolder(run_dir).update_record(wandb_id=run_id)
     return run_id
 
 
 def has_wandb_key() -> bool:
-    """Whether wandb could log in without asking: an environment variable or a netrc entry, and not switched off."""
+    """Returns whether wandb can log in without prompting: by an environment variable or netrc, and not disabled."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return False
     if os.environ.get("WANDB_API_KEY"):

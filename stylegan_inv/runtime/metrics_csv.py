@@ -1,4 +1,4 @@
-"""``metrics.csv``: a row for each logged step, continued when the run is."""
+"""Writes ``metrics.csv``, one row per logged step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from stylegan_inv.utils.files import atomic_write
 
 
 class MetricsCSV(Logger):
-    """Appends every row at once, so that ``kill -9`` loses none; a new column rewrites the file.
+    """Logger that appends each row to the file immediately, so that no row is lost when the process is killed.
 
-    Lightning's own CSV logger deletes the file when a run goes on in its folder, and keeps rows in memory.
+    A new column rewrites the file. A resumed run continues the file. Lightning's own CSV logger deletes the file when a
+    run is resumed in its folder, and keeps rows in memory.
 
     Args:
-        run_dir: The run's folder.
+        run_dir: Folder of the run.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -29,7 +30,7 @@ class MetricsCSV(Logger):
 
     @property
     def name(self) -> str:
-        """None of its own: the file lies in the run folder."""
+        """Empty: the file is in the run folder itself."""
         return ""
 
     @property
@@ -43,15 +44,15 @@ class MetricsCSV(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> MetricsCSV:
-        """Itself."""
+        """The logger itself."""
         return self
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: ``config.yaml`` holds them."""
+        """Does nothing: ``config.yaml`` holds the hyper-parameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write one row."""
+        """Writes one row."""
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         new = [name for name in row if name not in self._columns]
         if new or not self.path.is_file():
@@ -62,7 +63,7 @@ class MetricsCSV(Logger):
             csv.DictWriter(file, self._columns).writerow(row)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is in the file; a row that was cut is left out."""
+        """Returns the rows of the file, without a row that was written in part."""
         if not self.path.is_file():
             return []
         with self.path.open(newline="") as file:
@@ -70,12 +71,12 @@ class MetricsCSV(Logger):
         return [row for row in rows if (row.get("step") or "").isdigit() and None not in row.values()]
 
     @rank_zero_only
-    def forget_from(self, batches: int, validation_too: bool = False) -> None:
-        """Drop the rows after so many training batches: they will be logged again.
+    def drop_rows_after(self, batches: int, validation_too: bool = False) -> None:
+        """Drops the rows that a resumed run is going to log again.
 
         Args:
-            batches: Finished batches; row ``step`` is that of batch ``step + 1``.
-            validation_too: Also drop the validation after the last of them.
+            batches: Number of finished training batches to keep; batch ``n`` is logged in row ``step = n - 1``.
+            validation_too: Also drop the validation after the last of these batches.
         """
         rows = self.rows()
         kept = [

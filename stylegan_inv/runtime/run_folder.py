@@ -1,7 +1,8 @@
-"""What a run leaves on disk.
+"""The folder of a training run: where each of its files is, and what they hold.
 
 A run folder holds ``config.yaml`` (resolved), ``versions.json``, ``run.json``, ``metrics.csv``, ``metrics.json``,
-``panels/`` and ``checkpoints/``.
+``panels/`` and ``checkpoints/``. Commands that read a run write into it too: ``evaluation/``, ``inversions/``,
+``edits/``.
 """
 
 from __future__ import annotations
@@ -9,28 +10,172 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from stylegan_inv.runtime.run_dirs import write_record
+from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable
+from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.old_names import replace_old_names
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "Pillow")
 
 
-def describe(run_dir: Path, config: dict[str, Any], command: str) -> None:
-    """Write the resolved config, its hash, the git revision and the versions of what computed the run."""
-    write_record(run_dir, command=command)
-    OmegaConf.save(OmegaConf.create(config), run_dir / "config.yaml")
-    versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
-    versions.update({name: metadata.version(name) for name in _PACKAGES})
-    (run_dir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and contents of a run folder; nothing is read or written before it is asked for.
+
+    Attributes:
+        path: The folder.
+        given_checkpoint: The checkpoint by which the user named the run; None if the user named the folder.
+    """
+
+    path: Path
+    given_checkpoint: Path | None = None
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunFolder | None:
+        """Returns the run that a path belongs to.
+
+        Args:
+            path: A folder, or a checkpoint in the ``checkpoints/`` of a run folder.
+
+        Returns:
+            None for a path that does not exist, and for a file that is not in a run folder, such as an official
+            checkpoint.
+        """
+        path = Path(path)
+        if path.is_dir():
+            return cls(path)
+        run = cls(path.parent.parent, path)
+        return run if path.is_file() and run.config_file.is_file() else None
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def versions_file(self) -> Path:
+        """Versions of Python, the packages and the checkout."""
+        return self.path / "versions.json"
+
+    @property
+    def record_file(self) -> Path:
+        """What a continued run needs to know, see `record`."""
+        return self.path / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The last value of each metric, written when the run has finished."""
+        return self.path / "metrics.json"
+
+    @property
+    def logged_metrics_file(self) -> Path:
+        """The metrics of each logged step."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint, which may be damaged; see `checkpoint`."""
+        return self.checkpoints / LAST
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """The checkpoint that the user named, or the last one; neither is read."""
+        return self.given_checkpoint or self.last_checkpoint
+
+    def checkpoint(self) -> Path | None:
+        """Returns the checkpoint that the user named, or the newest one that can be read; None without any.
+
+        Raises:
+            UserError: There are checkpoints, but none can be read.
+        """
+        return self.given_checkpoint or newest_readable(self.checkpoints)
+
+    def config(self) -> DictConfig:
+        """Returns the config, with names of earlier versions replaced by those of this one.
+
+        Raises:
+            UserError: No config, or one that cannot be read.
+        """
+        return OmegaConf.create(replace_old_names(self._stored_config()))
+
+    def has_old_names(self) -> bool:
+        """Returns whether an earlier version wrote the config, so that its hash in ``run.json`` is of other names."""
+        stored = self._stored_config()
+        return stored != replace_old_names(stored)
+
+    def _stored_config(self) -> dict[str, Any]:
+        if not self.config_file.is_file():
+            raise UserError(f"{self.path}: no config.yaml in it, expected the folder of a training run")
+        try:
+            stored = OmegaConf.to_container(OmegaConf.load(self.config_file))
+        except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+            raise UserError(f"{self.config_file}: cannot be read ({str(error).splitlines()[0]})") from error
+        if not isinstance(stored, dict):
+            raise UserError(f"{self.config_file}: cannot be read (expected a mapping)")
+        return {str(key): value for key, value in stored.items()}
+
+    def dataset_config(self) -> DictConfig | None:
+        """Returns the data set that the run was trained with; None if the folder has no config or names no data set."""
+        return OmegaConf.select(self.config(), "dataset") if self.config_file.is_file() else None
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the content of ``metrics.json``; empty if the run has not finished."""
+        return _read_json(self.metrics_file)
+
+    def record(self) -> dict[str, Any]:
+        """Returns the content of ``run.json``; empty without one.
+
+        ``command`` is the hash of the command, ``wandb_id`` the run's id at Weights & Biases, ``finished_steps`` the
+        number of steps of a run that has finished.
+        """
+        return _read_json(self.record_file)
+
+    def update_record(self, **entries: Any) -> None:
+        """Adds entries to ``run.json``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.record_file) as temporary:
+            temporary.write_text(json.dumps({**self.record(), **entries}, indent=2) + "\n")
+
+    def write_origin(self, config: dict[str, Any], command: str) -> None:
+        """Writes what the run is computed from: the resolved config, the git revision and the versions.
+
+        Args:
+            config: Plain containers.
+            command: Hash of the command, for ``run.json``.
+        """
+        self.update_record(command=command)
+        OmegaConf.save(OmegaConf.create(config), self.config_file)
+        versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
+        versions.update({name: metadata.version(name) for name in _PACKAGES})
+        self.versions_file.write_text(json.dumps(versions, indent=2) + "\n")
+
+
+def results_folder(run: str | Path) -> Path:
+    """Returns the folder for results that are computed from a run: the run folder itself, else ``outputs/<name>``.
+
+    Args:
+        run: A run folder, a checkpoint in one, an official checkpoint or the name of published weights.
+    """
+    folder = RunFolder.of(run)
+    return Path("outputs", Path(run).stem) if folder is None else folder.path
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout this package runs from, with ``+`` when files differ; None outside git."""
+    """Returns the revision of the checkout of this package, with ``+`` if files differ; None outside of git."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -40,3 +185,11 @@ def git_revision() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""Sweeps: one process per job, a summary at the end, and sweeps for Weights & Biases."""
+"""Sweeps: one process per job, a summary at the end, and sweeps of Weights & Biases."""
 
 from __future__ import annotations
 

@@ -6,28 +6,33 @@ wandb sweep sweep.yaml            # prints the command of an agent; any number o
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 
 import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from stylegan_inv.config import report
-from stylegan_inv.errors import UserError
 from stylegan_inv.sweeps.wandb_sweep import wandb_sweep
+from stylegan_inv.utils.command_line import ArgumentParser, run
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the sweep of ``wandb <overrides>``."""
-    if not arguments or arguments[0] != "wandb" or any(a.startswith("-") for a in arguments):
-        sys.exit((__doc__ or "").strip())
-    try:
-        sweep = wandb_sweep(arguments[1:])
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(report(error))
-    print(yaml.safe_dump(sweep, sort_keys=False), end="")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(lambda: _print_sweep(arguments), errors=(HydraException, OmegaConfBaseException))
+
+
+def _print_sweep(arguments: Sequence[str] | None) -> None:
+    parser = ArgumentParser(
+        prog="python -m stylegan_inv.sweeps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("service", choices=("wandb",), help="service that runs the sweep")
+    parser.add_argument("overrides", nargs="*", help="overrides of stylegan_inv.train, e.g. sweep=loss_weights")
+    options = parser.parse_args(arguments)
+    print(yaml.safe_dump(wandb_sweep(options.overrides), sort_keys=False), end="")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

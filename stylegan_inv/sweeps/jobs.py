@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep, and which values they differ in."""
+"""The jobs of a sweep: their results, and the values in which they differ."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.files import atomic_write
 
 RECORD = "sweep.json"
@@ -19,12 +20,12 @@ class SweepJob:
     """A job of a sweep.
 
     Attributes:
-        job: Its number.
-        overrides: What it was told.
-        exit_code: 0 when it finished.
-        value: Of the optimised metric; None if it has none.
-        folder: Where it ran.
-        seconds: That it took.
+        job: Number of the job.
+        overrides: Overrides of the job.
+        exit_code: 0 if it finished.
+        value: Value of the optimised metric; None if there is none.
+        folder: Folder of the job.
+        seconds: Duration.
     """
 
     job: int
@@ -35,16 +36,16 @@ class SweepJob:
     seconds: float
 
     def metrics(self) -> dict[str, float]:
-        """All figures of its ``metrics.json``; none if there is no such file."""
-        return _figures(Path(self.folder))
+        """Returns the content of its ``metrics.json``; empty without one."""
+        return RunFolder(Path(self.folder)).metrics()
 
     def setting(self, name: str) -> str:
-        """What an override gives to ``name``; empty where there is none."""
+        """Returns the value that an override sets for a name; empty if there is none."""
         return dict(_pair(override) for override in self.overrides).get(name, "")
 
 
 def write_jobs(sweep_dir: Path, jobs: Sequence[SweepJob]) -> None:
-    """Write ``sweep.json``; jobs of earlier batches, with smaller numbers, stay in it."""
+    """Writes ``sweep.json``; jobs of earlier batches, which have smaller numbers, are kept."""
     path = sweep_dir / RECORD
     before = [job for job in (_recorded(path) if path.is_file() else []) if job.job < jobs[0].job]
     with atomic_write(path) as temporary:
@@ -52,37 +53,37 @@ def write_jobs(sweep_dir: Path, jobs: Sequence[SweepJob]) -> None:
 
 
 def read_jobs(sweep_dir: Path, metric: str | None) -> list[SweepJob]:
-    """The jobs of ``sweep.json``, or, with other launchers than ours, those that have left a folder.
+    """Returns the jobs in ``sweep.json``, or, after other launchers than `ProcessLauncher`, those that have a folder.
 
     Args:
-        sweep_dir: Of the sweep.
-        metric: The optimised one, a key of ``metrics.json``.
+        sweep_dir: Folder of the sweep.
+        metric: Optimised metric, a key of ``metrics.json``.
     """
     if (sweep_dir / RECORD).is_file():
         return _recorded(sweep_dir / RECORD)
     jobs = []
-    for told in sorted(sweep_dir.glob("*/.hydra/overrides.yaml"), key=lambda path: _number(path.parents[1])):
-        folder = told.parents[1]
-        figures = _figures(folder)
-        overrides = [str(override) for override in yaml.safe_load(told.read_text()) or []]
-        value = figures.get(metric or "")
+    for file in sorted(sweep_dir.glob("*/.hydra/overrides.yaml"), key=lambda path: _number(path.parents[1])):
+        folder = file.parents[1]
+        metrics = RunFolder(folder).metrics()
+        overrides = [str(override) for override in yaml.safe_load(file.read_text()) or []]
+        value = metrics.get(metric or "")
         jobs.append(
-            SweepJob(_number(folder), overrides, int(not figures), value, str(folder), figures.get("seconds", 0.0))
+            SweepJob(_number(folder), overrides, int(not metrics), value, str(folder), metrics.get("seconds", 0.0))
         )
     return jobs
 
 
 def swept(jobs: Sequence[SweepJob]) -> list[str]:
-    """The names that do not have the same value in all jobs, in the order of the overrides."""
+    """Returns the names whose values differ between jobs, in the order of the overrides."""
     names = dict.fromkeys(_pair(override)[0] for job in jobs for override in job.overrides)
     return [name for name in names if len({job.setting(name) for job in jobs}) > 1]
 
 
 def best_job(jobs: Sequence[SweepJob], goal: str) -> SweepJob | None:
-    """The job with the best value.
+    """Returns the job with the best value; None if no job has a finite one.
 
     Args:
-        jobs: Of the sweep.
+        jobs: Jobs of the sweep.
         goal: ``minimize`` or ``maximize``.
     """
     scored = [(job.value if goal == "minimize" else -job.value, job.job) for job in jobs if job.value is not None]
@@ -93,14 +94,6 @@ def best_job(jobs: Sequence[SweepJob], goal: str) -> SweepJob | None:
 
 def _recorded(path: Path) -> list[SweepJob]:
     return [SweepJob(**row) for row in json.loads(path.read_text())]
-
-
-def _figures(folder: Path) -> dict[str, float]:
-    try:
-        content = json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _number(folder: Path) -> int:

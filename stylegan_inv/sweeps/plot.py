@@ -1,4 +1,4 @@
-"""A picture of a sweep: the metric over each swept value."""
+"""Plots the metric of a sweep over each swept value."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from typing import Any
 from stylegan_inv.sweeps.jobs import SweepJob, best_job, swept
 from stylegan_inv.utils.files import atomic_write
 
-#: Repeats an experiment; not a value whose effect is looked for.
+#: Repeats an experiment; its effect is not of interest.
 _REPEATS = "seed"
 _COLUMNS = 3
-#: Up to so many values of so many letters, each has its own tick.
+#: Largest number of values, and of letters in each, for which every value has a tick.
 _TICKS = 8
 
 
 def plot_sweep(jobs: Sequence[SweepJob], metric: str, goal: str, file: Path) -> bool:
-    """Draw a panel for each swept value: every job as a point, the mean of the jobs that share it as a line.
+    """Draws a panel for each swept name: every job as a point, and the mean of the jobs with the same value as a line.
 
-    The mean is over the seeds and over all other swept values. Where two or more values are swept and each is shared
-    by several jobs, the line tells the effect of one, whatever the others; where no job shares it (a search), there is
-    no line.
+    The mean is taken over the seeds and over all other swept names, so the line shows the effect of one name. It is
+    absent if no two jobs have the same value, as in a search.
 
     Args:
-        jobs: Of the sweep; those without a value are left out.
-        metric: Name of the value.
+        jobs: Jobs of the sweep; those without a metric are left out.
+        metric: Name of the metric.
         goal: ``minimize`` or ``maximize``.
-        file: PNG to write.
+        file: PNG file to write.
 
     Returns:
-        Whether there was anything to draw.
+        Whether anything was drawn.
     """
     from matplotlib.figure import Figure  # slow to import, needed at the end only
 
@@ -62,18 +61,19 @@ def _panel(axes: Any, jobs: Sequence[SweepJob], name: str, best: SweepJob, alone
     texts = [job.setting(name) for job in jobs]
     numbers = _numbers(texts)
     labels = list(dict.fromkeys(texts))
-    places = numbers or [float(labels.index(text)) for text in texts]
+    positions = numbers or [float(labels.index(text)) for text in texts]
     values = [job.value for job in jobs]
-    axes.scatter(places, values, color="tab:blue", alpha=0.6, linewidths=0, s=28, label="job")
-    if alone or len(set(places)) < len(places):
-        at = sorted(set(places))
+    axes.scatter(positions, values, color="tab:blue", alpha=0.6, linewidths=0, s=28, label="job")
+    if alone or len(set(positions)) < len(positions):
+        unique = sorted(set(positions))
         means = [
-            _mean([v for p, v in zip(places, values, strict=True) if p == place and v is not None]) for place in at
+            _mean([v for p, v in zip(positions, values, strict=True) if p == position and v is not None])
+            for position in unique
         ]
-        axes.plot(at, means, color="black", linewidth=1.4, label="mean" if len(at) < len(places) else None)
+        axes.plot(unique, means, color="black", linewidth=1.4, label="mean" if len(unique) < len(positions) else None)
     if best in jobs:
         axes.scatter(
-            [places[jobs.index(best)]], [best.value], marker="o", facecolors="none", edgecolors="tab:red", s=90,
+            [positions[jobs.index(best)]], [best.value], marker="o", facecolors="none", edgecolors="tab:red", s=90,
             linewidths=1.6, label="best",
         )  # fmt: skip
     if numbers is None:

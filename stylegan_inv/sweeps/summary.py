@@ -1,4 +1,4 @@
-"""The end of a sweep: a table in the terminal, and beside the jobs as ``sweep.md`` and ``sweep.csv``, and a plot."""
+"""Summarises a sweep: a table in the terminal, ``sweep.md``, ``sweep.csv`` and a plot."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ TABLE, VALUES, PLOT = "sweep.md", "sweep.csv", "sweep.png"
 
 
 class SweepSummary(Callback):
-    """Hydra callback that sums up a sweep when all its jobs have ended, whatever launcher and sweeper ran them."""
+    """Hydra callback that summarises a sweep after its last job, with any launcher and sweeper."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
         summarise(Path(str(config.hydra.sweep.dir)).absolute(), config)
 
 
 def summarise(sweep_dir: Path, cfg: DictConfig) -> None:
-    """Print the table of a sweep and write table, values and plot beside its jobs.
+    """Prints the table of a sweep, and writes the table, the metrics and the plot into its folder.
 
     Args:
-        sweep_dir: Of the sweep.
-        cfg: Names the metric and whether it shall be small or large.
+        sweep_dir: Folder of the sweep.
+        cfg: Config with ``optimized_metric`` and ``optimized_goal``.
     """
     metric, goal = str(OmegaConf.select(cfg, "optimized_metric")), str(OmegaConf.select(cfg, "optimized_goal"))
     jobs = read_jobs(sweep_dir, metric)
@@ -51,24 +51,24 @@ def summarise(sweep_dir: Path, cfg: DictConfig) -> None:
 
 
 def table(jobs: Sequence[SweepJob], metric: str, goal: str) -> tuple[list[str], list[list[str]]]:
-    """Heads and a row for each job: its number, the values it differs in, the metric, seconds, what became of it."""
+    """Returns heads and one row per job: number, swept values, metric, seconds and result."""
     names, best = swept(jobs), best_job(jobs, goal)
     rows = []
     for job in jobs:
         value = "" if job.value is None else f"{job.value:.4g}"
-        became = f"failed (exit code {job.exit_code})" if job.exit_code else "best" if job is best else "done"
-        rows.append([str(job.job), *(job.setting(name) for name in names), value, f"{job.seconds:.0f}", became])
+        result = f"failed (exit code {job.exit_code})" if job.exit_code else "best" if job is best else "done"
+        rows.append([str(job.job), *(job.setting(name) for name in names), value, f"{job.seconds:.0f}", result])
     return ["job", *names, metric, "seconds", "result"], rows
 
 
 def _write_values(path: Path, jobs: Sequence[SweepJob]) -> None:
-    """Every validation figure of every job."""
-    names, figures = swept(jobs), [job.metrics() for job in jobs]
-    columns = sorted({name for row in figures for name in row if name.startswith("val/")})
+    """Writes every validation metric of every job."""
+    names, metrics = swept(jobs), [job.metrics() for job in jobs]
+    columns = sorted({name for row in metrics for name in row if name.startswith("val/")})
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["job", *names, *columns, "seconds", "exit_code"])
-        for job, row in zip(jobs, figures, strict=True):
+        for job, row in zip(jobs, metrics, strict=True):
             values = [job.setting(name) for name in names] + [row.get(column, "") for column in columns]
             writer.writerow([job.job, *values, job.seconds, job.exit_code])
 

@@ -1,4 +1,4 @@
-"""A Hydra sweep as a Weights & Biases sweep: the same values, the same metric, jobs that agents start."""
+"""Translates a Hydra sweep into a sweep of Weights & Biases, whose jobs are started by agents."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _PROGRAM = "stylegan_inv.train"
 
 
 def wandb_sweep(overrides: Sequence[str]) -> dict[str, Any]:
-    """Translate a sweep.
+    """Returns the definition of a sweep.
 
     Args:
-        overrides: As for ``python -m stylegan_inv.train -m``: ``sweep=loss_weights``, ``method.iterations=1,3``, …
+        overrides: Overrides as for ``python -m stylegan_inv.train -m``, such as ``sweep=loss_weights`` or
+            ``method.iterations=1,3``.
 
     Returns:
-        What ``wandb sweep`` reads: program, command, method (``grid``; ``bayes`` where an interval is searched), metric
-        and parameters. Each agent's job is ``python -m stylegan_inv.train`` with the other overrides and its values.
+        The input of ``wandb sweep``: program, command, method (``grid``; ``bayes`` if an interval is searched), metric
+        and parameters. A job is ``python -m stylegan_inv.train`` with the fixed overrides and the values of the job.
 
     Raises:
-        UserError: Nothing is swept, or a name that Weights & Biases does not take.
+        UserError: Nothing is swept, or Weights & Biases does not accept a name.
     """
     given = _parse(overrides)
     fixed = [override.input_line or "" for override in given if not override.is_sweep_override()]
@@ -35,9 +36,9 @@ def wandb_sweep(overrides: Sequence[str]) -> dict[str, Any]:
         cfg = hydra.compose("train", fixed, return_hydra_config=True)
     sweeper: Any = OmegaConf.to_container(cfg.hydra.sweeper)
     listed = _parse([f"{name}={values}" for name, values in (sweeper.get("params") or {}).items()])
-    # The command line wins over the sweep's file, whether it sweeps a name or fixes it.
-    asked = {override.get_key_element() for override in given}
-    params = [override for override in listed if override.get_key_element() not in asked]
+    # The command line overrides the file of the sweep, whether it sweeps a name or fixes it.
+    named = {override.get_key_element() for override in given}
+    params = [override for override in listed if override.get_key_element() not in named]
     swept = [override for override in (*params, *given) if override.is_sweep_override()]
     fixed += [override.input_line or "" for override in params if not override.is_sweep_override()]
     if not swept:
@@ -61,7 +62,9 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 def _name(override: Override) -> str:
     name = override.get_key_element()
     if not all(letter.isalnum() or letter in "_.-" for letter in name) or not (name[0].isalpha() or name[0] == "_"):
-        raise UserError(f"{name}: Weights & Biases takes letters, digits and _.- in the names it sweeps; fix this one")
+        raise UserError(
+            f"{name}: Weights & Biases accepts letters, digits and _.- in the names it sweeps; do not sweep this one"
+        )
     return name
 
 
@@ -78,4 +81,4 @@ def _parameter(override: Override) -> dict[str, Any]:
 def _plain(element: Any) -> Any:
     if isinstance(element, QuotedString):
         return element.text
-    return "null" if element is None else element  # agents write None as Python does, which Hydra takes for a word
+    return "null" if element is None else element  # agents write None, which Hydra reads as a string

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never a part of it."""
+"""Writes files atomically: a reader sees either the old content or the new one."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ _MARK = ".partial"
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file by way of a temporary one beside it.
+    """Writes a file through a temporary one in the same folder.
 
     ``with atomic_write("last.ckpt") as temporary: torch.save(state, temporary)``
 
-    The temporary file lies in the folder of its target: across file systems (``$TMPDIR`` often is another one) a rename
-    becomes a copy, and a copy can be cut short (Lightning #21253). It is flushed to disk before it takes the target's
-    name, so after a power cut the name does not point at an empty file. If the block raises, the target stays as it was
-    and the temporary file is removed; after ``kill -9`` it stays, for :func:`remove_partial`.
+    The temporary file is in the folder of its target, because across file systems (``$TMPDIR`` is often another one) a
+    rename becomes a copy, which can be interrupted (Lightning #21253). It is flushed to disk before it gets the
+    target's name, so that after a power failure the name does not refer to an empty file. If the block raises, the
+    target does not change and the temporary file is removed; if the process is killed, the temporary file stays, and
+    :func:`remove_partial` removes it later.
 
     Args:
-        path: Where the file shall be. The folder must exist. A symbolic link is replaced, not followed.
+        path: Target. Its folder must exist. A symbolic link is replaced, not followed.
 
     Yields:
-        The path to write to: hidden, and with the suffix of the target, as some libraries choose the format by it.
+        Path to write to. It is hidden and has the suffix of the target, from which some libraries derive the format.
     """
     path = Path(path)
-    # Cut the stem: with the additions a long name would pass the 255 bytes that file systems allow.
+    # The stem is cut because file systems limit names to 255 bytes.
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}{_MARK}{path.suffix}")
     try:
         yield temporary
@@ -45,10 +46,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed writers left in ``folder`` (not in folders below), for a run that owns it, at its start."""
+    """Removes temporary files of killed processes and returns them.
+
+    Args:
+        folder: Folder that no other process writes to; its subfolders are not searched.
+    """
     removed = []
     for file in sorted(Path(folder).glob(f".*{_MARK}*")):
-        # The mark is the last or last but one suffix: a user's ".x.partial.old.png" is not ours.
+        # The mark is the last suffix or the one before it: ".x.partial.old.png" is a file of the user.
         if file.is_file() and _MARK in file.suffixes[-2:]:
             file.unlink(missing_ok=True)
             removed.append(file)
@@ -77,7 +82,7 @@ def check_output(folder: Path, overwrite: bool = False) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only when the folder is. Not every system can open one (Windows), so best effort.
+    # A rename is durable only after the folder is flushed. Windows cannot open folders, so errors are ignored.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

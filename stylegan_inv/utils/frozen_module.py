@@ -1,4 +1,4 @@
-"""A holder for networks that are used, but neither trained nor saved."""
+"""Holds networks that are used, but neither trained nor saved."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ _HASHES: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 class Frozen(nn.Module):
     """Holds a network outside the module tree and keeps it frozen.
 
-    A perceptual or identity network inside a loss must follow ``.to(device)``, but its weights must not appear in
-    ``parameters()`` (optimiser, DDP broadcast) or in ``state_dict()`` (every checkpoint would carry a copy), and
-    ``train()`` must not wake its batch norm. One network may sit in many holders: they share it.
+    A perceptual or identity network in a loss must follow ``.to(device)``. But its weights must not be part of
+    ``parameters()`` (optimiser, DDP broadcast) or of ``state_dict()`` (every checkpoint would contain a copy), and
+    ``train()`` must not switch its batch norm to training mode. Several holders may share one network.
 
     Args:
-        network: the network; set to ``eval()`` and ``requires_grad_(False)`` in place.
+        network: The network; set to ``eval()`` and ``requires_grad_(False)`` in place.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         network.eval().requires_grad_(False)
-        self._held = (network,)  # in a tuple: nn.Module does not register it
+        self._held = (network,)  # nn.Module does not register modules in a tuple
 
     @property
     def network(self) -> Any:
-        """The network itself."""
+        """The network."""
         return self._held[0]
 
     @property
     def hash(self) -> str:
-        """sha256 of the weights as they were before they followed anybody to another precision."""
+        """The sha256 of the weights before they were converted to another precision."""
         if self.network not in _HASHES:
             _HASHES[self.network] = state_hash(self.network)
         return _HASHES[self.network]
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Frozen:
-        # .to(), .cuda(), .double() all come through here.
+        # nn.Module calls this in .to(), .cuda() and .double().
         _ = self.hash
         self._held[0]._apply(fn, recurse)
         super()._apply(fn, recurse)
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
-        # A copy of a method (a moving average, a twin) shares what nobody changes.
+        # Copies of a method, such as a moving average, share the network, as nothing changes it.
         twin = memo[id(self)] = Frozen(self._held[0])
         return twin
 
@@ -60,12 +60,12 @@ class Frozen(nn.Module):
         return self._held[0](*args, **kwargs)
 
     def extra_repr(self) -> str:
-        """Names the held class; its tree is not printed."""
+        """Returns the class of the network, whose submodules are not printed."""
         return type(self._held[0]).__name__
 
 
 def state_hash(network: nn.Module) -> str:
-    """sha256 of a network's state: names, types, shapes and values."""
+    """Returns the sha256 of a network's state: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         if isinstance(value, Tensor):
@@ -76,19 +76,21 @@ def state_hash(network: nn.Module) -> str:
 
 
 def frozen_hashes(module: nn.Module) -> dict[str, str]:
-    """Path in ``module`` -> hash of every network that it holds frozen, for its checkpoints to name."""
+    """Returns path in ``module`` -> hash of the frozen network there; checkpoints store it."""
     return {name: part.hash for name, part in module.named_modules() if isinstance(part, Frozen)}
 
 
 def check_frozen(module: nn.Module, made_with: Mapping[str, str]) -> None:
-    """Compare the networks that ``module`` holds frozen with those that a checkpoint names.
+    """Checks that the frozen networks of a module are those that its checkpoint was trained with.
+
+    Networks that only one of them has, for example because a loss term was added, are not compared.
 
     Args:
-        module: it may hold fewer or others, as a loss term more or less is no other network.
+        module: The module.
         made_with: :func:`frozen_hashes` of the module that was saved.
 
     Raises:
-        UserError: a network of the same place with other weights.
+        UserError: A network with other weights at the same path.
     """
     held = {name: part for name, part in module.named_modules() if isinstance(part, Frozen) and name in made_with}
     for name, part in held.items():

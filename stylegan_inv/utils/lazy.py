@@ -1,4 +1,4 @@
-"""Public names of a package that load on first use (PEP 562), so that importing the package costs nothing."""
+"""Loads the public names of a package on first use (PEP 562), so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 def lazy_exports(
     package: str, modules: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Builds ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
+    """Returns ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
 
     Args:
         package: The package's ``__name__``.
-        modules: Module below the package -> public names that it defines.
+        modules: Module in the package -> public names that it defines.
 
     Returns:
         The three, to be assigned in the package's ``__init__.py``.

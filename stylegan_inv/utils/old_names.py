@@ -1,4 +1,4 @@
-"""Names that version 0.1 wrote into run folders, and what they are called now."""
+"""Maps names that version 0.1 wrote into run folders to the present ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 TARGETS = {
     "stylegan_inv.callbacks.artifacts.Artifacts": "stylegan_inv.callbacks.Artifacts",
     "stylegan_inv.callbacks.checkpoints.Checkpoints": "stylegan_inv.callbacks.Checkpoints",
-    "stylegan_inv.callbacks.codes.Codes": "stylegan_inv.callbacks.Codes",
-    "stylegan_inv.callbacks.exact.ExactSteps": "stylegan_inv.callbacks.ExactSteps",
+    "stylegan_inv.callbacks.codes.Codes": "stylegan_inv.callbacks.LatentCodes",
+    "stylegan_inv.callbacks.exact.ExactSteps": "stylegan_inv.callbacks.ReproducibleSteps",
     "stylegan_inv.callbacks.graceful_stop.GracefulStop": "stylegan_inv.callbacks.GracefulStop",
     "stylegan_inv.callbacks.gradient_norm.GradientNorm": "stylegan_inv.callbacks.GradientNorm",
     "stylegan_inv.callbacks.learning_rate.LearningRate": "stylegan_inv.callbacks.LearningRate",
@@ -18,7 +18,7 @@ TARGETS = {
     "stylegan_inv.callbacks.progress.progress_bar": "stylegan_inv.callbacks.progress_bar",
     "stylegan_inv.callbacks.rank_consistency.RankConsistency": "stylegan_inv.callbacks.RankConsistency",
     "stylegan_inv.callbacks.throughput.Throughput": "stylegan_inv.callbacks.Throughput",
-    "stylegan_inv.callbacks.worst_images.WorstImages": "stylegan_inv.callbacks.WorstImages",
+    "stylegan_inv.callbacks.worst_images.WorstImages": "stylegan_inv.callbacks.WorstReconstructions",
     "stylegan_inv.data.afhq.AFHQDataModule": "stylegan_inv.data.AFHQDataModule",
     "stylegan_inv.data.augment.ADA": "stylegan_inv.data.ADA",
     "stylegan_inv.data.cache.CachedFacesDataModule": "stylegan_inv.data.CachedFacesDataModule",

@@ -1,4 +1,4 @@
-"""The same work on many items by several processes, in the order of the items."""
+"""Applies a function to many items in several processes, in the order of the items."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ _shared: list[Any] = []
 def ordered(
     function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item], workers: int, title: str = ""
 ) -> Iterator[Result]:
-    """``function(shared, item)`` for each item, with a progress bar in a terminal.
+    """Yields ``function(shared, item)`` for each item, with a progress bar in a terminal.
 
     Args:
-        function: At the top of a module, so that another process finds it.
-        shared: Sent to each process once.
-        items: Only a few are taken ahead of what is yielded.
-        workers: Processes; 0 works in this one.
-        title: Of the progress bar.
+        function: A function at the top level of a module, which other processes can import.
+        shared: First argument of each call; sent to each process once.
+        items: Items; only a few are read ahead of the results.
+        workers: Number of worker processes; 0 works in the main process.
+        title: Title of the progress bar.
 
     Raises:
-        UserError: A process was killed.
+        UserError: A worker process was killed.
     """
-    results = _alone(function, shared, items) if workers == 0 else _spread(function, shared, items, workers)
+    results = (
+        _in_main_process(function, shared, items) if workers == 0 else _in_workers(function, shared, items, workers)
+    )
     console = Console(stderr=True)
     total = len(items) if isinstance(items, Sized) else None
     yield from track(results, title, total=total, console=console, disable=not console.is_terminal)
 
 
-def _alone(function: Callable[..., Any], shared: Any, items: Iterable[Any]) -> Iterator[Any]:
+def _in_main_process(function: Callable[..., Any], shared: Any, items: Iterable[Any]) -> Iterator[Any]:
     return (function(shared, item) for item in items)
 
 
-def _spread(function: Callable[..., Any], shared: Any, items: Iterable[Any], workers: int) -> Iterator[Any]:
+def _in_workers(function: Callable[..., Any], shared: Any, items: Iterable[Any], workers: int) -> Iterator[Any]:
     waiting: deque[Future[Any]] = deque()
     left = iter(items)
     with ProcessPoolExecutor(workers, initializer=_start, initargs=(shared,)) as pool:

@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Prints tables in the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from rich.table import Table
 
 
 def print_metrics(metrics: Mapping[str, float], title: str) -> None:
-    """Print validation figures and timings as a table, one line each."""
+    """Prints validation metrics and timings as a table.
+
+    Args:
+        metrics: Name -> value; names with a slash other than ``val/...`` are not printed.
+        title: Title of the table.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")

@@ -1,4 +1,4 @@
-"""Measuring on a machine that others use as well: turn by turn, medians, processor time beside the clock's."""
+"""Measures time and memory on a machine that runs other processes too: alternating calls, medians, CPU time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,31 @@ _MB = 1e6
 
 @dataclass
 class Sample:
-    """Seconds of one call: medians, and the interquartile range of the first."""
+    """Time of one call.
+
+    Attributes:
+        seconds: Median wall-clock time.
+        spread: Interquartile range of the wall-clock time.
+        cpu_seconds: Median CPU time of all threads of this process.
+    """
 
     seconds: float
     spread: float
-    cpu_seconds: float  # of all threads of this process
+    cpu_seconds: float
 
 
 def interleave(calls: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict[str, Sample]:
-    """Time calls turn by turn, so that whatever slows the machine for a while slows all of them.
+    """Times calls alternately, so that a slow phase of the machine affects all of them.
 
     Args:
-        calls: by name. Each runs once before, unmeasured.
-        repeats: measured turns, at least 1.
+        calls: Name -> call. Each one runs once before the measurement.
+        repeats: Number of measurements of each call, at least 1.
         device: ``"cuda"`` waits for the GPU before and after each call.
 
     Returns:
-        A sample by name.
+        Name -> sample.
     """
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait = _synchronize(device)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -54,9 +60,28 @@ def interleave(calls: Mapping[str, Callable[[], object]], repeats: int, device: 
     return {name: sample(values) for name, values in taken.items()}
 
 
+def seconds_of(call: Callable[[], object], device: str = "cpu") -> float:
+    """Returns the wall-clock time of a single call in seconds.
+
+    Args:
+        call: The call.
+        device: ``"cuda"`` waits for the GPU before and after the call.
+    """
+    wait = _synchronize(device)
+    wait()
+    started = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - started
+
+
+def _synchronize(device: str) -> Callable[[], None]:
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage collection in the middle of a measurement."""
+    """Disables garbage collection during a measurement."""
     gc.collect()
     gc.disable()
     try:
@@ -66,7 +91,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def sample(values: list[tuple[float, float]]) -> Sample:
-    """Sum up pairs of wall-clock and processor seconds."""
+    """Returns the medians of pairs of wall-clock and CPU seconds."""
     clock = [v[0] for v in values]
     quartiles = statistics.quantiles(clock, n=4) if len(clock) > 1 else [clock[0]] * 3
     return Sample(statistics.median(clock), quartiles[2] - quartiles[0], statistics.median(v[1] for v in values))
@@ -75,10 +100,17 @@ def sample(values: list[tuple[float, float]]) -> Sample:
 def peak_memory(
     call: Callable[[], object], device: str = "cpu", clear: Callable[[], object] = lambda: None
 ) -> float | None:
-    """Megabytes that a call takes at most beyond what is in use before it; None where the system does not tell.
+    """Returns the peak memory of a call in megabytes, beyond the memory in use before it.
 
-    The call runs twice and the second time counts: what is made once and kept is not the call's. ``clear`` runs between
-    the two and drops what the first has only kept for the next.
+    The call runs twice and the second time is measured, so that memory that is allocated once and kept does not count.
+
+    Args:
+        call: The call.
+        device: ``"cuda"`` measures the memory of the GPU.
+        clear: Called between the two calls; frees memory that the first call has kept for the second.
+
+    Returns:
+        None on systems that do not report it.
     """
     call()
     clear()
@@ -92,7 +124,7 @@ def peak_memory(
         return (torch.cuda.max_memory_allocated() - before) / _MB
     try:
         _trim()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident size
         before = _status("VmRSS")
         call()
         return (_status("VmHWM") - before) / _MB
@@ -101,7 +133,7 @@ def peak_memory(
 
 
 def _trim() -> None:
-    """Give freed memory back to the system where the C library can."""
+    """Returns freed memory to the system, if the C library can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -112,7 +144,16 @@ def _status(key: str) -> int:
 
 
 def row(what: str, step: str, sample: Sample, reference: Sample, bound: float, peak: float | None) -> dict[str, Any]:
-    """One line of a benchmark: the ratios are to a reference of the same run and to what the machine could do."""
+    """Returns a row of a benchmark table.
+
+    Args:
+        what: What is measured.
+        step: Name of the pass, such as ``forward``.
+        sample: Its time.
+        reference: Time of the reference in the same run.
+        bound: Lower bound of the time on this machine in seconds, see `Roofline.bound`.
+        peak: Peak memory in megabytes, if known.
+    """
     return {
         "what": what,
         "pass": step,
@@ -127,23 +168,39 @@ def row(what: str, step: str, sample: Sample, reference: Sample, bound: float, p
 
 @dataclass
 class Roofline:
-    """What this machine can do at most: bytes (read and written) and floating-point operations a second."""
+    """Limits of this machine.
+
+    Attributes:
+        bytes_per_second: Bytes read and written per second.
+        flops: Floating-point operations per second.
+    """
 
     bytes_per_second: float
     flops: float
 
     def bound(self, flops: float, moved: float) -> float:
-        """Seconds that nothing with so much work can undercut."""
+        """Returns the lower bound of the time in seconds.
+
+        Args:
+            flops: Number of floating-point operations.
+            moved: Number of bytes read and written.
+        """
         return max(flops / self.flops, moved / self.bytes_per_second)
 
 
 def roofline(dtype: torch.dtype, device: str = "cpu", repeats: int = 7) -> Roofline:
-    """Measure a copy between warm buffers of 128 MB and a product of two square matrices."""
+    """Measures a copy between buffers of 128 MB and a product of two square matrices.
+
+    Args:
+        dtype: Type of the matrices.
+        device: ``"cpu"`` or ``"cuda"``.
+        repeats: Number of measurements.
+    """
     source = torch.randn(32 << 20, device=device)
     target = torch.empty_like(source)
     copy = interleave({"copy": lambda: target.copy_(source)}, repeats, device)["copy"]
     n, flops = 128, 0.0
-    while n < 8192:  # larger until one product takes long enough; a CPU without bfloat16 is a hundred times slower
+    while n < 8192:  # until one product takes 20 ms; a CPU without bfloat16 is a hundred times slower
         n *= 2
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
         product = interleave({"product": partial(torch.mm, a, b, out=torch.empty_like(a))}, repeats, device)["product"]
@@ -154,7 +211,7 @@ def roofline(dtype: torch.dtype, device: str = "cpu", repeats: int = 7) -> Roofl
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """What the numbers belong to."""
+    """Returns a description of the machine that measurements belong to."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Panels, codes, worst images, gradients and artifacts of a real training, as files and read back from wandb's file."""
+"""Panels, latent codes, worst reconstructions, gradients and artifacts of a training, in files and in wandb."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ import stylegan_inv
 from stylegan_inv import train
 from stylegan_inv.callbacks.artifacts import Artifacts
 from stylegan_inv.callbacks.gradient_norm import GradientNorm
-from stylegan_inv.callbacks.latent_codes import Codes
-from stylegan_inv.callbacks.worst_images import WorstImages
+from stylegan_inv.callbacks.latent_codes import LatentCodes
+from stylegan_inv.callbacks.worst_reconstructions import WorstReconstructions
 from stylegan_inv.config import CONF_DIR
 from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.generators import Generator, save_generator
-from stylegan_inv.methods.common.base import Inversion
-from stylegan_inv.runtime.run_dirs import read_record
+from stylegan_inv.methods.common.base import Inversion, InversionMethod
+from stylegan_inv.runtime.run_folder import RunFolder
 from tests.callbacks import wandb_file
 from tests.faults import small
 
@@ -37,9 +37,9 @@ SIZE = 5
 CALLBACKS = [
     f"callbacks.{name}={{_target_: stylegan_inv.callbacks.{target}, run_dir: '${{paths.run_dir}}', {more}}}"
     for name, target, more in (
-        ("panels", "panels.Panels", "images: 2"),
-        ("codes", "codes.Codes", "images: 100"),
-        ("worst", "worst_images.WorstImages", "images: 3"),
+        ("panels", "Panels", "images: 2"),
+        ("codes", "LatentCodes", "images: 100"),
+        ("worst", "WorstReconstructions", "images: 3"),
     )
 ]
 
@@ -101,26 +101,26 @@ def test_worst_images_are_the_worst(run: Path, found: tuple[torch.Tensor, Any]) 
 @pytest.mark.slow
 def test_codes_are_those_of_the_method(run: Path, found: tuple[torch.Tensor, Any]) -> None:
     _, inversion = found
-    figures = json.loads((run / "codes" / "last.json").read_text())
+    statistics = json.loads((run / "codes" / "last.json").read_text())
     w = inversion.w.double()
-    counts, _ = np.histogram(w.numpy(), figures["w"]["edges"])
-    assert figures["images"] == SIZE and figures["step"] == 6
-    assert np.abs(counts - np.array(figures["w"]["counts"])).sum() <= 0.02 * w.numel(), "rounding moves few"
-    assert sum(figures["w"]["counts"]) == w.numel(), "none lies outside"
+    counts, _ = np.histogram(w.numpy(), statistics["w"]["edges"])
+    assert statistics["images"] == SIZE and statistics["step"] == 6
+    assert np.abs(counts - np.array(statistics["w"]["counts"])).sum() <= 0.02 * w.numel(), "rounding moves few"
+    assert sum(statistics["w"]["counts"]) == w.numel(), "none is outside"
     delta = (w - w[:, :1]).square().mean(-1).sqrt()
-    assert figures["delta"]["mean"] == pytest.approx(delta.mean(0).tolist(), rel=1e-3, abs=1e-6)
+    assert statistics["delta"]["mean"] == pytest.approx(delta.mean(0).tolist(), rel=1e-3, abs=1e-6)
     first, second = (step.w.double() for step in inversion.steps)
     moved = (second - first).square().mean(-1).sqrt().mean(0)
-    assert figures["moved"][1] == pytest.approx(moved.tolist(), rel=1e-3, abs=1e-6)
+    assert statistics["moved"][1] == pytest.approx(moved.tolist(), rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.slow
 def test_wandb_holds_the_same(run: Path, found: tuple[torch.Tensor, Any]) -> None:
     history = wandb_file.history(run)
-    figures = json.loads((run / "codes" / "last.json").read_text())
-    assert history["codes/w/values"][-1] == figures["w"]["counts"]
-    assert history["codes/delta/values"][-1] == pytest.approx(figures["delta"]["mean"])
-    assert history["codes/moved_step2/values"][-1] == pytest.approx(figures["moved"][1])
+    statistics = json.loads((run / "codes" / "last.json").read_text())
+    assert history["codes/w/values"][-1] == statistics["w"]["counts"]
+    assert history["codes/delta/values"][-1] == pytest.approx(statistics["delta"]["mean"])
+    assert history["codes/moved_step2/values"][-1] == pytest.approx(statistics["moved"][1])
     assert history["worst/nrows"] == [3, 3] and history["panel/count"] == [1]
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -133,19 +133,19 @@ def test_wandb_holds_the_same(run: Path, found: tuple[torch.Tensor, Any]) -> Non
         expected = [row["image"] for row in csv.DictReader(file)]
     assert [row[0] for row in content["data"]] == expected
     assert content["columns"][:4] == ["image", "target", "reconstruction", "mse"]
-    # The pictures are in the artifact that comes with a table: targets and reconstructions of three images.
+    # The images are in the artifact of the table: targets and reconstructions of three images.
     shown = [a for a in wandb_file.artifacts(run) if a.type == "run_table"][-1]
-    pictures = [Image.open(e.local_path) for e in shown.manifest.contents if e.path.startswith("media/images/")]
-    assert len(pictures) == 6 and {picture.size for picture in pictures} == {(32, 32)}
+    images = [Image.open(e.local_path) for e in shown.manifest.contents if e.path.startswith("media/images/")]
+    assert len(images) == 6 and {image.size for image in images} == {(32, 32)}
     worst = to_pil(found[0][int(expected[0])])
-    assert any(picture.convert("RGB").tobytes() == worst.tobytes() for picture in pictures)
+    assert any(image.convert("RGB").tobytes() == worst.tobytes() for image in images)
 
 
 @pytest.mark.slow
 def test_lineage_from_generator_to_checkpoint(run: Path) -> None:
     logged = {artifact.type: artifact for artifact in wandb_file.artifacts(run)}
     model = logged["model"]
-    assert model.name == f"checkpoint-{read_record(run)['wandb_id']}" and not model.use_after_commit
+    assert model.name == f"checkpoint-{RunFolder(run).record()['wandb_id']}" and not model.use_after_commit
     facts = json.loads(model.metadata)
     assert facts["step"] == 6 and facts["method"] == "ReStyle"
     assert facts["val/mse"] == json.loads((run / "metrics.json").read_text())["val/mse"]
@@ -161,7 +161,7 @@ def test_lineage_from_generator_to_checkpoint(run: Path) -> None:
 
 
 class Noted:
-    """Stands for a wandb run, which keeps what it is told."""
+    """Stands for a wandb run and records the artifacts."""
 
     def __init__(self, offline: bool, broken: bool = False) -> None:
         self.offline, self.id, self.broken = offline, "id", broken
@@ -180,8 +180,7 @@ class Noted:
 @pytest.mark.parametrize("offline", [True, False])
 def test_the_generator_is_used_by_its_hash(offline: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     generator = stylegan_inv.load_generator("synthfaces64")
-    module = torch.nn.Module()
-    module.generator = generator
+    module = InversionMethod(generator)
     digests = []
     for _ in range(2):  # two runs, one version of one artifact
         noted = Noted(offline)
@@ -198,8 +197,7 @@ def test_the_generator_is_used_by_its_hash(offline: bool, monkeypatch: pytest.Mo
 def test_a_server_that_fails_does_not_end_the_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module = torch.nn.Module()
-    module.generator = stylegan_inv.load_generator("synthfaces64")
+    module = InversionMethod(stylegan_inv.load_generator("synthfaces64"))
     monkeypatch.setattr("stylegan_inv.callbacks.artifacts._runs", lambda trainer: [Noted(False, broken=True)])
     Artifacts(str(tmp_path)).setup(pl.Trainer(logger=False, enable_progress_bar=False), module, "fit")
     assert "not recorded an artifact: no server" in caplog.text and "second line" not in caplog.text
@@ -217,7 +215,7 @@ def test_gradient_norm_of_each_group() -> None:
 
     callback = GradientNorm()
     callback.on_before_optimizer_step(None, Module(), optimizer)  # type: ignore[arg-type]
-    assert logged == {}, "Lightning forgets the first step's figures otherwise"
+    assert logged == {}, "otherwise Lightning forgets the metrics of the first step"
     callback.on_train_batch_end(None, Module())  # type: ignore[arg-type]
     assert logged == {"grad_norm/first": pytest.approx(6.0), "grad_norm/group1": pytest.approx(7.0)}
     a.grad = b.grad = None  # a step that is skipped
@@ -227,21 +225,27 @@ def test_gradient_norm_of_each_group() -> None:
     assert logged == {}
 
 
-def show_shares(folder: Path, images: torch.Tensor, found: torch.Tensor, shares: list[list[list[int]]]) -> None:
-    """A validation by the callbacks alone: each rank sees its share, batch by batch."""
+def show_shards(folder: Path, images: torch.Tensor, found: torch.Tensor, shards: list[list[list[int]]]) -> None:
+    """A validation by the callbacks alone: each rank sees its shard, batch by batch."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     if world > 1:
         torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     trainer: Any = SimpleNamespace(
-        world_size=world, is_global_zero=rank == 0, sanity_checking=False, fast_dev_run=False, global_step=7, loggers=[]
+        world_size=world,
+        is_global_zero=rank == 0,
+        sanity_checking=False,
+        fast_dev_run=False,
+        global_step=7,
+        loggers=[],
+        datamodule=None,
     )
     generator = Generator(16, z_dim=8, w_dim=4, mapping_layers=1, channel_base=64, channel_max=8)
     module = SimpleNamespace(source=lambda batch: batch["image"], metrics={}, generator=generator)
-    callbacks = [WorstImages(str(folder), images=3), Codes(str(folder))]
+    callbacks = [WorstReconstructions(str(folder), images=3), LatentCodes(str(folder))]
     for callback in callbacks:
         callback.on_validation_start(trainer, module)
-        for number, rows in enumerate(shares[rank]):
+        for number, rows in enumerate(shards[rank]):
             inversion = Inversion(found[rows].flatten(1)[:, None, :4].repeat(1, 6, 1), found[rows])
             batch = {"image": images[rows], "index": torch.tensor(rows)}
             callback.on_validation_batch_end(trainer, module, {"inversion": inversion}, batch, number)
@@ -255,10 +259,10 @@ def test_two_ranks_find_the_worst_of_all_images(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(7, 3, 16, 16, generator=generator)
     found = images + torch.tensor([0.1, 0.6, 0.2, 0.5, 0.05, 0.4, 0.3])[:, None, None, None]
-    show_shares(tmp_path / "one", images, found, [[[0, 1, 2, 3], [4, 5, 6]]])
+    show_shards(tmp_path / "one", images, found, [[[0, 1, 2, 3], [4, 5, 6]]])
     # A sampler gives both ranks four: image 1, the worst one, is seen twice.
-    shares = [[[0, 2], [4, 6]], [[1, 3], [5, 1]]]
-    processes = small.launch_ranks(show_shares, tmp_path / "two", images, found, shares, log=tmp_path / "log")
+    shards = [[[0, 2], [4, 6]], [[1, 3], [5, 1]]]
+    processes = small.launch_ranks(show_shards, tmp_path / "two", images, found, shards, log=tmp_path / "log")
     assert small.join(processes, 100) == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
     one, two = ((tmp_path / name / "worst" / "last.csv").read_text() for name in ("one", "two"))
     assert one == two and [row.split(",")[1] for row in one.splitlines()[1:]] == ["1", "3", "5"]

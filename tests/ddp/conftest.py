@@ -1,4 +1,4 @@
-"""The same holds for tests of several ranks as for those of faults."""
+"""Tests of several ranks use the fixtures of the fault tests."""
 
 from tests.faults.conftest import nothing_leaks
 

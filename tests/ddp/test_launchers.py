@@ -1,4 +1,4 @@
-"""Whoever starts the ranks of a training, torchrun, SLURM or Lightning, gets the same weights, bit for bit."""
+"""torchrun, SLURM and Lightning start the ranks of a training; the weights are the same bit for bit."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_torchrun_trains_as_devices_does(by_devices: Path, tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "one folder, whichever clock each rank saw"
     assert_same_training(by_devices, tmp_path / "run")
-    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (by_devices, tmp_path / "run")]
-    assert figures[0]["val/mse"] == figures[1]["val/mse"] and result.stdout.count("checkpoint:") == 1
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (by_devices, tmp_path / "run")]
+    assert metrics[0]["val/mse"] == metrics[1]["val/mse"] and result.stdout.count("checkpoint:") == 1
 
 
 def test_slurm_trains_as_devices_does(by_devices: Path, tmp_path: Path) -> None:
-    """``srun --ntasks=2``: every process is told its number by SLURM alone."""
+    """``srun --ntasks=2``: only SLURM tells each process its rank."""
     job = {
         "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_STEP_NODELIST": "localhost",
@@ -101,8 +101,8 @@ def test_sync_batchnorm_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> N
         cfg = composed("trainer=ddp", f"trainer.accelerator={accelerator}", "trainer.sync_batchnorm=true")
         if accelerator == "cpu" or not torch.cuda.is_available():
             with pytest.raises(UserError, match="sync_batchnorm=true: needs CUDA GPUs"):
-                config.check_geometry(cfg)
+                config.check_fields(cfg)
     with pytest.raises(UserError, match="a single process; expected trainer=ddp"):
-        config.check_geometry(composed("trainer.sync_batchnorm=true"))
+        config.check_fields(composed("trainer.sync_batchnorm=true"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config.check_geometry(composed("trainer=ddp", "trainer.sync_batchnorm=true"))
+    config.check_fields(composed("trainer=ddp", "trainer.sync_batchnorm=true"))

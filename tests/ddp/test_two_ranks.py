@@ -1,6 +1,6 @@
-"""Two ranks on gloo, as torchrun starts them: stop together, resume exactly, agree, and end when one of them fails.
+"""Two ranks with gloo, as torchrun starts them: they stop together, resume exactly, and end when one of them fails.
 
-One pair of processes does everything that needs no kill, one after the other, and writes what it saw.
+One pair of processes runs everything that does not kill a process, and writes the results.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def seen(results: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("method", EXACT)
 def test_stopped_on_one_rank_and_continued_exactly_on_both(method: str, results: Path) -> None:
-    # Ranks beside the first end with 0: Lightning's first rank would kill itself otherwise.
+    # The other ranks end with 0: Lightning's first rank would kill itself otherwise.
     assert [s[f"{method}_exit"] for s in seen(results)] == [143, 0]
     assert_same_training(results / f"{method}_whole", results / f"{method}_parts")
     for rank in range(2):

@@ -1,4 +1,4 @@
-"""The evaluate command: its figures are those that NumPy, SciPy and scikit-image give for the same pictures."""
+"""The evaluate command: its results are those of NumPy, SciPy and scikit-image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLDER = ("dataset=folder", "dataset.num_workers=0")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Step 1 finds half of the image, step 2 all of it; its own data are six SynthFaces."""
+    """A run whose step 1 has half of the contrast and step 2 all of it; its data are six SynthFaces."""
     folder = make_run(tmp_path_factory.mktemp("a run") / "two_steps")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["dataset"] = {
@@ -53,38 +53,38 @@ def column(columns: dict[str, list[Any]], name: str) -> np.ndarray:
     return np.array([float(cell or "nan") for cell in columns[name]])
 
 
-def pictures(folder: Path, count: int, size: int, noise: float = 0.0) -> np.ndarray:
-    """Smooth pictures as PNG files, some with noise; their levels (count, size, size, 3)."""
+def write_images(folder: Path, count: int, size: int, noise: float = 0.0) -> np.ndarray:
+    """Writes smooth images as PNG files, optionally with noise, and returns their levels (count, size, size, 3)."""
     rng = np.random.default_rng(count)
     base = rng.integers(0, 256, (count, 5, 5, 3), dtype=np.uint8)
     levels = np.stack([np.asarray(Image.fromarray(b).resize((size, size), Image.Resampling.BICUBIC)) for b in base])
     if noise:
         levels = np.clip(levels + np.random.default_rng(9).normal(0, noise, levels.shape), 0, 255).astype(np.uint8)
-    for number, picture in enumerate(levels):
+    for number, image in enumerate(levels):
         file = folder / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(file)
+        Image.fromarray(image).save(file)
     return levels
 
 
-# -- figures against other libraries -----------------------------------------------------------------------------------
+# -- results against other libraries -----------------------------------------------------------------------------------
 
 
 def test_two_folders_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    found = pictures(tmp_path / "found", 7, 48, noise=20)
-    truth = pictures(tmp_path / "truth", 7, 48)
+    found = write_images(tmp_path / "found", 7, 48, noise=20)
+    truth = write_images(tmp_path / "truth", 7, 48)
     mask = np.zeros((7, 48, 48), np.uint8)
     for number in range(6):  # the last one has no region of interest
         mask[number, 8 : 30 + number, 5:25] = 255
         mask[number, 40:, 30:] = 128
     (tmp_path / "masks").mkdir()
-    for number, picture in enumerate(mask):
-        Image.fromarray(picture).save(tmp_path / "masks" / f"{number}.png")
+    for number, image in enumerate(mask):
+        Image.fromarray(image).save(tmp_path / "masks" / f"{number}.png")
     folders = [
         f"{what}={tmp_path}/{name}" for what, name in {"images": "found", "targets": "truth", "masks": "masks"}.items()
     ]
     call(monkeypatch, evaluate, *folders, f"output={tmp_path}/out", "metrics=evaluation", "batch_size=3")
-    said, columns = results(tmp_path / "out")
+    report, columns = results(tmp_path / "out")
     x, y, m = found / 127.5 - 1, truth / 127.5 - 1, mask / 255
 
     want: dict[str, list[float]] = {
@@ -108,7 +108,7 @@ def test_two_folders_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     for name, values in want.items():
         np.testing.assert_allclose(column(columns, name), values, rtol=2e-5, atol=1e-6, err_msg=name)
         known = np.array(values)[~np.isnan(values)]
-        summary = said["metrics"][name]
+        summary = report["metrics"][name]
         assert summary["mean"] == pytest.approx(known.mean(), rel=1e-5)
         assert summary["std"] == pytest.approx(known.std(ddof=1), rel=1e-4)
         assert (summary["count"], summary["skipped"]) == (len(known), 7 - len(known))
@@ -122,16 +122,16 @@ def test_two_folders_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     (mean_x, mean_y), (cov_x, cov_y) = ([f(p) for p in pooled] for f in (lambda p: p.mean(0), lambda p: np.cov(p.T)))
     root = scipy.linalg.sqrtm(cov_x @ cov_y + 1e-10 * np.eye(len(cov_x))).real
     frechet = ((mean_x - mean_y) ** 2).sum() + np.trace(cov_x + cov_y - 2 * root)
-    assert said["sets"]["frechet_embedded"] == pytest.approx(frechet, rel=0.02)
-    assert "w_distance" not in columns, "pictures have no codes"
-    assert said["counts"] == {"images": 7, "of": 7, "left_out": 0, "left_out_names": [], "not_finite": 0}
+    assert report["sets"]["frechet_embedded"] == pytest.approx(frechet, rel=0.02)
+    assert "w_distance" not in columns, "image files have no latent codes"
+    assert report["counts"] == {"images": 7, "of": 7, "left_out": 0, "left_out_names": [], "not_finite": 0}
     printed = capsys.readouterr().out
     assert "squared units of [-1, 1]" in printed and "mse ↓" in printed and "not LPIPS" in printed
 
 
 def test_a_run_on_faces_with_obstacles_by_hand(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, evaluate, f"run={run}", f"output={tmp_path}/out", "+dataset.obstacles=1.0", "speed.seconds=0.3")
-    said, columns = results(tmp_path / "out")
+    report, columns = results(tmp_path / "out")
     items = SynthFaces(64, seed=2, size=6, obstacles=1.0).__getitems__(range(6))
     x = np.stack([item["image"].double().numpy() for item in items])
     m = np.stack([item["mask"].double().numpy() for item in items])
@@ -144,18 +144,18 @@ def test_a_run_on_faces_with_obstacles_by_hand(run: Path, tmp_path: Path, monkey
     np.testing.assert_allclose(column(columns, "mse"), 0, atol=1e-9)
     assert columns["mse_step2"] == columns["mse"] and columns["index"] == [str(i) for i in range(6)]
     assert column(columns, "w_spread") == pytest.approx(0, abs=1e-6), "all rows of these codes are the same"
-    assert "obstacles=1.0" in said["protocol"]["data"] and "masks of the data" in said["protocol"]["interest"]
-    assert said["seconds"]["batch_1"]["median"] > 0 and said["seconds"]["best"]["median"] > 0
+    assert "obstacles=1.0" in report["protocol"]["data"] and "masks of the data" in report["protocol"]["interest"]
+    assert report["seconds"]["batch_1"]["median"] > 0 and report["seconds"]["best"]["median"] > 0
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| mse_interest ↓ |" in table and "| mean after | step 1 | step 2 |" in table
 
 
-def test_pictures_on_disk_score_as_the_run_that_made_them(
+def test_image_files_score_as_the_run_that_wrote_them(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever tool writes the files, the figures are the same: nothing depends on the way or on the batch size."""
-    pictures(tmp_path / "photos", 5, 40)
-    photos, half = tmp_path / "photos", tmp_path / "half"  # a tool that reconstructs half of the contrast
+    """The results do not depend on the tool that writes the files, nor on the batch size."""
+    write_images(tmp_path / "photos", 5, 40)
+    photos, half = tmp_path / "photos", tmp_path / "half"  # reconstructions with half of the contrast
     half.mkdir()
     seen = [f"run={run}", f"resolution={RESOLUTION}", "batch_size=2"]
     call(
@@ -192,17 +192,17 @@ def test_edits_that_lead_back(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     np.save(tmp_path / "warmer.npy", np.eye(8, dtype=np.float32)[:1])
     edit = [f"lec.directions=[{tmp_path}/warmer.npy]", "lec.strength=2"]
     call(monkeypatch, evaluate, f"run={run}", f"output={tmp_path}/out", *edit, "speed.seconds=0", "max_images=2")
-    said, columns = results(tmp_path / "out")
-    assert (column(columns, "lec_warmer") > 0).all() and "warmer by 2" in said["protocol"]["lec_warmer"]
+    report, columns = results(tmp_path / "out")
+    assert (column(columns, "lec_warmer") > 0).all() and "warmer by 2" in report["protocol"]["lec_warmer"]
 
 
-# -- what it writes, counts and refuses --------------------------------------------------------------------------------
+# -- files, counts and errors -----------------------------------------------------------------------------------------
 
 
 def test_unreadable_images_are_counted_and_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    pictures(tmp_path / "photos", 4, 32)
+    write_images(tmp_path / "photos", 4, 32)
     (tmp_path / "photos" / "2.png").write_bytes(b"")
     data = [
         f"run={run}",
@@ -216,20 +216,20 @@ def test_unreadable_images_are_counted_and_named(
         call(monkeypatch, evaluate, *data, f"output={tmp_path}/out")
     assert "2.png: empty file" in capsys.readouterr().err and not (tmp_path / "out").exists()
     call(monkeypatch, evaluate, *data, f"output={tmp_path}/out", "dataset.on_bad_image=skip")
-    said, columns = results(tmp_path / "out")
+    report, columns = results(tmp_path / "out")
     assert columns["name"] == ["0.png", "1.png", "3.png"]
-    assert said["counts"]["left_out"] == 1 and said["counts"]["left_out_names"] == ["2.png"]
+    assert report["counts"]["left_out"] == 1 and report["counts"]["left_out_names"] == ["2.png"]
     assert "3 of 4; 1 left out: 2.png" in capsys.readouterr().out
 
 
 def test_files_without_a_partner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    pictures(tmp_path / "found", 3, 32)
-    pictures(tmp_path / "truth", 4, 32)
+    write_images(tmp_path / "found", 3, 32)
+    write_images(tmp_path / "truth", 4, 32)
     base = [f"images={tmp_path}/found", f"targets={tmp_path}/truth"]
     assert "1 files have no partner (targets: 3.png)" in error_of(monkeypatch, capsys, evaluate, *base)
     call(monkeypatch, evaluate, *base, "on_missing=skip")
-    said, columns = results(tmp_path / "found_evaluation")
-    assert said["counts"]["left_out_names"] == ["targets: 3.png"] and len(columns["name"]) == 3
+    report, columns = results(tmp_path / "found_evaluation")
+    assert report["counts"]["left_out_names"] == ["targets: 3.png"] and len(columns["name"]) == 3
     assert "has content" in error_of(monkeypatch, capsys, evaluate, *base, "on_missing=skip")
     Image.new("RGB", (32, 30)).save(tmp_path / "found" / "1.png")
     assert "1.png: got 32 x 30 px, expected a square" in error_of(
@@ -254,7 +254,7 @@ def test_bad_arguments(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "bootstrap.resamples=0": "bootstrap.resamples=0",
         "max_images=0": "max_images=0",
         "batch_size=0": "batch_size=0",
-        "speed.batch_sizes=[2,1]": "speed:",
+        "speed.batch_sizes=[2,1]": "speed.batch_sizes=[2, 1]: expected ascending",
         "+dataset.no_such=1": "dataset.no_such: the run's data set has",
         "dataset=folder": "root",
         "dataset=no_such": "no_such",
@@ -273,7 +273,7 @@ def test_without_pyarrow_parquet_is_refused(run: Path, monkeypatch: pytest.Monke
     assert "needs pyarrow" in line and not (tmp_path / "out").exists()
 
 
-def test_parquet_holds_the_same(tmp_path: Path) -> None:
+def test_parquet_has_the_same_values(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     from stylegan_inv.evaluate.score_table import write_per_image
 
@@ -287,11 +287,11 @@ def test_official_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     from tests.encoders.official import psp_file
 
     torch.save(psp_file("GradualStyleEncoder"), tmp_path / "psp.pt")
-    pictures(tmp_path / "photos", 2, 40)
+    write_images(tmp_path / "photos", 2, 40)
     monkeypatch.chdir(tmp_path)
     call(monkeypatch, evaluate, "run=psp.pt", *FOLDER, "dataset.test_root=photos", "speed.seconds=0")
-    said, columns = results(tmp_path / "outputs" / "psp" / "evaluation" / "folder")
-    assert column(columns, "mse").shape == (2,) and said["protocol"]["method"].startswith("PSP of psp.pt, checkpoint")
+    report, columns = results(tmp_path / "outputs" / "psp" / "evaluation" / "folder")
+    assert column(columns, "mse").shape == (2,) and report["protocol"]["method"].startswith("PSP of psp.pt, checkpoint")
 
 
 def test_the_real_command_line(run: Path, tmp_path: Path) -> None:

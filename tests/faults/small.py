@@ -117,7 +117,7 @@ class Signal(pl.Callback):
 
 
 def stop_after(step: int) -> str:
-    """An override that stops the run by SIGTERM after so many batches."""
+    """An override that stops the run by SIGTERM after a number of batches."""
     return f"+callbacks.signal={{_target_: tests.faults.small.Signal, step: {step}}}"
 
 
@@ -127,7 +127,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """The logged figures, apart from the measured times."""
+    """The logged metrics without the measured times."""
     with (folder / "metrics.csv").open() as file:
         return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
 
@@ -146,7 +146,7 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 def assert_same_training(a: Path, b: Path) -> None:
-    """Weights, optimisers, schedules, data order and logged figures of two runs are equal bit for bit."""
+    """Weights, optimisers, schedules, data order and logged metrics of two runs are equal bit for bit."""
     first, second = state(a), state(b)
     keys = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "by_rank")
     keys += tuple(k for k in first if k.endswith("DataModule"))

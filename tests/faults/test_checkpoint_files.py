@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, foreign or hostile, folders that cannot be used, and what is said about them."""
+"""Checkpoints that are damaged, foreign or malicious, folders that cannot be used, and the errors about them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
-from stylegan_inv.runtime import checkpoint_io, run_dirs
+from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
+from stylegan_inv.runtime.run_location import RunLocation, select_location
 from tests.faults.small import assert_same_training, build, overrides, rows, run, state, stop_after
 
 
@@ -96,8 +97,8 @@ def test_resume_falls_back_to_the_previous_one(kind: str, base: Path, tmp_path: 
     last = folder / "checkpoints" / "last.ckpt"
     last.write_bytes(BROKEN[kind](last.read_bytes()))
     job = prepare(folder)
-    assert job.place.ckpt_path is not None and job.place.ckpt_path.name == "previous.ckpt"
-    assert torch.load(job.place.ckpt_path, weights_only=True)["global_step"] == 6, "written with the validation due"
+    assert job.location.ckpt_path is not None and job.location.ckpt_path.name == "previous.ckpt"
+    assert torch.load(job.location.ckpt_path, weights_only=True)["global_step"] == 6, "written with the validation due"
     assert load_inverter(folder) is not None
     (folder / "checkpoints" / "previous.ckpt").write_bytes(b"")
     with pytest.raises(UserError, match=r"last.ckpt: cannot be read"):
@@ -109,7 +110,7 @@ def test_another_runs_folder_is_not_taken(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another run; give another hydra.run.dir, or resume=auto"):
         prepare(folder, "loss.l2.weight=2")
     job = prepare(folder, "loss.l2.weight=2", "resume=auto")
-    assert job.place.ckpt_path == folder / "checkpoints" / "last.ckpt" and not job.place.finished
+    assert job.location.ckpt_path == folder / "checkpoints" / "last.ckpt" and not job.location.finished
 
 
 def test_finished_runs_are_not_run_again_but_can_be_made_longer(
@@ -141,8 +142,8 @@ def test_resume_auto_takes_the_newest_unfinished_run_of_the_command(base: Path, 
             "train", overrides=[*overrides("psp", root / "x", "seed=5"), f"paths.output_root={root.parent}"]
         )
     same.resume = other.resume = "auto"
-    assert run_dirs.choose(same, root / "x", given=False).run_dir == root / "new"
-    assert run_dirs.choose(other, root / "x", given=False).ckpt_path is None
+    assert select_location(same, root / "x", named=False).run_dir == root / "new"
+    assert select_location(other, root / "x", named=False).ckpt_path is None
 
 
 @pytest.mark.parametrize(
@@ -222,10 +223,11 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_runs_that_start_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     wanted = tmp_path / "2026-01-01_00-00-00"
-    places = [run_dirs.Place(wanted, None, "", fixed=False) for _ in range(8)]
-    threads = [threading.Thread(target=place.claim) for place in places]
+    locations = [RunLocation(wanted, None, "", fixed=False) for _ in range(8)]
+    threads = [threading.Thread(target=location.create) for location in locations]
     [thread.start() for thread in threads], [thread.join() for thread in threads]
-    assert len({place.run_dir for place in places}) == 8 and all(place.run_dir.is_dir() for place in places)
+    folders = {location.run_dir for location in locations}
+    assert len(folders) == 8 and all(folder.is_dir() for folder in folders)
 
 
 # -- the writer --------------------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ def test_no_room_is_noticed_before_writing(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda folder: usage._replace(free=1 << 20))
     saver.save_checkpoint({"state_dict": {"a": torch.ones(1000)}}, path)
-    assert "No space left on device: 1 MB needed" in (saver.failure or "") and "training goes on" in caplog.text
+    assert "No space left on device: 1 MB needed" in (saver.failure or "") and "training continues" in caplog.text
     assert float(torch.load(path, weights_only=True)["state_dict"]["a"].sum()) == 0 and os.listdir(tmp_path) == [
         "last.ckpt"
     ]
@@ -253,4 +255,4 @@ def test_a_file_that_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(checkpoint_io.torch, "save", lambda checkpoint, path: Path(path).write_bytes(b"PK half"))
     saver = AtomicCheckpointIO()
     saver.save_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
-    assert "does not read back" in (saver.failure or "") and not os.listdir(tmp_path)
+    assert "cannot be read back" in (saver.failure or "") and not os.listdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Clocks that jump and clocks that two commands read at the same moment."""
+"""Clocks that jump, and commands that start in the same second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Fixed(datetime):
 
 
 def command_at_a_fixed_time(folder: Path) -> None:
-    """The command line, to which it is always the same second."""
+    """Runs the command line with a clock that stands still."""
     os.chdir(folder)
     hydra.core.utils.datetime = Fixed
     # Hydra chooses the folder.
@@ -56,5 +56,5 @@ def test_durations_do_not_follow_the_clock(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(time, "time", time.time)  # given back afterwards
     run("psp", tmp_path / "run", "+callbacks.jump={_target_: tests.faults.test_clock.Jump}")
     assert state(tmp_path / "run")["global_step"] == 6
-    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert 0 < figures["seconds"] < 3600 and figures["images_per_second"] > 0 and 0 <= figures["waiting_share"] < 1
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 < metrics["seconds"] < 3600 and metrics["images_per_second"] > 0 and 0 <= metrics["waiting_share"] < 1

@@ -1,4 +1,4 @@
-"""Frozen networks stay what they were in every method, are in no checkpoint, and are named in it by their hashes."""
+"""No method changes its frozen networks; checkpoints contain their hashes, but not their weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing a module does nothing: no process, no connection, no file."""
+"""Importing a module starts no process, opens no connection and writes no file."""
 
 from __future__ import annotations
 

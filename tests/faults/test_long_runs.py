@@ -1,4 +1,4 @@
-"""Nothing grows with the number of steps: memory, open files, threads.
+"""Memory, open files and threads do not grow with the number of steps.
 
 STYLEGAN_INV_LONG=1 adds the default job over 2,000 steps (`make test-long`).
 """
@@ -20,8 +20,8 @@ from tests.faults.small import join, launch, run
 PAGE = os.sysconf("SC_PAGESIZE")
 
 
-class Watch(pl.Callback):
-    """Notes memory (bytes), open files and threads now and then."""
+class ResourceRecorder(pl.Callback):
+    """Records memory (bytes), open files and threads at intervals."""
 
     def __init__(self, every: int) -> None:
         self.every, self.seen = every, []  # type: ignore[var-annotated]
@@ -45,7 +45,7 @@ def assert_flat(watched: Path, steps: int, most_bytes_a_step: float) -> None:
 
 
 def test_two_hundred_steps(tmp_path: Path) -> None:
-    watch = "+callbacks.watch={_target_: tests.faults.test_long_runs.Watch, every: 10}"
+    watch = "+callbacks.watch={_target_: tests.faults.test_long_runs.ResourceRecorder, every: 10}"
     more = ("trainer.max_steps=200", "trainer.val_check_interval=50", "callbacks.checkpoint.every_n_train_steps=20")
     process = launch(run, "psp", tmp_path / "run", *more, watch, log=tmp_path / "log")
     assert join([process], 400) == [0], (tmp_path / "log").read_text()
@@ -58,7 +58,7 @@ def default_job(folder: Path) -> None:
     from stylegan_inv import train
     from stylegan_inv.config import CONF_DIR
 
-    watch = "+callbacks.watch={_target_: tests.faults.test_long_runs.Watch, every: 50}"
+    watch = "+callbacks.watch={_target_: tests.faults.test_long_runs.ResourceRecorder, every: 50}"
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("train", overrides=["method=restyle", "trainer.max_steps=2000", watch, f"paths.run_dir={folder}"])
     train.train(cfg, train.prepare(cfg))

@@ -1,4 +1,4 @@
-"""Losses and images that are not finite: skipped, counted, named, and never in a checkpoint."""
+"""Steps with losses or images that are not finite are skipped, counted and reported, and never saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower precision: numbers stay finite, and a loss scale that is too large costs steps and nothing else."""
+"""Lower precision: numbers stay finite, and a loss scale that is too large only costs steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.test_non_finite import finite
 
 
 class Half(pl.Callback):
-    """What trainer.precision=16-mixed is on a GPU, where Lightning allows it. The first two scales are too large."""
+    """Sets up what trainer.precision=16-mixed is on a GPU. The first two loss scales are too large."""
 
     def setup(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**58, backoff_factor=2.0**-24)
@@ -35,7 +35,7 @@ def test_steps_under_a_loss_scale_that_is_too_large_are_skipped(
     assert not differences(weights[0], weights[1]), "skipped, and so was the one before"
     assert differences(weights[1], weights[2]) and differences(weights[2], weights[3])
     checkpoint = state(folder)
-    assert checkpoint["MixedPrecision"]["scale"] == 2.0**10, "a resumed run goes on with it"
+    assert checkpoint["MixedPrecision"]["scale"] == 2.0**10, "a resumed run continues with it"
     assert finite(checkpoint["state_dict"]) and finite(checkpoint["optimizer_states"])
     assert "not finite" not in caplog.text, "this is normal"
 

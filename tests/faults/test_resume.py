@@ -1,4 +1,4 @@
-"""A run that was stopped and continued is, bit for bit, the one that was not stopped."""
+"""A run that is stopped and resumed equals an uninterrupted one bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopped from outside: signals, kill -9, and what is left on disk. Each in a process of its own."""
+"""Runs that are stopped by signals or killed, and their files; each run is a process of its own."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_sigusr1_requeues_once_on_slurm(tmp_path: Path) -> None:
     assert join([process], 60) == [143], (tmp_path / "log").read_text()
     assert (tmp_path / "requeued").read_text() == "requeue 77\n"
     done = state(folder)["global_step"]
-    # SLURM starts the same command again, with a restart count: it goes on without being told.
+    # SLURM starts the same command again, with a restart count: it continues without an option.
     again = launch(
         run, "psp", folder, *ENDLESS, "seed=0", log=tmp_path / "again", **slurm, SLURM_RESTART_COUNT="1"
     )  # fmt: skip
@@ -146,7 +146,7 @@ def test_full_disk_is_a_warning_and_tried_again(tmp_path: Path) -> None:
     process = launch(run, "psp", folder, limit, "callbacks.checkpoint.every_n_train_steps=1", log=tmp_path / "log")
     assert join([process], 120) == [0]
     log = (tmp_path / "log").read_text()
-    assert "cannot be written" in log and "training goes on" in log
+    assert "cannot be written" in log and "training continues" in log
     assert "while full, the last checkpoint is of step 3" in log
     assert state(folder)["global_step"] == 6
     assert not list((folder / "checkpoints").glob(".*"))
@@ -166,7 +166,7 @@ def test_killed_loader_process_ends_the_run(tmp_path: Path) -> None:
     killer = "+callbacks.killer={_target_: tests.faults.test_stops.Killer}"
     process = launch(run, "psp", tmp_path / "run", *ENDLESS, killer, "dataset.num_workers=2", log=tmp_path / "log")
     assert join([process], 120) == [1]
-    # Which of the two is said depends on whether torch or the loader's queue notices first.
+    # The message depends on whether torch or the loader's queue notices first.
     assert re.search("DataLoader worker .*(killed by signal|exited unexpectedly)", (tmp_path / "log").read_text())
     wait_for(lambda: alone(process.pid), 20)
 

@@ -1,4 +1,4 @@
-"""Sweeps and ranks started by the command line itself: what crashes is recorded, nothing waits for it for ever."""
+"""Sweeps and ranks that the command line starts: a crash is recorded, and no process waits for ever."""
 
 from __future__ import annotations
 

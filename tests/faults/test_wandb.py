@@ -1,4 +1,4 @@
-"""wandb without a network, with a server that fails, and over a resume: training does not notice."""
+"""Training is not affected by wandb without a network or with a failing server, and resumes its run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stylegan_inv.runtime.run_dirs import read_record
+from stylegan_inv.runtime.run_folder import RunFolder
 from tests.cli import REPOSITORY
 from tests.faults.small import run, state, stop_after
 
@@ -61,7 +61,7 @@ def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path, monkeypat
     log = done.stdout + done.stderr
     assert done.returncode == 0 and "stopped with 143" in log, log
     assert ("wandb cannot be reached" in log) == (fault != "no key")
-    run_id = read_record(folder)["wandb_id"]
+    run_id = RunFolder(folder).record()["wandb_id"]
     kept = [path.name for path in (folder / "wandb").glob("offline-run-*")]
     assert kept and all(name.endswith(run_id) for name in kept), kept
     assert state(folder)["global_step"] == 6

@@ -1,4 +1,4 @@
-"""The end of a sweep: jobs, table, values and plot, from jobs whose figures are known."""
+"""Summary of a sweep: jobs, table, values and plot, from jobs with known metrics."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def make_job(folder: Path, number: int, value: float | None, *overrides: str) ->
     (job_folder / ".hydra").mkdir(parents=True)
     (job_folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
     if value is not None:
-        figures = {"val/mse": value, "val/psnr": 10.0 + number, "train/loss/l2": 1.0, "seconds": 5.0}
-        (job_folder / "metrics.json").write_text(json.dumps(figures))
+        metrics = {"val/mse": value, "val/psnr": 10.0 + number, "train/loss/l2": 1.0, "seconds": 5.0}
+        (job_folder / "metrics.json").write_text(json.dumps(metrics))
     return SweepJob(number, list(overrides), 0 if value is not None else 2, value, str(job_folder), 5.0)
 
 
@@ -55,8 +55,8 @@ def test_table_values_and_plot(jobs: list[SweepJob], tmp_path: Path, capsys: pyt
     assert [row["val/psnr"] for row in rows] == ["10.0", "11.0", "12.0", "13.0", ""]
     assert "train/loss/l2" not in rows[0] and rows[4]["exit_code"] == "2"
     assert Image.open(tmp_path / "sweep.png").size[0] > 300
-    said = capsys.readouterr().out
-    assert "sweep.md" in said and "sweep.png" in said and "best" in said
+    printed = capsys.readouterr().out
+    assert "sweep.md" in printed and "sweep.png" in printed and "best" in printed
 
 
 def test_goal_decides_what_is_best(jobs: list[SweepJob]) -> None:

@@ -1,4 +1,4 @@
-"""A sweep for Weights & Biases means the same jobs as the Hydra sweep it was made from."""
+"""A sweep of Weights & Biases runs the same jobs as the Hydra sweep that it is translated from."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def agents_jobs(sweep: dict[str, Any]) -> list[list[str]]:
     names = list(sweep["parameters"])
     jobs = []
     for values in itertools.product(*(sweep["parameters"][name]["values"] for name in names)):
-        told = {"args": {name: {"value": value} for name, value in zip(names, values, strict=True)}}
-        filled = utils.create_sweep_command_args(told)["args_no_hyphens"]
+        values_of = {"args": {name: {"value": value} for name, value in zip(names, values, strict=True)}}
+        filled = utils.create_sweep_command_args(values_of)["args_no_hyphens"]
         command = [a.replace("${program}", sweep["program"]) for a in sweep["command"] if a not in ("${env}",)]
         place = command.index("${args_no_hyphens}")
         jobs.append([*command[:place], *filled, *command[place + 1 :]])
@@ -88,15 +88,15 @@ def test_intervals_words_and_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ([], "no override: nothing is swept"),
         (["method=psp"], "method=psp: nothing is swept"),
-        (["encoder=fpn", "encoder/backbone=ir_se_tiny,resnet34"], "encoder/backbone: Weights & Biases takes letters"),
+        (["encoder=fpn", "encoder/backbone=ir_se_tiny,resnet34"], "encoder/backbone: Weights & Biases accepts letters"),
     ],
 )
-def test_what_cannot_be_swept_is_said(overrides: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_swept_is_reported(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         wandb_sweep(overrides)
 
 
@@ -104,8 +104,10 @@ def test_the_command_prints_yaml(capsys: pytest.CaptureFixture[str]) -> None:
     main(["wandb", "sweep=refinement_steps", "method=restyle_e4e"])
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["name"] == "restyle_e4e refinement_steps" and "method=restyle_e4e" in printed["command"]
-    with pytest.raises(SystemExit, match="2"):
-        main(["wandb", "sweep=unknown"])
-    assert capsys.readouterr().err.startswith("error: ")
-    with pytest.raises(SystemExit, match="wandb sweep sweep.yaml"):
-        main([])
+    for arguments in (["wandb", "sweep=unknown"], []):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert capsys.readouterr().err.startswith("error: ")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "wandb sweep sweep.yaml" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Checks of numbers and words: what passes, what is refused, and what the refusal says."""
+"""Checks of numbers and words: valid and invalid values, and the messages."""
 
 from __future__ import annotations
 

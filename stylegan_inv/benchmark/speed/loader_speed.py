@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from stylegan_inv.runtime.allocator import tune_allocator
-from stylegan_inv.runtime.quiet import quiet_libraries
+from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.utils import timing
 
 HELD, LOADER = "one batch, held in memory", "its loader"
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
 
     with tempfile.TemporaryDirectory() as scratch:
         cfg = compose("train", [*options.job, f"paths.run_dir='{scratch}'", f"paths.output_root='{scratch}'"])
-        quiet_libraries()
+        silence_library_messages()
         if cfg.tune_allocator:
             tune_allocator()
         data, method = instantiate(cfg.dataset), instantiate(cfg.method)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.compat import inside_functorch
 
 IMPLEMENTATIONS = ("auto", "fast", "ref")
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -61,7 +62,7 @@ def resolve(impl: str, x: Tensor) -> str:
     impl = requested(impl)
     if impl == "auto":
         impl = "fast" if x.is_cuda and x.dtype in KERNEL_DTYPES else "ref"
-    if impl == "fast" and not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
+    if impl == "fast" and not torch.compiler.is_compiling() and inside_functorch():
         return "ref"  # PyTorch does not differentiate library operators inside torch.func's transforms
     return impl
 

@@ -1,7 +1,7 @@
 """Hydra launcher that gives each job of a sweep a fresh process.
 
-Hydra takes launchers from the namespace package ``hydra_plugins`` only; `stylegan_inv.config` puts this folder on the
-path. Its config is ``conf/hydra/launcher/process.yaml``.
+Hydra loads launchers only from the namespace package ``hydra_plugins``; `stylegan_inv.config` adds this folder to the
+path. The config is ``conf/hydra/launcher/process.yaml``.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from stylegan_inv.config import program
+from stylegan_inv.config import hydra_command
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.job_process import of_job, run_job, value_of
+from stylegan_inv.runtime import sweep_process
 from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
 
 
 class ProcessLauncher(Launcher):
     """Runs the jobs one after the other, each as ``python -m stylegan_inv.train <its overrides>``.
 
-    A job's memory is really freed, several ranks in a job start and end with it, and a job that crashes is recorded
-    while the others go on; the table at the end says what became of each. A sweep of the same folder goes on where it
-    was stopped: jobs that are finished are not run again.
+    A job releases its memory when it ends, its ranks start and end with it, and if it crashes, the other jobs run
+    nevertheless; the table at the end shows the result of each. A sweep that was stopped continues in the same folder:
+    jobs that have finished are not run again.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
+        """Stores what Hydra passes."""
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run all jobs; failed ones raise when the sweeper asks for their value."""
+        """Runs all jobs; a failed one raises when the sweeper reads its value."""
         sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = [self._job(number, list(o)) for number, o in enumerate(job_overrides, start=initial_job_idx)]
@@ -43,8 +43,9 @@ class ProcessLauncher(Launcher):
         for number, (overrides, cfg, folder) in enumerate(jobs, start=initial_job_idx):
             print(f"job {number}: {' '.join(overrides)}", flush=True)
             started = time.monotonic()
-            code = run_job([*program(_program()), *overrides, *of_job(folder, sweep_dir, cfg, overrides)])
-            value = value_of(folder, metric) if code == 0 else None
+            more = sweep_process.job_overrides(folder, sweep_dir, cfg, overrides)
+            code = sweep_process.run_job([*hydra_command.program(_program()), *overrides, *more])
+            value = sweep_process.metric_of(folder, metric) if code == 0 else None
             done.append(SweepJob(number, overrides, code, value, str(folder), round(time.monotonic() - started, 1)))
             write_jobs(sweep_dir, done)
         return [self._return(job, row, done) for job, row in zip(jobs, done, strict=True)]

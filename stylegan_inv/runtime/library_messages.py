@@ -1,4 +1,4 @@
-"""Keeps messages of libraries that a user can do nothing about out of the terminal."""
+"""Silences messages of libraries that the user cannot act on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import warnings
 
 _WARNINGS = (
     ".*LeafSpec.*is deprecated.*",  # Lightning calls a torch function that newer torch renamed
-    ".*Experiment logs directory.*exists and is not empty.*",  # Hydra has made the folder; what lies in it is ours
-    ".*does not have many workers.*",  # the embedded faces are rendered faster than they are used
+    ".*Experiment logs directory.*exists and is not empty.*",  # Hydra has made the folder and written into it
+    ".*does not have many workers.*",  # SynthFaces are rendered faster than they are used
     ".*no pre-optimization state was saved.*",  # concerns automatic optimisation only
-    ".*`broadcast_buffers` is deprecated.*",  # its new name is unknown to older torch
+    ".*`broadcast_buffers` is deprecated.*",  # older torch does not know the new name
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen networks are meant to be
 )
 
 
-def quiet_libraries() -> None:
-    """Silence hints and adverts of Lightning; its warnings and errors stay, apart from those that do not apply."""
+def silence_library_messages() -> None:
+    """Silences hints and adverts of Lightning; its errors and the warnings that apply to this package stay."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)

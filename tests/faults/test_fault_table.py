@@ -1,4 +1,4 @@
-"""The page of promises names tests that exist."""
+"""The table of behaviours in README.md names tests that exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 
 
 @pytest.mark.parametrize(("file", "function"), NAMED, ids=[function for _, function in NAMED])
-def test_the_test_that_a_promise_names_exists(file: str, function: str) -> None:
+def test_named_test_exists(file: str, function: str) -> None:
     tree = ast.parse((REPOSITORY / file).read_text())
     assert function in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 

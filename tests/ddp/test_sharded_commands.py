@@ -1,4 +1,4 @@
-"""invert and evaluate on many processes: what one process finds, each image once, whatever dies in between."""
+"""invert and evaluate with several processes: the result of one process, each image once, even if a process dies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.methods.common.base import Inversion
-from stylegan_inv.runtime.shares import Ranks
 from tests.cli import run_cli
 from tests.fake_run import RESOLUTION, TwoSteps, make_run
 from tests.faults.small import join, launch
@@ -31,8 +30,8 @@ SLURM = {"SLURM_PROCID": "{rank}", "SLURM_NTASKS": "{count}", "SLURM_LOCALID": "
 TORCHRUN = {"RANK": "{rank}", "WORLD_SIZE": "{count}", "LOCAL_RANK": "{rank}"}
 
 
-class Told(TwoSteps):
-    """Notes every image that it inverts; the process with number ``DIES`` is killed at its batch ``AT``, the third."""
+class Recording(TwoSteps):
+    """Records every image that it inverts; the rank ``DIES`` is killed at its batch ``AT`` (default: the third)."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -42,26 +41,26 @@ class Told(TwoSteps):
         self.calls += 1
         if os.environ.get("DIES") == os.environ.get("RANK", "0") and self.calls == int(os.environ.get("AT", 3)):
             os.kill(os.getpid(), signal.SIGKILL)
-        with open(os.environ["NOTES"], "a") as notes:
-            notes.writelines(f"{value:.6f}\n" for value in images.mean((1, 2, 3)).tolist())
-        # What is drawn must not depend on the process either.
+        with open(os.environ["INVERTED"], "a") as record:
+            record.writelines(f"{value:.6f}\n" for value in images.mean((1, 2, 3)).tolist())
+        # Random numbers must not depend on the process either.
         found = super().invert(images)
         return Inversion(found.w + torch.randn(1) * 1e-3, found.image, steps=found.steps)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, photographs of which one is broken, and what one process makes of them."""
+    """A run, photographs of which one is broken, and their inversion by one process."""
     folder = tmp_path_factory.mktemp("many ranks")
     run = make_run(folder / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["method"]["_target_"] = "tests.ddp.test_shares.Told"
+    config["method"]["_target_"] = "tests.ddp.test_sharded_commands.Recording"
     config["dataset"] = {
         "_target_": "stylegan_inv.data.FacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
         "obstacles": 1.0,
     }  # fmt: skip
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "Told"}, run / "checkpoints" / "last.ckpt")
+    torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "Recording"}, run / "checkpoints" / "last.ckpt")
     generator = torch.Generator().manual_seed(0)
     (folder / "photos").mkdir()
     for number in range(IMAGES):
@@ -88,11 +87,11 @@ def command(module: str, *arguments: str) -> None:
 
 
 def start(folder: Path, module: str, *arguments: str, rank: int = 0, count: int = 1, **more: str):
-    """One rank, in a fork; its output goes to ``log.<rank>``."""
-    said = {} if count == 1 else SLURM if more.pop("SLURM", "") else TORCHRUN
-    environment = {name: text.format(rank=rank, count=count) for name, text in said.items()}
-    notes = str(folder / "notes")
-    return launch(command, module, *arguments, log=folder / f"log.{rank}", **environment, NOTES=notes, **more)
+    """Starts one rank in a fork; its output goes to ``log.<rank>``."""
+    variables = {} if count == 1 else SLURM if more.pop("SLURM", "") else TORCHRUN
+    environment = {name: text.format(rank=rank, count=count) for name, text in variables.items()}
+    record = str(folder / "inverted")
+    return launch(command, module, *arguments, log=folder / f"log.{rank}", **environment, INVERTED=record, **more)
 
 
 def all_ranks(folder: Path, module: str, *arguments: str, count: int, **more: str) -> list[int | None]:
@@ -101,10 +100,10 @@ def all_ranks(folder: Path, module: str, *arguments: str, count: int, **more: st
     return join([start(folder, module, *arguments, rank=r, count=count, **more) for r in range(count)], 300)
 
 
-def noted(folder: Path) -> Counter[str]:
+def recorded(folder: Path) -> Counter[str]:
     """How often each image was inverted since the last call."""
-    counts = Counter((folder / "notes").read_text().split())
-    (folder / "notes").unlink()
+    counts = Counter((folder / "inverted").read_text().split())
+    (folder / "inverted").unlink()
     return counts
 
 
@@ -119,10 +118,10 @@ def assert_same_folder(one: Path, other: Path) -> None:
 
 
 def test_inversion_on_several_ranks_is_that_of_one(world: Path) -> None:
-    (world / "notes").unlink(missing_ok=True)
+    (world / "inverted").unlink(missing_ok=True)
     name, count = "together", 3
     assert all_ranks(world, "invert", *inversion(world, name), count=count) == [0] * count
-    assert set(noted(world).values()) == {1}
+    assert set(recorded(world).values()) == {1}
     assert_same_folder(world / "alone", world / name)
     logs = [(world / f"log.{rank}").read_text() for rank in range(count)]
     assert sum("16 images inverted, mean squared error" in log for log in logs) == 1
@@ -131,20 +130,20 @@ def test_inversion_on_several_ranks_is_that_of_one(world: Path) -> None:
     assert sum(own) == IMAGES - 1 and max(own) - min(own) <= 2 * BATCH
 
 
-def test_a_killed_rank_and_on_with_another_number_of_them(world: Path) -> None:
-    """Two ranks by torchrun's variables, of which one dies; then three by SLURM's; then once more."""
-    (world / "notes").unlink(missing_ok=True)
+def test_a_killed_rank_is_continued_by_another_number_of_ranks(world: Path) -> None:
+    """Two ranks of torchrun, of which one is killed; then three of SLURM; then a single process."""
+    (world / "inverted").unlink(missing_ok=True)
     codes = all_ranks(world, "invert", *inversion(world, "killed"), count=2, DIES="1")
     assert codes == [0, -signal.SIGKILL]
-    assert "others are at work" in (world / "log.0").read_text()
+    assert "other ranks are still working" in (world / "log.0").read_text()
     assert len(list((world / "killed" / "unfinished").glob("part_*"))) == 5 + 2
     (world / "killed" / "unfinished" / ".part_00003.0000.partial.safetensors").write_bytes(b"cut short")
-    before = noted(world)
+    before = recorded(world)
     assert all_ranks(world, "invert", *inversion(world, "killed"), count=3, SLURM="yes") == [0, 0, 0]
-    assert set((before + noted(world)).values()) == {1}, "nothing twice, nothing left out"
+    assert set((before + recorded(world)).values()) == {1}, "nothing twice, nothing left out"
     assert_same_folder(world / "alone", world / "killed")
     assert all_ranks(world, "invert", *inversion(world, "killed"), count=1) == [0]
-    assert "finished before" in (world / "log.0").read_text() and not (world / "notes").exists()
+    assert "finished before" in (world / "log.0").read_text() and not (world / "inverted").exists()
 
 
 def test_more_ranks_than_images_and_codes_in_shards(world: Path) -> None:
@@ -163,13 +162,13 @@ def test_another_command_is_not_mixed_in(world: Path) -> None:
     codes = all_ranks(world, "invert", *inversion(world, "other"), count=2, DIES="0")
     assert codes == [-signal.SIGKILL, 0], [log.read_text() for log in sorted(world.glob("log.*"))]
     assert all_ranks(world, "invert", *inversion(world, "other", "mode=fit"), count=1) == [2]
-    said = (world / "log.0").read_text()
-    assert said.startswith("error: output=") and "beginning of another command" in said
+    log = (world / "log.0").read_text()
+    assert log.startswith("error: output=") and "beginning of another command" in log
     assert join([start(world, "invert", *inversion(world, "other", "mode=fit", "overwrite=true"))], 300) == [0]
     assert len(read_latents(world / "other").names) == IMAGES - 1
 
 
-def test_a_broken_image_is_said_by_the_rank_whose_share_it_is(world: Path) -> None:
+def test_the_rank_whose_shard_has_a_broken_image_reports_it(world: Path) -> None:
     arguments = [*inversion(world, "strict"), "on_bad_image=error"]
     rank = BROKEN // BATCH % 3
     codes = all_ranks(world, "invert", *arguments, count=3)
@@ -180,15 +179,15 @@ def test_a_broken_image_is_said_by_the_rank_whose_share_it_is(world: Path) -> No
 # -- evaluate ----------------------------------------------------------------------------------------------------------
 
 
-def figures(folder: Path) -> tuple[dict, str]:
-    said = json.loads((folder / "metrics.json").read_text())
-    del said["protocol"]["computed by"], said["seconds"]
-    return said, (folder / "per_image.csv").read_text()
+def scores(folder: Path) -> tuple[dict, str]:
+    found = json.loads((folder / "metrics.json").read_text())
+    del found["protocol"]["computed by"], found["seconds"]
+    return found, (folder / "per_image.csv").read_text()
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> None:
-    """Five images in three batches: shares of three and two images, or of two, two, one and none."""
+    """Five images in three batches: shards of three and two images, or of two, two, one and none."""
     arguments = [f"run={world}/run", "speed.seconds=0", "seed=3"]
     if not (world / "scores").exists():
         assert join([start(world, "evaluate", *arguments, f"output={world}/scores")], 300) == [0]
@@ -198,59 +197,36 @@ def test_evaluation_on_several_ranks_is_that_of_one(world: Path, count: int) -> 
     if more:
         assert codes == [-signal.SIGKILL, 0] and not (output / "metrics.json").exists()
         codes = all_ranks(world, "evaluate", *arguments, f"output={output}", count=count)
-        assert "images scored" not in (world / "log.1").read_text(), "what it had done was kept"
+        assert "images scored" not in (world / "log.1").read_text(), "its scores were kept"
     assert codes == [0] * count
-    said, rows = figures(output)
-    assert (said, rows) == figures(world / "scores"), "every digit"
-    assert said["counts"]["images"] == 5 and {"frechet_embedded", "kernel_embedded"} <= set(said["sets"])
+    found, rows = scores(output)
+    assert (found, rows) == scores(world / "scores"), "every digit"
+    assert found["counts"]["images"] == 5 and {"frechet_embedded", "kernel_embedded"} <= set(found["sets"])
     assert sorted(p.name for p in output.iterdir()) == ["metrics.json", "per_image.csv", "table.md"]
     assert sum("metric" in (world / f"log.{rank}").read_text() for rank in range(count)) == 1
 
 
-def test_pictures_with_unreadable_partners(world: Path) -> None:
+def test_image_files_with_unreadable_targets(world: Path) -> None:
     folders = [f"images={world}/three", f"targets={world}/photos", "on_missing=skip", "batch_size=2", "resolution=20"]
     for count in (1, 2):
-        arguments = [*folders, f"output={world}/pictures{count}", "metrics=image"]
+        arguments = [*folders, f"output={world}/pairs{count}", "metrics=image"]
         assert all_ranks(world, "evaluate", *arguments, count=count) == [0] * count
-    assert figures(world / "pictures1") == figures(world / "pictures2")
+    assert scores(world / "pairs1") == scores(world / "pairs2")
 
 
-# -- starting them -----------------------------------------------------------------------------------------------------
+# -- starting processes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_devices_start_processes_and_a_killed_one_is_named(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOTES", str(world / "notes"))
+    monkeypatch.setenv("INVERTED", str(world / "inverted"))
     monkeypatch.setenv("DIES", "1")
     arguments = inversion(world, "devices", "devices=2")
     result = run_cli("invert", *arguments, cwd=world)
     assert result.returncode == 2 and "8 images" in result.stdout, result.stderr
     assert result.stderr.strip().splitlines()[-1] == (
-        "error: rank 1 of 2 was killed by SIGKILL (out of memory?); what is done is kept, and the same command goes on"
+        "error: rank 1 of 2 was killed by SIGKILL (out of memory?); "
+        "finished parts are kept, and the same command continues"
     )
     assert join([start(world, "invert", *inversion(world, "devices"))], 300) == [0]
     assert_same_folder(world / "alone", world / "devices")
-
-
-def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for names in (TORCHRUN, SLURM):
-        for name in names:
-            monkeypatch.delenv(name, raising=False)
-    assert Ranks.of() == Ranks(0, 1, 0) and Ranks.of(3) == Ranks(0, 3, 0, starts=True)
-    for names in (SLURM, TORCHRUN):  # torchrun's come first: it may run inside of a SLURM job
-        for name, text in names.items():
-            monkeypatch.setenv(name, text.format(rank=5, count=8))
-        monkeypatch.setenv(list(names)[2], "1")
-        monkeypatch.setenv(list(names)[0], "5" if names is SLURM else "6")
-        assert Ranks.of(4) == Ranks(5 if names is SLURM else 6, 8, 1)
-    assert list(Ranks(1, 3).share(range(8))) == [1, 4, 7] and list(Ranks(2, 3).share([0])) == []
-    monkeypatch.setenv("RANK", "8")
-    with pytest.raises(UserError, match="RANK=8 WORLD_SIZE=8 LOCAL_RANK=1 in the environment"):
-        Ranks.of()
-    for name in TORCHRUN:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a shell by salloc is no rank
-    assert Ranks.of() == Ranks()
-    for wrong in (0, "two", True, 1.5):
-        with pytest.raises(UserError, match="devices="):
-            Ranks.of(wrong)  # type: ignore[arg-type]

@@ -1,0 +1,30 @@
+"""Hydra: the config tree, command lines with a config, and objects built from config nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stylegan_inv.utils.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from stylegan_inv.config.composition import CONF_DIR as CONF_DIR
+    from stylegan_inv.config.composition import compose as compose
+    from stylegan_inv.config.composition import plain as plain
+    from stylegan_inv.config.cross_checks import check_fields as check_fields
+    from stylegan_inv.config.hydra_command import PrepareFirst as PrepareFirst
+    from stylegan_inv.config.hydra_command import entry_point as entry_point
+    from stylegan_inv.config.hydra_command import program as program
+    from stylegan_inv.config.hydra_command import same_command as same_command
+    from stylegan_inv.config.instantiation import build_loss_terms as build_loss_terms
+    from stylegan_inv.config.instantiation import instantiate as instantiate
+    from stylegan_inv.config.instantiation import instantiate_method as instantiate_method
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "composition": ["CONF_DIR", "compose", "plain"],
+        "cross_checks": ["check_fields"],
+        "hydra_command": ["PrepareFirst", "entry_point", "program", "same_command"],
+        "instantiation": ["build_loss_terms", "instantiate", "instantiate_method"],
+    },
+)

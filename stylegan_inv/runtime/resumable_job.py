@@ -1,0 +1,141 @@
+"""Parts of a job on disk, kept until the job is complete: an interrupted command continues from them.
+
+The processes of a job do not communicate. Each writes its parts; the one that writes the last part assembles the
+result. So a job can be continued by another number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.utils.files import atomic_write, check_output
+
+_FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
+
+
+class ResumableJob:
+    """The folder ``<output>/unfinished``, which holds parts and the state of batches until the result is written.
+
+    Args:
+        output: Output folder.
+        settings: Values that identify the command; plain containers.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+        self.output, self.folder = output, output / _FOLDER
+        text = json.dumps(settings, sort_keys=True, default=str)
+        self.key = hashlib.sha256(text.encode()).hexdigest()
+        self._had_begun = False
+
+    def has_begun(self) -> bool:
+        """Returns whether the folder holds parts of this command."""
+        return self._stored_key() == self.key
+
+    def check(self, overwrite: bool) -> None:
+        """Checks that the output can be written to, without writing.
+
+        Args:
+            overwrite: Whether earlier content of the output folder is replaced.
+
+        Raises:
+            UserError: See `check_output`; or the folder holds parts of another command.
+        """
+        self._had_begun = self.has_begun()
+        if overwrite or self._stored_key() is None:
+            # Another process of this command may be about to make the folder.
+            content = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
+            return check_output(self.output, overwrite or content <= {_FOLDER, _LOCK})
+        if not self.has_begun():
+            raise UserError(
+                f"output={self.output}: holds the beginning of another command or of other images; "
+                "give overwrite=true to drop it, or another folder"
+            )
+
+    def begin(self, clear: Callable[[Path], None], is_complete: Callable[[], bool]) -> bool:
+        """Makes the folder, or continues in the existing one.
+
+        Args:
+            clear: Removes an earlier result from the output folder; called by the first process only.
+            is_complete: Returns whether the output folder holds the result of this command.
+
+        Returns:
+            False if other processes have completed the job since `check`.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self.has_begun():
+                return True
+            if self._had_begun or is_complete():
+                (self.output / _LOCK).unlink(missing_ok=True)
+                return False
+            shutil.rmtree(self.folder, ignore_errors=True)
+            clear(self.output)
+            self.folder.mkdir(parents=True)
+            with atomic_write(self.folder / _JOB) as temporary:
+                temporary.write_text(json.dumps({"key": self.key}))
+            return True
+
+    def batch_file(self, batch: int) -> Path:
+        """Returns the file for the state of a batch."""
+        return self.folder / f"batch_{batch:05d}.safetensors"
+
+    def part_file(self, number: int) -> Path:
+        """Returns the file of a part."""
+        return self.folder / f"part_{number:05d}.safetensors"
+
+    def missing_parts(self, numbers: Iterable[int]) -> list[int]:
+        """Returns those of the given parts that this command has not written yet."""
+        begun = self.has_begun()
+        return [number for number in numbers if not (begun and self.part_file(number).is_file())]
+
+    def finish(self, parts: Sequence[Path], assemble: Callable[[], None]) -> bool:
+        """Assembles the result if all parts exist, in one process only, and removes the folder.
+
+        Args:
+            parts: Files of all parts.
+            assemble: Writes the result.
+
+        Returns:
+            False if parts are missing; the process that writes the last one assembles the result.
+        """
+        if self.folder.is_dir() and not all(part.is_file() for part in parts):
+            return False
+        with self._locked():
+            if self.has_begun():
+                assemble()
+                self.remove()
+            # A process that still waits for this lock finds nothing left to do.
+            (self.output / _LOCK).unlink(missing_ok=True)
+        return True
+
+    def remove(self) -> None:
+        """Removes the folder, if it exists."""
+        # The key first: what an interrupted removal leaves behind must not pass for parts of a job.
+        (self.folder / _JOB).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        with FileLock(self.output / _LOCK):  # the system releases it when its owner dies
+            yield
+
+    def _stored_key(self) -> str | None:
+        """Returns the key of the command whose parts the folder holds."""
+        try:
+            return json.loads((self.folder / _JOB).read_text()).get("key")
+        except (OSError, ValueError):
+            return None
+
+
+def file_identities(files: Sequence[Path] | None) -> list[tuple[str, int, int]]:
+    """Returns path, size and modification time of each file, which tell whether it has changed."""
+    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files or []]

@@ -1,0 +1,134 @@
+"""Selects the folder that a training run writes to, and the checkpoint that it continues from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable, read_checkpoint
+from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.runtime.same_command import command_hash, is_same_command
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunLocation:
+    """Where a run writes, and what it continues.
+
+    Attributes:
+        run_dir: Folder of the run.
+        ckpt_path: Checkpoint to continue from; None for a new run.
+        command: Hash of the command, see `command_hash`.
+        finished: Whether the same command has already finished in this folder.
+        fixed: Whether the user named the folder, or the run continues in it; otherwise `create` makes a new one.
+    """
+
+    run_dir: Path
+    ckpt_path: Path | None
+    command: str
+    finished: bool = False
+    fixed: bool = True
+
+    def create(self) -> None:
+        """Makes the folder; runs that start in the same second get different ones.
+
+        Raises:
+            UserError: The folder cannot be made or written to.
+        """
+        if not Ranks.from_environment().is_first:
+            if not self.fixed:  # each rank read its own clock; only the first one writes
+                self.run_dir = Path(tempfile.mkdtemp(prefix="stylegan_inv_rank"))
+            return
+        try:
+            self.run_dir.parent.mkdir(parents=True, exist_ok=True)
+            wanted, number = self.run_dir, 1
+            while True:
+                try:
+                    self.run_dir.mkdir()
+                    break
+                except FileExistsError:
+                    if self.fixed and self.run_dir.is_dir():
+                        break
+                    number += 1
+                    self.run_dir = wanted.with_name(f"{wanted.name}_{number}")
+            with tempfile.TemporaryFile(dir=self.run_dir):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{self.run_dir}: cannot be written to ({error.strerror}); give another hydra.run.dir or "
+                "paths.output_root"
+            ) from error
+
+
+def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
+    """Selects where to run and from which checkpoint to continue; writes nothing.
+
+    ``ckpt_path`` continues from that file. ``resume=auto`` continues the newest unfinished run of the same command in
+    its folder. A folder that the user named and that holds a run of the same command is continued as well.
+
+    Args:
+        cfg: Config of the run.
+        wanted: Folder that Hydra selects.
+        named: Whether the user named that folder.
+
+    Raises:
+        UserError: A checkpoint that is missing or cannot be read, a folder that holds another run, or a ``resume`` that
+            is neither null nor ``auto``.
+    """
+    if cfg.resume not in (None, "auto"):
+        raise UserError(f"resume={cfg.resume}: expected auto, or ckpt_path=<file> for a certain checkpoint")
+    # SLURM counts how often it has put a job into the queue again; such a job continues.
+    resume = cfg.resume == "auto" or int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    command = command_hash(cfg)
+    if cfg.ckpt_path is not None:
+        read_checkpoint(Path(cfg.ckpt_path))
+        return RunLocation(wanted, Path(cfg.ckpt_path), command, fixed=named)
+    if named:
+        return _continue_in(RunFolder(wanted), cfg, command, resume)
+    if resume:
+        checkpoints = Path(cfg.paths.output_root, cfg.method_name).glob(f"*/checkpoints/{LAST}")
+        for last in sorted(checkpoints, key=_modified, reverse=True):
+            run = RunFolder(last.parent.parent)
+            if not _has_finished(run, cfg) and is_same_command(run, cfg):
+                _report_continued(run)
+                return RunLocation(run.path, newest_readable(run.checkpoints), command)
+        _log.warning("resume=auto: no unfinished run of this command in %s; starting a new one", cfg.paths.output_root)
+    return RunLocation(wanted, None, command, fixed=False)
+
+
+def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) -> RunLocation:
+    checkpoint = newest_readable(run.checkpoints)
+    if checkpoint is None:
+        return RunLocation(run.path, None, command)
+    same = is_same_command(run, cfg)
+    if not same and not resume:
+        raise UserError(
+            f"{run.path}: holds another run; give another hydra.run.dir, or resume=auto to continue from its "
+            "checkpoint with the new settings"
+        )
+    finished = same and _has_finished(run, cfg)
+    if not finished:
+        _report_continued(run)
+    return RunLocation(run.path, checkpoint, command, finished=finished)
+
+
+def _has_finished(run: RunFolder, cfg: DictConfig) -> bool:
+    steps = run.record().get("finished_steps")
+    return isinstance(steps, int) and steps >= (OmegaConf.select(cfg, "trainer.max_steps") or 0)
+
+
+def _report_continued(run: RunFolder) -> None:
+    if Ranks.from_environment().is_first:
+        print(f"continuing {run.path}", flush=True)
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
