@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import entry_point, instantiate, plain, same_command
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.evaluate.evaluation_data import dataset_config, run_folder, trained_with
 from stylegan_inv.evaluate.evaluation_job import Job, MethodJob, PicturesJob, build_metrics, consistency_metrics
 from stylegan_inv.evaluate.image_pairs import picture_folders
@@ -115,7 +115,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> Job:
     node.resolution = cfg.resolution or (node.resolution if asked else trained or takes or node.resolution)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
-    made = _metrics(cfg, "evaluation" if isinstance(data, FacesDataModule) else "evaluation_photos")
+    made = _metrics(cfg, "evaluation" if isinstance(data, SynthFacesDataModule) else "evaluation_photos")
     metrics = build_metrics(made, method.generator)
     metrics |= consistency_metrics(method, cfg.lec.directions, cfg.lec.strength, node.resolution)
     protocol = describe_method(method, run, node, cfg)

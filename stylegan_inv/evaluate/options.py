@@ -6,8 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from stylegan_inv.data.datamodules.base import check_whole
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.weights.download import TABLE
 
 
@@ -27,9 +27,9 @@ def check_options(cfg: DictConfig) -> None:
             raise UserError(f"{key}={cfg[key]}: expected {' or '.join(allowed)}")
     for key, least in (("resolution", 16), ("max_images", 1), ("batch_size", 1)):
         if cfg[key] is not None:
-            check_whole(key, cfg[key], least)
-    check_whole("seed", cfg.seed, 0)
-    check_whole("bootstrap.resamples", cfg.bootstrap.resamples, 1)
+            whole_number(key, cfg[key], least)
+    whole_number("seed", cfg.seed, 0)
+    whole_number("bootstrap.resamples", cfg.bootstrap.resamples, 1)
     if not 0 < cfg.bootstrap.level < 1:
         raise UserError(f"bootstrap.level={cfg.bootstrap.level}: expected a number between 0 and 1, e.g. 0.95")
     sizes = list(cfg.speed.batch_sizes)

@@ -24,7 +24,7 @@ from stylegan_inv.runtime.shares import Ranks
 from stylegan_inv.runtime.unfinished import Unfinished
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; bad input is to be answered before
-    from stylegan_inv.data.tasks.translation import Task
+    from stylegan_inv.data.tasks.base import Task
     from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 

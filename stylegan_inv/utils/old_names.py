@@ -21,17 +21,17 @@ TARGETS = {
     "stylegan_inv.callbacks.worst_images.WorstImages": "stylegan_inv.callbacks.WorstImages",
     "stylegan_inv.data.afhq.AFHQDataModule": "stylegan_inv.data.AFHQDataModule",
     "stylegan_inv.data.augment.ADA": "stylegan_inv.data.ADA",
-    "stylegan_inv.data.cache.CachedFacesDataModule": "stylegan_inv.data.CachedFacesDataModule",
+    "stylegan_inv.data.cache.CachedFacesDataModule": "stylegan_inv.data.CachedSynthFacesDataModule",
     "stylegan_inv.data.cars.CarsDataModule": "stylegan_inv.data.CarsDataModule",
     "stylegan_inv.data.cartoon.Cartoon": "stylegan_inv.data.Cartoon",
     "stylegan_inv.data.celeba_hq.CelebAHQDataModule": "stylegan_inv.data.CelebAHQDataModule",
     "stylegan_inv.data.celeba_hq.FFHQCelebAHQDataModule": "stylegan_inv.data.FFHQCelebAHQDataModule",
     "stylegan_inv.data.diffaugment.DiffAugment": "stylegan_inv.data.DiffAugment",
-    "stylegan_inv.data.faces.FacesDataModule": "stylegan_inv.data.FacesDataModule",
+    "stylegan_inv.data.faces.FacesDataModule": "stylegan_inv.data.SynthFacesDataModule",
     "stylegan_inv.data.folders.FolderDataModule": "stylegan_inv.data.FolderDataModule",
     "stylegan_inv.data.identities.PeopleDataModule": "stylegan_inv.data.PeopleDataModule",
     "stylegan_inv.data.lsun.LSUNDataModule": "stylegan_inv.data.LSUNDataModule",
-    "stylegan_inv.data.paired.PairedFacesDataModule": "stylegan_inv.data.PairedFacesDataModule",
+    "stylegan_inv.data.paired.PairedFacesDataModule": "stylegan_inv.data.PairedSynthFacesDataModule",
     "stylegan_inv.data.paired.PairedFolderDataModule": "stylegan_inv.data.PairedFolderDataModule",
     "stylegan_inv.data.synthfaces_factors.VECTOR_NAMES": "stylegan_inv.data.VECTOR_NAMES",
     "stylegan_inv.data.synthfaces_features.factor_features": "stylegan_inv.data.factor_features",
@@ -119,7 +119,18 @@ TARGETS = {
 
 
 #: Public name -> argument of version 0.1 -> its name now.
-ARGUMENTS: dict[str, dict[str, str]] = {}
+ARGUMENTS: dict[str, dict[str, str]] = {
+    "stylegan_inv.data.AFHQDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.CarsDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.Cartoon": {"steps": "levels"},
+    "stylegan_inv.data.CelebAHQDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.Denoising": {"share": "fraction"},
+    "stylegan_inv.data.FFHQCelebAHQDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.FolderDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.LSUNDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.PairedFolderDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.PeopleDataModule": {"pictures": "images_per_person"},
+}
 
 
 def replace_old_names(node: Any) -> Any:

@@ -23,11 +23,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stylegan_inv.config import CONF_DIR
-from stylegan_inv.data.datamodules.base import is_broken_hand_over
 from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.loaders import is_worker_death
 from stylegan_inv.data.datamodules.sampler import ResumableSampler
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.images.image_files import BadImage
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
@@ -81,8 +81,10 @@ def trainer(folder: Path, **kwargs) -> pl.Trainer:
     )  # fmt: skip
 
 
-def faces(**kwargs) -> FacesDataModule:
-    return FacesDataModule(**{"resolution": 32, "train_size": 11, "val_size": 5, "batch_size": 2, "seed": 3, **kwargs})
+def faces(**kwargs) -> SynthFacesDataModule:
+    return SynthFacesDataModule(
+        **{"resolution": 32, "train_size": 11, "val_size": 5, "batch_size": 2, "seed": 3, **kwargs}
+    )
 
 
 def expected(batches: int, batch: int = 2, size: int = 11, seed: int = 3, start: int = 0) -> list[int]:
@@ -345,8 +347,8 @@ def test_bad_numbers_name_the_key(arguments):
 def test_bad_folder_arguments(tmp_path):
     with pytest.raises(UserError, match="expected one of them"):
         FolderDataModule(root=tmp_path, train_root=tmp_path)
-    with pytest.raises(UserError, match="val_share=1.5"):
-        FolderDataModule(root=tmp_path, val_share=1.5)
+    with pytest.raises(UserError, match="val_fraction=1.5"):
+        FolderDataModule(root=tmp_path, val_fraction=1.5)
     with pytest.raises(UserError, match="split 'dev'"):
         faces().get("dev")
 
@@ -422,5 +424,5 @@ def test_a_worker_that_dies_while_it_hands_over_is_told_from_other_broken_connec
     worker.is_alive = lambda: True  # type: ignore[method-assign]  # as under load, when nobody knows yet that it died
     with pytest.raises(OSError) as raised:
         list(batches)
-    assert is_broken_hand_over(raised.value)
-    assert not is_broken_hand_over(ConnectionResetError())
+    assert is_worker_death(raised.value)
+    assert not is_worker_death(ConnectionResetError())

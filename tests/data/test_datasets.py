@@ -25,8 +25,8 @@ from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.data.datamodules.afhq import AFHQDataModule
 from stylegan_inv.data.datamodules.cars import CarsDataModule
 from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule, FFHQCelebAHQDataModule
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
-from stylegan_inv.data.datamodules.image_set import ImageSet
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.data.datamodules.lsun import LSUNDataModule
 from stylegan_inv.data.datamodules.sampler import EvaluationSampler
 from stylegan_inv.data.images.decoding import EXACT, FAST
@@ -225,10 +225,10 @@ def test_box_is_in_pixels_of_the_file(tmp_path: Path) -> None:
     levels = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
     Image.fromarray(levels).save(tmp_path / "a.png")
     source = open_source(tmp_path)
-    item = ImageSet(source, Geometry(8, box=(3, 5, 11, 13)))[0]
+    item = ImageDataset(source, Geometry(8, box=(3, 5, 11, 13)))[0]
     assert torch.equal(item["image"], read_image(tmp_path / "a.png")[:, 5:13, 3:11])
     with pytest.raises(UserError, match=r"a.png: box=\[3, 5, 40, 13\] reaches out of an image of 30 x 20 px"):
-        ImageSet(source, Geometry(8, box=(3, 5, 40, 13)))[0]
+        ImageDataset(source, Geometry(8, box=(3, 5, 40, 13)))[0]
     for bad in ((3, 5, 3, 9), (-1, 0, 5, 5), (1, 2, 3)):
         with pytest.raises(UserError, match="expected left, top, right and bottom"):
             Geometry(8, box=bad)  # type: ignore[arg-type]
@@ -239,7 +239,7 @@ def test_training_decodes_faster_and_almost_the_same(tmp_path: Path) -> None:
     level = (127 + 60 * np.sin(x / 9.0) + 60 * np.cos(y / 7.0)).astype(np.uint8)
     Image.fromarray(np.stack([level] * 3, -1)).save(tmp_path / "a.jpg", quality=95)
     exact, fast = (
-        ImageSet(open_source(tmp_path), Geometry(128), margin=margin)[0]["image"] for margin in (EXACT, FAST)
+        ImageDataset(open_source(tmp_path), Geometry(128), margin=margin)[0]["image"] for margin in (EXACT, FAST)
     )
     assert torch.equal(exact, read_image(tmp_path / "a.jpg", 128)) and not torch.equal(exact, fast)
     assert (exact - fast).abs().mean() * 127.5 < 1
@@ -297,7 +297,7 @@ def test_bad_and_odd_files_in_one_folder(tmp_path: Path, policy: Any) -> None:
     for name, write in {**BROKEN, **ODD}.items():
         write(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image by its name")
-    data = ImageSet(open_source(tmp_path), Geometry(8), on_bad_image=policy, seed=3)
+    data = ImageDataset(open_source(tmp_path), Geometry(8), on_bad_image=policy, seed=3)
     bad = [index for index, name in enumerate(data.names) if name in BROKEN]
     if policy == "error":
         for index in bad:
@@ -319,7 +319,7 @@ def test_bad_and_odd_files_in_one_folder(tmp_path: Path, policy: Any) -> None:
 def test_memory_and_files_stay_flat_over_epochs(tmp_path: Path) -> None:
     """From the second epoch on; if the pixels of each image stayed, 48 kB, they would be 35 MB."""
     fill(tmp_path / "images", numbered(60), (128, 128))
-    data = ImageSet(open_source(tmp_path / "images"), Geometry(64))
+    data = ImageDataset(open_source(tmp_path / "images"), Geometry(64))
     seen = []
     for _ in range(6):
         loader = DataLoader(data, 10, sampler=EvaluationSampler(60), num_workers=0)

@@ -13,14 +13,15 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
-from stylegan_inv.data.datamodules.image_set import Companion, ImageSet
-from stylegan_inv.data.datamodules.paired import PairedFacesDataModule, PairedFolderDataModule
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.image_dataset import Companion, ImageDataset
+from stylegan_inv.data.datamodules.paired import PairedFolderDataModule, PairedSynthFacesDataModule
 from stylegan_inv.data.images.image_files import read_image
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
-from stylegan_inv.data.tasks.translation import Frontalization, SegmentationToFace
+from stylegan_inv.data.tasks.frontalization import Frontalization
+from stylegan_inv.data.tasks.label_maps import SegmentationToFace
 from stylegan_inv.errors import UserError
 
 
@@ -75,7 +76,7 @@ def test_label_maps_of_another_size_keep_whole_classes(tmp_path: Path) -> None:
     levels[:, 16:] = 7
     write(tmp_path / "a.png", levels)
     source = open_source(tmp_path)
-    item = ImageSet(source, Geometry(8), companions={"label": Companion(source, "label")})[0]
+    item = ImageDataset(source, Geometry(8), companions={"label": Companion(source, "label")})[0]
     assert torch.equal(item["label"], torch.tensor([[0] * 4 + [7] * 4] * 8))
 
 
@@ -141,7 +142,7 @@ def test_split_in_the_place_of_masks_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_target_is_the_same_face_from_the_front() -> None:
-    data = PairedFacesDataModule(
+    data = PairedSynthFacesDataModule(
         resolution=32, val_size=4, train_size=8, batch_size=4, target_overrides={"yaw": 0, "pitch": 0}
     )
     for split, seed in (("train", 0), ("val", 1)):
@@ -154,7 +155,7 @@ def test_the_target_is_the_same_face_from_the_front() -> None:
 
 
 def test_frontalisation_learns_without_pairs_and_is_measured_with_them() -> None:
-    data = PairedFacesDataModule(
+    data = PairedSynthFacesDataModule(
         resolution=32, val_size=4, train_size=8, batch_size=8, paired_training=False, task=Frontalization(),
         target_overrides={"yaw": 0, "pitch": 0},
     )  # fmt: skip
@@ -169,7 +170,7 @@ def test_frontalisation_learns_without_pairs_and_is_measured_with_them() -> None
 
 
 def test_obstacles_cover_the_source_alone() -> None:
-    data = PairedFacesDataModule(resolution=32, obstacles=1.0, target_obstacles=0.0, batch_size=4, val_size=4)
+    data = PairedSynthFacesDataModule(resolution=32, obstacles=1.0, target_obstacles=0.0, batch_size=4, val_size=4)
     batch = next(iter(data.val_dataloader()))
     covered = SynthFaces(32, 1, obstacles=1.0)
     assert batch["obstacle"].sum() == 0
@@ -178,7 +179,7 @@ def test_obstacles_cover_the_source_alone() -> None:
         assert torch.equal(batch["source"][row] * free, batch["image"][row] * free)
         assert not torch.equal(batch["source"][row], batch["image"][row])
     with pytest.raises(UserError, match="yow"):
-        PairedFacesDataModule(target_overrides={"yow": 0})
+        PairedSynthFacesDataModule(target_overrides={"yow": 0})
 
 
 @pytest.mark.parametrize("name", ["synthfaces_paired", "paired"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from stylegan_inv.data.datamodules.sampler import Draw, EvaluationSampler, ResumableSampler
+from stylegan_inv.data.datamodules.sampler import DrawnIndex, EvaluationSampler, ResumableSampler
 from stylegan_inv.errors import UserError
 
 
@@ -108,7 +108,7 @@ def test_no_length_and_never_wrapped_by_lightning():
 
 
 def test_draw_is_an_int_that_travels():
-    draw = Draw(5, draw=99)
+    draw = DrawnIndex(5, draw=99)
     assert draw == 5 and [0, 1, 2, 3, 4, "five"][draw] == "five"
     copy = pickle.loads(pickle.dumps(draw))
     assert (copy, copy.draw) == (5, 99)

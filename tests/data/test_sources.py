@@ -21,7 +21,7 @@ from PIL import Image
 
 from stylegan_inv.data.images.decoding import BadImage
 from stylegan_inv.data.sources.class_labels import parse_classes
-from stylegan_inv.data.sources.lmdb_file import value_places
+from stylegan_inv.data.sources.lmdb_file import value_locations
 from stylegan_inv.data.sources.name_lists import read_names
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Names, Source
@@ -153,7 +153,7 @@ def test_values_of_an_lmdb_lie_where_lmdb_itself_finds_them(tmp_path_factory, le
                     transaction.put(key, b"old" * 2000)
                     transaction.put(key, entries[key])
     file = (path / "data.mdb").read_bytes()
-    found = {key: file[offset : offset + length] for key, offset, length in value_places(path / "data.mdb")}
+    found = {key: file[offset : offset + length] for key, offset, length in value_locations(path / "data.mdb")}
     assert found == entries and list(found) == sorted(entries)
 
 
@@ -183,7 +183,7 @@ def test_sources_go_to_other_processes(tmp_path: Path) -> None:
 
 
 def test_some_of_the_images(tmp_path: Path) -> None:
-    some = open_source(write_zip(tmp_path / "a.zip")).choose([3, 0])
+    some = open_source(write_zip(tmp_path / "a.zip")).subset([3, 0])
     assert contents(some) == {name: PICTURES[name] for name in ("b/3.png", "a/1.png")} and some.where(0).endswith(
         "b/3.png"
     )
@@ -200,7 +200,7 @@ def test_classes_of_nvidias_zip(tmp_path: Path) -> None:
     labels = [[name, number % 3] for number, name in enumerate(NAMES)]
     source = open_source(write_zip(tmp_path / "a.zip", **{"dataset.json": json.dumps({"labels": labels}).encode()}))
     assert source.classes is not None and source.classes.tolist() == [0, 1, 2, 0, 1]
-    assert source.choose([4, 2]).classes.tolist() == [1, 2]
+    assert source.subset([4, 2]).classes.tolist() == [1, 2]
     hot = {"labels": [[name, [0.0, 1.0, 0.0]] for name in NAMES]}
     assert parse_classes(json.dumps(hot).encode(), "x", NAMES).tolist() == [1] * 5
     assert parse_classes(b'{"labels": null}', "x", NAMES) is None
