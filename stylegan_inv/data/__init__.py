@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from stylegan_inv.data.tasks.cartoon import Cartoon as Cartoon
     from stylegan_inv.data.tasks.frontalization import Frontalization as Frontalization
     from stylegan_inv.data.tasks.inpainting import Inpainting as Inpainting
+    from stylegan_inv.data.tasks.label_maps import SegmentationToFace as SegmentationToFace
     from stylegan_inv.data.tasks.restoration import Colorization as Colorization
     from stylegan_inv.data.tasks.restoration import Denoising as Denoising
     from stylegan_inv.data.tasks.restoration import SuperResolution as SuperResolution
-    from stylegan_inv.data.tasks.label_maps import SegmentationToFace as SegmentationToFace
     from stylegan_inv.data.tasks.sketch import SketchToFace as SketchToFace
 
 __getattr__, __dir__, __all__ = lazy_exports(

@@ -1,4 +1,4 @@
-"""Cached faces: the same images as rendered on the fly, made once, whole or not at all."""
+"""Cached SynthFaces: equal to images rendered on the fly, rendered once, and written atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
 
 
-def test_equal_to_rendering_on_the_fly_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_to_rendering_on_the_fly_and_rendered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = CachedSynthFaces(32, seed=0, size=5, start=3, root=tmp_path, chunk=2)
     rendered = SynthFaces(32, seed=0, size=5, start=3)
     for i, (a, b) in enumerate(zip(cached.__getitems__(range(5)), rendered.__getitems__(range(5)), strict=True)):
@@ -30,7 +30,7 @@ def test_equal_to_rendering_on_the_fly_and_made_once(tmp_path: Path, monkeypatch
         CachedSynthFaces(32, seed=0, size=5, start=3, root=tmp_path)
 
 
-def test_nothing_is_left_of_a_rendering_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_rendering_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stylegan_inv.data.synthfaces import render as synthfaces_render
 
     def fail(*args: object) -> None:

@@ -35,13 +35,13 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def spoilt(folder):
+def damaged(folder):
     (folder / "3.png").write_bytes(b"")
     (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
     return folder
 
 
-def test_item(folder):
+def test_sample(folder):
     item = folder_dataset(folder, 8)[4]
     assert set(item) == {"image", "index", "name"}
     assert (item["index"], item["name"]) == (4, "4.png")
@@ -51,7 +51,7 @@ def test_item(folder):
         folder_dataset(folder, 8)[10]
 
 
-def test_names_below_the_root_and_a_list_of_files(folder):
+def test_names_are_relative_and_files_can_be_listed(folder):
     (folder / "sub").mkdir()
     (folder / "4.png").rename(folder / "sub" / "4.png")
     assert "sub/4.png" in folder_dataset(folder, 8).names
@@ -78,9 +78,9 @@ def test_flip_depends_on_seed_and_draw_only(folder):
 
 
 @pytest.mark.parametrize("policy", ["skip", "replace"])
-def test_workers_change_nothing_and_report_back(spoilt, policy):
+def test_workers_change_nothing_and_report_bad_images(damaged, policy):
     def run(workers):
-        data = folder_dataset(spoilt, 8, horizontal_flip=0.5, seed=4, on_bad_image=policy)
+        data = folder_dataset(damaged, 8, horizontal_flip=0.5, seed=4, on_bad_image=policy)
         loader = DataLoader(data, 5, sampler=ResumableSampler(10, 4), num_workers=workers)
         batches = list(itertools.islice(loader, 4))
         return batches, data.bad_images
@@ -91,21 +91,21 @@ def test_workers_change_nothing_and_report_back(spoilt, policy):
         assert one["name"] == two["name"] and torch.equal(one["image"], two["image"])
 
 
-def test_error_names_the_file_also_from_a_worker(spoilt):
+def test_error_names_the_file_also_in_a_worker(damaged):
     with pytest.raises(BadImage, match=r"3\.png: empty file"):
-        folder_dataset(spoilt, 8)[3]
+        folder_dataset(damaged, 8)[3]
     try:
-        folder_dataset(spoilt, 8)[3]
+        folder_dataset(damaged, 8)[3]
     except BadImage:
-        # What a DataLoader's worker sends home (a real one takes torch five seconds to shut down after an error).
-        parcel = ExceptionWrapper(where="in DataLoader worker process 0")
+        # The exception as a worker sends it. A real worker would take five seconds to shut down after an error.
+        wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
     with pytest.raises(BadImage) as error:
-        parcel.reraise()
-    assert str(error.value).startswith(str(spoilt / "3.png")) and "\n" not in str(error.value)
+        wrapper.reraise()
+    assert str(error.value).startswith(str(damaged / "3.png")) and "\n" not in str(error.value)
 
 
-def test_skip_leaves_out_and_changes_nothing_else(spoilt, caplog):
-    data = folder_dataset(spoilt, 8, on_bad_image="skip")
+def test_skip_changes_no_other_sample(damaged, caplog):
+    data = folder_dataset(damaged, 8, on_bad_image="skip")
     with caplog.at_level(logging.WARNING):
         items = data.__getitems__(list(range(10)))
         data.__getitems__(list(range(10)))
@@ -117,27 +117,27 @@ def test_skip_leaves_out_and_changes_nothing_else(spoilt, caplog):
         data[3]
 
 
-def test_replace_keeps_the_batch_and_tells_the_truth(spoilt):
-    data = folder_dataset(spoilt, 8, on_bad_image="replace", seed=9)
+def test_replace_keeps_the_batch_size_and_reports_the_replacement(damaged):
+    data = folder_dataset(damaged, 8, on_bad_image="replace", seed=9)
     items = data.__getitems__(list(range(10)))
     assert len(items) == 10
     for position, item in enumerate(items):
         assert item["index"] not in BAD and item["name"] == data.name(item["index"])
-        assert torch.equal(item["image"], read_image(spoilt / item["name"], 8))
+        assert torch.equal(item["image"], read_image(damaged / item["name"], 8))
         assert position in BAD or item["index"] == position
-    again = folder_dataset(spoilt, 8, on_bad_image="replace", seed=9)
+    again = folder_dataset(damaged, 8, on_bad_image="replace", seed=9)
     assert [again[i]["index"] for i in reversed(BAD)] == [items[i]["index"] for i in reversed(BAD)]
-    assert len({folder_dataset(spoilt, 8, on_bad_image="replace", seed=s)[3]["index"] for s in range(20)}) > 3
+    assert len({folder_dataset(damaged, 8, on_bad_image="replace", seed=s)[3]["index"] for s in range(20)}) > 3
 
 
-def test_replace_gives_up_when_all_is_broken(tmp_path):
+def test_replace_fails_if_all_images_are_bad(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.png").touch()
     with pytest.raises(BadImage, match=r"1\.png.*3 bad files so far: 0\.png, 1\.png, 2\.png"):
         folder_dataset(tmp_path, 8, on_bad_image="replace")[1]
 
 
-def test_file_that_vanished_later(folder):
+def test_file_deleted_after_listing(folder):
     data = folder_dataset(folder, 8, on_bad_image="skip")
     (folder / "5.png").unlink()
     assert len(data.__getitems__([4, 5, 6])) == 2 and data.bad_images == ["5.png"]
