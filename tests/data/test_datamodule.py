@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from stylegan_inv.config import CONF_DIR
+from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule
 from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
 from stylegan_inv.data.datamodules.loaders import is_worker_death
@@ -31,6 +31,7 @@ from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataMo
 from stylegan_inv.data.images.image_files import BadImage
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.old_names import replace_old_names
 
 
 def fill(folder: Path, count: int, start: int = 0, name: str = "{:05d}.png") -> Path:
@@ -40,10 +41,13 @@ def fill(folder: Path, count: int, start: int = 0, name: str = "{:05d}.png") -> 
     return folder
 
 
-class Watch(pl.LightningModule):
-    """Notes the index of every image it is given; two optimisers, as a GAN has.
+class IndexRecorder(pl.LightningModule):
+    """Records the index of every training image; has two optimisers, as a GAN.
 
-    It stops after, or is interrupted in the middle of, a batch.
+    Args:
+        stop_after: Number of batches after which training stops.
+        die_in: Number of batches after which training is interrupted in the middle of the next one.
+        accumulate: Number of batches per optimiser step.
     """
 
     def __init__(self, stop_after: int | None = None, die_in: int | None = None, accumulate: int = 1) -> None:
@@ -97,14 +101,14 @@ def expected(batches: int, batch: int = 2, size: int = 11, seed: int = 3, start:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_sees_the_stream_over_several_epochs(tmp_path, workers):
     """max_steps counts both optimisers; the run covers more than two epochs of 11 images."""
-    model = Watch()
+    model = IndexRecorder()
     trainer(tmp_path, max_steps=28).fit(model, datamodule=faces(num_workers=workers))
     assert model.seen == expected(14)
 
 
 def test_lightning_epochs_continue_the_stream(tmp_path):
     """With limit_train_batches Lightning iterates over the loader anew in each of its epochs."""
-    model = Watch()
+    model = IndexRecorder()
     trainer(tmp_path, max_epochs=3, limit_train_batches=3).fit(model, datamodule=faces())
     assert model.seen == expected(9)
 
@@ -116,33 +120,33 @@ def test_lightning_epochs_continue_the_stream(tmp_path):
 def test_resume_continues_the_stream(tmp_path, batches, saved_by, accumulate):
     if saved_by == "callback":
         callback = pl.callbacks.ModelCheckpoint(tmp_path, "c", every_n_train_steps=1)
-        first = Watch(stop_after=batches, accumulate=accumulate)
+        first = IndexRecorder(stop_after=batches, accumulate=accumulate)
         trainer(tmp_path, callbacks=[callback]).fit(first, datamodule=faces())
         path = callback.best_model_path
         done = batches - batches % accumulate  # the callback only saves after optimiser steps
     else:
-        first = Watch(die_in=batches, accumulate=accumulate)
+        first = IndexRecorder(die_in=batches, accumulate=accumulate)
         stopped = trainer(tmp_path)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             stopped.fit(first, datamodule=faces())
         stopped.save_checkpoint(path := tmp_path / "crash.ckpt")
         done = batches
     assert first.seen == expected(batches)
-    again = Watch(stop_after=8, accumulate=accumulate)
+    again = IndexRecorder(stop_after=8, accumulate=accumulate)
     trainer(tmp_path).fit(again, datamodule=faces(), ckpt_path=path, weights_only=True)
     assert again.seen == expected(8, start=2 * done)
 
 
 def test_resume_with_another_batch_size_continues_at_the_same_image(tmp_path):
     stopped = trainer(tmp_path)
-    stopped.fit(Watch(stop_after=5), datamodule=faces())
+    stopped.fit(IndexRecorder(stop_after=5), datamodule=faces())
     stopped.save_checkpoint(tmp_path / "a.ckpt")
-    second, data = Watch(stop_after=3), faces(batch_size=5)
+    second, data = IndexRecorder(stop_after=3), faces(batch_size=5)
     again = trainer(tmp_path)
     again.fit(second, datamodule=data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert second.seen == expected(3, batch=5, start=10)
     again.save_checkpoint(tmp_path / "b.ckpt")
-    third = Watch(stop_after=4)
+    third = IndexRecorder(stop_after=4)
     trainer(tmp_path).fit(third, datamodule=faces(), ckpt_path=tmp_path / "b.ckpt", weights_only=True)
     assert third.seen == expected(4, start=25)
 
@@ -185,7 +189,7 @@ def test_ranks_shard_training_and_validation():
 
 
 def test_validation_counts_each_image_once(tmp_path):
-    model = Watch()
+    model = IndexRecorder()
     data = faces(val_batch_size=3)
     trainer(tmp_path, limit_val_batches=1.0).validate(model, datamodule=data, verbose=False)
     assert model.validated == list(range(5))
@@ -193,7 +197,7 @@ def test_validation_counts_each_image_once(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_overfit_batches_works(tmp_path):
-    model = Watch()
+    model = IndexRecorder()
     trainer(tmp_path, overfit_batches=2, max_epochs=3).fit(model, datamodule=faces())
     assert model.seen == [0, 1, 2, 3] * 3
 
@@ -264,7 +268,7 @@ def test_bad_files_are_summarised_after_training(tmp_path, caplog):
     (tmp_path / "data" / "00002.png").write_bytes(b"")
     (tmp_path / "data" / "00011.png").write_bytes(b"<html>")
     data = FolderDataModule(root=tmp_path / "data", val_size=3, resolution=8, batch_size=3, on_bad_image="replace")
-    model = Watch()
+    model = IndexRecorder()
     with caplog.at_level(logging.WARNING):
         trainer(tmp_path, limit_train_batches=3, max_epochs=1, limit_val_batches=1.0, val_check_interval=3,
                 check_val_every_n_epoch=None).fit(model, datamodule=data)  # fmt: skip
@@ -280,7 +284,7 @@ def test_evaluation_skips_a_batch_without_readable_images(tmp_path):
     data = FolderDataModule(
         root=tmp_path / "data", val_size=4, batch_size=1, val_batch_size=1, resolution=8, on_bad_image="skip"
     )
-    model = Watch()
+    model = IndexRecorder()
     trainer(tmp_path, limit_val_batches=1.0).validate(model, datamodule=data, verbose=False)
     assert model.validated == [0, 2, 3]
     assert len(data.panel_images(4)) == 3
@@ -388,6 +392,22 @@ def test_celeba_hq_by_mapping_file(tmp_path):
 
 
 # -- config ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"_target_": "stylegan_inv.data.faces.FacesDataModule", "train_shuffle": False}, {"train_shuffle": False}),
+        ({"_target_": "stylegan_inv.data.folders.FolderDataModule", "val_share": 0.2}, {"val_fraction": 0.2}),
+        ({"_target_": "stylegan_inv.data.identities.PeopleDataModule", "pictures": 3}, {"images_per_person": 3}),
+        ({"_target_": "stylegan_inv.data.tasks.Denoising", "share": 0.1}, {"fraction": 0.1}),
+        ({"_target_": "stylegan_inv.data.cartoon.Cartoon", "steps": 5}, {"levels": 5}),
+    ],
+    ids=lambda value: value.get("_target_", "expected"),
+)
+def test_configs_of_version_0_1_build(config: dict, expected: dict) -> None:
+    built = instantiate(OmegaConf.create(replace_old_names(config)))
+    assert {name: getattr(built, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("name", ["synthfaces", "folder", "ffhq", "celeba_hq"])

@@ -187,7 +187,7 @@ def test_invalid_exif_keeps_the_stored_orientation(tmp_path):
 # -- size and shape ----------------------------------------------------------------------------------------------------
 
 
-def triangle_resize(array: np.ndarray, size: int) -> np.ndarray:
+def antialiased_resize(array: np.ndarray, size: int) -> np.ndarray:
     """Resizes by the definition of antialiased bilinear interpolation, in float64: weights @ input along both axes."""
     for axis in (0, 1):
         length = array.shape[axis]
@@ -208,7 +208,7 @@ def test_crop_and_resize(tmp_path, rng, shape, size):
     assert got.shape == (3, size, size) and got.is_contiguous()
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    want = triangle_resize(array[top : top + side, left : left + side].astype(float), size)
+    want = antialiased_resize(array[top : top + side, left : left + side].astype(float), size)
     np.testing.assert_allclose(levels(got), want, atol=1.01)  # two passes, each rounded to whole levels
 
 
@@ -249,7 +249,7 @@ def test_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path, monkey
     )
     small = levels(read_image(file, 64))
     assert decoded == [(500, 375)]
-    want = triangle_resize(array[:, 250:1750].astype(float), 64)
+    want = antialiased_resize(array[:, 250:1750].astype(float), 64)
     assert np.abs(small.mean(2) - want).mean() < 1.0
     read_image(file, 512)
     assert decoded[1] == (2000, 1500), "a full decode where the ratio is that of the published protocol"

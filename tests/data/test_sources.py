@@ -311,33 +311,33 @@ def test_header_that_claims_more_than_the_file_has(tmp_path: Path) -> None:
 
 
 def test_other_invalid_archives(tmp_path: Path) -> None:
-    def says(message: str, path: Path | str) -> None:
+    def check_error(message: str, path: Path | str) -> None:
         with pytest.raises(UserError, match=message):
             open_source(path)
 
     write_zip(tmp_path / "ok.zip")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "ok.zip").read_bytes()[:-30])
-    says("cut.zip: damaged zip", tmp_path / "cut.zip")
+    check_error("cut.zip: damaged zip", tmp_path / "cut.zip")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    says("empty.zip: holds no images", tmp_path / "empty.zip")
+    check_error("empty.zip: holds no images", tmp_path / "empty.zip")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
         for _ in range(2):
             archive.writestr("a.png", encoded_image(1))
-    says("1 of 2 images occur twice: a.png", tmp_path / "twice.zip")
+    check_error("1 of 2 images occur twice: a.png", tmp_path / "twice.zip")
     write_zip(tmp_path / "bz.zip", zipfile.ZIP_BZIP2)
-    says("packed by method 12; expected a stored or deflated zip", tmp_path / "bz.zip")
+    check_error("packed by method 12; expected a stored or deflated zip", tmp_path / "bz.zip")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
         pass
     (tmp_path / "a.tar.gz").rename(tmp_path / "gz.tar")
-    says("gz.tar: is compressed", tmp_path / "gz.tar")
+    check_error("gz.tar: is compressed", tmp_path / "gz.tar")
     write_tar(tmp_path / "two.tar", {"a.left.png": encoded_image(1), "a.right.png": encoded_image(2)})
-    says("the sample 'a' has 2 images", tmp_path / "two.tar")
+    check_error("the sample 'a' has 2 images", tmp_path / "two.tar")
     (tmp_path / "x.rar").touch()
-    says("is a .rar, expected a folder of images, a .zip, an LMDB", tmp_path / "x.rar")
-    says("range of at most", f"{tmp_path}/{{0..99999999}}.tar")
-    says("no such shards", f"{tmp_path}/none-*.tar")
-    says("nowhere: no such folder", tmp_path / "nowhere")
+    check_error("is a .rar, expected a folder of images, a .zip, an LMDB", tmp_path / "x.rar")
+    check_error("range of at most", f"{tmp_path}/{{0..99999999}}.tar")
+    check_error("no such shards", f"{tmp_path}/none-*.tar")
+    check_error("nowhere: no such folder", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"1e3", b"99999999999", b"7", b"\xd9\xa3", b"0", b"3\n"])

@@ -125,7 +125,7 @@ def test_golden_means() -> None:
 
 
 def test_golden_images_and_labels() -> None:
-    """Images 0 to 7 of seed 0, with obstacles, are equal to stored ones; the shipped networks were trained on seed 0."""
+    """Images 0 to 7 of seed 0, with obstacles, equal the stored ones; the shipped networks were trained on seed 0."""
     out = render(faces(8), 64, obstacle_parameters(0, range(8), 0.5))
     stored = {kind: np.asarray(Image.open(HERE / f"synthfaces_{kind}.png")) for kind in ("images", "labels")}
     difference = np.concatenate(list(out.image), axis=1).astype(int) - stored["images"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from tests.data.test_datamodule import Watch, faces
+from tests.data.test_datamodule import IndexRecorder, faces
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    model = Watch(stop_after=7)
+    model = IndexRecorder(stop_after=7)
     # use_distributed_sampler keeps Lightning's default, which must not wrap the samplers.
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_steps=-1, logger=False, enable_progress_bar=False,

@@ -48,27 +48,27 @@ def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def match(source: Source, names: Sequence[str], what: str, wanted_by: str) -> list[int]:
+def match(source: Source, names: Sequence[str], what: str, owner: str) -> list[int]:
     """Returns the index of each name in a source. Suffixes may differ: ``1.png`` is the mask of ``1.jpg``.
 
     Args:
         source: Source to search.
         names: Names to find.
         what: What the source holds, for messages, e.g. ``mask``.
-        wanted_by: What the names belong to, for messages.
+        owner: What the names belong to, for messages.
 
     Raises:
         UserError: The source has no image of a name, or more than one.
     """
     rows: dict[str, int] = {}
-    wanted = {stem(name) for name in names}
+    required = {stem(name) for name in names}
     for row, name in enumerate(source.names):
-        if rows.setdefault(stem(name), row) != row and stem(name) in wanted:
+        if rows.setdefault(stem(name), row) != row and stem(name) in required:
             first = source.names[rows[stem(name)]]
             raise UserError(f"{source.path}: two {what}s with the same name, {first} and {name}; expected one of them")
     if missing := [stem(name) for name in names if stem(name) not in rows]:
         raise UserError(
-            f"{source.path}: no {what} for {len(missing)} of {len(names)} {wanted_by}: {name_list(missing)}; expected "
+            f"{source.path}: no {what} for {len(missing)} of {len(names)} {owner}: {name_list(missing)}; expected "
             f"files with these names and any suffix, got {len(source)} like {source.names[0]}"
         )
     return [rows[stem(name)] for name in names]
