@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from stylegan_inv import config
 from stylegan_inv.callbacks.checkpoints import Checkpoints
 from stylegan_inv.callbacks.throughput import Throughput
-from stylegan_inv.data.datamodules.base import ImageDataModule, is_broken_hand_over
+from stylegan_inv.data.datamodules.base import ImageDataModule
+from stylegan_inv.data.datamodules.loaders import is_worker_death
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.fit_check import check_fit
@@ -140,7 +141,7 @@ def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:
         raise
     except Exception as error:
         rank_processes.report_rank(error, trainer)
-        if is_broken_hand_over(error):
+        if is_worker_death(error):
             raise RuntimeError("DataLoader worker exited unexpectedly while it handed over a batch") from error
         raise
     finally:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stylegan_inv.benchmark.editability import edit_columns
 from stylegan_inv.benchmark.method_runs import DESCENT, TRAINED, Budget, Entrant
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.images.image_files import to_uint8
 from stylegan_inv.evaluate.evaluation_data import dataset_batches, invert_batches
 from stylegan_inv.evaluate.evaluation_job import consistency_metrics
@@ -51,7 +51,7 @@ class Faces:
     @staticmethod
     def of(count: int, obstacles: float) -> Faces:
         """The first ``count``."""
-        data = FacesDataModule(resolution=RESOLUTION, test_size=count, val_batch_size=count, obstacles=obstacles)
+        data = SynthFacesDataModule(resolution=RESOLUTION, test_size=count, val_batch_size=count, obstacles=obstacles)
         data.setup("test")
         batch = next(dataset_batches(data, "test"))
         return Faces({key: batch[key] for key in ("image", "mask", "normals", "index")})

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import entry_point, instantiate, plain, same_command
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.evaluate.evaluation_data import evaluation_dataset
 from stylegan_inv.evaluate.evaluation_job import (
     EvaluationJob,
@@ -123,7 +123,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
-    chosen = _metrics(cfg, "evaluation" if isinstance(data, FacesDataModule) else "evaluation_photos")
+    chosen = _metrics(cfg, "evaluation" if isinstance(data, SynthFacesDataModule) else "evaluation_photos")
     metrics = build_metrics(chosen, method.generator)
     metrics |= consistency_metrics(method, cfg.lec.directions, cfg.lec.strength, node.resolution)
     protocol = describe_method(method, run, node, cfg)

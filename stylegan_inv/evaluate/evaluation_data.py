@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
 from stylegan_inv.data.datamodules.base import ImageDataModule
-from stylegan_inv.data.datamodules.image_set import ImageSet
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.scoring import Comparison, chosen_steps
 from stylegan_inv.methods.common.base import InversionMethod
@@ -111,4 +111,4 @@ def invert_batches(
 
 def unreadable_images(data: Dataset[Any]) -> list[str]:
     """Returns the names of the files that a data set could not decode and left out."""
-    return data.bad_images if isinstance(data, ImageSet) else []
+    return data.bad_images if isinstance(data, ImageDataset) else []

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from stylegan_inv.data.images.image_files import natural
+from stylegan_inv.data.images.image_files import natural_key
 from stylegan_inv.evaluate.scoring import Scores
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.utils.files import atomic_write
@@ -37,4 +37,4 @@ def merge_parts(files: Sequence[Path], scores: Scores) -> list[str]:
         part: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
         scores.merge(part["scores"])
         left_out |= set(part["left_out"])
-    return sorted(left_out, key=lambda name: natural(Path(name)))
+    return sorted(left_out, key=lambda name: natural_key(Path(name)))

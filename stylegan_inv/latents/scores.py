@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.data.synthfaces.factors import FACTORS, NUM_NORMALS, VECTOR_NAMES, factors_from_normals
+from stylegan_inv.data.synthfaces.factor_specs import FACTORS, NUM_NORMALS, VECTOR_NAMES
+from stylegan_inv.data.synthfaces.factors import factors_from_normals
 from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator

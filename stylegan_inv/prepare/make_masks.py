@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     images = None
     if options.images is not None:
         images = open_source(options.images)
-        source = source.choose(match(source, images.names, "mask", f"images of {options.images}"))
+        source = source.subset(match(source, images.names, "mask", f"images of {options.images}"))
     if options.kind == "model":
         _network(options.model)  # a wrong file is said now
     if options.target.resolve() == options.source.resolve():

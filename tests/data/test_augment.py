@@ -1,4 +1,4 @@
-"""ADA and DiffAugment: exact cases, colour matrices against formulas, second derivatives, the rule for p."""
+"""ADA and DiffAugment: exact cases, colour matrices against formulas, second derivatives, the update of p."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def images(count: int = 2, size: int = 8) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
 
 
-def test_p_zero_touches_nothing_and_p_one_does() -> None:
+def test_p_zero_changes_nothing_and_p_one_does() -> None:
     x = images()
     assert ADA()(x) is x
     torch.manual_seed(0)
@@ -33,15 +33,15 @@ def test_blits_move_whole_pixels() -> None:
     torch.testing.assert_close(turned, x.rot90(-1, (2, 3)))  # y points down: clockwise
     shifted = warp(x, translation(-2 * 2 / 8 * one, 0 * one))  # two pixels to the right
     torch.testing.assert_close(shifted[..., 2:], x[..., :-2])
-    torch.testing.assert_close(shifted[..., :2], x[..., :2].flip(3))  # the border is a mirror
+    torch.testing.assert_close(shifted[..., :2], x[..., :2].flip(3))  # the border is reflected
 
 
-def test_blit_only_gives_one_of_the_exact_pictures() -> None:
+def test_blit_only_gives_exact_images() -> None:
     x = images(64)
     torch.manual_seed(0)
     ada = ADA(initial_p=1.0, geometric=0, colour=0)
     out = warp(x, ada.sample_geometry(x))
-    # Reflection and whole pixels: no new values.
+    # Reflections and whole-pixel shifts create no new values.
     for before, after in zip(x, out, strict=True):
         values = before.flatten()
         nearest = (after.flatten()[:, None] - values[None]).abs().min(1).values
@@ -54,10 +54,10 @@ def test_colour_matrices() -> None:
         torch.manual_seed(seed)
         matrix = ADA(initial_p=1.0).sample_colour(x)
         torch.testing.assert_close(matrix[:, 3], torch.tensor([0, 0, 0, 1.0]).double().expand(400, 4))
-        # Grey stays grey whatever is drawn: brightness, contrast and luma act along it, hue and saturation around it.
+        # Grey stays grey: brightness, contrast and luma act along the grey axis, hue and saturation around it.
         grey = recolour(torch.full((400, 3, 1, 1), 0.3).double(), matrix)[..., 0, 0]
         torch.testing.assert_close(grey, grey.mean(1, keepdim=True).expand(-1, 3))
-        # Off the grey axis: a rotation times contrast and saturation, so all directions scale alike.
+        # Off the grey axis the map is a rotation times contrast and saturation, which scales all directions equally.
         v = torch.ones(3).double() / math.sqrt(3)
         off = matrix[:, :3, :3] - torch.einsum("bij,j,k->bik", matrix[:, :3, :3], v, v)
         singular = torch.linalg.svdvals(off)
@@ -71,18 +71,18 @@ def test_probability_is_per_image_and_per_transformation() -> None:
     torch.manual_seed(0)
     matrix = ADA(initial_p=0.2, blit=0, colour=1).sample_colour(x)
     same = (matrix - torch.eye(4).double()).abs().amax((1, 2)) < 1e-9
-    # Untouched by four transformations, and by the luma flip, which does nothing half of the time.
+    # Unchanged by four transformations and by the luma flip, which changes nothing half of the time.
     assert float(same.double().mean()) == pytest.approx(0.8**4 * 0.9, abs=0.03)
     inverse = ADA(initial_p=0.2, blit=0).sample_geometry(x)
     same = (inverse - torch.eye(3).double()).abs().amax((1, 2)) < 1e-9
-    assert float(same.double().mean()) == pytest.approx(0.8**3 * 0.8, abs=0.03)  # scale, stretch, shift; the two turns
+    assert float(same.double().mean()) == pytest.approx(0.8**3 * 0.8, abs=0.03)  # the last factor: both rotations
 
 
 @pytest.mark.parametrize("augment", [ADA(initial_p=1.0), DiffAugment()], ids=["ada", "diffaugment"])
 def test_differentiable_twice(augment: torch.nn.Module) -> None:
     def seeded(x: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        return augment(x).square()  # of second order, so that the second derivative is not zero
+        return augment(x).square()  # quadratic, so that the second derivative is not zero
 
     x = images(1, 4).requires_grad_()
     assert torch.autograd.gradcheck(seeded, (x,))
@@ -92,7 +92,7 @@ def test_differentiable_twice(augment: torch.nn.Module) -> None:
 def test_p_follows_the_sign_of_the_logits() -> None:
     ada = ADA(ada_images=1000, target=0.6, interval=2)
     ada.observe(torch.tensor(0.9), 50)
-    assert float(ada.p) == 0  # corrected every second batch
+    assert float(ada.p) == 0  # p is updated after every second batch
     ada.observe(torch.tensor(0.9), 50)
     assert float(ada.p) == pytest.approx(0.1)
     ada.observe(torch.tensor(0.9), 100)
@@ -109,7 +109,7 @@ def test_p_follows_the_sign_of_the_logits() -> None:
     assert float(fixed.p) == pytest.approx(0.3)
 
 
-def test_diffaugment_pieces() -> None:
+def test_diffaugment_transformations() -> None:
     x = images(200, 8)
     torch.manual_seed(0)
     moved = DiffAugment("translation")(x)
@@ -131,7 +131,7 @@ def test_diffaugment_pieces() -> None:
     assert coloured.shape == x.shape and not torch.allclose(coloured, x)
 
 
-def test_bad_input_is_named() -> None:
+def test_bad_arguments() -> None:
     with pytest.raises(UserError, match="policy has colour"):
         DiffAugment("colour,cutout")
     with pytest.raises(UserError, match="interval=0"):

@@ -1,4 +1,4 @@
-"""DataModules in Lightning's own loops: which images a training sees, also resumed, and what is checked first."""
+"""DataModules in Lightning's loops: the order of the images, resuming, and the checks before training."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from stylegan_inv.config import CONF_DIR
-from stylegan_inv.data.datamodules.base import is_broken_hand_over
+from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.loaders import is_worker_death
 from stylegan_inv.data.datamodules.sampler import ResumableSampler
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.images.image_files import BadImage
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.old_names import replace_old_names
 
 
 def fill(folder: Path, count: int, start: int = 0, name: str = "{:05d}.png") -> Path:
@@ -40,10 +41,13 @@ def fill(folder: Path, count: int, start: int = 0, name: str = "{:05d}.png") -> 
     return folder
 
 
-class Watch(pl.LightningModule):
-    """Notes the index of every image it is given; two optimisers, as a GAN has.
+class IndexRecorder(pl.LightningModule):
+    """Records the index of every training image; has two optimisers, as a GAN.
 
-    It stops after, or is interrupted in the middle of, a batch.
+    Args:
+        stop_after: Number of batches after which training stops.
+        die_in: Number of batches after which training is interrupted in the middle of the next one.
+        accumulate: Number of batches per optimiser step.
     """
 
     def __init__(self, stop_after: int | None = None, die_in: int | None = None, accumulate: int = 1) -> None:
@@ -81,8 +85,10 @@ def trainer(folder: Path, **kwargs) -> pl.Trainer:
     )  # fmt: skip
 
 
-def faces(**kwargs) -> FacesDataModule:
-    return FacesDataModule(**{"resolution": 32, "train_size": 11, "val_size": 5, "batch_size": 2, "seed": 3, **kwargs})
+def faces(**kwargs) -> SynthFacesDataModule:
+    return SynthFacesDataModule(
+        **{"resolution": 32, "train_size": 11, "val_size": 5, "batch_size": 2, "seed": 3, **kwargs}
+    )
 
 
 def expected(batches: int, batch: int = 2, size: int = 11, seed: int = 3, start: int = 0) -> list[int]:
@@ -94,15 +100,15 @@ def expected(batches: int, batch: int = 2, size: int = 11, seed: int = 3, start:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_sees_the_stream_over_several_epochs(tmp_path, workers):
-    """max_steps counts both optimisers; the data crosses its epoch (11 images) twice."""
-    model = Watch()
+    """max_steps counts both optimisers; the run covers more than two epochs of 11 images."""
+    model = IndexRecorder()
     trainer(tmp_path, max_steps=28).fit(model, datamodule=faces(num_workers=workers))
     assert model.seen == expected(14)
 
 
-def test_lightnings_epochs_go_on_in_the_stream(tmp_path):
-    """With limit_train_batches Lightning opens the loader again for each of its epochs."""
-    model = Watch()
+def test_lightning_epochs_continue_the_stream(tmp_path):
+    """With limit_train_batches Lightning iterates over the loader anew in each of its epochs."""
+    model = IndexRecorder()
     trainer(tmp_path, max_epochs=3, limit_train_batches=3).fit(model, datamodule=faces())
     assert model.seen == expected(9)
 
@@ -114,38 +120,38 @@ def test_lightnings_epochs_go_on_in_the_stream(tmp_path):
 def test_resume_continues_the_stream(tmp_path, batches, saved_by, accumulate):
     if saved_by == "callback":
         callback = pl.callbacks.ModelCheckpoint(tmp_path, "c", every_n_train_steps=1)
-        first = Watch(stop_after=batches, accumulate=accumulate)
+        first = IndexRecorder(stop_after=batches, accumulate=accumulate)
         trainer(tmp_path, callbacks=[callback]).fit(first, datamodule=faces())
         path = callback.best_model_path
-        done = batches - batches % accumulate  # the callback saves after optimiser steps only
+        done = batches - batches % accumulate  # the callback only saves after optimiser steps
     else:
-        first = Watch(die_in=batches, accumulate=accumulate)
+        first = IndexRecorder(die_in=batches, accumulate=accumulate)
         stopped = trainer(tmp_path)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             stopped.fit(first, datamodule=faces())
         stopped.save_checkpoint(path := tmp_path / "crash.ckpt")
         done = batches
     assert first.seen == expected(batches)
-    again = Watch(stop_after=8, accumulate=accumulate)
+    again = IndexRecorder(stop_after=8, accumulate=accumulate)
     trainer(tmp_path).fit(again, datamodule=faces(), ckpt_path=path, weights_only=True)
     assert again.seen == expected(8, start=2 * done)
 
 
-def test_resume_with_another_batch_size_goes_on_at_the_same_image(tmp_path):
+def test_resume_with_another_batch_size_continues_at_the_same_image(tmp_path):
     stopped = trainer(tmp_path)
-    stopped.fit(Watch(stop_after=5), datamodule=faces())
+    stopped.fit(IndexRecorder(stop_after=5), datamodule=faces())
     stopped.save_checkpoint(tmp_path / "a.ckpt")
-    second, data = Watch(stop_after=3), faces(batch_size=5)
+    second, data = IndexRecorder(stop_after=3), faces(batch_size=5)
     again = trainer(tmp_path)
     again.fit(second, datamodule=data, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert second.seen == expected(3, batch=5, start=10)
     again.save_checkpoint(tmp_path / "b.ckpt")
-    third = Watch(stop_after=4)
+    third = IndexRecorder(stop_after=4)
     trainer(tmp_path).fit(third, datamodule=faces(), ckpt_path=tmp_path / "b.ckpt", weights_only=True)
     assert third.seen == expected(4, start=25)
 
 
-def test_resume_with_other_images_says_so(tmp_path, caplog):
+def test_resume_with_other_images_warns(tmp_path, caplog):
     data = faces(train_size=12)
     data.load_state_dict({"draw": 8, "batches": 4, "seed": 3, "size": 11})
     with caplog.at_level(logging.WARNING):
@@ -162,7 +168,7 @@ def test_state_is_plain_and_empty_before_training():
 
 def as_rank(data: pl.LightningDataModule, rank: int, world: int) -> pl.LightningDataModule:
     progress = types.SimpleNamespace(total=types.SimpleNamespace(processed=0))
-    data.trainer = types.SimpleNamespace(  # what the DataModule asks a trainer
+    data.trainer = types.SimpleNamespace(  # the attributes of a trainer that the DataModule uses
         global_rank=rank,
         world_size=world,
         fit_loop=types.SimpleNamespace(epoch_loop=types.SimpleNamespace(batch_progress=progress)),
@@ -171,7 +177,7 @@ def as_rank(data: pl.LightningDataModule, rank: int, world: int) -> pl.Lightning
     return data
 
 
-def test_ranks_share_training_and_validation():
+def test_ranks_shard_training_and_validation():
     world, per_rank, validated = 2, [], []
     for rank in range(world):
         data = as_rank(faces(), rank, world)
@@ -183,7 +189,7 @@ def test_ranks_share_training_and_validation():
 
 
 def test_validation_counts_each_image_once(tmp_path):
-    model = Watch()
+    model = IndexRecorder()
     data = faces(val_batch_size=3)
     trainer(tmp_path, limit_val_batches=1.0).validate(model, datamodule=data, verbose=False)
     assert model.validated == list(range(5))
@@ -191,7 +197,7 @@ def test_validation_counts_each_image_once(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_overfit_batches_works(tmp_path):
-    model = Watch()
+    model = IndexRecorder()
     trainer(tmp_path, overfit_batches=2, max_epochs=3).fit(model, datamodule=faces())
     assert model.seen == [0, 1, 2, 3] * 3
 
@@ -199,7 +205,7 @@ def test_overfit_batches_works(tmp_path):
 # -- SynthFaces --------------------------------------------------------------------------------------------------------
 
 
-def test_faces_splits_are_the_three_seeds():
+def test_synthfaces_splits_have_seeds_0_1_2():
     data = faces(obstacles=0.5, overrides={"yaw": 0.0})
     for split, seed in (("train", 0), ("val", 1), ("test", 2)):
         want = SynthFaces(32, seed, 5, obstacles=0.5, overrides={"yaw": 0.0})[4]
@@ -210,14 +216,14 @@ def test_faces_splits_are_the_three_seeds():
     assert {"mask", "label", "factors", "index"} <= set(batch)
 
 
-def test_identity_groups_concern_training_only():
+def test_identity_groups_apply_to_training_only():
     data = faces(identity_groups=2)
     train, held_out = data.get("train"), data.get("val")
     assert train[0]["identity"] == train[1]["identity"] != train[2]["identity"]
     assert held_out[0]["identity"] != held_out[1]["identity"]
 
 
-def test_panel_images_are_the_first_held_out_ones():
+def test_panel_images_are_the_first_validation_images():
     data = faces()
     images = data.panel_images(8)
     assert images.shape == (5, 3, 32, 32)
@@ -231,7 +237,7 @@ def names(data: FolderDataModule, split: str) -> list[str]:
     return data.get(split).names
 
 
-def test_one_folder_is_divided_at_the_end(tmp_path):
+def test_last_images_of_a_folder_are_held_out(tmp_path):
     fill(tmp_path, 40)
     data = FolderDataModule(root=tmp_path, resolution=8)
     assert names(data, "val") == ["00038.png", "00039.png"] == names(data, "test")
@@ -240,7 +246,7 @@ def test_one_folder_is_divided_at_the_end(tmp_path):
     assert names(data, "val")[0] == "00030.png" and len(names(data, "train")) == 30
 
 
-def test_one_folder_a_split(tmp_path):
+def test_one_folder_per_split(tmp_path):
     roots = {f"{split}_root": fill(tmp_path / split, 4, 10 * i) for i, split in enumerate(("train", "val", "test"))}
     data = FolderDataModule(**roots, resolution=8, batch_size=2)
     assert names(data, "train")[0] == "00000.png" and len(names(data, "train")) == 4
@@ -249,20 +255,20 @@ def test_one_folder_a_split(tmp_path):
     assert names(FolderDataModule(**roots, val_size=3), "test") == ["00010.png", "00011.png", "00012.png"]
 
 
-def test_only_training_images_are_mirrored(tmp_path):
+def test_only_training_images_are_flipped(tmp_path):
     for i in range(4):
         Image.fromarray(np.tile(np.arange(8, dtype=np.uint8) * 30, (8, 1))).save(fill(tmp_path, 0) / f"{i}.png")
     data = FolderDataModule(root=tmp_path, val_size=1, resolution=8, horizontal_flip=1.0)
     assert data.get("train")[0]["image"][0, 0, 0] > 0 > data.get("val")[0]["image"][0, 0, 0]
 
 
-def test_folder_trains_and_bad_files_are_counted_once_more_at_the_end(tmp_path, caplog):
+def test_bad_files_are_summarised_after_training(tmp_path, caplog):
     fill(tmp_path / "data", 12)
     (tmp_path / "data" / "00002.png").touch(exist_ok=True)
     (tmp_path / "data" / "00002.png").write_bytes(b"")
     (tmp_path / "data" / "00011.png").write_bytes(b"<html>")
     data = FolderDataModule(root=tmp_path / "data", val_size=3, resolution=8, batch_size=3, on_bad_image="replace")
-    model = Watch()
+    model = IndexRecorder()
     with caplog.at_level(logging.WARNING):
         trainer(tmp_path, limit_train_batches=3, max_epochs=1, limit_val_batches=1.0, val_check_interval=3,
                 check_val_every_n_epoch=None).fit(model, datamodule=data)  # fmt: skip
@@ -272,19 +278,19 @@ def test_folder_trains_and_bad_files_are_counted_once_more_at_the_end(tmp_path, 
     assert "1 unreadable val images: 00011.png" in caplog.text
 
 
-def test_evaluation_passes_over_a_batch_without_any_image(tmp_path):
+def test_evaluation_skips_a_batch_without_readable_images(tmp_path):
     fill(tmp_path / "data", 6)
     (tmp_path / "data" / "00003.png").write_bytes(b"")
     data = FolderDataModule(
         root=tmp_path / "data", val_size=4, batch_size=1, val_batch_size=1, resolution=8, on_bad_image="skip"
     )
-    model = Watch()
+    model = IndexRecorder()
     trainer(tmp_path, limit_val_batches=1.0).validate(model, datamodule=data, verbose=False)
     assert model.validated == [0, 2, 3]
     assert len(data.panel_images(4)) == 3
 
 
-def test_training_stops_at_a_batch_without_any_image(tmp_path):
+def test_training_stops_at_a_batch_without_readable_images(tmp_path):
     fill(tmp_path, 4)
     for i in range(3):
         (tmp_path / f"{i:05d}.png").write_bytes(b"")
@@ -293,7 +299,7 @@ def test_training_stops_at_a_batch_without_any_image(tmp_path):
         next(iter(data.train_dataloader()))
 
 
-# -- what is checked before any work -----------------------------------------------------------------------------------
+# -- checks before training --------------------------------------------------------------------------------------------
 
 
 def setup_error(data: pl.LightningDataModule, stage: str = "fit") -> str:
@@ -345,9 +351,9 @@ def test_bad_numbers_name_the_key(arguments):
 def test_bad_folder_arguments(tmp_path):
     with pytest.raises(UserError, match="expected one of them"):
         FolderDataModule(root=tmp_path, train_root=tmp_path)
-    with pytest.raises(UserError, match="val_share=1.5"):
-        FolderDataModule(root=tmp_path, val_share=1.5)
-    with pytest.raises(UserError, match="split 'dev'"):
+    with pytest.raises(UserError, match="val_fraction=1.5"):
+        FolderDataModule(root=tmp_path, val_fraction=1.5)
+    with pytest.raises(UserError, match="split=dev: expected one of train, val, test"):
         faces().get("dev")
 
 
@@ -388,6 +394,22 @@ def test_celeba_hq_by_mapping_file(tmp_path):
 # -- config ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"_target_": "stylegan_inv.data.faces.FacesDataModule", "train_shuffle": False}, {"train_shuffle": False}),
+        ({"_target_": "stylegan_inv.data.folders.FolderDataModule", "val_share": 0.2}, {"val_fraction": 0.2}),
+        ({"_target_": "stylegan_inv.data.identities.PeopleDataModule", "pictures": 3}, {"images_per_person": 3}),
+        ({"_target_": "stylegan_inv.data.tasks.Denoising", "share": 0.1}, {"fraction": 0.1}),
+        ({"_target_": "stylegan_inv.data.cartoon.Cartoon", "steps": 5}, {"levels": 5}),
+    ],
+    ids=lambda value: value.get("_target_", "expected"),
+)
+def test_configs_of_version_0_1_build(config: dict, expected: dict) -> None:
+    built = instantiate(OmegaConf.create(replace_old_names(config)))
+    assert {name: getattr(built, name) for name in expected} == expected
+
+
 @pytest.mark.parametrize("name", ["synthfaces", "folder", "ffhq", "celeba_hq"])
 def test_config_files_build(tmp_path, name):
     import hydra
@@ -412,15 +434,15 @@ def test_two_real_ranks(tmp_path):
     assert ranks[0]["next"] == ranks[1]["next"] == 28
 
 
-def test_a_worker_that_dies_while_it_hands_over_is_told_from_other_broken_connections() -> None:
+def test_death_of_a_worker_is_distinguished_from_other_connection_errors() -> None:
     batches = iter(DataLoader(torch.zeros(64, 3, 64, 64), batch_size=2, num_workers=1))
     next(batches)
-    time.sleep(1)  # the next ones are in the queue, their memory still to be asked for
+    time.sleep(1)  # the next batches are in the queue, their shared memory is not yet mapped
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid or 0, signal.SIGKILL)
     worker.join()
-    worker.is_alive = lambda: True  # type: ignore[method-assign]  # as under load, when nobody knows yet that it died
+    worker.is_alive = lambda: True  # type: ignore[method-assign]  # as under load, when the death is not yet known
     with pytest.raises(OSError) as raised:
         list(batches)
-    assert is_broken_hand_over(raised.value)
-    assert not is_broken_hand_over(ConnectionResetError())
+    assert is_worker_death(raised.value)
+    assert not is_worker_death(ConnectionResetError())

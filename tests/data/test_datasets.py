@@ -1,4 +1,4 @@
-"""The DataModules of the papers' data sets, what they take for training and testing, and bad input to them."""
+"""DataModules of the papers' datasets: their splits, their geometry, and invalid input."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.data.datamodules.afhq import AFHQDataModule
 from stylegan_inv.data.datamodules.cars import CarsDataModule
 from stylegan_inv.data.datamodules.celeba_hq import CelebAHQDataModule, FFHQCelebAHQDataModule
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
-from stylegan_inv.data.datamodules.image_set import ImageSet
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.data.datamodules.lsun import LSUNDataModule
 from stylegan_inv.data.datamodules.sampler import EvaluationSampler
 from stylegan_inv.data.images.decoding import EXACT, FAST
@@ -35,7 +35,7 @@ from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.errors import UserError
 from tests.data.test_datamodule import as_rank
-from tests.data.test_sources import picture
+from tests.data.test_sources import encoded_image
 
 
 def fill(folder: Path, names: Any, size: tuple[int, int] = (8, 8)) -> Path:
@@ -54,7 +54,7 @@ def sizes(data: FolderDataModule) -> list[int]:
     return [len(data.get(split)) for split in ("train", "val", "test")]  # type: ignore[arg-type]
 
 
-# -- data sets ---------------------------------------------------------------------------------------------------------
+# -- datasets ----------------------------------------------------------------------------------------------------------
 
 
 def test_train_on_ffhq_and_test_on_celeba_hq(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_celeba_hq_in_archives(tmp_path: Path) -> None:
     for split, count in (("train", 4), ("val", 3), ("test", 2)):
         with zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as archive:
             for number in range(count):
-                archive.writestr(f"{number}.png", picture(number))
+                archive.writestr(f"{number}.png", encoded_image(number))
     assert sizes(CelebAHQDataModule(root=tmp_path, resolution=8, check_sizes=False)) == [4, 3, 2]
 
 
@@ -124,7 +124,7 @@ def test_lsun_as_it_is_distributed(tmp_path: Path) -> None:
     for name, count in (("church_outdoor_train_lmdb", 5), ("church_outdoor_val_lmdb", 2), ("cat", 10)):
         with lmdb.open(str(tmp_path / name), map_size=1 << 22) as environment, environment.begin(write=True) as write:
             for number in range(count):
-                write.put(f"{number:040x}".encode(), picture(number, kind="WEBP"))
+                write.put(f"{number:040x}".encode(), encoded_image(number, kind="WEBP"))
     assert sizes(LSUNDataModule(root=tmp_path, category="church_outdoor", resolution=8)) == [5, 2, 2]
     assert sizes(LSUNDataModule(root=tmp_path, category="cat", val_size=3, resolution=8)) == [7, 3, 3]
     with pytest.raises(UserError, match="neither horse_train_lmdb nor horse_lmdb"):
@@ -146,13 +146,13 @@ def test_config_files_build(name: str, tmp_path: Path) -> None:
 # -- splits ------------------------------------------------------------------------------------------------------------
 
 
-def test_lists_of_names_divide_and_order(tmp_path: Path) -> None:
+def test_lists_of_names_define_splits_and_order(tmp_path: Path) -> None:
     fill(tmp_path / "images", numbered(6))
     lists = {"train": ["00005.png", "00000.png", "00002"], "val": ["00001.png"]}
     (tmp_path / "splits.json").write_text(json.dumps(lists))
     data = FolderDataModule(root=tmp_path / "images", splits=tmp_path / "splits.json", resolution=8)
     assert data.get("train").names == ["00005.png", "00000.png", "00002.png"] and data.get("val").names == ["00001.png"]
-    with pytest.raises(UserError, match="has no split test, only train, val"):
+    with pytest.raises(UserError, match="has no split test; got train, val"):
         data.get("test")
     (tmp_path / "lists").mkdir()
     for split, names in lists.items():
@@ -168,13 +168,13 @@ def test_lists_of_names_divide_and_order(tmp_path: Path) -> None:
     [
         ({"train": ["00000.png", "none.png", "gone.png"]}, "no image for 2 of 3 train images named in .*: none, gone;"),
         ({"train": ["00000.png", "00000.png"]}, "1 of 2 train images occur twice: 00000.png"),
-        ({"train": ["00000.png"], "val": ["00000.png"]}, "1 images are in val and in train: 00000.png"),
+        ({"train": ["00000.png"], "val": ["00000.png"]}, "1 images are in both val and train: 00000.png"),
         ({"train": ["../00000.png"]}, "leads out of a folder"),
         ({"train": "00000.png"}, "expected .*names"),
         ([], "expected .*names"),
     ],
 )
-def test_lists_that_do_not_fit(tmp_path: Path, lists: Any, message: str) -> None:
+def test_invalid_lists(tmp_path: Path, lists: Any, message: str) -> None:
     fill(tmp_path / "images", numbered(2))
     (tmp_path / "splits.json").write_text(json.dumps(lists))
     with pytest.raises(UserError, match=message) as error:
@@ -182,7 +182,7 @@ def test_lists_that_do_not_fit(tmp_path: Path, lists: Any, message: str) -> None
     assert "\n" not in str(error.value)
 
 
-def test_nobody_is_on_both_sides(tmp_path: Path) -> None:
+def test_no_person_is_in_two_splits(tmp_path: Path) -> None:
     people = [number * 7 % 5 for number in range(30)]
     fill(tmp_path / "images", numbered(30))
     (tmp_path / "identity.txt").write_text("".join(f"{n:05d}.jpg {person}\n" for n, person in enumerate(people)))
@@ -195,7 +195,7 @@ def test_nobody_is_on_both_sides(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves none to train on"):
         FolderDataModule(root=tmp_path / "images", identities="folder").get("train")
     (tmp_path / "identity.txt").write_text("00000.jpg 1\n")
-    with pytest.raises(UserError, match="no person for 29 of 30 images: 00001.png"):
+    with pytest.raises(UserError, match="names no person for 29 of 30 images: 00001.png"):
         FolderDataModule(root=tmp_path / "images", identities=tmp_path / "identity.txt").get("train")
     with pytest.raises(UserError, match="no classes"):
         FolderDataModule(root=tmp_path / "images", identities="classes").get("train")
@@ -206,8 +206,8 @@ def test_nobody_is_on_both_sides(tmp_path: Path) -> None:
 # -- geometry ----------------------------------------------------------------------------------------------------------
 
 
-def test_geometry_is_pillows(tmp_path: Path) -> None:
-    """Within a level (bit for bit on processors with AVX2), for crops and stretches of shapes that leave halves."""
+def test_geometry_matches_pillow(tmp_path: Path) -> None:
+    """Results differ by at most one level, and not at all on processors with AVX2, also for odd margins."""
     rng = np.random.default_rng(0)
     for width, height in ((61, 40), (40, 61), (50, 50), (300, 31)):
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -225,21 +225,21 @@ def test_box_is_in_pixels_of_the_file(tmp_path: Path) -> None:
     levels = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
     Image.fromarray(levels).save(tmp_path / "a.png")
     source = open_source(tmp_path)
-    item = ImageSet(source, Geometry(8, box=(3, 5, 11, 13)))[0]
+    item = ImageDataset(source, Geometry(8, box=(3, 5, 11, 13)))[0]
     assert torch.equal(item["image"], read_image(tmp_path / "a.png")[:, 5:13, 3:11])
-    with pytest.raises(UserError, match=r"a.png: box=\[3, 5, 40, 13\] reaches out of an image of 30 x 20 px"):
-        ImageSet(source, Geometry(8, box=(3, 5, 40, 13)))[0]
+    with pytest.raises(UserError, match=r"a.png: box=\[3, 5, 40, 13\] exceeds an image of 30 x 20 px"):
+        ImageDataset(source, Geometry(8, box=(3, 5, 40, 13)))[0]
     for bad in ((3, 5, 3, 9), (-1, 0, 5, 5), (1, 2, 3)):
         with pytest.raises(UserError, match="expected left, top, right and bottom"):
             Geometry(8, box=bad)  # type: ignore[arg-type]
 
 
-def test_training_decodes_faster_and_almost_the_same(tmp_path: Path) -> None:
+def test_fast_decoding_is_close_to_exact_decoding(tmp_path: Path) -> None:
     y, x = np.mgrid[:512, :512]
     level = (127 + 60 * np.sin(x / 9.0) + 60 * np.cos(y / 7.0)).astype(np.uint8)
     Image.fromarray(np.stack([level] * 3, -1)).save(tmp_path / "a.jpg", quality=95)
     exact, fast = (
-        ImageSet(open_source(tmp_path), Geometry(128), margin=margin)[0]["image"] for margin in (EXACT, FAST)
+        ImageDataset(open_source(tmp_path), Geometry(128), margin=margin)[0]["image"] for margin in (EXACT, FAST)
     )
     assert torch.equal(exact, read_image(tmp_path / "a.jpg", 128)) and not torch.equal(exact, fast)
     assert (exact - fast).abs().mean() * 127.5 < 1
@@ -247,21 +247,21 @@ def test_training_decodes_faster_and_almost_the_same(tmp_path: Path) -> None:
     assert torch.equal(data.get("train")[0]["image"], fast) and torch.equal(data.get("val")[0]["image"], exact)
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# -- invalid input -----------------------------------------------------------------------------------------------------
 
 
-def test_small_images_are_said_once_counted_or_refused(tmp_path: Path, caplog) -> None:
+def test_small_images_are_logged_once_counted_or_refused(tmp_path: Path, caplog) -> None:
     fill(tmp_path, numbered(3), (12, 9))
     data = FolderDataModule(root=tmp_path, val_size=1, resolution=18)
     with caplog.at_level(logging.WARNING):
         assert len(data.get("train").__getitems__([0, 1])) == 2
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "00000.png: 12 x 9 px, fewer than the 18 x 18 asked for: enlarged 2 times" in message and "\n" not in message
+    assert "00000.png: 12 x 9 px, fewer than the requested 18 x 18: enlarged 2 times" in message and "\n" not in message
     assert data.get("train").small_images == ["00000.png", "00001.png"]
     refusing = FolderDataModule(root=tmp_path, val_size=1, resolution=18, on_small_image="refuse")
-    with pytest.raises(UserError, match="fewer than the 18 x 18 asked for; give a smaller dataset.resolution"):
+    with pytest.raises(UserError, match="fewer than the requested 18 x 18; give a smaller dataset.resolution"):
         refusing.get("train")[0]
-    with pytest.raises(UserError, match="on_small_image='x': expected enlarge or refuse"):
+    with pytest.raises(UserError, match="on_small_image=x: expected one of enlarge, refuse"):
         FolderDataModule(root=tmp_path, val_size=1, resolution=8, on_small_image="x").get("train")  # type: ignore[arg-type]
 
 
@@ -280,7 +280,7 @@ def test_no_workers_and_more_ranks_than_images(tmp_path: Path) -> None:
 BROKEN: dict[str, Callable[[Path], object]] = {
     "empty.png": lambda path: path.write_bytes(b""),
     "text.jpg": lambda path: path.write_text("not an image"),
-    "cut.png": lambda path: path.write_bytes(picture(1, 32)[:200]),
+    "cut.png": lambda path: path.write_bytes(encoded_image(1, 32)[:200]),
     "huge.png": lambda path: Image.new("1", (20000, 20000)).save(path),
 }
 ODD: dict[str, Callable[[Path], object]] = {
@@ -292,12 +292,12 @@ ODD: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("policy", ["error", "skip", "replace"])
-def test_bad_and_odd_files_in_one_folder(tmp_path: Path, policy: Any) -> None:
+def test_bad_and_unusual_files_in_one_folder(tmp_path: Path, policy: Any) -> None:
     fill(tmp_path, numbered(6))
     for name, write in {**BROKEN, **ODD}.items():
         write(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image by its name")
-    data = ImageSet(open_source(tmp_path), Geometry(8), on_bad_image=policy, seed=3)
+    data = ImageDataset(open_source(tmp_path), Geometry(8), on_bad_image=policy, seed=3)
     bad = [index for index, name in enumerate(data.names) if name in BROKEN]
     if policy == "error":
         for index in bad:
@@ -310,23 +310,23 @@ def test_bad_and_odd_files_in_one_folder(tmp_path: Path, policy: Any) -> None:
     if policy == "skip":
         assert [item["index"] for item in items] == [index for index in range(14) if index not in bad]
     else:
-        assert all((item["index"] == wanted) == (wanted not in bad) for wanted, item in enumerate(items))
+        assert all((item["index"] == position) == (position not in bad) for position, item in enumerate(items))
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def test_memory_and_files_stay_flat_over_epochs(tmp_path: Path) -> None:
-    """From the second epoch on; if the pixels of each image stayed, 48 kB, they would be 35 MB."""
+def test_memory_and_open_files_stay_constant_over_epochs(tmp_path: Path) -> None:
+    """Measured from the second epoch on; keeping the pixels of each image, 48 kB, would take 35 MB."""
     fill(tmp_path / "images", numbered(60), (128, 128))
-    data = ImageSet(open_source(tmp_path / "images"), Geometry(64))
+    data = ImageDataset(open_source(tmp_path / "images"), Geometry(64))
     seen = []
     for _ in range(6):
         loader = DataLoader(data, 10, sampler=EvaluationSampler(60), num_workers=0)
         for _ in itertools.repeat(None, 3):
             assert sum(len(batch["image"]) for batch in loader) == 60
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier tests left in the heap is not ours
+        ctypes.CDLL(None).malloc_trim(0)  # releases the heap memory of earlier tests
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         seen.append((pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd"))))
     assert seen[-1][0] - seen[1][0] < 10 << 20 and seen[-1][1] == seen[1][1]

@@ -1,4 +1,4 @@
-"""FolderImages: what a draw returns does not depend on workers, and bad files do what was asked for."""
+"""ImageDataset on a folder: a sample does not depend on the workers, and bad files are handled as configured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from PIL import Image
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data.datamodules.folder import FolderImages
-from stylegan_inv.data.datamodules.sampler import Draw, ResumableSampler
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
+from stylegan_inv.data.datamodules.sampler import DrawnIndex, ResumableSampler
 from stylegan_inv.data.images.image_files import BadImage, read_image
+from stylegan_inv.data.images.resizing import Geometry
+from stylegan_inv.data.sources.folder_source import FolderSource
 from stylegan_inv.errors import UserError
 
 BAD = (3, 7)
+
+
+def folder_dataset(root, resolution=256, *, mode="crop", files=None, **arguments):
+    return ImageDataset(FolderSource(root, files), Geometry(resolution, mode), **arguments)
 
 
 @pytest.fixture
@@ -29,52 +35,52 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def spoilt(folder):
+def damaged(folder):
     (folder / "3.png").write_bytes(b"")
     (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
     return folder
 
 
-def test_item(folder):
-    item = FolderImages(folder, 8)[4]
+def test_sample(folder):
+    item = folder_dataset(folder, 8)[4]
     assert set(item) == {"image", "index", "name"}
     assert (item["index"], item["name"]) == (4, "4.png")
     assert torch.equal(item["image"], read_image(folder / "4.png", 8))
-    assert FolderImages(folder, 8)[-1]["name"] == "9.png"
+    assert folder_dataset(folder, 8)[-1]["name"] == "9.png"
     with pytest.raises(IndexError):
-        FolderImages(folder, 8)[10]
+        folder_dataset(folder, 8)[10]
 
 
-def test_names_below_the_root_and_a_list_of_files(folder):
+def test_names_are_relative_and_files_can_be_listed(folder):
     (folder / "sub").mkdir()
     (folder / "4.png").rename(folder / "sub" / "4.png")
-    assert "sub/4.png" in FolderImages(folder, 8).names
-    chosen = FolderImages(folder, 8, files=[folder / "2.png", folder / "sub" / "4.png"])
+    assert "sub/4.png" in folder_dataset(folder, 8).names
+    chosen = folder_dataset(folder, 8, files=[folder / "2.png", folder / "sub" / "4.png"])
     assert chosen.names == ["2.png", "sub/4.png"] and len(chosen) == 2
     with pytest.raises(UserError, match="empty list"):
-        FolderImages(folder, 8, files=[])
+        folder_dataset(folder, 8, files=[])
 
 
 def test_flip_depends_on_seed_and_draw_only(folder):
-    data = FolderImages(folder, 16, horizontal_flip=0.5, seed=1)
-    plain = FolderImages(folder, 16)[2]["image"]
+    data = folder_dataset(folder, 16, horizontal_flip=0.5, seed=1)
+    plain = folder_dataset(folder, 16)[2]["image"]
     flips = []
     for draw in range(400):
-        image = data[Draw(2, draw)]["image"]
+        image = data[DrawnIndex(2, draw)]["image"]
         flips.append(torch.equal(image, plain.flip(-1)))
         assert flips[-1] or torch.equal(image, plain)
     assert 150 < sum(flips) < 250  # 5 sigma around 200
-    again = FolderImages(folder, 16, horizontal_flip=0.5, seed=1)
-    assert [torch.equal(again[Draw(2, d)]["image"], plain.flip(-1)) for d in reversed(range(400))] == flips[::-1]
-    other = FolderImages(folder, 16, horizontal_flip=0.5, seed=2)
-    assert [torch.equal(other[Draw(2, d)]["image"], plain.flip(-1)) for d in range(400)] != flips
-    assert all(torch.equal(FolderImages(folder, 16, horizontal_flip=1.0)[d]["image"], plain.flip(-1)) for d in [2])
+    again = folder_dataset(folder, 16, horizontal_flip=0.5, seed=1)
+    assert [torch.equal(again[DrawnIndex(2, d)]["image"], plain.flip(-1)) for d in reversed(range(400))] == flips[::-1]
+    other = folder_dataset(folder, 16, horizontal_flip=0.5, seed=2)
+    assert [torch.equal(other[DrawnIndex(2, d)]["image"], plain.flip(-1)) for d in range(400)] != flips
+    assert all(torch.equal(folder_dataset(folder, 16, horizontal_flip=1.0)[d]["image"], plain.flip(-1)) for d in [2])
 
 
 @pytest.mark.parametrize("policy", ["skip", "replace"])
-def test_workers_change_nothing_and_report_back(spoilt, policy):
+def test_workers_change_nothing_and_report_bad_images(damaged, policy):
     def run(workers):
-        data = FolderImages(spoilt, 8, horizontal_flip=0.5, seed=4, on_bad_image=policy)
+        data = folder_dataset(damaged, 8, horizontal_flip=0.5, seed=4, on_bad_image=policy)
         loader = DataLoader(data, 5, sampler=ResumableSampler(10, 4), num_workers=workers)
         batches = list(itertools.islice(loader, 4))
         return batches, data.bad_images
@@ -85,21 +91,21 @@ def test_workers_change_nothing_and_report_back(spoilt, policy):
         assert one["name"] == two["name"] and torch.equal(one["image"], two["image"])
 
 
-def test_error_names_the_file_also_from_a_worker(spoilt):
+def test_error_names_the_file_also_in_a_worker(damaged):
     with pytest.raises(BadImage, match=r"3\.png: empty file"):
-        FolderImages(spoilt, 8)[3]
+        folder_dataset(damaged, 8)[3]
     try:
-        FolderImages(spoilt, 8)[3]
+        folder_dataset(damaged, 8)[3]
     except BadImage:
-        # What a DataLoader's worker sends home (a real one takes torch five seconds to shut down after an error).
-        parcel = ExceptionWrapper(where="in DataLoader worker process 0")
+        # The exception as a worker sends it. A real worker would take five seconds to shut down after an error.
+        wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
     with pytest.raises(BadImage) as error:
-        parcel.reraise()
-    assert str(error.value).startswith(str(spoilt / "3.png")) and "\n" not in str(error.value)
+        wrapper.reraise()
+    assert str(error.value).startswith(str(damaged / "3.png")) and "\n" not in str(error.value)
 
 
-def test_skip_leaves_out_and_changes_nothing_else(spoilt, caplog):
-    data = FolderImages(spoilt, 8, on_bad_image="skip")
+def test_skip_changes_no_other_sample(damaged, caplog):
+    data = folder_dataset(damaged, 8, on_bad_image="skip")
     with caplog.at_level(logging.WARNING):
         items = data.__getitems__(list(range(10)))
         data.__getitems__(list(range(10)))
@@ -111,28 +117,28 @@ def test_skip_leaves_out_and_changes_nothing_else(spoilt, caplog):
         data[3]
 
 
-def test_replace_keeps_the_batch_and_tells_the_truth(spoilt):
-    data = FolderImages(spoilt, 8, on_bad_image="replace", seed=9)
+def test_replace_keeps_the_batch_size_and_reports_the_replacement(damaged):
+    data = folder_dataset(damaged, 8, on_bad_image="replace", seed=9)
     items = data.__getitems__(list(range(10)))
     assert len(items) == 10
     for position, item in enumerate(items):
         assert item["index"] not in BAD and item["name"] == data.name(item["index"])
-        assert torch.equal(item["image"], read_image(data.files[item["index"]], 8))
+        assert torch.equal(item["image"], read_image(damaged / item["name"], 8))
         assert position in BAD or item["index"] == position
-    again = FolderImages(spoilt, 8, on_bad_image="replace", seed=9)
+    again = folder_dataset(damaged, 8, on_bad_image="replace", seed=9)
     assert [again[i]["index"] for i in reversed(BAD)] == [items[i]["index"] for i in reversed(BAD)]
-    assert len({FolderImages(spoilt, 8, on_bad_image="replace", seed=s)[3]["index"] for s in range(20)}) > 3
+    assert len({folder_dataset(damaged, 8, on_bad_image="replace", seed=s)[3]["index"] for s in range(20)}) > 3
 
 
-def test_replace_gives_up_when_all_is_broken(tmp_path):
+def test_replace_fails_if_all_images_are_bad(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.png").touch()
     with pytest.raises(BadImage, match=r"1\.png.*3 bad files so far: 0\.png, 1\.png, 2\.png"):
-        FolderImages(tmp_path, 8, on_bad_image="replace")[1]
+        folder_dataset(tmp_path, 8, on_bad_image="replace")[1]
 
 
-def test_file_that_vanished_later(folder):
-    data = FolderImages(folder, 8, on_bad_image="skip")
+def test_file_deleted_after_listing(folder):
+    data = folder_dataset(folder, 8, on_bad_image="skip")
     (folder / "5.png").unlink()
     assert len(data.__getitems__([4, 5, 6])) == 2 and data.bad_images == ["5.png"]
 
@@ -143,17 +149,17 @@ def test_file_that_vanished_later(folder):
         ({"resolution": 0}, "resolution=0"),
         ({"resolution": 64.0}, "resolution=64.0"),
         ({"horizontal_flip": 1.5}, "horizontal_flip=1.5"),
-        ({"on_bad_image": "ignore"}, "'ignore'.*error, skip or replace"),
-        ({"mode": "squash"}, "'squash'"),
+        ({"on_bad_image": "ignore"}, "on_bad_image=ignore: expected one of error, skip, replace"),
+        ({"mode": "squash"}, "mode=squash"),
     ],
 )
 def test_bad_arguments(folder, arguments, message):
     with pytest.raises(UserError, match=message):
-        FolderImages(folder, **arguments)
+        folder_dataset(folder, **arguments)
 
 
 def test_no_folder_and_no_images(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        FolderImages(tmp_path / "none")
+        folder_dataset(tmp_path / "none")
     with pytest.raises(UserError, match="no image"):
-        FolderImages(tmp_path)
+        folder_dataset(tmp_path)

@@ -1,4 +1,4 @@
-"""Image files of every kind against arithmetic on the pixels that went in (and torchvision's decoders)."""
+"""Image files of every kind, compared with arithmetic on their pixels and with torchvision's decoders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 
 
 def write_png(path: Path, array: np.ndarray, colour: int, depth: int = 8, chunks: bytes = b"") -> Path:
-    """A PNG made by hand, so that what Pillow reads was not written by Pillow."""
+    """Returns a PNG written without Pillow, as an independent source for Pillow's decoder."""
     height, width = array.shape[:2]
     rows = array.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -51,7 +51,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def levels(image: torch.Tensor) -> np.ndarray:
-    """(3, H, W) in [-1, 1] -> (H, W, 3) float64 levels, by the definition of the range."""
+    """Converts (3, H, W) in [-1, 1] to (H, W, 3) float64 levels, by the definition of the range."""
     assert image.dtype == torch.float32 and image.min() >= -1 and image.max() <= 1
     return (image.double().permute(1, 2, 0).numpy() + 1.0) * 127.5
 
@@ -83,7 +83,7 @@ def test_png_of_every_colour_type(tmp_path, rng, depth, colour, channels):
     np.testing.assert_allclose(got, want, atol=tolerance)
 
 
-def test_sixteen_bits_widened_from_eight_come_back_exactly(tmp_path):
+def test_levels_converted_from_8_to_16_bits_are_restored_exactly(tmp_path):
     array = np.arange(256).reshape(16, 16, 1)
     for colour, wide in ((GREY, array * 257), (RGB, (array * 257).repeat(3, 2))):
         got = levels(read_image(write_png(tmp_path / "a.png", wide, colour, 16)))
@@ -103,7 +103,7 @@ def test_palette_with_and_without_transparency(tmp_path, rng):
     np.testing.assert_allclose(got, on_white(palette[index[..., 0]], alpha[index[..., 0]], 255), atol=0.51)
 
 
-def test_one_transparent_colour_becomes_white(tmp_path):
+def test_transparent_colour_becomes_white(tmp_path):
     array = np.zeros((4, 4, 3), dtype=np.uint8)
     array[0] = (10, 20, 30)
     trns = chunk(b"tRNS", struct.pack(">HHH", 10, 20, 30))
@@ -128,7 +128,7 @@ def test_cmyk_jpeg(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*TorchVision are deprecated.*")
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".png", ".bmp", ".tif", ".ppm"])
-def test_formats_against_torchvisions_decoders(tmp_path, suffix):
+def test_formats_against_torchvision(tmp_path, suffix):
     ramp = np.linspace(0, 255, 48)
     array = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128), axis=2).astype(np.uint8)
     file = tmp_path / f"image{suffix}"
@@ -179,16 +179,16 @@ def test_exif_orientation(tmp_path, rng, orientation, upright, kind):
     np.testing.assert_allclose(levels(read_image(tmp_path / "o.png")), expected, atol=1e-4)
 
 
-def test_broken_exif_leaves_the_picture(tmp_path):
-    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "x.png", exif=b"Exif\0\0broken block of a camera")
+def test_invalid_exif_keeps_the_stored_orientation(tmp_path):
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "x.png", exif=b"Exif\0\0an invalid block")
     np.testing.assert_allclose(levels(read_image(tmp_path / "x.png")), 9, atol=1e-4)
 
 
 # -- size and shape ----------------------------------------------------------------------------------------------------
 
 
-def triangle_resize(array: np.ndarray, size: int) -> np.ndarray:
-    """Antialiased bilinear resizing from its definition, in float64: output = weights @ input along both axes."""
+def antialiased_resize(array: np.ndarray, size: int) -> np.ndarray:
+    """Resizes by the definition of antialiased bilinear interpolation, in float64: weights @ input along both axes."""
     for axis in (0, 1):
         length = array.shape[axis]
         scale = length / size
@@ -208,8 +208,8 @@ def test_crop_and_resize(tmp_path, rng, shape, size):
     assert got.shape == (3, size, size) and got.is_contiguous()
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
-    want = triangle_resize(array[top : top + side, left : left + side].astype(float), size)
-    np.testing.assert_allclose(levels(got), want, atol=1.01)  # two passes, each rounded to a level
+    want = antialiased_resize(array[top : top + side, left : left + side].astype(float), size)
+    np.testing.assert_allclose(levels(got), want, atol=1.01)  # two passes, each rounded to whole levels
 
 
 def test_crop_of_a_marked_image_is_central(tmp_path):
@@ -218,19 +218,19 @@ def test_crop_of_a_marked_image_is_central(tmp_path):
     np.testing.assert_allclose(levels(read_image(write_png(tmp_path / "a.png", array, RGB), 10)), 200, atol=1e-4)
 
 
-def test_fit_keeps_everything_between_black_bars(tmp_path):
+def test_fit_keeps_the_whole_image_between_black_bars(tmp_path):
     array = np.full((20, 40, 3), 200, dtype=np.uint8)
     got = levels(read_image(write_png(tmp_path / "a.png", array, RGB), 32, mode="fit"))
     np.testing.assert_allclose(got[8:24], 200, atol=1e-4)
     np.testing.assert_allclose(got[np.r_[0:8, 24:32]], 0, atol=1e-4)
 
 
-def test_without_size_shape_is_kept(tmp_path):
+def test_without_size_keeps_the_shape(tmp_path):
     assert read_image(write_png(tmp_path / "a.png", np.zeros((5, 8, 3)), RGB)).shape == (3, 5, 8)
 
 
 def test_transparency_is_blended_before_resizing(tmp_path):
-    """A transparent pixel's hidden colour must not bleed into its neighbours."""
+    """The colour of a transparent pixel must not bleed into its neighbours."""
     array = np.zeros((8, 8, 4), dtype=np.uint8)
     array[:, ::2] = (255, 255, 255, 255)
     array[:, 1::2] = (255, 0, 0, 0)  # red, but invisible
@@ -249,7 +249,7 @@ def test_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path, monkey
     )
     small = levels(read_image(file, 64))
     assert decoded == [(500, 375)]
-    want = triangle_resize(array[:, 250:1750].astype(float), 64)
+    want = antialiased_resize(array[:, 250:1750].astype(float), 64)
     assert np.abs(small.mean(2) - want).mean() < 1.0
     read_image(file, 512)
     assert decoded[1] == (2000, 1500), "a full decode where the ratio is that of the published protocol"
@@ -258,7 +258,7 @@ def test_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path, monkey
 # -- levels ------------------------------------------------------------------------------------------------------------
 
 
-def test_levels_survive_the_round_trip():
+def test_levels_round_trip():
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(from_uint8(every)), every)
 
@@ -293,7 +293,7 @@ def test_save_and_read_back(tmp_path, rng):
         to_pil(image[None])
 
 
-# -- what cannot be read -----------------------------------------------------------------------------------------------
+# -- unreadable files --------------------------------------------------------------------------------------------------
 
 
 def good(path: Path) -> Path:
@@ -339,7 +339,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD, ids=lambda name: name[:10].replace("\0", "0"))
-def test_bad_files_are_named_in_one_line(tmp_path, name):
+def test_error_of_a_bad_file_is_one_line(tmp_path, name):
     make, reason = BAD[name]
     path = make(tmp_path / name)
     for read in (check_image, lambda file: read_image(file, 8)):
@@ -349,7 +349,7 @@ def test_bad_files_are_named_in_one_line(tmp_path, name):
         assert isinstance(error.value, UserError)
 
 
-def test_flipped_byte_in_a_png_is_found(tmp_path):
+def test_changed_byte_in_a_png_is_detected(tmp_path):
     path = good(tmp_path / "a.png")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -364,7 +364,7 @@ def test_flipped_byte_in_a_png_is_found(tmp_path):
 )
 @settings(deadline=None, max_examples=150)
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_no_bytes_raise_anything_else(tmp_path_factory, data, start):
+def test_any_bytes_are_decoded_or_raise_bad_image(tmp_path_factory, data, start):
     path = tmp_path_factory.getbasetemp() / "fuzz.png"
     path.write_bytes(start + data)
     try:
@@ -381,11 +381,11 @@ def test_bad_size(tmp_path, size):
 
 
 def test_bad_mode(tmp_path):
-    with pytest.raises(UserError, match="'crop', 'fit' or 'stretch'"):
+    with pytest.raises(UserError, match="mode=squash: expected one of crop, fit, stretch"):
         read_image(good(tmp_path / "a.png"), 8, mode="squash")
 
 
-def test_a_workers_error_keeps_its_one_line(tmp_path):
+def test_error_of_a_worker_stays_one_line(tmp_path):
     text = f"Caught BadImage in DataLoader worker process 0.\nTraceback:\n  ...\npackage.BadImage: {tmp_path}: empty\n"
     assert str(BadImage(text)) == f"{tmp_path}: empty"
 
@@ -414,7 +414,7 @@ def test_list_follows_links_once(tmp_path):
     assert [path.name for path in list_images(tmp_path / "set")] == ["a.png"]
 
 
-def test_list_errors_say_what_is_there(tmp_path):
+def test_list_errors_name_the_other_files(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*no such folder.*exists is " + str(tmp_path)):
         list_images(tmp_path / "nowhere" / "deeper")
     (tmp_path / "empty").mkdir()
@@ -436,6 +436,6 @@ def test_folder_without_permission(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)  # chmod does not stop root
+    monkeypatch.setattr(os, "scandir", refuse)  # root ignores the permissions that chmod sets
     with pytest.raises(UserError, match="secret: cannot list.*permissions"):
         list_images(tmp_path)

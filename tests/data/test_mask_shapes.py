@@ -1,4 +1,4 @@
-"""Masks from a line of text, against areas known from geometry, and what is refused."""
+"""Masks from text descriptions, compared with areas known from geometry, and invalid descriptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stylegan_inv.errors import UserError
 LABELS = ("background", "skin", "hair")
 
 
-def test_areas_and_places() -> None:
+def test_areas_and_positions() -> None:
     ellipse = draw_mask("ellipse:0.5,0.25,0.4,0.2", 64)
     assert ellipse.shape == (1, 64, 64) and ellipse.mean().item() == pytest.approx(math.pi * 0.4 * 0.2, rel=0.01)
     assert ellipse[0, 16, 32] == 1 and ellipse[0, 40, 32] == 0
@@ -55,7 +55,7 @@ def test_labels_and_changes() -> None:
         ("nowhere.png", "no such file or shape"),
     ],
 )
-def test_refused(text: str, expected: str) -> None:
+def test_invalid_descriptions(text: str, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         check_description(text, LABELS, changed=False)
 

@@ -1,4 +1,4 @@
-"""Pairs: of folders by name, of label maps, and of SynthFaces with itself."""
+"""Datasets of pairs: folders matched by name, label maps, and SynthFaces."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
-from stylegan_inv.data.datamodules.image_set import Companion, ImageSet
-from stylegan_inv.data.datamodules.paired import PairedFacesDataModule, PairedFolderDataModule
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.image_dataset import Companion, ImageDataset
+from stylegan_inv.data.datamodules.paired import PairedFolderDataModule, PairedSynthFacesDataModule
 from stylegan_inv.data.images.image_files import read_image
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
-from stylegan_inv.data.tasks.translation import Frontalization, SegmentationToFace
+from stylegan_inv.data.tasks.frontalization import Frontalization
+from stylegan_inv.data.tasks.label_maps import SegmentationToFace
 from stylegan_inv.errors import UserError
 
 
@@ -31,13 +32,13 @@ def write(file: Path, levels: np.ndarray) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """12 targets in two folders, all of different colours, with inverted sources, and label maps of 4 classes."""
+    """Creates 12 targets of different colours in two folders, inverted sources, and label maps of 4 classes."""
     random = np.random.default_rng(0)
     for number in range(12):
-        name, picture = f"{number % 2}/{number}", random.integers(0, 256, (16, 16, 3))
-        write(tmp_path / "targets" / f"{name}.png", picture)
-        write(tmp_path / "sources" / f"{name}.bmp", 255 - picture)
-        write(tmp_path / "labels" / f"{name}.png", (picture[..., 0] // 64))
+        name, pixels = f"{number % 2}/{number}", random.integers(0, 256, (16, 16, 3))
+        write(tmp_path / "targets" / f"{name}.png", pixels)
+        write(tmp_path / "sources" / f"{name}.bmp", 255 - pixels)
+        write(tmp_path / "labels" / f"{name}.png", (pixels[..., 0] // 64))
     return tmp_path
 
 
@@ -49,15 +50,15 @@ def module(folders: Path, sources: str = "images", folder: str = "sources", **kw
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_matched_by_name_and_mirrored_together(folders: Path) -> None:
-    data, mirrored = module(folders), []
+def test_pairs_are_matched_by_name_and_flipped_together(folders: Path) -> None:
+    data, flipped = module(folders), []
     for batch in itertools.islice(data.train_dataloader(), 4):
         torch.testing.assert_close(batch["source"], -batch["image"])
         for name, image in zip(batch["name"], batch["image"], strict=True):
             file = read_image(folders / "targets" / name)
-            mirrored.append(torch.equal(image, file.flip(-1)))
-            assert mirrored[-1] or torch.equal(image, file)
-    assert 3 < sum(mirrored) < 17
+            flipped.append(torch.equal(image, file.flip(-1)))
+            assert flipped[-1] or torch.equal(image, file)
+    assert 3 < sum(flipped) < 17
     held_out = next(iter(data.val_dataloader()))
     assert len(held_out["image"]) == 2 and torch.equal(data.panel_batch(2)["source"], held_out["source"])
 
@@ -75,11 +76,11 @@ def test_label_maps_of_another_size_keep_whole_classes(tmp_path: Path) -> None:
     levels[:, 16:] = 7
     write(tmp_path / "a.png", levels)
     source = open_source(tmp_path)
-    item = ImageSet(source, Geometry(8), companions={"label": Companion(source, "label")})[0]
+    item = ImageDataset(source, Geometry(8), companions={"label": Companion(source, "label")})[0]
     assert torch.equal(item["label"], torch.tensor([[0] * 4 + [7] * 4] * 8))
 
 
-def test_half_a_pair_that_is_bad_is_left_out_or_replaced_with_its_other_half(folders: Path) -> None:
+def test_pair_with_a_bad_file_is_skipped_or_replaced_as_a_whole(folders: Path) -> None:
     (folders / "sources/0/4.bmp").write_bytes(b"")
     with pytest.raises(UserError, match=r"sources/0/4\.bmp: empty file"):
         module(folders, val_size=1).get("train").__getitems__(range(11))
@@ -89,7 +90,7 @@ def test_half_a_pair_that_is_bad_is_left_out_or_replaced_with_its_other_half(fol
     assert len(replaced) == 11 and all(torch.allclose(item["source"], -item["image"], atol=1e-6) for item in replaced)
 
 
-def test_masks_stay_with_their_images_and_other_images_have_their_own_or_none(tmp_path: Path) -> None:
+def test_masks_follow_their_images_and_validation_has_its_own_or_none(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for number in range(6):
         row, column = np.mgrid[:32, :48]
@@ -109,7 +110,7 @@ def test_masks_stay_with_their_images_and_other_images_have_their_own_or_none(tm
     assert "mask" in data.get("val")[3]
 
 
-def test_what_masks_refuse(tmp_path: Path) -> None:
+def test_invalid_masks(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / f"images/{number}.png", np.full((16, 16, 3), 9))
         write(tmp_path / f"masks/{number}.png", np.full((16, 16), 255))
@@ -127,7 +128,7 @@ def test_what_masks_refuse(tmp_path: Path) -> None:
         FolderDataModule(**{**data, "mask_root": tmp_path / "absent"}).setup("fit")
 
 
-def test_split_in_the_place_of_masks_is_replaced(tmp_path: Path) -> None:
+def test_split_in_mask_root_is_replaced(tmp_path: Path) -> None:
     for split, level in (("train", 0), ("val", 255)):
         write(tmp_path / split / "0.png", np.full((8, 8, 3), 9))
         write(tmp_path / "labels" / split / "0.png", np.full((8, 8), level))
@@ -140,8 +141,8 @@ def test_split_in_the_place_of_masks_is_replaced(tmp_path: Path) -> None:
 # -- SynthFaces --------------------------------------------------------------------------------------------------------
 
 
-def test_the_target_is_the_same_face_from_the_front() -> None:
-    data = PairedFacesDataModule(
+def test_target_is_the_frontal_view_of_the_same_face() -> None:
+    data = PairedSynthFacesDataModule(
         resolution=32, val_size=4, train_size=8, batch_size=4, target_overrides={"yaw": 0, "pitch": 0}
     )
     for split, seed in (("train", 0), ("val", 1)):
@@ -153,8 +154,8 @@ def test_the_target_is_the_same_face_from_the_front() -> None:
             assert item["index"] == index and not torch.equal(item["source"], item["image"])
 
 
-def test_frontalisation_learns_without_pairs_and_is_measured_with_them() -> None:
-    data = PairedFacesDataModule(
+def test_frontalization_trains_without_pairs_and_validates_with_pairs() -> None:
+    data = PairedSynthFacesDataModule(
         resolution=32, val_size=4, train_size=8, batch_size=8, paired_training=False, task=Frontalization(),
         target_overrides={"yaw": 0, "pitch": 0},
     )  # fmt: skip
@@ -168,8 +169,8 @@ def test_frontalisation_learns_without_pairs_and_is_measured_with_them() -> None
     assert torch.equal(held_out["image"][2], SynthFaces(32, 1, overrides={"yaw": 0, "pitch": 0})[2]["image"])
 
 
-def test_obstacles_cover_the_source_alone() -> None:
-    data = PairedFacesDataModule(resolution=32, obstacles=1.0, target_obstacles=0.0, batch_size=4, val_size=4)
+def test_obstacles_cover_the_source_only() -> None:
+    data = PairedSynthFacesDataModule(resolution=32, obstacles=1.0, target_obstacles=0.0, batch_size=4, val_size=4)
     batch = next(iter(data.val_dataloader()))
     covered = SynthFaces(32, 1, obstacles=1.0)
     assert batch["obstacle"].sum() == 0
@@ -178,7 +179,7 @@ def test_obstacles_cover_the_source_alone() -> None:
         assert torch.equal(batch["source"][row] * free, batch["image"][row] * free)
         assert not torch.equal(batch["source"][row], batch["image"][row])
     with pytest.raises(UserError, match="yow"):
-        PairedFacesDataModule(target_overrides={"yow": 0})
+        PairedSynthFacesDataModule(target_overrides={"yow": 0})
 
 
 @pytest.mark.parametrize("name", ["synthfaces_paired", "paired"])

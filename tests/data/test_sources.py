@@ -1,4 +1,4 @@
-"""Every place that images come from, against archives written by other libraries, and what is refused in them."""
+"""Sources of images, compared with archives written by other libraries, and the rejection of unsafe archives."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from PIL import Image
 
 from stylegan_inv.data.images.decoding import BadImage
 from stylegan_inv.data.sources.class_labels import parse_classes
-from stylegan_inv.data.sources.lmdb_file import value_places
+from stylegan_inv.data.sources.lmdb_file import value_locations
 from stylegan_inv.data.sources.name_lists import read_names
 from stylegan_inv.data.sources.opening import open_source
-from stylegan_inv.data.sources.source import Names, Source
+from stylegan_inv.data.sources.source import CompactStrings, Source
 from stylegan_inv.errors import UserError
 
 NAMES = ["a/1.png", "a/2.png", "a/10.png", "b/3.png", "b/x y.png"]
 
 
-def picture(seed: int, size: int = 8, kind: str = "PNG") -> bytes:
+def encoded_image(seed: int, size: int = 8, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
 
 
-PICTURES = {name: picture(number) for number, name in enumerate(NAMES)}
+IMAGES = {name: encoded_image(number) for number, name in enumerate(NAMES)}
 
 
 def write_folder(path: Path) -> Path:
-    for name, data in PICTURES.items():
+    for name, data in IMAGES.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
     return path
@@ -49,7 +49,7 @@ def write_folder(path: Path) -> Path:
 
 def write_zip(path: Path, method: int = zipfile.ZIP_STORED, **more: bytes) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in reversed({**PICTURES, **more}.items()):
+        for name, data in reversed({**IMAGES, **more}.items()):
             archive.writestr(name, data)
     return path
 
@@ -71,7 +71,7 @@ def write_lmdb(path: Path, entries: dict[bytes, bytes]) -> Path:
 
 
 def rosinality(sizes: tuple[int, ...] = (8,), count: int = 5) -> dict[bytes, bytes]:
-    entries = {b"%d-%05d" % (size, i): picture(i, size) for size in sizes for i in range(count)}
+    entries = {b"%d-%05d" % (size, i): encoded_image(i, size) for size in sizes for i in range(count)}
     return {**entries, b"length": str(count).encode()}
 
 
@@ -87,27 +87,27 @@ def test_folder_zip_and_shards_give_the_same_files(tmp_path: Path) -> None:
         write_folder(tmp_path / "folder"),
         write_zip(tmp_path / "stored.zip"),
         write_zip(tmp_path / "deflated.zip", zipfile.ZIP_DEFLATED),
-        write_tar(tmp_path / "one.tar", {name.replace(" ", "_"): PICTURES[name] for name in NAMES}),
+        write_tar(tmp_path / "one.tar", {name.replace(" ", "_"): IMAGES[name] for name in NAMES}),
     ]
     for place in places:
         got = contents(open_source(place))
-        assert list(got.values()) == list(PICTURES.values()), place
+        assert list(got.values()) == list(IMAGES.values()), place
         assert [name.replace("_", " ") for name in got] == NAMES
 
 
 def test_webdataset_samples_over_several_shards(tmp_path: Path) -> None:
-    """Written as the webdataset package does: files of a sample share what is before the first dot."""
+    """The shards are as the webdataset package writes them: the name of a sample ends at the first dot."""
     shards = pytest.importorskip("webdataset").ShardWriter(
         f"file:{tmp_path}/data-%06d.tar",
         maxcount=2,
         opener=lambda path: open(path.removeprefix("file:"), "wb"),
         verbose=0,
     )
-    for number, data in enumerate(PICTURES.values()):
+    for number, data in enumerate(IMAGES.values()):
         sample = {
             "__key__": f"s/{number:04d}",
             "png": data,
-            "mask.png": picture(99),
+            "mask.png": encoded_image(99),
             "json": {"n": number},
             "cls": number,
         }
@@ -116,22 +116,22 @@ def test_webdataset_samples_over_several_shards(tmp_path: Path) -> None:
     for place in (tmp_path, f"{tmp_path}/data-{{000000..000002}}.tar", f"{tmp_path}/data-*.tar"):
         source = open_source(place)
         assert source.names == [f"s/{number:04d}.png" for number in range(5)]
-        assert list(contents(source).values()) == list(PICTURES.values())
+        assert list(contents(source).values()) == list(IMAGES.values())
     with pytest.raises(UserError, match=r"1 of 4 shards are absent: data-000003.tar"):
         open_source(f"{tmp_path}/data-{{000000..000003}}.tar")
 
 
-def test_rosinalitys_lmdb_in_the_size_that_is_needed(tmp_path: Path) -> None:
+def test_rosinality_lmdb_opens_the_required_size(tmp_path: Path) -> None:
     path = write_lmdb(tmp_path / "faces", rosinality((8, 16, 64)))
-    for wanted, size in ((4, 8), (8, 8), (9, 16), (64, 64), (100, 64)):
-        source = open_source(path, wanted)
-        assert list(contents(source).values()) == [picture(i, size) for i in range(5)]
+    for required, size in ((4, 8), (8, 8), (9, 16), (64, 64), (100, 64)):
+        source = open_source(path, required)
+        assert list(contents(source).values()) == [encoded_image(i, size) for i in range(5)]
     assert contents(open_source(path / "data.mdb", 8)) == contents(open_source(path, 8))
 
 
-def test_lsuns_lmdb_has_hashes_for_names(tmp_path: Path) -> None:
-    entries = {bytes([97 + i]) * 40: picture(i, kind="WEBP") for i in range(3)}
-    source = open_source(write_lmdb(tmp_path / "church_outdoor_train_lmdb", {**entries, b"\xff/..": picture(9)}))
+def test_lsun_lmdb_has_hashes_as_names(tmp_path: Path) -> None:
+    entries = {bytes([97 + i]) * 40: encoded_image(i, kind="WEBP") for i in range(3)}
+    source = open_source(write_lmdb(tmp_path / "church_outdoor_train_lmdb", {**entries, b"\xff/..": encoded_image(9)}))
     assert [name[:2] for name in source.names] == ["aa", "bb", "cc", "ff"] and source.names[3] == "ff2f2e2e.webp"
     assert list(contents(source).values())[:3] == list(entries.values())
 
@@ -141,7 +141,7 @@ def test_lsuns_lmdb_has_hashes_for_names(tmp_path: Path) -> None:
     st.randoms(use_true_random=False),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_values_of_an_lmdb_lie_where_lmdb_itself_finds_them(tmp_path_factory, lengths, order: random.Random) -> None:
+def test_lmdb_value_locations_match_the_lmdb_library(tmp_path_factory, lengths, order: random.Random) -> None:
     path = tmp_path_factory.mktemp("lmdb")
     entries = {key: bytes([len(key) % 256]) * length for key, length in lengths.items()}
     keys = list(entries)
@@ -153,7 +153,7 @@ def test_values_of_an_lmdb_lie_where_lmdb_itself_finds_them(tmp_path_factory, le
                     transaction.put(key, b"old" * 2000)
                     transaction.put(key, entries[key])
     file = (path / "data.mdb").read_bytes()
-    found = {key: file[offset : offset + length] for key, offset, length in value_places(path / "data.mdb")}
+    found = {key: file[offset : offset + length] for key, offset, length in value_locations(path / "data.mdb")}
     assert found == entries and list(found) == sorted(entries)
 
 
@@ -161,15 +161,15 @@ def test_list_of_images_and_one_image(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / "list.txt").write_text("\ufeffb/3.png\n\n./a/10.png\r\n")
     source = open_source(tmp_path / "list.txt")
-    assert contents(source) == {name: PICTURES[name] for name in ("b/3.png", "a/10.png")}
-    assert contents(open_source(tmp_path / "a/2.png")) == {"2.png": PICTURES["a/2.png"]}
+    assert contents(source) == {name: IMAGES[name] for name in ("b/3.png", "a/10.png")}
+    assert contents(open_source(tmp_path / "a/2.png")) == {"2.png": IMAGES["a/2.png"]}
 
 
-def test_sources_go_to_other_processes(tmp_path: Path) -> None:
-    """Pickled as to a spawned worker, and used on both sides of a fork at once."""
+def test_sources_work_in_other_processes(tmp_path: Path) -> None:
+    """A source can be pickled for a spawned worker, and used on both sides of a fork at the same time."""
     places = [
         write_zip(tmp_path / "a.zip"),
-        write_tar(tmp_path / "a.tar", PICTURES),
+        write_tar(tmp_path / "a.tar", IMAGES),
         write_lmdb(tmp_path / "l", rosinality()),
     ]
     for source in map(open_source, places):
@@ -182,12 +182,12 @@ def test_sources_go_to_other_processes(tmp_path: Path) -> None:
             os._exit(contents(source) != want)
 
 
-def test_some_of_the_images(tmp_path: Path) -> None:
-    some = open_source(write_zip(tmp_path / "a.zip")).choose([3, 0])
-    assert contents(some) == {name: PICTURES[name] for name in ("b/3.png", "a/1.png")} and some.where(0).endswith(
+def test_subset(tmp_path: Path) -> None:
+    some = open_source(write_zip(tmp_path / "a.zip")).subset([3, 0])
+    assert contents(some) == {name: IMAGES[name] for name in ("b/3.png", "a/1.png")} and some.where(0).endswith(
         "b/3.png"
     )
-    names = Names(["ä", "", "b\udcff"])
+    names = CompactStrings(["ä", "", "b\udcff"])
     assert list(names) == ["ä", "", "b\udcff"] and names[1:] == ["", "b\udcff"] and names[-1] == "b\udcff"
     with pytest.raises(IndexError):
         names[3]
@@ -196,11 +196,11 @@ def test_some_of_the_images(tmp_path: Path) -> None:
 # -- classes -----------------------------------------------------------------------------------------------------------
 
 
-def test_classes_of_nvidias_zip(tmp_path: Path) -> None:
+def test_classes_of_nvidia_zip(tmp_path: Path) -> None:
     labels = [[name, number % 3] for number, name in enumerate(NAMES)]
     source = open_source(write_zip(tmp_path / "a.zip", **{"dataset.json": json.dumps({"labels": labels}).encode()}))
     assert source.classes is not None and source.classes.tolist() == [0, 1, 2, 0, 1]
-    assert source.choose([4, 2]).classes.tolist() == [1, 2]
+    assert source.subset([4, 2]).classes.tolist() == [1, 2]
     hot = {"labels": [[name, [0.0, 1.0, 0.0]] for name in NAMES]}
     assert parse_classes(json.dumps(hot).encode(), "x", NAMES).tolist() == [1] * 5
     assert parse_classes(b'{"labels": null}', "x", NAMES) is None
@@ -209,19 +209,19 @@ def test_classes_of_nvidias_zip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"{", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"\xff\xfe", "no JSON"),
+        (b"{", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
         (b'{"labels": [["a/1.png"]]}', "expected"),
         (b'{"labels": {"a/1.png": 1}}', "expected"),
         (b'{"labels": [["a/1.png", 1]]}', "no class for 4 of 5 images: a/2.png"),
-        (json.dumps({"labels": [[n, 0] for n in [*NAMES, "no.png"]]}).encode(), "1 images that are not there: no.png"),
+        (json.dumps({"labels": [[n, 0] for n in [*NAMES, "no.png"]]}).encode(), "1 images that do not exist: no.png"),
         (json.dumps({"labels": [[n, 1.5] for n in NAMES]}).encode(), "class 1.5"),
         (json.dumps({"labels": [[n, [1, 1]] for n in NAMES]}).encode(), "one-hot"),
-        (b'{"labels": [["a/1.png", ' + b"9" * 5000 + b"]]}", "no JSON|class 9999"),
+        (b'{"labels": [["a/1.png", ' + b"9" * 5000 + b"]]}", "not valid JSON|class 9999"),
     ],
 )
-def test_classes_that_do_not_fit(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_classes(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_source(write_zip(tmp_path / "a.zip", **{"dataset.json": content}))
 
@@ -235,7 +235,7 @@ ANY = st.recursive(
 
 @given(ANY | st.binary(max_size=50))
 @settings(deadline=None, max_examples=100)
-def test_no_dataset_json_raises_anything_else(content) -> None:
+def test_any_dataset_json_is_read_or_raises_user_error(content) -> None:
     texts = [content] if isinstance(content, bytes) else [json.dumps(content), json.dumps({"labels": content})]
     for text in texts:
         try:
@@ -244,56 +244,56 @@ def test_no_dataset_json_raises_anything_else(content) -> None:
             assert "\n" not in str(error)
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------
+# -- unsafe and damaged archives ---------------------------------------------------------------------------------------
 
 ESCAPES = ["../x.png", "/etc/x.png", "a/../../x.png", "C:/x.png", "a\\..\\x.png", "a//x.png", "./../x.png", "a/\n.png"]
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_names_that_lead_out_of_a_folder(tmp_path: Path, name: str) -> None:
-    def refused(path: Path) -> None:
-        with pytest.raises(UserError, match="refused, as it holds the name") as error:
+def test_names_that_lead_out_of_a_folder_are_rejected(tmp_path: Path, name: str) -> None:
+    def rejected(path: Path) -> None:
+        with pytest.raises(UserError, match="rejected, as the name") as error:
             open_source(path)
         assert "\n" not in str(error.value)
 
-    refused(write_zip(tmp_path / "a.zip", **{name: picture(1)}))
+    rejected(write_zip(tmp_path / "a.zip", **{name: encoded_image(1)}))
     if name != "./../x.png":
-        refused(write_tar(tmp_path / "a.tar", {name: picture(1)}))
+        rejected(write_tar(tmp_path / "a.tar", {name: encoded_image(1)}))
     if "\n" not in name:
         (tmp_path / "list.txt").write_text(name.removeprefix("./") + "\n")
-        refused(tmp_path / "list.txt")
+        rejected(tmp_path / "list.txt")
     entries = {**rosinality(count=1), b"manifest": json.dumps({"images": {name: ""}}).encode()}
-    refused(write_lmdb(tmp_path / "l", entries))
+    rejected(write_lmdb(tmp_path / "l", entries))
 
 
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE]
 )
-def test_links_and_devices_in_tars(tmp_path: Path, kind: bytes) -> None:
+def test_links_and_devices_in_tars_are_rejected(tmp_path: Path, kind: bytes) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         member = tarfile.TarInfo("a.png")
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(UserError, match="a.tar: (refused, as 'a.png' is a link, device|damaged tar)"):
+    with pytest.raises(UserError, match="a.tar: (rejected, as 'a.png' is a link, device|damaged tar)"):
         open_source(tmp_path / "a.tar")
 
 
-def test_links_in_zips(tmp_path: Path) -> None:
+def test_links_in_zips_are_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         entry = zipfile.ZipInfo("a.png")
         entry.external_attr = 0o120777 << 16
         archive.writestr(entry, "/etc/passwd")
-    with pytest.raises(UserError, match="refused, as 'a.png' is a link"):
+    with pytest.raises(UserError, match="rejected, as 'a.png' is a link"):
         open_source(tmp_path / "a.zip")
 
 
-def test_bombs(tmp_path: Path) -> None:
+def test_zip_bombs_are_rejected(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", zipfile.ZIP_DEFLATED, **{"z.png": bytes(20 << 20)})
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(UserError, match=r"refused, as 'z.png' would unpack from [0-9,]+ to 20,971,520 bytes"):
+    with pytest.raises(UserError, match=r"rejected, as 'z.png' would unpack from [0-9,]+ to 20,971,520 bytes"):
         open_source(path)
     data = bytearray(write_zip(tmp_path / "b.zip", zipfile.ZIP_DEFLATED, **{"z.png": bytes(1000)}).read_bytes())
-    # The directory may claim less than the stream holds: no more than claimed is unpacked.
+    # The directory may claim less than the stream holds; only the claimed size is unpacked.
     size = data.rindex(b"z.png") - 22
     data[size : size + 4] = (10).to_bytes(4, "little")
     (tmp_path / "b.zip").write_bytes(data)
@@ -302,7 +302,7 @@ def test_bombs(tmp_path: Path) -> None:
         source.read(source.names.index("z.png"))
 
 
-def test_a_header_that_claims_more_than_the_file_has(tmp_path: Path) -> None:
+def test_header_that_claims_more_than_the_file_has(tmp_path: Path) -> None:
     member = tarfile.TarInfo("a.png")
     member.size = 1 << 40
     (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
@@ -310,44 +310,44 @@ def test_a_header_that_claims_more_than_the_file_has(tmp_path: Path) -> None:
         open_source(tmp_path / "a.tar")
 
 
-def test_other_archives_that_do_not_work(tmp_path: Path) -> None:
-    def says(message: str, path: Path | str) -> None:
+def test_other_invalid_archives(tmp_path: Path) -> None:
+    def check_error(message: str, path: Path | str) -> None:
         with pytest.raises(UserError, match=message):
             open_source(path)
 
     write_zip(tmp_path / "ok.zip")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "ok.zip").read_bytes()[:-30])
-    says("cut.zip: damaged zip", tmp_path / "cut.zip")
+    check_error("cut.zip: damaged zip", tmp_path / "cut.zip")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    says("empty.zip: holds no images", tmp_path / "empty.zip")
+    check_error("empty.zip: holds no images", tmp_path / "empty.zip")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
         for _ in range(2):
-            archive.writestr("a.png", picture(1))
-    says("1 of 2 images occur twice: a.png", tmp_path / "twice.zip")
+            archive.writestr("a.png", encoded_image(1))
+    check_error("1 of 2 images occur twice: a.png", tmp_path / "twice.zip")
     write_zip(tmp_path / "bz.zip", zipfile.ZIP_BZIP2)
-    says("packed by method 12; expected a stored or deflated zip", tmp_path / "bz.zip")
+    check_error("packed by method 12; expected a stored or deflated zip", tmp_path / "bz.zip")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
         pass
     (tmp_path / "a.tar.gz").rename(tmp_path / "gz.tar")
-    says("gz.tar: is compressed", tmp_path / "gz.tar")
-    write_tar(tmp_path / "two.tar", {"a.left.png": picture(1), "a.right.png": picture(2)})
-    says("the sample 'a' has 2 images", tmp_path / "two.tar")
+    check_error("gz.tar: is compressed", tmp_path / "gz.tar")
+    write_tar(tmp_path / "two.tar", {"a.left.png": encoded_image(1), "a.right.png": encoded_image(2)})
+    check_error("the sample 'a' has 2 images", tmp_path / "two.tar")
     (tmp_path / "x.rar").touch()
-    says("is a .rar, expected a folder of images, a .zip, an LMDB", tmp_path / "x.rar")
-    says("range of at most", f"{tmp_path}/{{0..99999999}}.tar")
-    says("no such shards", f"{tmp_path}/none-*.tar")
-    says("nowhere: no such folder", tmp_path / "nowhere")
+    check_error("is a .rar, expected a folder of images, a .zip, an LMDB", tmp_path / "x.rar")
+    check_error("range of at most", f"{tmp_path}/{{0..99999999}}.tar")
+    check_error("no such shards", f"{tmp_path}/none-*.tar")
+    check_error("nowhere: no such folder", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"1e3", b"99999999999", b"7", b"\xd9\xa3", b"0", b"3\n"])
-def test_lmdb_whose_length_is_no_number_of_images(tmp_path: Path, length: bytes) -> None:
+def test_lmdb_with_invalid_length(tmp_path: Path, length: bytes) -> None:
     path = write_lmdb(tmp_path / "l", {**rosinality(), b"length": length})
     with pytest.raises(UserError, match="'length' is .*, expected 1 to 6|has no 8-00005"):
         open_source(path)
 
 
-def test_lmdb_without_some_of_its_images(tmp_path: Path) -> None:
+def test_lmdb_with_missing_images(tmp_path: Path) -> None:
     entries = rosinality()
     del entries[b"8-00002"]
     with pytest.raises(UserError, match="expected 1 to 5|no 8-00002 .1 of 5"):
@@ -357,7 +357,7 @@ def test_lmdb_without_some_of_its_images(tmp_path: Path) -> None:
 
 
 def damaged(good: bytes, rng: np.random.Generator, count: int) -> Iterator[bytes]:
-    """A file with some of its bytes changed, one of four also cut off."""
+    """Returns file contents with some bytes changed, one of four also truncated."""
     for attempt in range(count):
         data = bytearray(good)
         if attempt % 4 == 0:
@@ -367,8 +367,8 @@ def damaged(good: bytes, rng: np.random.Generator, count: int) -> Iterator[bytes
         yield bytes(data)
 
 
-def test_damaged_lmdbs_never_end_the_process(tmp_path: Path) -> None:
-    """Bytes changed and cut off anywhere; LMDB itself dies of some of these, which is why it is not asked."""
+def test_damaged_lmdbs_never_kill_the_process(tmp_path: Path) -> None:
+    """Some of these files kill a process that opens them with the LMDB library, which is why it is not used here."""
     good = (write_lmdb(tmp_path / "l", rosinality((8, 16), 40)) / "data.mdb").read_bytes()
     path = tmp_path / "data.mdb"
     rng = np.random.default_rng(0)
@@ -385,8 +385,8 @@ def test_damaged_lmdbs_never_end_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar"])
-def test_damaged_archives_raise_user_errors_alone(tmp_path: Path, suffix: str) -> None:
-    make = {"zip": write_zip, "tar": lambda path: write_tar(path, PICTURES)}[suffix]
+def test_damaged_archives_raise_user_errors_only(tmp_path: Path, suffix: str) -> None:
+    make = {"zip": write_zip, "tar": lambda path: write_tar(path, IMAGES)}[suffix]
     good, rng = make(tmp_path / f"a.{suffix}").read_bytes(), np.random.default_rng(1)
     path = tmp_path / f"b.{suffix}"
     for data in damaged(good, rng, 120):
@@ -399,7 +399,7 @@ def test_damaged_archives_raise_user_errors_alone(tmp_path: Path, suffix: str) -
 
 @given(st.binary(max_size=300) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 @settings(deadline=None, max_examples=150)
-def test_no_list_of_images_raises_anything_else(tmp_path_factory, data: bytes) -> None:
+def test_any_list_of_images_is_read_or_raises_user_error(tmp_path_factory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.txt"
     path.write_bytes(data)
     try:
@@ -413,7 +413,7 @@ def test_no_list_of_images_raises_anything_else(tmp_path_factory, data: bytes) -
 
 @given(st.dictionaries(st.binary(min_size=1, max_size=30), st.binary(max_size=60), max_size=6))
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_entries_of_an_lmdb_raise_anything_else(tmp_path_factory, entries: dict[bytes, bytes]) -> None:
+def test_any_entries_of_an_lmdb_are_read_or_raise_user_error(tmp_path_factory, entries: dict[bytes, bytes]) -> None:
     path = write_lmdb(tmp_path_factory.mktemp("l"), {b"length": b"1", b"8-00000": b"", **entries})
     try:
         assert len(contents(open_source(path, 8))) == 1

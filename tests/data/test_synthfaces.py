@@ -1,31 +1,32 @@
-"""SynthFaces: purity, resolution consistency, what each factor does to the pixels, labels, masks, distributions."""
+"""SynthFaces: determinism, consistency over resolutions, effects of the factors, labels, masks, distributions."""
 
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from stylegan_inv.data.synthfaces import pixels as synthfaces_pixels
 from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces, sample_identity_pairs
-from stylegan_inv.data.synthfaces.factors import (
+from stylegan_inv.data.synthfaces.factor_specs import (
     FACTORS,
     IDENTITY_FACTORS,
     NUM_NORMALS,
     SPECS,
     VECTOR_NAMES,
     Choice,
-    Factors,
-    factors_from_normals,
-    override_factors,
 )
+from stylegan_inv.data.synthfaces.factors import Factors, factors_from_normals, override_factors
 from stylegan_inv.data.synthfaces.normals import normals, obstacle_parameters
 from stylegan_inv.data.synthfaces.render import render
 from stylegan_inv.errors import UserError
 
+HERE = Path(__file__).parent
 PLAIN = {"eyeglasses": "none", "beard": "none", "hair_style": "short", "yaw": 0.0, "pitch": 0.0, "background": "plain"}
 
 
@@ -34,7 +35,7 @@ def faces(count: int = 16, seed: int = 0, **overrides: object) -> Factors:
 
 
 def centroid(label: np.ndarray, name: str, axis: str) -> np.ndarray:
-    """Mean position of a label in every image, in pixels; x to the right, y down."""
+    """Returns the mean position of a label in every image, in pixels; x to the right, y down."""
     where = label == LABELS.index(name)
     at = np.arange(label.shape[1])
     weights = where.sum(axis=1 if axis == "x" else 2)
@@ -62,10 +63,10 @@ def test_image_does_not_depend_on_batch_order_or_size() -> None:
         assert item["index"] == alone["index"] == index
 
 
-def test_layers_leave_the_pixels_alone_that_they_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_painting_selected_pixels_equals_painting_all(monkeypatch: pytest.MonkeyPatch) -> None:
     factors = faces(192, seed=7)
     quick = render(factors, 48)
-    # every layer on every pixel: what the picture would be if nothing were left out
+    # Paints every layer on every pixel.
     monkeypatch.setattr(synthfaces_pixels.Pixels, "__init__", everywhere)
     whole = render(factors, 48)
     np.testing.assert_array_equal(quick.image, whole.image)
@@ -74,7 +75,7 @@ def test_layers_leave_the_pixels_alone_that_they_are_not_asked_for(monkeypatch: 
 
 
 def everywhere(self: synthfaces_pixels.Pixels, inside: np.ndarray) -> None:
-    """All pixels of those pictures that have the layer at all: without glasses there is no frame to draw."""
+    """Selects all pixels of the images that have the layer; without glasses there is no frame to paint."""
     has = inside.any(axis=(1, 2), keepdims=True)
     self.inside = np.ascontiguousarray(np.broadcast_to(has, inside.shape))
     self.shape, self.index = inside.shape, np.flatnonzero(self.inside)
@@ -84,7 +85,7 @@ def test_start_shifts_the_sequence() -> None:
     assert torch.equal(SynthFaces(32, start=100)[3]["image"], SynthFaces(32)[103]["image"])
 
 
-def test_workers_do_not_matter() -> None:
+def test_images_do_not_depend_on_workers() -> None:
     data = SynthFaces(32, seed=2, size=12, obstacles=0.3)
     batches = [list(DataLoader(data, batch_size=4, num_workers=n)) for n in (0, 2)]
     for a, b in zip(*batches, strict=True):
@@ -98,8 +99,8 @@ def test_dataset_and_factors_pickle() -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(faces(2))).yaw, faces(2).yaw)
 
 
-# Mean of R, G, B in [0, 255] of images 0 to 5 at 64 px (seed 0). These faces are what the shipped networks were trained
-# on: a change here means that every embedded asset has to be made again.
+# Mean of R, G, B in [0, 255] of images 0 to 5 at 64 px (seed 0). The shipped networks were trained on these faces:
+# after a change every embedded asset has to be made again.
 GOLDEN_MEANS = np.array(
     [
         [135.307, 122.893, 90.302],
@@ -121,6 +122,15 @@ def test_golden_means() -> None:
     image = render(faces(len(GOLDEN_MEANS)), 64).image
     # Tolerance: another libm or SIMD width may round a few pixels differently by one level.
     np.testing.assert_allclose(image.mean(axis=(1, 2)), GOLDEN_MEANS, rtol=0, atol=0.02)
+
+
+def test_golden_images_and_labels() -> None:
+    """Images 0 to 7 of seed 0, with obstacles, equal the stored ones; the shipped networks were trained on seed 0."""
+    out = render(faces(8), 64, obstacle_parameters(0, range(8), 0.5))
+    stored = {kind: np.asarray(Image.open(HERE / f"synthfaces_{kind}.png")) for kind in ("images", "labels")}
+    difference = np.concatenate(list(out.image), axis=1).astype(int) - stored["images"]
+    assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 1e-3, "another libm may round differently"
+    assert (np.concatenate(list(out.label), axis=1) != stored["labels"]).mean() < 1e-3
 
 
 # --- resolution -----------------------------------------------------------------------------------------------------
@@ -153,12 +163,12 @@ def test_empty_batch() -> None:
     assert out.image.shape == (0, 64, 64, 3) and out.mask.shape == (0, 64, 64)
 
 
-# --- what the factors do ---------------------------------------------------------------------------------------------
+# --- effects of the factors -------------------------------------------------------------------------------------------
 
 
 def test_yaw_moves_the_face_to_the_right() -> None:
     def nose_side(yaw: float) -> np.ndarray:
-        # The mouth against the middle of skin and hair: the face turns, the head stays about where it is.
+        # The mouth moves relative to the skin, as the face turns while the head stays in place.
         label = render(faces(12, **{**PLAIN, "yaw": yaw}), 128).label
         return centroid(label, "mouth", "x") - centroid(label, "skin", "x")
 
@@ -166,7 +176,7 @@ def test_yaw_moves_the_face_to_the_right() -> None:
     assert (right - front > 3).all() and (front - left > 3).all()
 
 
-def test_frontal_face_is_centred_as_the_papers_crops_are() -> None:
+def test_frontal_face_is_centred_as_in_ffhq() -> None:
     label = render(faces(16, **PLAIN), 128).label
     eyes_y, eyes_x = centroid(label, "eyes", "y") / 128, centroid(label, "eyes", "x") / 128
     assert np.abs(eyes_y - 0.47).max() < 0.02 and np.abs(eyes_x - 0.496).max() < 0.02
@@ -180,7 +190,7 @@ def test_pitch_up_raises_the_face() -> None:
     assert (low - high > 2).all()
 
 
-def test_smile_raises_and_widens_the_mouths_corners() -> None:
+def test_smile_raises_and_widens_the_corners_of_the_mouth() -> None:
     def corners(smile: float) -> tuple[np.ndarray, np.ndarray]:
         label = render(faces(8, **{**PLAIN, "smile": smile, "mouth_open": 0.0}), 256).label
         lift, width = [], []
@@ -211,7 +221,7 @@ def test_glasses_appear_in_pixels_and_labels() -> None:
     assert out["sunglasses"].image[eyes].mean() < 0.7 * out["none"].image[eyes].mean()
 
 
-def test_age_greys_hair_and_leaves_the_background() -> None:
+def test_age_greys_hair_and_keeps_the_background() -> None:
     young, old = (
         render(faces(16, **{**PLAIN, "age": age, "hair_colour": 0.4, "hair_redness": 0.5}), 64) for age in (20.0, 80.0)
     )
@@ -220,7 +230,7 @@ def test_age_greys_hair_and_leaves_the_background() -> None:
     assert chroma[1] < 0.55 * chroma[0]
     assert old.image[hair].mean() > 1.25 * young.image[hair].mean()
     background = (young.label == 0) & (old.label == 0) & (young.mask + old.mask == 0)
-    background[:, 48:] = False  # the neck shares pixels with the background there, and its skin does age
+    background[:, 48:] = False  # pixels at the edge of the neck, whose skin ages
     assert np.array_equal(young.image[background], old.image[background])
 
 
@@ -243,11 +253,11 @@ def test_light_comes_from_its_side() -> None:
 
 @pytest.mark.parametrize("name", [n for n in FACTORS if not isinstance(SPECS[n], Choice)])
 def test_every_continuous_factor_is_visible(name: str) -> None:
-    """Each factor changes the picture in the circumstances where it can be seen."""
+    """Each factor changes the image if the other factors make it visible."""
     spec = SPECS[name]
     assert not isinstance(spec, Choice)
     seen = {"eyeglasses": "clear", "beard": "full", "hair_style": "side_part", "background": "bokeh"}
-    # a hue is a circle: its two ends look the same, its middle does not
+    # A hue is periodic: its two ends look the same, its middle does not.
     far = spec.mean if name.endswith("hue") else spec.high
     low, high = (render(faces(4, **{**seen, name: value}), 64).image.astype(float) for value in (spec.low, far))
     assert (np.abs(high - low).max(axis=(1, 2, 3)) > 8).all()
@@ -264,8 +274,8 @@ def test_every_choice_is_visible(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in FACTORS if not isinstance(SPECS[n], Choice)])
-def test_pictures_are_continuous_in_the_normals(name: str) -> None:
-    """A small step of one normal changes the picture by little: what lets a generator learn the map."""
+def test_images_are_continuous_in_the_normals(name: str) -> None:
+    """A small step of one normal changes the image by little, so that a generator can learn the mapping."""
     n = normals(0, range(6))
     moved = n.copy()
     moved[:, FACTORS.index(name)] += 0.02
@@ -288,7 +298,7 @@ def test_every_label_occurs_and_mask_agrees_with_it() -> None:
     assert (out.obstacle == 0).all()
 
 
-def test_obstacle_hides_and_leaves_the_face_below_unchanged() -> None:
+def test_obstacle_does_not_change_the_face_below() -> None:
     factors = faces(40, seed=1)
     clean, covered = render(factors, 64), render(factors, 64, obstacle_parameters(1, range(40), 1.0))
     untouched = covered.obstacle == 0
@@ -356,7 +366,7 @@ def test_identity_groups_share_the_person_only() -> None:
     assert first.shape == second.shape == (4, 3, 32, 32) and not torch.equal(first, second)
 
 
-def test_item() -> None:
+def test_sample() -> None:
     item = SynthFaces(64)[3]
     assert item["image"].shape == (3, 64, 64) and item["image"].dtype == torch.float32
     assert item["image"].min() >= -1 and item["image"].max() <= 1 and item["image"].max() > 0
@@ -379,7 +389,7 @@ def test_item() -> None:
         ({"size": 0}, "size=0"),
         ({"identity_groups": 0}, "identity_groups=0"),
         ({"obstacles": 1.5}, "obstacles=1.5"),
-        ({"overrides": {"hat": 1.0}}, "'hat'"),
+        ({"overrides": {"hat": 1.0}}, "factor=hat: expected one of face_width"),
         ({"overrides": {"yaw": 90.0}}, "yaw=90"),
         ({"overrides": {"hair_style": "mohawk"}}, "side_part"),
         ({"overrides": {"beard": 9}}, "beard=9"),
@@ -388,7 +398,7 @@ def test_item() -> None:
         ({"correlations": {("age", "smile"): 0.9, ("smile", "yaw"): 0.9, ("age", "yaw"): -0.9}}, "impossible"),
     ],
 )
-def test_errors_name_what_was_wrong(arguments: dict, message: str) -> None:
+def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         SynthFaces(**arguments)
 

@@ -1,4 +1,4 @@
-"""Translation tasks: what they do to a picture against other libraries and formulas, and that runs repeat them."""
+"""Translation tasks, compared with other libraries and formulas, and their reproducibility."""
 
 from __future__ import annotations
 
@@ -19,30 +19,35 @@ from torch.utils.data import Dataset
 
 from stylegan_inv.callbacks.panels import Panels
 from stylegan_inv.config import CONF_DIR, instantiate
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
-from stylegan_inv.data.datamodules.sampler import Draw
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
-from stylegan_inv.data.tasks import translation as tasks
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.loaders import WithDraws
+from stylegan_inv.data.datamodules.sampler import DrawnIndex
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.tasks.cartoon import Cartoon
+from stylegan_inv.data.tasks.frontalization import Frontalization
+from stylegan_inv.data.tasks.inpainting import Inpainting
+from stylegan_inv.data.tasks.label_maps import SegmentationToFace, palette
+from stylegan_inv.data.tasks.restoration import Colorization, Denoising, SuperResolution
+from stylegan_inv.data.tasks.sketch import SketchToFace
 from stylegan_inv.errors import UserError
 from tests.cli import REPOSITORY
 
 RANDOM = {
-    "super_resolution": lambda: tasks.SuperResolution((1, 2, 4, 8), 4),
-    "inpainting": lambda: tasks.Inpainting("any"),
-    "denoising": tasks.Denoising,
-    "frontalization": tasks.Frontalization,
+    "super_resolution": lambda: SuperResolution((1, 2, 4, 8), 4),
+    "inpainting": lambda: Inpainting("any"),
+    "denoising": Denoising,
+    "frontalization": Frontalization,
 }
 GIVEN = {
-    "segmentation": lambda: tasks.SegmentationToFace(8),
-    "sketch": tasks.SketchToFace,
-    "colorization": tasks.Colorization,
+    "segmentation": lambda: SegmentationToFace(8),
+    "sketch": SketchToFace,
+    "colorization": Colorization,
     "cartoon": Cartoon,
 }
 
 
 def batch(count: int = 6, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
-    """Smooth random pictures with labels, masks and indices."""
+    """Returns smooth random images with labels, masks and indices."""
     random = np.random.default_rng(seed)
     image = ndimage.zoom(random.uniform(-1, 1, (count, 3, 4, 4)), (1, 1, size / 4, size / 4), order=1)
     return {
@@ -53,11 +58,11 @@ def batch(count: int = 6, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-# -- one by one --------------------------------------------------------------------------------------------------------
+# -- each task ---------------------------------------------------------------------------------------------------------
 
 
-def test_segmentation_is_one_hot_and_can_be_read_back_from_a_picture_file(tmp_path: Path) -> None:
-    task, given = tasks.SegmentationToFace(8), batch()
+def test_segmentation_is_one_hot_and_round_trips_through_an_image_file(tmp_path: Path) -> None:
+    task, given = SegmentationToFace(8), batch()
     source = task(given)["source"]
     assert source.shape == (6, 8, 32, 32) and source.dtype == torch.float32
     assert torch.equal(source.sum(1), torch.ones(6, 32, 32)) and torch.equal(source.argmax(1), given["label"])
@@ -67,47 +72,47 @@ def test_segmentation_is_one_hot_and_can_be_read_back_from_a_picture_file(tmp_pa
     read = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 127.5 - 1
     assert torch.equal(task.read(read), source[:1])
     with pytest.raises(UserError, match="labels 0 to 7, expected 0 to 4; give dataset.task.classes"):
-        tasks.SegmentationToFace(5)(given)
+        SegmentationToFace(5)(given)
     with pytest.raises(UserError, match="no label"):
         task({"image": given["image"]})
 
 
 @pytest.mark.parametrize("classes", [2, 8, 9, 19, 27, 28])
 def test_palette_has_distinct_colours(classes: int) -> None:
-    colours = tasks.palette(classes)
+    colours = palette(classes)
     assert colours.shape == (classes, 3) and colours.abs().max() <= 1
     assert torch.cdist(colours, colours).add(10 * torch.eye(classes)).min() > 0.6
 
 
-def test_sketch_is_scipys_sobel() -> None:
+def test_sketch_matches_scipy_sobel() -> None:
     given = batch()
-    source = tasks.SketchToFace(0.75, 0.1)(given)["source"]
+    source = SketchToFace(0.75, 0.1)(given)["source"]
     assert source.shape == (6, 1, 32, 32)
     levels = ((given["image"].double() + 1) / 2 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1).numpy()
     slope = np.stack([np.hypot(*(ndimage.sobel(level, axis, mode="nearest") for axis in (0, 1))) for level in levels])
     np.testing.assert_allclose(source[:, 0], 1 - np.clip(0.75 * slope - 0.1, 0, 1), atol=1e-5)
-    flat = tasks.SketchToFace()({"image": torch.full((1, 3, 8, 8), 0.3)})["source"]
+    flat = SketchToFace()({"image": torch.full((1, 3, 8, 8), 0.3)})["source"]
     assert torch.equal(flat, torch.ones(1, 1, 8, 8)), "also along the border"
-    task = tasks.SketchToFace()
+    task = SketchToFace()
     torch.testing.assert_close(task.read(task.show(source).expand(-1, 3, -1, -1)), source)
 
 
-def test_super_resolution_reduces_as_pillow_does() -> None:
+def test_super_resolution_downsamples_as_pillow() -> None:
     given = batch(size=64)
-    source = tasks.SuperResolution((1,), 4)(given)["source"]
+    source = SuperResolution((1,), 4)(given)["source"]
     for image, got in zip(given["image"], source, strict=True):
         for channel, low in zip(image.numpy(), got.numpy(), strict=True):
             small = np.array(Image.fromarray(channel).resize((16, 16), Image.Resampling.BICUBIC)).clip(-1, 1)
             want = Image.fromarray(small).resize((64, 64), Image.Resampling.BILINEAR)
             np.testing.assert_allclose(low, np.array(want), atol=1e-4)
-    torch.testing.assert_close(tasks.SuperResolution((1,), 1)(given)["source"], given["image"])
+    torch.testing.assert_close(SuperResolution((1,), 1)(given)["source"], given["image"])
     # One pixel is left.
-    assert tasks.SuperResolution((1,), 64)(given)["source"].std((2, 3)).max() < 1e-6
+    assert SuperResolution((1,), 64)(given)["source"].std((2, 3)).max() < 1e-6
 
 
-def test_super_resolution_takes_every_factor_for_some_training_images() -> None:
-    given, task = batch(), tasks.SuperResolution((1, 2, 4, 8), 2)
-    fixed = {f: tasks.SuperResolution((1,), f)(given)["source"] for f in (1, 2, 4, 8)}
+def test_super_resolution_uses_every_factor_in_training() -> None:
+    given, task = batch(), SuperResolution((1, 2, 4, 8), 2)
+    fixed = {f: SuperResolution((1,), f)(given)["source"] for f in (1, 2, 4, 8)}
     seen = []
     for start in range(0, 60, 6):
         source = task(given, range(start, start + 6))["source"]
@@ -117,9 +122,9 @@ def test_super_resolution_takes_every_factor_for_some_training_images() -> None:
     assert {f: seen.count(f) >= 6 for f in fixed} == dict.fromkeys(fixed, True)
 
 
-def test_inpainting_triangle_is_e2styles() -> None:
+def test_inpainting_triangle_is_that_of_e2style() -> None:
     given = {"image": torch.ones(40, 3, 256, 256), "index": torch.arange(40)}
-    holes = (tasks.Inpainting("triangle")(given)["source"] == -1).all(1)
+    holes = (Inpainting("triangle")(given)["source"] == -1).all(1)
     seen = set()
     for hole in holes:
         rows, columns = (np.unique(axis) for axis in np.nonzero(hole.numpy()))
@@ -132,14 +137,14 @@ def test_inpainting_triangle_is_e2styles() -> None:
         assert abs(int(hole.sum()) - 150 * 185 / 2) < 300
         seen.add((left < 50, top < 100))
     assert len(seen) == 4, "all corners occur"
-    small = (tasks.Inpainting("triangle")({**given, "image": torch.ones(40, 3, 64, 64)})["source"] == -1).all(1)
+    small = (Inpainting("triangle")({**given, "image": torch.ones(40, 3, 64, 64)})["source"] == -1).all(1)
     assert abs(small.float().mean() / holes.float().mean() - 1) < 0.06, "scaled with the image"
 
 
 @pytest.mark.parametrize("shape", ["rectangle", "strokes", "any"])
-def test_other_holes_leave_the_rest_alone(shape: str) -> None:
+def test_other_holes_keep_the_rest_of_the_image(shape: str) -> None:
     given = batch(24)
-    source = tasks.Inpainting(shape, fill=0.25)(given)["source"]
+    source = Inpainting(shape, fill=0.25)(given)["source"]
     hole = (source == 0.25).all(1, keepdim=True)
     assert torch.equal(source.masked_fill(hole, 0), given["image"].masked_fill(hole, 0))
     share = hole.float().mean((1, 2, 3))
@@ -147,21 +152,21 @@ def test_other_holes_leave_the_rest_alone(shape: str) -> None:
     if shape == "rectangle":
         for mask in hole[:, 0].numpy():
             rows, columns = np.nonzero(mask)
-            # A corner pixel that is covered to less than a half stays.
+            # A corner pixel of which less than half is covered is kept.
             assert 0 <= (np.ptp(rows) + 1) * (np.ptp(columns) + 1) - mask.sum() <= 4
 
 
-def test_colorization_is_pillows_grey() -> None:
+def test_colorization_matches_pillow_grey() -> None:
     levels = torch.randint(0, 256, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    source = tasks.Colorization()({"image": levels / 127.5 - 1})["source"]
+    source = Colorization()({"image": levels / 127.5 - 1})["source"]
     want = np.array(Image.fromarray(levels[0].permute(1, 2, 0).numpy().astype(np.uint8)).convert("L"))
     assert source.shape == (1, 3, 8, 8) and torch.equal(source[:, 0], source[:, 2])
     np.testing.assert_allclose((source[0, 0].numpy() + 1) * 127.5, want, atol=1.0)
 
 
-def test_denoising_adds_one_of_two_noises() -> None:
+def test_denoising_adds_one_of_two_kinds_of_noise() -> None:
     given = {"image": torch.full((64, 3, 64, 64), 0.1), "index": torch.arange(64)}
-    noise = tasks.Denoising(variance=0.01, share=0.05)(given)["source"] - 0.1
+    noise = Denoising(variance=0.01, fraction=0.05)(given)["source"] - 0.1
     gaussian = (noise != 0).float().mean((1, 2, 3)) > 0.5
     assert 16 <= int(gaussian.sum()) <= 48
     # 0.1 of [0, 1] is 0.2 of [-1, 1].
@@ -173,33 +178,33 @@ def test_denoising_adds_one_of_two_noises() -> None:
     assert abs(black - 0.025) < 0.002 and abs(white - 0.025) < 0.002
 
 
-def test_frontalization_mirrors_source_and_target_independently() -> None:
-    given, task = batch(), tasks.Frontalization()
-    image, mirrored = given["image"], given["image"].flip(-1)
+def test_frontalization_flips_source_and_target_independently() -> None:
+    given, task = batch(), Frontalization()
+    image, flipped = given["image"], given["image"].flip(-1)
     counts = dict.fromkeys(itertools.product((False, True), repeat=2), 0)
     for start in range(0, 120, 6):
         made = task(given, range(start, start + 6))
         for row in range(6):
-            flips = torch.equal(made["source"][row], mirrored[row]), torch.equal(made["image"][row], mirrored[row])
+            flips = torch.equal(made["source"][row], flipped[row]), torch.equal(made["image"][row], flipped[row])
             assert flips[0] or torch.equal(made["source"][row], image[row])
             for name in ("image", "mask", "label"):
                 want = given[name][row].flip(-1) if flips[1] else given[name][row]
-                assert torch.equal(made[name][row], want), "maps turn with the target"
+                assert torch.equal(made[name][row], want), "maps are flipped with the target"
             counts[flips] += 1
     assert min(counts.values()) >= 15 and sum(counts.values()) == 120
-    assert torch.equal(task(given)["source"], image), "nothing turns in evaluation"
-    assert torch.equal(task({**given, "source": mirrored}, range(6))["source"], mirrored), "true pairs stay"
+    assert torch.equal(task(given)["source"], image), "evaluation flips nothing"
+    assert torch.equal(task({**given, "source": flipped}, range(6))["source"], flipped), "given pairs are kept"
 
 
 def test_cartoon_has_flat_levels_strong_colours_and_dark_lines() -> None:
     ramp = torch.linspace(-1, 1, 256).expand(1, 3, 256, 256)
-    made = Cartoon(steps=5)({"image": ramp})
+    made = Cartoon(levels=5)({"image": ramp})
     assert torch.equal(made["source"], ramp)
     slope = made["image"][0, 0, 0].diff() * 255 / 2
     whole = ((ramp[0, 0, 0] + 1) * 2 - ((ramp[0, 0, 0] + 1) * 2).round()).abs()[:-1]
     assert slope[whole < 0.1].max() < 0.1 and slope[whole > 0.4].min() > 2 and slope.min() > -1e-3
     red = torch.tensor([0.3, -0.1, -0.1])[None, :, None, None].expand(1, 3, 8, 8)
-    image = Cartoon(steps=5, colour=1.5)({"image": red})["image"][0, :, 4, 4]
+    image = Cartoon(levels=5, colour=1.5)({"image": red})["image"][0, :, 4, 4]
     assert image[0] - image[1] == pytest.approx(0.6, abs=1e-5)
     edge = torch.where(torch.arange(64) < 32, -0.2, 0.8).expand(1, 3, 64, 64)
     assert Cartoon()({"image": edge})["image"][0, 0, 10, 31:33].max() < -0.2, "darker than both sides"
@@ -208,15 +213,15 @@ def test_cartoon_has_flat_levels_strong_colours_and_dark_lines() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: tasks.SegmentationToFace(1), "task.classes=1"),
-        (lambda: tasks.SketchToFace(strength=0), "task.strength=0"),
-        (lambda: tasks.SuperResolution((0, 2)), r"task.factors=\[0, 2\]"),
-        (lambda: tasks.SuperResolution(()), "task.factors"),
-        (lambda: tasks.Inpainting("circle"), "task.hole='circle': expected triangle, rectangle"),
-        (lambda: tasks.Inpainting(fill=3), "task.fill=3"),
-        (lambda: tasks.Denoising(share=2), "task.share=2"),
-        (lambda: Cartoon(steps=1), "task.steps=1"),
-        (lambda: tasks.Colorization()({"image": torch.zeros(2, 3, 8, 9)}), r"\(2, 3, 8, 9\), expected \(B, 3, R, R\)"),
+        (lambda: SegmentationToFace(1), "task.classes=1"),
+        (lambda: SketchToFace(strength=0), "task.strength=0"),
+        (lambda: SuperResolution((0, 2)), "task.factors=0"),
+        (lambda: SuperResolution(()), "task.factors"),
+        (lambda: Inpainting("circle"), "task.hole=circle: expected one of triangle, rectangle, strokes, any"),
+        (lambda: Inpainting(fill=3), "task.fill=3"),
+        (lambda: Denoising(fraction=2), "task.fraction=2"),
+        (lambda: Cartoon(levels=1), "task.levels=1"),
+        (lambda: Colorization()({"image": torch.zeros(2, 3, 8, 9)}), r"\(2, 3, 8, 9\), expected \(B, 3, R, R\)"),
     ],
 )
 def test_bad_arguments(make: Any, message: str) -> None:
@@ -228,7 +233,7 @@ def test_bad_arguments(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*RANDOM, *GIVEN])
-def test_what_a_task_does_depends_on_seed_and_draw_alone(name: str) -> None:
+def test_sources_depend_on_seed_and_draw_only(name: str) -> None:
     given, task = batch(), {**RANDOM, **GIVEN}[name]()
     draws = [5, 17, 3, 1000, 2**40, 9]
     whole = task(given, draws, seed=4)
@@ -249,7 +254,7 @@ def test_what_a_task_does_depends_on_seed_and_draw_alone(name: str) -> None:
 
 
 class Skipping(Dataset[dict[str, Any]]):
-    """Leaves out index 3, as ``on_bad_image=skip`` does."""
+    """A dataset that skips index 3, as ``on_bad_image=skip`` does."""
 
     def __len__(self) -> int:
         return 5
@@ -258,24 +263,26 @@ class Skipping(Dataset[dict[str, Any]]):
         return [{"index": int(i)} for i in indices if i != 3]
 
 
-def test_draws_stay_with_their_images_when_some_are_left_out() -> None:
-    items = tasks.WithDraws(Skipping()).__getitems__([Draw(2, 70), Draw(3, 71), Draw(3, 72), Draw(0, 73), Draw(2, 74)])
+def test_draws_stay_with_their_images_if_some_are_skipped() -> None:
+    items = WithDraws(Skipping()).__getitems__(
+        [DrawnIndex(2, 70), DrawnIndex(3, 71), DrawnIndex(3, 72), DrawnIndex(0, 73), DrawnIndex(2, 74)]
+    )
     assert [(item["index"], item["draw"]) for item in items] == [(2, 70), (0, 73), (2, 74)]
-    assert tasks.WithDraws(Skipping()).__getitems__([-1])[0]["draw"] == -1
+    assert WithDraws(Skipping()).__getitems__([-1])[0]["draw"] == -1
 
 
 # -- in the data modules -----------------------------------------------------------------------------------------------
 
 
-def module(**kwargs: Any) -> FacesDataModule:
+def module(**kwargs: Any) -> SynthFacesDataModule:
     arguments = {"resolution": 32, "train_size": 10, "val_size": 5, "batch_size": 4, "seed": 3}
-    return FacesDataModule(**{**arguments, "task": tasks.Inpainting("any"), **kwargs})
+    return SynthFacesDataModule(**{**arguments, "task": Inpainting("any"), **kwargs})
 
 
 def test_training_batches_repeat_and_do_not_depend_on_workers_or_resume() -> None:
     whole = list(itertools.islice(module().train_dataloader(), 5))
     assert all("draw" not in part and part["source"].shape == (4, 3, 32, 32) for part in whole)
-    # 10 images: the third batch crosses into the next epoch, where an image has another hole.
+    # The third batch of the 10 images reaches into the next epoch, where an image has another hole.
     holes = {}
     for part in whole:
         for index, image, source in zip(part["index"].tolist(), part["image"], part["source"], strict=True):
@@ -286,14 +293,14 @@ def test_training_batches_repeat_and_do_not_depend_on_workers_or_resume() -> Non
     resumed.load_state_dict({"draw": 8, "batches": 0, "seed": 3, "size": 10})
     for again, before in zip(itertools.islice(resumed.train_dataloader(), 3), whole[2:], strict=True):
         assert torch.equal(again["index"], before["index"]) and torch.equal(again["source"], before["source"])
-    other = next(iter(module(task=tasks.Inpainting("rectangle")).train_dataloader()))
+    other = next(iter(module(task=Inpainting("rectangle")).train_dataloader()))
     assert torch.equal(other["image"], whole[0]["image"]) and not torch.equal(other["source"], whole[0]["source"])
 
 
 def test_evaluation_does_not_depend_on_the_batch_size() -> None:
     a, b = (torch.cat([p["source"] for p in module(val_batch_size=n).val_dataloader()]) for n in (2, 5))
     assert torch.equal(a, b)
-    shown = module(task=tasks.SegmentationToFace(8)).panel_batch(3)
+    shown = module(task=SegmentationToFace(8)).panel_batch(3)
     assert shown["source"].shape == (3, 8, 32, 32) and shown["shown"].shape == (3, 3, 32, 32)
     assert torch.equal(module().panel_images(3), shown["image"])
 
@@ -306,18 +313,18 @@ def test_folders_with_bad_files_keep_their_draws(tmp_path: Path) -> None:
     def train(mode: str) -> tuple[list[int], Tensor]:
         data = FolderDataModule(
             root=tmp_path, val_size=1, resolution=32, batch_size=8, horizontal_flip=0.0, train_shuffle=False,
-            on_bad_image=mode, task=tasks.Denoising(),
+            on_bad_image=mode, task=Denoising(),
         )  # fmt: skip
         part = next(iter(data.train_dataloader()))
         return part["index"].tolist(), part["source"]
 
     (skipped, without), (replaced, all_rows) = train("skip"), train("replace")
     assert skipped == [0, 1, 3, 4, 5, 6, 7] and len(replaced) == 8 and replaced[2] != 2
-    assert torch.equal(without, torch.cat([all_rows[:2], all_rows[3:]])), "each has the noise of its own draw"
+    assert torch.equal(without, torch.cat([all_rows[:2], all_rows[3:]])), "each image has the noise of its own draw"
 
 
 class Echo(torch.nn.Module):
-    """Answers with its source's mean colour."""
+    """Returns the mean colour of the source."""
 
     device = torch.device("cpu")
 
@@ -332,9 +339,9 @@ class Echo(torch.nn.Module):
 
 @pytest.mark.parametrize(
     ("task", "names"),
-    [(None, ["input", "reconstruction", "difference"]), (tasks.SketchToFace(), ["source", "reconstruction", "target"])],
+    [(None, ["input", "reconstruction", "difference"]), (SketchToFace(), ["source", "reconstruction", "target"])],
 )
-def test_panels_show_what_is_seen_and_what_is_wanted(task: Any, names: list[str], tmp_path: Path) -> None:
+def test_panels_show_source_and_target(task: Any, names: list[str], tmp_path: Path) -> None:
     class Trainer:
         datamodule = module(task=task)
 

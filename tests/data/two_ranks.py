@@ -1,4 +1,4 @@
-"""Run by test_datamodule.py in a process of its own: two CPU ranks fit and validate, each writes what it saw."""
+"""Run by test_datamodule.py in its own process: two CPU ranks fit and validate, and write the indices they saw."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from tests.data.test_datamodule import Watch, faces
+from tests.data.test_datamodule import IndexRecorder, faces
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    model = Watch(stop_after=7)
-    # use_distributed_sampler stays at Lightning's default: the samplers must hold their own against it.
+    model = IndexRecorder(stop_after=7)
+    # use_distributed_sampler keeps Lightning's default, which must not wrap the samplers.
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_steps=-1, logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0, val_check_interval=7,

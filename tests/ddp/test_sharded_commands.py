@@ -56,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["method"]["_target_"] = "tests.ddp.test_sharded_commands.Recording"
     config["dataset"] = {
-        "_target_": "stylegan_inv.data.FacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
+        "_target_": "stylegan_inv.data.SynthFacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
         "obstacles": 1.0,
     }  # fmt: skip
     (run / "config.yaml").write_text(yaml.safe_dump(config))

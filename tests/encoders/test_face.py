@@ -133,7 +133,7 @@ def test_backbone_says_what_is_wrong() -> None:
 def test_embedded_networks(name: str) -> None:
     """The shipped files load, are small, and know one person from another."""
     from stylegan_inv.data.synthfaces.dataset import sample_identity_pairs
-    from stylegan_inv.data.synthfaces.factors import VECTOR_NAMES
+    from stylegan_inv.data.synthfaces.factor_specs import VECTOR_NAMES
     from stylegan_inv.metrics.face_similarity import roc_auc
 
     path = face.ASSETS / f"{name}.safetensors"

@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_run(tmp_path_factory.mktemp("a run") / "two_steps")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["dataset"] = {
-        "_target_": "stylegan_inv.data.FacesDataModule",
+        "_target_": "stylegan_inv.data.SynthFacesDataModule",
         "resolution": 64,
         "test_size": 6,
         "val_batch_size": 4,

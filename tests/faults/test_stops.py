@@ -16,7 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.runtime import checkpoint_io
 from tests.faults.small import join, launch, rows, run, slowdown, state, steps_logged, wait_for
 
@@ -173,7 +173,7 @@ def test_killed_loader_process_ends_the_run(tmp_path: Path) -> None:
 
 def loader_that_is_held(folder: Path) -> None:
     global kept
-    data = FacesDataModule(resolution=32, train_size=8, val_size=2, batch_size=2, num_workers=1)
+    data = SynthFacesDataModule(resolution=32, train_size=8, val_size=2, batch_size=2, num_workers=1)
     kept = iter(data.train_dataloader())
     next(kept)
     (folder / "read").touch()

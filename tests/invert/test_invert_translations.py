@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.data.images.image_files import read_image, to_uint8
-from stylegan_inv.data.tasks.translation import SketchToFace
+from stylegan_inv.data.tasks.sketch import SketchToFace
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator, save_generator
 from stylegan_inv.generators.variants import finetune

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_inv.data.synthfaces.factors import SPECS
+from stylegan_inv.data.synthfaces.factor_specs import SPECS
 from stylegan_inv.directions.__main__ import main
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.errors import UserError

@@ -93,10 +93,10 @@ def check_evaluates(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("max_images=3", "batch_size=2", "speed.seconds=0", "+dataset.obstacles=1.0")
     monkeypatch.setattr(sys, "argv", ["evaluate", f"run={run}", *small])
     evaluate.main()
-    result = json.loads((run / "evaluation" / "faces" / "metrics.json").read_text())
+    result = json.loads((run / "evaluation" / "synthfaces" / "metrics.json").read_text())
     assert result["counts"]["images"] == 3 and result["counts"]["not_finite"] == 0
     for name in ("mse", "mse_interest", "id", "perceptual_interest", "w_distance", "w_spread"):
         summary = result["metrics"][name]
         assert (summary["count"], summary["skipped"]) == (3, 0) and summary["low"] <= summary["mean"] <= summary["high"]
-    rows = (run / "evaluation" / "faces" / "per_image.csv").read_text().splitlines()
+    rows = (run / "evaluation" / "synthfaces" / "per_image.csv").read_text().splitlines()
     assert len(rows) == 4

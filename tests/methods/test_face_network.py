@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from stylegan_inv.data.datamodules.people import People, PeopleDataModule
-from stylegan_inv.data.synthfaces.factors import VECTOR_NAMES
+from stylegan_inv.data.synthfaces.factor_specs import VECTOR_NAMES
 from stylegan_inv.encoders.face_network import FaceNetwork, load_face_network
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.face_network_training import (
@@ -63,7 +63,7 @@ def test_degradation_keeps_the_face_and_depends_on_the_generator_alone() -> None
 
 
 def test_people_share_identity_and_nothing_else() -> None:
-    people = People(64, seed=3, people=3, pictures=2)
+    people = People(64, seed=3, people=3, images_per_person=2)
     batch = people.__getitems__([2, 0])
     assert batch[0]["image"].shape == (2, 3, 64, 64) and batch[0]["identity"].tolist() == [2, 2]
     first, second = batch[0]["factors"]
@@ -73,15 +73,15 @@ def test_people_share_identity_and_nothing_else() -> None:
     torch.testing.assert_close(people[2]["image"], batch[0]["image"])
     plain = people.source[4]["image"]
     torch.testing.assert_close(people[2]["image"][0], plain, rtol=0, atol=1e-6)
-    with pytest.raises(UserError, match="at least 2 pictures"):
-        PeopleDataModule(pictures=1)
+    with pytest.raises(UserError, match="dataset.images_per_person=1"):
+        PeopleDataModule(images_per_person=1)
     with pytest.raises(UserError, match="validation and test"):
         PeopleDataModule(people_seed=1)
 
 
 def test_short_run_learns_and_exports(tmp_path) -> None:
     torch.manual_seed(0)
-    data = PeopleDataModule(people=12, pictures=2, val_people=6, batch_size=6, val_batch_size=4)
+    data = PeopleDataModule(people=12, images_per_person=2, val_people=6, batch_size=6, val_batch_size=4)
     method = FaceNetworkTraining(
         FaceNetwork(8, VECTOR_NAMES, 16),
         functools.partial(torch.optim.AdamW, lr=3e-3),

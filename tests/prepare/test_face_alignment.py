@@ -108,7 +108,7 @@ def test_landmarks_from_files(tmp_path) -> None:
         ('{"a": [[1, 2]]}', "'a': expected 68 pairs"),
         ('{"a": {"x": 1}}', "'a': expected 68 pairs"),
         ('{"a": [[1, NaN]' + ", [1, 2]" * 67 + "]}", "finite"),
-        ('{"a": ' + "[" * 100_000, "is no JSON"),
+        ('{"a": ' + "[" * 100_000, "is not valid JSON"),
         ("a.jpg,1,2,3", "line 1: got 3 numbers, expected a name and 136"),
         ("a.jpg,1" + ",x" * 135, "line 1: expected 68 pairs of finite"),
     ],

@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.ndimage import binary_dilation
 
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
-from stylegan_inv.data.datamodules.image_set import ImageSet
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.data.images.image_files import read_image
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.opening import open_source
@@ -96,7 +96,7 @@ def test_zip_of_the_dataset_tool_keeps_its_classes_and_says_what_it_left_out(pho
     assert "1 unreadable images are left out (why: manifest): 1/3.png" in capsys.readouterr().out
     source = open_source(target)
     assert len(source) == 11 and source.classes.tolist() == [int(name[0]) for name in source.names]
-    assert ImageSet(source, Geometry(8))[0]["image"].shape == (3, 8, 8)
+    assert ImageDataset(source, Geometry(8))[0]["image"].shape == (3, 8, 8)
 
 
 def test_lmdb_is_one_that_the_library_reads(photos: Path, tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ def test_where_results_are_written(run: RunFolder, tmp_path: Path) -> None:
 
 def test_old_names_in_the_config_are_replaced(run: RunFolder) -> None:
     dataset = run.dataset_config()
-    assert dataset is not None and dataset._target_ == "stylegan_inv.data.FacesDataModule"
+    assert dataset is not None and dataset._target_ == "stylegan_inv.data.SynthFacesDataModule"
     assert run.config().method_name == "psp" and run.has_old_names()
-    run.write_origin({"dataset": {"_target_": "stylegan_inv.data.FacesDataModule"}}, "hash")
+    run.write_origin({"dataset": {"_target_": "stylegan_inv.data.SynthFacesDataModule"}}, "hash")
     assert not run.has_old_names() and run.record() == {"command": "hash"}
 
 

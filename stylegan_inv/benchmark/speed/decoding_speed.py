@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from stylegan_inv.data.datamodules.image_set import ImageSet
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.data.images.decoding import EXACT, FAST
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.opening import open_source
@@ -45,9 +45,9 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
         packed = open_source(Path(scratch) / "images.zip")
         sets: dict[str, Dataset[Any]] = {
             REFERENCE: _torchvision(folder, options.resolution),
-            "folder, exact": ImageSet(source, geometry, horizontal_flip=0.5, margin=EXACT),
-            "folder, fast decoding": ImageSet(source, geometry, horizontal_flip=0.5, margin=FAST),
-            "zip, fast decoding": ImageSet(packed, geometry, horizontal_flip=0.5, margin=FAST),
+            "folder, exact": ImageDataset(source, geometry, horizontal_flip=0.5, margin=EXACT),
+            "folder, fast decoding": ImageDataset(source, geometry, horizontal_flip=0.5, margin=FAST),
+            "zip, fast decoding": ImageDataset(packed, geometry, horizontal_flip=0.5, margin=FAST),
         }
         calls = {name: _reader(data, options.batch) for name, data in sets.items()}
         samples = timing.interleave(calls, options.repeats, "cpu")

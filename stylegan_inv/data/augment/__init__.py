@@ -1,1 +1,1 @@
-"""Augmentation of what a discriminator sees."""
+"""Augmentation of the images that a discriminator sees."""

@@ -1,1 +1,1 @@
-"""Lightning DataModules, data sets and samplers."""
+"""Lightning DataModules, datasets and samplers."""

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylegan_inv.data.datamodules.celeba_hq import check_size, place_of
-from stylegan_inv.data.datamodules.image_folders import FolderDataModule
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
+from stylegan_inv.data.datamodules.official_splits import check_split_size, find_split
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
 
 
 class CarsDataModule(FolderDataModule):
-    """Stanford Cars: ``root/cars_train`` (8,144 images) and ``root/cars_test`` (8,041), cut to 3:4.
+    """Stanford Cars: ``root/cars_train`` (8,144 images) and ``root/cars_test`` (8,041), cropped to 4:3.
 
-    The picture fills 192 x 256 pixels of 256 x 256, rows 32 to 223, between black bars, as the pictures of the cars
-    generator do. The authors of e4e and ReStyle take the bars off both sides before they compare: here the ``mask``
-    leaves them out. They also resize without keeping the proportions: ``mode=stretch`` does.
+    The content fills rows 32 to 223 of 256 x 256 pixels, between black bars, as in the images of the cars generator.
+    The authors of e4e and ReStyle remove the bars of target and reconstruction before they compare them; here the
+    ``mask`` excludes the bars. The authors also resize without keeping the proportions, as ``mode=stretch`` does.
 
     Args:
-        root: The folder.
-        check_sizes: Insist on the official sizes.
-        aspect: Height and width of the content.
+        root: Folder of the dataset.
+        check_sizes: Whether to require the official number of images.
+        aspect: Height and width of the content, as a proportion.
         **kwargs: See :class:`FolderDataModule`.
     """
 
@@ -36,10 +36,10 @@ class CarsDataModule(FolderDataModule):
 
     def images(self, split: str) -> Source:  # noqa: D102
         root, part = Path(str(self.root)), "train" if split == "train" else "test"
-        place = place_of(root, f"cars_{part}") or place_of(root, part)
-        if place is None:
+        path = find_split(root, f"cars_{part}") or find_split(root, part)
+        if path is None:
             raise UserError(f"{root}: found neither cars_{part}/ nor {part}/, expected Stanford Cars")
-        source = self._open(place)
+        source = self._open(path)
         if self.check_sizes:
-            check_size(source, part, self.SIZES[part])
-        return source.choose(range(self.val_size)) if split == "val" and self.val_size else source
+            check_split_size(source, part, self.SIZES[part])
+        return source.subset(range(self.val_size)) if split == "val" and self.val_size else source

@@ -1,4 +1,4 @@
-"""Which images are trained on: official lists of names, or a division that keeps each person on one side."""
+"""Splits of a dataset: lists of names, or validation images that show other people than the training images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylegan_inv.data.images.image_files import name_list, natural
+from stylegan_inv.data.images.image_files import name_list, natural_key
 from stylegan_inv.data.sources.class_labels import read_json
 from stylegan_inv.data.sources.name_lists import match, read_names, read_text, stem
 from stylegan_inv.data.sources.source import Source, check_names
@@ -15,23 +15,24 @@ from stylegan_inv.errors import UserError
 
 
 def listed_rows(source: Source, splits: Path, split: str) -> list[int]:
-    """The rows of a split in the order of its list.
+    """Returns the indices of the images of a split, in the order of its list.
 
     Args:
-        source: The images.
+        source: All images.
         splits: A JSON file ``{"train": ["a/1.png", ...], "val": ...}``, or a folder with ``train.txt``, ``val.txt`` ...
-        split: Its name.
+        split: Name of the split.
 
     Raises:
-        UserError: No such split, a name twice, in two splits, or of an image that is not there.
+        UserError: There is no such split, or a name occurs twice, is in two splits or belongs to no image.
     """
     lists = _read_lists(splits)
     if split not in lists:
-        raise UserError(f"{splits}: has no split {split}, only {', '.join(sorted(lists)) or 'none'}")
+        raise UserError(f"{splits}: has no split {split}; got {', '.join(sorted(lists)) or 'none'}")
     for other, names in lists.items():
         if other != split and (shared := sorted(set(names) & set(lists[split]))):
             raise UserError(
-                f"{splits}: {len(shared)} images are in {other} and in {split}: {name_list(shared)}; expected one split"
+                f"{splits}: {len(shared)} images are in both {other} and {split}: {name_list(shared)}; expected each "
+                "in one split"
             )
     exact = {name: row for row, name in enumerate(source.names)}
     if all(name in exact for name in lists[split]):
@@ -43,7 +44,7 @@ def _read_lists(splits: Path) -> dict[str, list[str]]:
     if splits.is_dir():
         lists = {file.stem: read_names(file) for file in sorted(splits.glob("*.txt"))}
         if not lists:
-            raise UserError(f"{splits}: no train.txt, val.txt or test.txt here; expected lists of names")
+            raise UserError(f"{splits}: has no train.txt, val.txt or test.txt; expected lists of names")
         return lists
     content = read_json(read_text(splits).encode(), str(splits))
     if not isinstance(content, dict) or not all(
@@ -56,18 +57,19 @@ def _read_lists(splits: Path) -> dict[str, list[str]]:
 
 
 def identities(source: Source, by: str | Path) -> np.ndarray:
-    """Who is on each image.
+    """Returns the identity of the person in each image.
 
     Args:
         source: The images.
-        by: ``folder``: images of one folder show one person. ``classes``: those of ``dataset.json``. Else a file with
-            name and person in each line (as CelebA's ``identity_CelebA.txt``), or JSON ``{"name": "person"}``.
+        by: ``folder`` if each folder holds the images of one person; ``classes`` for the classes of ``dataset.json``;
+            otherwise a file with a name and a person in each line, as CelebA's ``identity_CelebA.txt``, or a JSON file
+            ``{"name": "person"}``.
 
     Returns:
-        (N,) text.
+        Array (N,) of strings.
 
     Raises:
-        UserError: An image without a person, or a file that is none of these.
+        UserError: An image has no identity, or the file has another format.
     """
     if by == "folder":
         return np.array([name.rpartition("/")[0] for name in source.names])
@@ -78,7 +80,7 @@ def identities(source: Source, by: str | Path) -> np.ndarray:
     path = Path(by)
     people = {stem(name): person for name, person in _read_people(path)}
     if missing := [name for name in source.names if stem(name) not in people]:
-        raise UserError(f"{path}: no person for {len(missing)} of {len(source)} images: {name_list(missing)}")
+        raise UserError(f"{path}: names no person for {len(missing)} of {len(source)} images: {name_list(missing)}")
     return np.array([people[stem(name)] for name in source.names])
 
 
@@ -101,11 +103,19 @@ def _read_people(path: Path) -> list[tuple[str, str]]:
 
 
 def hold_out(people: Sequence[str] | np.ndarray, count: int) -> np.ndarray:
-    """Choose whole persons, the last ones by name, until they have at least ``count`` images: (N,) bool."""
+    """Holds out all images of some people: the last ones by name, until there are at least ``count`` images.
+
+    Args:
+        people: Identity of each image, (N,).
+        count: Least number of images to hold out.
+
+    Returns:
+        Array (N,) of bool, true for the images that are held out.
+    """
     people = np.asarray(people)
-    held = np.zeros(len(people), dtype=bool)
-    for person in sorted(set(people.tolist()), key=lambda name: natural(Path(name)), reverse=True):
-        if held.sum() >= count:
+    held_out = np.zeros(len(people), dtype=bool)
+    for person in sorted(set(people.tolist()), key=lambda name: natural_key(Path(name)), reverse=True):
+        if held_out.sum() >= count:
             break
-        held |= people == person
-    return held
+        held_out |= people == person
+    return held_out

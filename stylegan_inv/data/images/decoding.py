@@ -1,8 +1,8 @@
-"""Bytes of an image file, whoever wrote it -> upright 8-bit pixels.
+"""Decodes image files to upright 8-bit RGB pixels.
 
-What every reading does, in this order: the EXIF orientation is applied; 16-bit images are reduced to 8 bits; palettes,
-grey and CMYK become RGB; transparent pixels show a white background, as a browser would draw them. Colour profiles are
-ignored, as the authors of pSp, e4e and ReStyle do.
+Decoding applies the EXIF orientation, reduces 16-bit images to 8 bits, converts palette, grey and CMYK images to RGB,
+and composites transparent pixels over white, as a browser does. It ignores colour profiles, as the authors of pSp, e4e
+and ReStyle do.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 
-#: Decoders that may see a file. Pillow knows more, among them EPS, which would start Ghostscript on a stranger's file.
+#: Decoders to use. Pillow has more, among them EPS, which runs Ghostscript on the file.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
-#: Twice Pillow's own warning level; a file of some kB can claim any size.
+#: Largest number of pixels, twice Pillow's warning level; a file of a few kB can claim any size.
 MAX_PIXELS = 178_956_970
-#: Of a file, packed or not.
+#: Largest size of an image file in bytes.
 MAX_BYTES = 1 << 30
-#: Behind transparent pixels.
+#: Colour behind transparent pixels.
 BACKGROUND = (255, 255, 255)
-#: JPEG files decode at 1/2, 1/4 or 1/8 of their size as long as this many source pixels are left for each pixel of a
-#: row. EXACT: never for 1024 -> 256, so that figures compare with published ones. FAST: 1024 px decode at 512, half a
-#: level from the exact result on average.
+#: A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size if the result is still this many times the requested size.
+#: EXACT decodes 1024 px in full for 256 px, so that results are comparable with published ones. FAST decodes 1024 px
+#: at 512 px, which differs from the exact result by half a level on average.
 EXACT, FAST = 4, 2
 
 
 class BadImage(UserError):
-    """An image file that cannot be read. The message names it."""
+    """An image file that cannot be read; the message names the file."""
 
     def __init__(self, message: str) -> None:
-        # DataLoader re-raises a worker's exception as `type(error)("Caught BadImage in DataLoader worker ...")` with
-        # the whole traceback in the text. Keep our one line of it.
+        # DataLoader re-raises the exception of a worker as `type(error)("Caught BadImage in DataLoader worker ...")`,
+        # with the whole traceback in the message. Only the original message is kept.
         super().__init__(message.rpartition("BadImage: ")[2].strip())
 
 
 def read_file(path: Path) -> bytes:
-    """The content of an image file.
+    """Returns the bytes of an image file.
 
     Raises:
-        BadImage: There is none, or it is empty or larger than ``MAX_BYTES``.
+        BadImage: The file does not exist, cannot be opened, is a folder, or is larger than ``MAX_BYTES``.
     """
     try:
         size = path.stat().st_size
@@ -55,41 +55,49 @@ def read_file(path: Path) -> bytes:
         if size > MAX_BYTES:
             raise BadImage(f"{path}: {size:,} bytes, expected an image of at most {MAX_BYTES:,}")
         return path.read_bytes()
+    except BadImage:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        if isinstance(error, BadImage):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise BadImage(f"{path}: cannot be opened ({reason.lower()}); expected an image file") from error
 
 
 def decode(data: bytes, where: str, size: tuple[int, int] | None = None, margin: int = EXACT) -> Tensor:
-    """Decode an image completely.
+    """Decodes an image.
 
     Args:
-        data: A PNG, JPEG, WebP, AVIF, BMP, TIFF or PNM file; RGB, grey, palette or CMYK, with or without alpha, 8 or 16
-            bits.
-        where: What to call it in messages.
-        size: Height and width that it will be reduced to: a large JPEG is decoded at a fraction of its size.
-        margin: How much larger than ``size`` the fraction stays, ``EXACT`` or ``FAST``.
+        data: Bytes of a PNG, JPEG, WebP, AVIF, BMP, TIFF or PNM file; RGB, grey, palette or CMYK, with or without
+            alpha, 8 or 16 bits.
+        where: Location of the file for messages.
+        size: Height and width to which the image will be downsampled, which allows to decode a large JPEG at a
+            fraction of its size; None decodes in full.
+        margin: Least ratio between the decoded size and ``size``, ``EXACT`` or ``FAST``.
 
     Returns:
-        (3, H, W) uint8, RGB, with the channels last in memory.
+        Tensor (3, H, W) uint8, RGB, in channels-last memory format.
 
     Raises:
-        BadImage: Empty, damaged, too large, not an image or without a known range of values.
+        BadImage: The file is empty, damaged, too large, not an image, or has an unknown range of values.
     """
     with _opened(data, where) as image:
         if size is not None:
-            image.draft(None, (size[1] * margin, size[0] * margin))  # does nothing but for JPEG
+            image.draft(None, (size[1] * margin, size[0] * margin))  # has an effect for JPEG only
         image.load()
         return torch.from_numpy(np.array(_to_rgb(_upright(image)))).permute(2, 0, 1)
 
 
 def decode_levels(data: bytes, where: str) -> Tensor:
-    """Decode a label map: (1, H, W) float32 of the levels of a grey picture, or the indices of a palette, as stored.
+    """Decodes a label map.
+
+    Args:
+        data: Bytes of a grey or palette image.
+        where: Location of the file for messages.
+
+    Returns:
+        Tensor (1, H, W) float32 of the grey levels, or of the palette indices, as they are stored.
 
     Raises:
-        BadImage: As :func:`decode`, and for coloured or transparent pictures.
+        BadImage: As :func:`decode`, and if the image has colours or transparency.
     """
     with _opened(data, where) as image:
         image.load()
@@ -98,13 +106,13 @@ def decode_levels(data: bytes, where: str) -> Tensor:
         if levels.ndim == 3 and levels.shape[2] == 3 and (levels == levels[..., :1]).all():
             levels = levels[..., 0]
         if levels.ndim != 2 or image.mode == "F":
-            raise BadImage("a coloured picture, expected a grey one whose levels are the classes")
+            raise BadImage("a colour image, expected a grey one whose levels are the classes")
         return torch.from_numpy(levels.astype(np.float32))[None]
 
 
 @contextlib.contextmanager
 def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
-    """The picture in ``data``; what goes wrong in the block becomes a BadImage that names it."""
+    """Opens an image and converts all errors of the ``with`` block to a BadImage that names the file."""
     if not data:
         raise BadImage(f"{where}: empty file (0 bytes), expected an image")
     try:
@@ -115,10 +123,10 @@ def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"{where}: too large ({error}); expected at most {MAX_PIXELS / 1e6:.0f} megapixels") from error
     except Image.UnidentifiedImageError as error:
-        raise BadImage(f"{where}: {_what_it_is(data)}; expected a PNG, JPEG, WebP, BMP or TIFF file") from error
+        raise BadImage(f"{where}: {_guess_content(data)}; expected a PNG, JPEG, WebP, BMP or TIFF file") from error
     except BadImage as error:
         raise BadImage(f"{where}: {error}") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+    except Exception as error:  # Pillow's decoders raise exceptions of many types for damaged data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"{where}: damaged image ({reason}); replace or remove the file") from error
 
@@ -128,7 +136,8 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _what_it_is(data: bytes) -> str:
+def _guess_content(data: bytes) -> str:
+    """Returns what bytes that are no image seem to be, for messages."""
     start = data[:512]
     if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         return "a HEIC photo, which Pillow cannot read"
@@ -139,9 +148,9 @@ def _what_it_is(data: bytes) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Cameras write broken EXIF blocks around sound pictures: then the picture stays as stored.
+    # Some cameras write invalid EXIF data with valid images, which then keep their stored orientation.
     with contextlib.suppress(Exception):
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # transposing would copy the others as well
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # `exif_transpose` copies upright images too
             return ImageOps.exif_transpose(image)
     return image
 
@@ -155,7 +164,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.int64)
         if levels.size and (levels.min() < 0 or levels.max() > 65535):
             raise BadImage(f"pixel values up to {levels.max()}, expected 8 or 16 bits")
-        # 65535 / 255 = 257 exactly, so levels that were widened from 8 bits come back unchanged.
+        # 65535 / 255 = 257, so levels that were converted from 8 to 16 bits get their original values.
         return Image.fromarray(np.rint(levels / 257.0).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -1,7 +1,6 @@
-"""Image files in and out: whatever a person has lying about becomes a (3, H, W) tensor in [-1, 1], and back.
+"""Reads image files as (3, H, W) tensors in [-1, 1], and writes such tensors.
 
-How files are decoded stands in :mod:`.decoding`, how they are cut and resized in
-:mod:`.resizing`.
+See :mod:`.decoding` for the decoding of files, and :mod:`.resizing` for cropping and resizing.
 """
 
 from __future__ import annotations
@@ -23,28 +22,29 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
 
 __all__ = [
-    "SUFFIXES", "BadImage", "Mode", "check_image", "from_uint8", "list_images", "name_list", "natural", "read_image",
-    "save_image", "to_pil", "to_uint8",
+    "SUFFIXES", "BadImage", "Mode", "check_image", "from_uint8", "list_images", "name_list", "natural_key",
+    "read_image", "save_image", "to_pil", "to_uint8",
 ]  # fmt: skip
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None, mode: Mode = "crop") -> Tensor:
-    """Read an image file.
+    """Reads an image file.
 
     Args:
         path: PNG, JPEG, WebP, AVIF, BMP, TIFF or PNM file; RGB, grey, palette or CMYK, with or without alpha, 8 or 16
             bits.
-        size: Side of the square to return; None keeps the image's own size and shape.
+        size: Side of the square image to return, in pixels; None keeps the size and proportions of the file.
         mode: ``crop``, ``fit`` or ``stretch``, see :class:`.Geometry`.
 
     Returns:
-        (3, size, size) float32, RGB in [-1, 1].
+        Tensor (3, size, size) float32, RGB in [-1, 1].
 
     Raises:
-        BadImage: Missing, empty, damaged, too large (``MAX_PIXELS``), not an image or without a known range of values.
-        UserError: A bad ``size`` or ``mode``.
+        BadImage: The file is missing, empty, damaged, larger than ``MAX_PIXELS``, not an image, or has an unknown range
+            of values.
+        UserError: ``size`` or ``mode`` is not valid.
     """
     path = Path(path)
     if size is None:
@@ -54,18 +54,18 @@ def read_image(path: str | os.PathLike[str], size: int | None = None, mode: Mode
 
 
 def check_image(path: str | os.PathLike[str]) -> None:
-    """Decode a file completely and drop the result; raises like :func:`read_image`."""
+    """Checks that an image file can be decoded; raises the errors of :func:`read_image`."""
     decode(read_file(Path(path)), str(path))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files in a folder and the folders below, by suffix, sorted by path with numbers by value (2 before 10).
+    """Returns all image files in a folder and its subfolders, in natural order of their paths (2 before 10).
 
-    Hidden files and folders are left out (macOS leaves ``._name.jpg`` files that are no images). Linked folders are
-    followed, each real folder once.
+    Files are recognised by suffix. Hidden files and folders are skipped, as macOS writes ``._name.jpg`` files that are
+    not images. Links to folders are followed, and each folder is visited once.
 
     Raises:
-        UserError: No such folder, or no image in it; says what is there instead.
+        UserError: The folder does not exist or has no images; the message lists the files that it has.
     """
     folder = Path(folder)
     _check_folder(folder)
@@ -91,28 +91,32 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
         instead = ", ".join(f"{count} {suffix}" for suffix, count in most) or "it is empty"
         raise UserError(
-            f"{folder}: no images here or in folders below ({instead}); expected {', '.join(SUFFIXES[:6])} ..."
+            f"{folder}: no images here or in subfolders ({instead}); expected {', '.join(SUFFIXES[:6])} ..."
         )
-    return sorted(found, key=lambda path: natural(path.relative_to(folder)))
+    return sorted(found, key=lambda path: natural_key(path.relative_to(folder)))
 
 
 def from_uint8(image: Tensor) -> Tensor:
-    """Levels 0..255 -> float32 in [-1, 1]; :func:`to_uint8` undoes it exactly."""
-    # Reordered while a level is one byte, then in place: half the time of doing both on floats.
+    """Converts uint8 levels to float32 in [-1, 1]; :func:`to_uint8` is the exact inverse."""
+    # Changing the memory format of bytes and scaling in place takes half the time of doing both with floats.
     return image.contiguous().to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Float in [-1, 1], any shape -> uint8 of the same shape, on the same device.
+    """Converts floats in [-1, 1] to uint8 levels of the same shape, on the same device.
 
-    Rounds to the nearest level. (The official inversion repositories truncate, which darkens every saved image by half
-    a level.) Values beyond the range are clamped; NaN becomes 0, where a plain cast would depend on the machine.
+    Rounds to the nearest level; the official inversion repositories truncate, which darkens every saved image by half
+    a level. Values outside of the range are clamped, and NaN becomes 0, for which a cast would depend on the machine.
     """
     return ((image.detach().float() + 1.0) * 127.5).nan_to_num(0.0).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """A (3, H, W) or (1, H, W) tensor in [-1, 1] -> 8-bit Pillow image (RGB or grey)."""
+    """Converts a (3, H, W) or (1, H, W) tensor in [-1, 1] to an 8-bit Pillow image, RGB or grey.
+
+    Raises:
+        UserError: The tensor has another shape.
+    """
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise UserError(f"to_pil: got a tensor of shape {tuple(image.shape)}, expected (3, H, W) or (1, H, W)")
     array = to_uint8(image).cpu().permute(1, 2, 0).numpy()
@@ -120,25 +124,32 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def save_image(image: Tensor, path: str | os.PathLike[str]) -> Path:
-    """Write a (3, H, W) tensor in [-1, 1]; the suffix chooses the format. Folders are made, the file appears whole.
+    """Writes an image file atomically, and creates its folder.
+
+    Args:
+        image: Tensor (3, H, W) or (1, H, W) in [-1, 1].
+        path: File to write; the suffix selects the format.
+
+    Returns:
+        The path.
 
     Raises:
-        UserError: A suffix that is no image format.
+        UserError: The suffix is not that of an image format.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: got suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
-    picture = to_pil(image)
+    pil_image = to_pil(image)
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg", ".jpe", ".jfif") else {}
     with atomic_write(path) as temporary:
-        picture.save(temporary, **options)  # type: ignore[arg-type]
+        pil_image.save(temporary, **options)  # type: ignore[arg-type]
     return path
 
 
 def name_list(names: Sequence[object], limit: int = 5) -> str:
-    """``a, b, c and 12 more``, for messages about many files."""
+    """Returns ``a, b, c and 12 more``, for messages about many files."""
     shown = ", ".join(str(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
@@ -155,8 +166,9 @@ def _unreadable(error: OSError) -> None:
     raise UserError(f"{error.filename}: cannot list this folder ({error.strerror}); check its permissions") from error
 
 
-def natural(path: Path) -> tuple[tuple[str | int, ...], str]:
-    """Sorting key: by path, with numbers by value (2 before 10)."""
-    # "img10" -> ("img", 10, ""): text and numbers alternate, so keys compare. The plain text tells 01 from 1.
+def natural_key(path: Path) -> tuple[tuple[str | int, ...], str]:
+    """Returns the key to sort paths in natural order, with numbers by value (2 before 10)."""
+    # "img10" gives ("img", 10, ""): text and numbers alternate, so that keys are comparable. The text itself
+    # distinguishes 01 from 1.
     text = path.as_posix()
     return tuple(int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", text))), text

@@ -1,8 +1,9 @@
-"""Masks from a line of text: shapes, labels of a label map, or image files.
+"""Masks from text descriptions and image files.
 
-``ellipse:0.5,0.6,0.2,0.3`` (centre and radii), ``rectangle:0.2,0.5,0.8,0.9`` (left, top, right, bottom), both in shares
-of the side; ``label:hair``, ``label:hair,glasses``; ``changed`` (where the second image differs from the first); or
-the path of a picture, white where the mask is 1. Shapes and labels are joined by ``+``.
+A description is ``ellipse:0.5,0.6,0.2,0.3`` (centre and radii) or ``rectangle:0.2,0.5,0.8,0.9`` (left, top, right,
+bottom), both as fractions of the side; ``label:hair`` or ``label:hair,glasses`` (classes of the label map); or
+``changed`` (where the second image differs from the first). ``+`` joins several descriptions. A mask file is white
+where the mask is 1.
 """
 
 from __future__ import annotations
@@ -18,30 +19,31 @@ from stylegan_inv.data.images.image_files import read_image
 from stylegan_inv.errors import UserError
 
 _NUMBERS = {"ellipse": "cx,cy,rx,ry", "rectangle": "x0,y0,x1,y1"}
-_FINE = 4  # samples a pixel and axis, for soft edges
+_SUBSAMPLES = 4  # per pixel and axis, for antialiased edges
 
 
 def is_description(text: str) -> bool:
-    """Whether this describes a mask, rather than naming a file."""
+    """Returns whether a text is a description of a mask, and not the path of a file."""
     return text == "changed" or text.split(":", 1)[0] in (*_NUMBERS, "label")
 
 
 def check_description(text: str, labels: Sequence[str] | None = None, changed: bool = True) -> None:
-    """Check a description without drawing it.
+    """Checks a description without drawing it.
 
     Args:
-        text: see the module.
-        labels: names of the label map's classes, None where there is no map.
-        changed: whether there is a second image.
+        text: Description, as explained at the top of this module.
+        labels: Names of the classes of the label map; None if there is no label map.
+        changed: Whether there is a second image.
 
     Raises:
-        UserError: an unknown shape, another count of numbers, a shape without area, a label without a map.
+        UserError: The shape is unknown, its numbers are wrong, it has no area, or it refers to a label or image that
+            does not exist.
     """
     for part in text.split("+"):
         kind, _, rest = part.partition(":")
         if kind == "changed":
             if not changed:
-                raise UserError("mask=changed: compares two images, but got one; give reference=…")
+                raise UserError("mask=changed: compares two images, but got one; give reference=<image>")
         elif kind == "label":
             if labels is None:
                 raise UserError(f"mask={part}: the input has no label map; use input=synthfaces:…, a shape or a file")
@@ -53,7 +55,7 @@ def check_description(text: str, labels: Sequence[str] | None = None, changed: b
         else:
             raise UserError(
                 f"mask={part}: no such file or shape; expected ellipse:cx,cy,rx,ry, rectangle:x0,y0,x1,y1, label:…, "
-                "changed or a picture"
+                "changed or an image file"
             )
 
 
@@ -65,18 +67,18 @@ def draw_mask(
     image: Tensor | None = None,
     second: Tensor | None = None,
 ) -> Tensor:
-    """The mask of one image.
+    """Draws the mask of an image.
 
     Args:
-        text: checked by `check_description`.
-        size: side in pixels.
-        label: its label map (size, size), for ``label:``.
-        labels: names of the label map's classes.
-        image: (3, size, size) and
-        second: the same, for ``changed``.
+        text: Description that :func:`check_description` accepts.
+        size: Side in pixels.
+        label: Label map (size, size), for ``label:``.
+        labels: Names of the classes of the label map.
+        image: Image (3, size, size), for ``changed``.
+        second: Second image (3, size, size), for ``changed``.
 
     Returns:
-        (1, size, size) in [0, 1].
+        Mask (1, size, size) in [0, 1].
     """
     mask = torch.zeros(1, size, size)
     for part in text.split("+"):
@@ -95,19 +97,19 @@ def draw_mask(
 
 
 def read_mask(path: Path, of: Path | None, size: int, mode: str = "crop") -> Tensor:
-    """A mask from a picture, brought to the square as its image is.
+    """Reads a mask from an image file, cropped and resized as its image.
 
     Args:
-        path: of the mask.
-        of: the image that it belongs to, whose size it must have; None: of any size.
-        size: side in pixels.
-        mode: ``crop`` or ``fit``.
+        path: File of the mask.
+        of: File of the image of this mask, which must have the same size; None accepts a mask of any size.
+        size: Side in pixels.
+        mode: See :class:`.Geometry`.
 
     Returns:
-        (1, size, size) in [0, 1].
+        Mask (1, size, size) in [0, 1].
 
     Raises:
-        UserError: not a picture, or of another size than its image.
+        UserError: The file is not an image, or has another size than its image.
     """
     if of is not None:
         (height, width), (rows, columns) = (read_image(file).shape[-2:] for file in (path, of))
@@ -118,10 +120,14 @@ def read_mask(path: Path, of: Path | None, size: int, mode: str = "crop") -> Ten
 
 
 def check_mask(mask: Tensor, what: str) -> Tensor:
-    """Return a mask (1, S, S), or say that it is empty.
+    """Returns a mask (1, S, S) that is not empty.
+
+    Args:
+        mask: The mask.
+        what: Name of the mask for messages.
 
     Raises:
-        UserError: nowhere above one half.
+        UserError: No pixel is above one half.
     """
     if float(mask.max()) < 0.5:
         raise UserError(f"{what}: the mask is empty, expected some white pixels")
@@ -135,7 +141,7 @@ def _numbers(part: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != 4:
-        raise UserError(f"mask={part}: expected {kind}:{_NUMBERS[kind]}, four numbers in shares of the side")
+        raise UserError(f"mask={part}: expected {kind}:{_NUMBERS[kind]}, four numbers as fractions of the side")
     a, b, c, d = numbers
     if not (c > 0 and d > 0 if kind == "ellipse" else c > a and d > b):
         raise UserError(
@@ -146,18 +152,18 @@ def _numbers(part: str) -> list[float]:
 
 
 def _shape(kind: str, numbers: Sequence[float], size: int) -> Tensor:
-    centres = (torch.arange(size * _FINE) + 0.5) / (size * _FINE)
+    centres = (torch.arange(size * _SUBSAMPLES) + 0.5) / (size * _SUBSAMPLES)
     y, x = centres[:, None], centres[None, :]
     a, b, c, d = numbers
     if kind == "ellipse":
         inside = ((x - a) / c).square() + ((y - b) / d).square() <= 1
     else:
         inside = (x >= a) & (x < c) & (y >= b) & (y < d)
-    return F.avg_pool2d(inside[None].float(), _FINE)
+    return F.avg_pool2d(inside[None].float(), _SUBSAMPLES)
 
 
 def _changed(image: Tensor, second: Tensor) -> Tensor:
-    """Where two images differ by more than rounding, widened by a pixel or two."""
+    """Returns where two images differ by more than rounding, dilated by 1/64 of the side."""
     differs = ((image - second).abs().amax(0, keepdim=True) > 4 / 127.5).float()
     width = 2 * max(1, image.shape[-1] // 64) + 1
     return F.max_pool2d(differs[None], width, stride=1, padding=width // 2)[0]

@@ -1,1 +1,1 @@
-"""Where encoded images come from: folders, zips, LMDBs, shards."""
+"""Sources of encoded image files: folders, zips, LMDBs and tar shards."""

@@ -1,4 +1,4 @@
-"""Images that lie somewhere in large files, read by their places."""
+"""Image files inside larger files, read by their offsets."""
 
 from __future__ import annotations
 
@@ -10,57 +10,62 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from stylegan_inv.data.images.decoding import MAX_BYTES, BadImage
-from stylegan_inv.data.sources.source import Names, Source
+from stylegan_inv.data.sources.source import CompactStrings, Source
 
 T = TypeVar("T")
+#: Limit of open files per process.
 _MAX_OPEN = 32
 
 
 class PerProcess(Generic[T]):
-    """Something opened anew in every process that uses it, as processes share file positions after a fork."""
+    """A resource that every process opens for itself, as forked processes would share the position of an open file.
 
-    def __init__(self, open_it: Callable[[], T]) -> None:
-        self._open, self._opened, self._of = open_it, list[T](), -1
+    Args:
+        factory: Opens the resource.
+    """
+
+    def __init__(self, factory: Callable[[], T]) -> None:
+        self._factory, self._opened, self._process = factory, list[T](), -1
 
     def get(self) -> T:
-        """It, open."""
-        if self._of != os.getpid():
-            self._opened, self._of = [self._open()], os.getpid()
+        """Returns the resource of this process, which is opened at the first call."""
+        if self._process != os.getpid():
+            self._opened, self._process = [self._factory()], os.getpid()
         return self._opened[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._open,)
+        return type(self), (self._factory,)
 
 
 class ArchiveSource(Source):
-    """Whole image files inside of larger files.
+    """Complete image files inside larger files.
 
     Args:
-        path: What the user gave.
-        names: Of the images.
+        path: Path of the dataset, for messages.
+        names: Names of the images.
         files: The larger files.
-        places: Number of the file, offset and length in bytes for each image.
+        locations: Index of the file, offset and length in bytes of each image.
     """
 
     def __init__(
-        self, path: Path, names: Sequence[str], files: Sequence[Path], places: Sequence[tuple[int, int, int]]
+        self, path: Path, names: Sequence[str], files: Sequence[Path], locations: Sequence[tuple[int, int, int]]
     ) -> None:
-        self.path, self.names, self.files = path, Names(names), list(files)
-        self._places = np.array(places, dtype=np.int64)
+        self.path, self.names, self.files = path, CompactStrings(names), list(files)
+        self._locations = np.array(locations, dtype=np.int64)
         self._open_files: PerProcess[dict[int, BinaryIO]] = PerProcess(dict)
 
     def where(self, index: int) -> str:  # noqa: D102
-        archive = self.path if len(self.files) == 1 else self.files[self._places[index, 0]]
+        archive = self.path if len(self.files) == 1 else self.files[self._locations[index, 0]]
         return f"{archive}: {self.names[index]}"
 
     def read(self, index: int) -> bytes:  # noqa: D102
-        number, offset, length = self._places[index].tolist()
+        number, offset, length = self._locations[index].tolist()
         if length > MAX_BYTES:
             raise BadImage(f"{self.where(index)}: {length:,} bytes, expected an image of at most {MAX_BYTES:,}")
         files = self._open_files.get()
         try:
             if number not in files:
-                if len(files) >= _MAX_OPEN:  # a training visits all shards at once
+                if len(files) >= _MAX_OPEN:  # shuffled training reads from all shards
                     files.pop(next(iter(files))).close()
                 files[number] = open(self.files[number], "rb")
             files[number].seek(offset)

@@ -1,4 +1,7 @@
-"""``dataset.json`` of NVIDIA's dataset tool: ``{"labels": [["00000/img00000000.png", 6], ...]}`` or ``null``."""
+"""Class labels in the ``dataset.json`` of NVIDIA's dataset tool.
+
+The file is ``{"labels": [["00000/img00000000.png", 6], ...]}``, or has ``null`` instead of the list.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ MAX_CLASSES_BYTES = 1 << 28
 
 
 def parse_classes(text: bytes, where: str, names: Sequence[str]) -> np.ndarray | None:
-    """The class of each image.
+    """Returns the class of each image.
 
     Args:
         text: Content of the file.
-        where: What to call it in messages.
-        names: Of the images, in their order.
+        where: Name of the file for messages.
+        names: Names of the images, in order.
 
     Returns:
-        (N,) int64; a list of numbers counts as one-hot. None if the file says that there are none.
+        Array (N,) int64, or None if the labels are ``null``. One-hot labels are converted to class numbers.
 
     Raises:
-        UserError: No such JSON, or classes for other images than these.
+        UserError: The file has another format, or its names are not those of the images.
     """
     labels = read_json(text, where)
     labels = labels.get("labels") if isinstance(labels, dict) else labels
@@ -41,20 +44,25 @@ def parse_classes(text: bytes, where: str, names: Sequence[str]) -> np.ndarray |
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{where}: no class for {len(missing)} of {len(names)} images: {name_list(missing)}")
     if absent := sorted(set(found) - set(names)):
-        raise UserError(f"{where}: names {len(absent)} images that are not there: {name_list(absent)}")
+        raise UserError(f"{where}: names {len(absent)} images that do not exist: {name_list(absent)}")
     return np.array([found[name] for name in names], dtype=np.int64)
 
 
 def read_json(text: bytes, where: str) -> Any:
-    """Parse JSON.
+    """Returns the content of a JSON file.
+
+    Args:
+        text: Bytes of the file.
+        where: Name of the file for messages.
 
     Raises:
-        UserError: It is damaged, or nested without end.
+        UserError: The bytes are not valid JSON, or are nested too deeply.
     """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # ValueError also of digits without end and of bytes that are no text
-        raise UserError(f"{where}: is no JSON ({' '.join(str(error).split())[:80]})") from error
+    # ValueError is also raised for bytes that are not text and for numbers of too many digits.
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: is not valid JSON ({' '.join(str(error).split())[:80]})") from error
 
 
 def _number(label: Any, where: str) -> int:

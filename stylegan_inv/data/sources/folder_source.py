@@ -1,4 +1,4 @@
-"""Image files in a folder, or from a list, as a source."""
+"""Image files of a folder or of a list as a source."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 from stylegan_inv.data.images.decoding import read_file
 from stylegan_inv.data.images.image_files import list_images
-from stylegan_inv.data.sources.source import Names, Source
+from stylegan_inv.data.sources.source import CompactStrings, Source
 
 
 class FolderSource(Source):
-    """Image files below a folder.
+    """Image files in a folder and its subfolders.
 
     Args:
         path: The folder.
-        files: These files instead of all; they need not lie in it.
+        files: Files to use instead of listing the folder; they may be outside of it.
     """
 
     def __init__(self, path: Path, files: Sequence[str | Path] | None = None) -> None:
         self.path = path
         paths = list_images(path) if files is None else [Path(file) for file in files]
-        self.names = Names((f.relative_to(path) if f.is_relative_to(path) else f).as_posix() for f in paths)
+        self.names = CompactStrings((f.relative_to(path) if f.is_relative_to(path) else f).as_posix() for f in paths)
 
     def file(self, index: int) -> Path:
-        """The path of an image."""
+        """Returns the path of an image."""
         return self.path / self.names[index]
 
     def read(self, index: int) -> bytes:  # noqa: D102

@@ -1,7 +1,7 @@
-"""LMDBs of images: rosinality's, with each image in one or more sizes, and LSUN's, with a hash for a key.
+"""LMDBs of images: rosinality's, with each image in one or more sizes, and LSUN's, with hashes as keys.
 
-rosinality/stylegan2-pytorch, ``prepare_data.py``: keys ``256-00000``, ``256-00001``, ... and ``length``. Ours add
-``manifest``, which says what the images were called.
+The keys of rosinality/stylegan2-pytorch (``prepare_data.py``) are ``256-00000``, ``256-00001``, ... and ``length``.
+LMDBs written here also have the key ``manifest``, with the names of the images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from stylegan_inv.data.images.image_files import SUFFIXES
 from stylegan_inv.data.sources.archive_files import ArchiveSource
 from stylegan_inv.data.sources.class_labels import read_json
-from stylegan_inv.data.sources.lmdb_file import value_places
+from stylegan_inv.data.sources.lmdb_file import value_locations
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
 
@@ -22,43 +22,54 @@ _MAX_TEXT = 1 << 28
 
 
 def image_key(size: int, index: int) -> bytes:
-    """Rosinality's key of an image."""
+    """Returns rosinality's key of an image."""
     return b"%d-%05d" % (size, index)
 
 
 def open_lmdb(path: Path, resolution: int) -> Source:
-    """List the images of an LMDB; of several sizes the smallest that is at least ``resolution``, or else the largest.
+    """Opens an LMDB of images.
+
+    Of several sizes, it uses the smallest one that is at least ``resolution``, or else the largest one.
 
     Args:
-        path: The folder of ``data.mdb``, or the file itself.
-        resolution: What is needed.
+        path: Folder of ``data.mdb``, or the file itself.
+        resolution: Required resolution.
 
     Raises:
-        UserError: Damaged, without images, or not of one of the two kinds.
+        UserError: The LMDB is damaged, has no images, or has other keys.
     """
     file = path / "data.mdb" if path.is_dir() else path
-    places = {key: (offset, length) for key, offset, length in value_places(file)}
-    if LENGTH not in places:
-        keys = list(places)
+    locations = {key: (offset, length) for key, offset, length in value_locations(file)}
+    if LENGTH not in locations:
+        keys = list(locations)
         names = [_lsun_name(key) for key in keys]
     else:
-        count = _count(path, read_place(file, *places[LENGTH]), len(places))
-        sizes = {int(match[1]) for match in map(_SIZED.fullmatch, places) if match}
+        count = _count(path, read_text_value(file, *locations[LENGTH]), len(locations))
+        sizes = {int(match[1]) for match in map(_SIZED.fullmatch, locations) if match}
         if not sizes:
             raise UserError(f"{path}: has 'length' but no key like 256-00000, as rosinality's LMDBs do")
         size = min((s for s in sizes if s >= resolution), default=max(sizes))
         keys = [image_key(size, index) for index in range(count)]
-        if missing := [key.decode() for key in keys if key not in places]:
+        if missing := [key.decode() for key in keys if key not in locations]:
             raise UserError(f"{path}: has no {missing[0]} ({len(missing)} of {count} images are missing at {size} px)")
         names = [f"{index:05d}.png" for index in range(count)]
-        if MANIFEST in places:
-            names = _manifest_names(path, read_place(file, *places[MANIFEST]), count)
+        if MANIFEST in locations:
+            names = _manifest_names(path, read_text_value(file, *locations[MANIFEST]), count)
     check_names(path, names)
-    return ArchiveSource(path, names, [file], [(0, *places[key]) for key in keys])
+    return ArchiveSource(path, names, [file], [(0, *locations[key]) for key in keys])
 
 
-def read_place(file: Path, offset: int, length: int) -> bytes:
-    """A text in a file, of at most 256 MB."""
+def read_text_value(file: Path, offset: int, length: int) -> bytes:
+    """Returns the bytes of a text value of an LMDB.
+
+    Args:
+        file: The ``data.mdb`` file.
+        offset: Offset of the value in bytes.
+        length: Length of the value in bytes.
+
+    Raises:
+        UserError: The value is larger than 256 MB.
+    """
     if length > _MAX_TEXT:
         raise UserError(f"{file}: a list of names of {length:,} bytes, expected at most {_MAX_TEXT:,}")
     with open(file, "rb") as opened:
@@ -84,5 +95,5 @@ def _manifest_names(path: Path, manifest: bytes, count: int) -> list[str]:
     content = read_json(manifest, f"{path}: manifest")
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, dict) or len(images) != count:
-        raise UserError(f"{path}: its manifest does not name its {count} images; was it changed after it was packed?")
+        raise UserError(f"{path}: the manifest does not name its {count} images; pack the dataset again")
     return list(images)

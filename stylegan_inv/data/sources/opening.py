@@ -1,4 +1,4 @@
-"""What a path is (a folder, a zip, an LMDB, tar shards, one image or a list of files), opened as a source."""
+"""Opens a path (a folder, a zip, an LMDB, tar shards, an image or a list of files) as a source of images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from stylegan_inv.errors import UserError
 
 
 def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
-    """Find out what a path is and list its images.
+    """Opens a path as a source of images.
 
     Args:
-        path: A folder of images (with the folders below), a folder of tar shards, one shard, a pattern of shards
-            (``train-{000..009}.tar`` or ``train-*.tar``), a zip, an LMDB, one image, or a text file with the path of an
-            image in each line. A source is returned as it is.
-        resolution: What is needed of sources that hold several sizes of each image.
+        path: A folder of images (with its subfolders), a folder of tar shards, a shard, a pattern of shards
+            (``train-{000..009}.tar`` or ``train-*.tar``), a zip, an LMDB, an image, or a text file with the path of an
+            image in each line. A source is returned unchanged.
+        resolution: Resolution to read from sources that hold each image in several sizes.
 
     Raises:
-        UserError: Nothing is there, or nothing that can be read as images, or an archive that is damaged or dangerous.
+        UserError: The path does not exist, holds no images, or is an archive that is damaged or unsafe.
     """
     if isinstance(path, Source):
         return path
@@ -43,5 +43,5 @@ def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
         return ZipSource(path)
     raise UserError(
         f"{path}: is a {path.suffix or 'file without suffix'}, expected a folder of images, a .zip, an LMDB, .tar "
-        "shards or a .txt with a path in each line"
+        "shards or a .txt with one path per line"
     )

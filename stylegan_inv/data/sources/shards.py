@@ -1,4 +1,4 @@
-"""Tar shards as WebDataset keeps them: files that share the part of their name before the first dot are one sample."""
+"""Tar shards of WebDataset: files with the same name up to the first dot form a sample."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from stylegan_inv.data.sources.archive_files import ArchiveSource
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
 
+#: First bytes of gzip, bzip2, xz and zstd files.
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd")
 _MAX_SHARDS = 100_000
 
 
 def find_shards(path: object) -> list[Path]:
-    """The shards that a path means, sorted; empty if it means something else.
+    """Returns the shards of a path, sorted; an empty list if the path is no shard, pattern or folder of shards.
 
     Raises:
-        UserError: A pattern that fits no file, or a range that has no end.
+        UserError: A pattern matches no file, a shard of a range is missing, or a range is too large.
     """
     text = str(path)
     if re.search(r"\{\d+\.\.\d+\}[^/]*\.tar$", text):
         shards = [Path(name) for name in _expand(text)]
         if absent := [shard.name for shard in shards if not shard.is_file()]:
-            raise UserError(f"{text}: {len(absent)} of {len(shards)} shards are absent: {name_list(absent)}")
+            raise UserError(f"{text}: {len(absent)} of {len(shards)} shards are missing: {name_list(absent)}")
         return shards
     if re.search(r"\*[^/]*\.tar$", text):
         shards = sorted(Path(text).parent.glob(Path(text).name))
@@ -41,23 +42,27 @@ def find_shards(path: object) -> list[Path]:
 
 
 def open_shards(path: Path, shards: Sequence[Path]) -> Source:
-    """List the images in uncompressed tar files, in the order in which they lie there.
+    """Opens uncompressed tar shards; the images keep their order in the shards.
 
-    Of the files of a sample the image is the one with a plain image suffix (``000.png``, not ``000.mask.png``), or the
-    only one with an image suffix at all.
+    The image of a sample is its file with a plain image suffix (``000.png``, not ``000.mask.png``), or its only file
+    with an image suffix.
+
+    Args:
+        path: Path of the dataset, for messages.
+        shards: The tar files.
 
     Raises:
-        UserError: Damaged or compressed, or with links, devices, names that lead out of a folder, or sizes that the
-            file does not have.
+        UserError: A shard is damaged or compressed, or has links, devices, names that lead out of a folder, or members
+            that are larger than the shard.
     """
     names: list[str] = []
-    places: list[tuple[int, int, int]] = []
+    locations: list[tuple[int, int, int]] = []
     for number, shard in enumerate(shards):
         for name, offset, size in _images(shard):
             names.append(name)
-            places.append((number, offset, size))
+            locations.append((number, offset, size))
     check_names(path, names)
-    return ArchiveSource(path, names, shards, places)
+    return ArchiveSource(path, names, shards, locations)
 
 
 def _expand(pattern: str) -> list[str]:
@@ -72,7 +77,7 @@ def _expand(pattern: str) -> list[str]:
 
 
 def _images(shard: Path) -> list[tuple[str, int, int]]:
-    """Name, offset and size of the image of each sample."""
+    """Returns name, offset and size of the image of each sample."""
     samples: dict[str, list[tuple[str, int, int]]] = {}
     for name, offset, size in _members(shard):
         folder, slash, base = name.rpartition("/")
@@ -91,32 +96,31 @@ def _images(shard: Path) -> list[tuple[str, int, int]]:
 
 
 def _members(shard: Path) -> list[tuple[str, int, int]]:
+    """Returns name, offset and size of each file in a shard."""
     found = []
     try:
         length = shard.stat().st_size
         with open(shard, "rb") as file:
             if file.read(4).startswith(_COMPRESSED):
-                raise UserError(
-                    f"{shard}: is compressed, which only reads from its start; unpack it: gunzip {shard.name}"
-                )
+                raise UserError(f"{shard}: is compressed and allows no random access; unpack it: gunzip {shard.name}")
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                archive.members = []  # type: ignore[attr-defined]  # saves memory: tarfile keeps all members
                 if member.isdir():
                     continue
                 label = ascii(member.name)[:80]
                 if not member.isreg() or member.issparse():
                     raise UserError(
-                        f"{shard}: refused, as {label} is a link, device or sparse file; expected plain files"
+                        f"{shard}: rejected, as {label} is a link, device or sparse file; expected plain files"
                     )
                 if not 0 <= member.size <= min(MAX_BYTES, length - member.offset_data):
-                    raise UserError(f"{shard}: refused, as {label} claims {member.size:,} bytes; is the file complete?")
+                    raise UserError(f"{shard}: rejected, as {label} claims {member.size:,} bytes; download it again")
                 found.append((member.name.removeprefix("./"), member.offset_data, member.size))
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{shard}: cannot be opened ({(error.strerror or str(error)).lower()})") from error
-    except Exception as error:  # tarfile raises ReadError, ValueError, struct.error ... on damage
+    except Exception as error:  # tarfile raises ReadError, ValueError, struct.error ... for damaged files
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise UserError(f"{shard}: damaged tar ({reason}); download or copy it again") from error
     return found

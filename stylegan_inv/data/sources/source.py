@@ -1,6 +1,6 @@
-"""The interface of all sources of encoded images: named images in a fixed order, read one at a time as bytes.
+"""The interface of all sources of encoded images: named images in a fixed order, each read as bytes.
 
-Results are written under the names of a source, so a name that would lead out of a folder is refused.
+Results are written to files with the names of the source, so names that would leave the output folder are rejected.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from stylegan_inv.errors import UserError
 _MAX_NAME = 1024
 
 
-class Names(Sequence[str]):
-    """Strings in two arrays.
+class CompactStrings(Sequence[str]):
+    """An immutable list of strings, stored in two arrays.
 
-    A list of a million ``str`` would be copied page by page into every worker process, as reading one counts up its
-    references: memory would grow over an epoch.
+    Reading a ``str`` changes its reference count, which copies its memory page into the worker process that reads it.
+    With a list of a million names the memory of every worker would grow over an epoch; arrays stay shared.
+
+    Args:
+        strings: The strings.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        parts = [os.fsencode(name) for name in names]
+    def __init__(self, strings: Iterable[str]) -> None:
+        parts = [os.fsencode(string) for string in strings]
         self._text = np.frombuffer(b"".join(parts), np.uint8)
         self._ends = np.cumsum([0, *map(len, parts)])
 
@@ -49,9 +52,9 @@ class Source(ABC):
     """Encoded images in a fixed order.
 
     Attributes:
-        path: Where they lie.
-        names: A name for each: a relative path with forward slashes, each only once.
-        classes: A class number for each if the source has them, else None.
+        path: Folder or archive of the images.
+        names: Name of each image: a unique relative path with forward slashes.
+        classes: Class of each image, (N,) int64; None if the source has no classes.
     """
 
     path: Path
@@ -63,41 +66,51 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The file of an image.
+        """Returns the bytes of an image file.
 
         Raises:
-            BadImage: It cannot be read.
+            BadImage: The file cannot be read.
         """
 
     def where(self, index: int) -> str:
-        """What to call an image in messages."""
+        """Returns the location of an image, for messages."""
         return f"{self.path}: {self.names[index]}"
 
-    def choose(self, rows: Sequence[int] | np.ndarray) -> Source:
-        """Some of the images, in the order of ``rows``."""
-        return Chosen(self, rows)
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Source:
+        """Returns a source of some of the images, in the order of ``indices``."""
+        return Subset(self, indices)
 
 
-class Chosen(Source):
-    """Some images of another source."""
+class Subset(Source):
+    """Some images of another source.
 
-    def __init__(self, source: Source, rows: Sequence[int] | np.ndarray) -> None:
-        self.source, self.rows, self.path = source, np.asarray(rows, dtype=np.int64), source.path
-        self.names = Names(source.names[row] for row in self.rows.tolist())
-        self.classes = None if source.classes is None else source.classes[self.rows]
+    Args:
+        source: The other source.
+        indices: Indices of the images.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self.source, self.indices, self.path = source, np.asarray(indices, dtype=np.int64), source.path
+        self.names = CompactStrings(source.names[index] for index in self.indices.tolist())
+        self.classes = None if source.classes is None else source.classes[self.indices]
 
     def read(self, index: int) -> bytes:  # noqa: D102
-        return self.source.read(int(self.rows[index]))
+        return self.source.read(int(self.indices[index]))
 
     def where(self, index: int) -> str:  # noqa: D102
-        return self.source.where(int(self.rows[index]))
+        return self.source.where(int(self.indices[index]))
 
 
 def check_names(path: Path, names: Sequence[str], what: str = "images") -> None:
-    """Refuse names that occur twice, that lead out of a folder, or that no file can have.
+    """Checks that names are unique, valid file names, and stay below the folder that they are relative to.
+
+    Args:
+        path: Folder or archive of the names, for messages.
+        names: The names.
+        what: What they name, for messages.
 
     Raises:
-        UserError: Names the first of them.
+        UserError: A name fails the check, or there is none.
     """
     if not names:
         raise UserError(f"{path}: holds no images, expected files that end in {', '.join(SUFFIXES[:5])} ...")
@@ -110,7 +123,7 @@ def check_names(path: Path, names: Sequence[str], what: str = "images") -> None:
             or "\\" in name
             or any(part in ("", ".", "..") for part in name.split("/"))
         ):
-            raise UserError(f"{path}: refused, as it holds the name {ascii(name)[:80]}, which leads out of a folder")
+            raise UserError(f"{path}: rejected, as the name {ascii(name)[:80]} leads out of a folder or is not valid")
     if len(set(names)) < len(names):
         seen: set[str] = set()
         twice = list(dict.fromkeys(name for name in names if name in seen or seen.add(name)))  # type: ignore[func-returns-value]

@@ -1,4 +1,4 @@
-"""A zip of images, as NVIDIA's dataset tool writes it: stored files and ``dataset.json`` with their classes."""
+"""Zips of images, as NVIDIA's dataset tool writes them: stored files, and ``dataset.json`` with the classes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ from typing import BinaryIO
 import numpy as np
 
 from stylegan_inv.data.images.decoding import MAX_BYTES, BadImage
-from stylegan_inv.data.images.image_files import SUFFIXES, natural
+from stylegan_inv.data.images.image_files import SUFFIXES, natural_key
 from stylegan_inv.data.sources.archive_files import PerProcess
 from stylegan_inv.data.sources.class_labels import CLASSES, MAX_CLASSES_BYTES, parse_classes
-from stylegan_inv.data.sources.source import Names, Source, check_names
+from stylegan_inv.data.sources.source import CompactStrings, Source, check_names
 from stylegan_inv.errors import UserError
 
-_LOCAL = struct.Struct("<4s5H3L2H")  # the header before each file; its last two fields are lengths
-#: Deflate reaches 1032:1 on zeros; photographs do not shrink at all.
+#: Local file header; its last two fields are the lengths of the name and of the extra field.
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+#: Largest accepted compression ratio. Deflate reaches 1032:1 on zeros; encoded images hardly shrink.
 _MAX_RATIO = 100
-_HARMLESS = 1 << 20
+#: Size up to which any compression ratio is accepted.
+_SMALL_FILE = 1 << 20
 
 
 class ZipSource(Source):
-    """Images in a zip, stored or deflated. Read by their place in the file; nothing is unpacked to disk.
+    """Images in a zip, stored or deflated. They are read by their offsets; nothing is unpacked to disk.
+
+    Args:
+        path: The zip file.
 
     Raises:
-        UserError: Damaged, encrypted, or with links, names that lead out of a folder, or files that would unpack to
-            many times their size.
+        UserError: The zip is damaged or encrypted, or has links, names that lead out of a folder, or files that would
+            unpack to many times their size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,15 +45,15 @@ class ZipSource(Source):
                 check_names(path, [entry.filename for entry in entries])
                 for entry in archive.infolist():
                     _check(path, entry)
-                entries.sort(key=lambda entry: natural(Path(entry.filename)))
-                self.names = Names(entry.filename for entry in entries)
+                entries.sort(key=lambda entry: natural_key(Path(entry.filename)))
+                self.names = CompactStrings(entry.filename for entry in entries)
                 if CLASSES in archive.namelist():
                     if archive.getinfo(CLASSES).file_size > MAX_CLASSES_BYTES:
                         raise UserError(f"{path}: {CLASSES} is larger than {MAX_CLASSES_BYTES:,} bytes")
                     self.classes = parse_classes(archive.read(CLASSES), f"{path}: {CLASSES}", self.names)
         except UserError:
             raise
-        except Exception as error:  # zipfile raises struct.error, ValueError, NotImplementedError ... on damage
+        except Exception as error:  # zipfile raises struct.error, ValueError, NotImplementedError ... for damaged files
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             raise UserError(f"{path}: damaged zip ({reason}); download or copy it again") from error
         columns = [(e.header_offset, e.compress_size, e.file_size, e.compress_type, e.CRC) for e in entries]
@@ -63,8 +68,8 @@ class ZipSource(Source):
         try:
             file = self._file.get()
             file.seek(offset)
-            header = _LOCAL.unpack(file.read(_LOCAL.size))
-            file.seek(header[-2] + header[-1], 1)  # name and extra field
+            header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            file.seek(header[-2] + header[-1], 1)  # skips the name and the extra field
             data = file.read(packed)
             if method == zipfile.ZIP_DEFLATED:
                 data = zlib.decompressobj(-15).decompress(data, size + 1)
@@ -84,7 +89,7 @@ def _is_image(entry: zipfile.ZipInfo) -> bool:
 def _check(path: Path, entry: zipfile.ZipInfo) -> None:
     label = ascii(entry.filename)[:80]
     if stat.S_ISLNK(entry.external_attr >> 16):
-        raise UserError(f"{path}: refused, as {label} is a link; expected files")
+        raise UserError(f"{path}: rejected, as {label} is a link; expected files")
     if not _is_image(entry):
         return
     if entry.flag_bits & 1:
@@ -92,8 +97,8 @@ def _check(path: Path, entry: zipfile.ZipInfo) -> None:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UserError(f"{path}: {label} is packed by method {entry.compress_type}; expected a stored or deflated zip")
     stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size
-    bomb = entry.file_size > max(_HARMLESS, _MAX_RATIO * entry.compress_size)
+    bomb = entry.file_size > max(_SMALL_FILE, _MAX_RATIO * entry.compress_size)
     if stored or bomb or entry.file_size > MAX_BYTES:
         raise UserError(
-            f"{path}: refused, as {label} would unpack from {entry.compress_size:,} to {entry.file_size:,} bytes"
+            f"{path}: rejected, as {label} would unpack from {entry.compress_size:,} to {entry.file_size:,} bytes"
         )

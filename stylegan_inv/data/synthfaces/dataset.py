@@ -1,9 +1,9 @@
-"""SynthFaces: procedural face portraits with ground truth, so that everything here can be tried offline.
+"""SynthFaces: procedural face portraits with ground truth, which need no download.
 
-Image *i* is a pure function of ``(seed, i)``: a keyed Philox counter gives ``NUM_NORMALS`` standard normals
-(``synthfaces_normals``), the normals give the :class:`Factors` (``synthfaces_factors``: pose, expression, age, hair,
-light, ...) and the factors give the picture, the label map and the masks (``synthfaces_render``). No file is read. The
-factors are independent unless correlations are asked for.
+Image i is a pure function of ``(seed, i)``. A counter-based generator gives ``NUM_NORMALS`` standard normals
+(:mod:`.normals`), the normals give the :class:`.Factors` (:mod:`.factors`: pose, expression, age, hair, light, ...),
+and the factors give the image, the label map and the masks (:mod:`.render`). The factors are independent unless
+correlations are given.
 """
 
 from __future__ import annotations
@@ -19,23 +19,30 @@ from torch.utils.data import Dataset
 from stylegan_inv.data.synthfaces.factors import Factors, factors_from_normals, override_factors
 from stylegan_inv.data.synthfaces.normals import correlate, normals, obstacle_parameters
 from stylegan_inv.data.synthfaces.render import check_resolution, render
-from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
+#: Names of the classes of the label map.
 LABELS = ("background", "skin", "hair", "eyes", "brows", "mouth", "glasses", "clothes")
 
 
 class SynthFaces(Dataset[dict[str, Any]]):
-    """Procedural portraits as a map-style dataset; no state, so any worker renders the same image i.
+    """A map-style dataset of procedural portraits. It has no state, so image i is the same in every worker.
+
+    A sample is a dict with ``image`` (3, R, R) in [-1, 1], ``mask`` of head and hair and ``obstacle`` (1, R, R) in
+    [0, 1], ``label`` (R, R) int64, ``normals`` (K,), ``factors`` (F,), ``identity`` and ``index``.
 
     Args:
-        resolution: side in pixels, 32 to 512.
-        seed: 0 is the training set, 1 validation, 2 test (by convention of this project).
-        size: number of images.
-        start: index of the first one.
-        obstacles: probability that something (microphone, hand, scarf, text, flat shape) is in front of the face.
-        overrides: factors to fix, in natural units, e.g. ``{"yaw": 0.0, "eyeglasses": "clear"}``.
-        correlations: pairs of factors and the correlation of their normals, e.g. ``{("age", "eyeglasses"): 0.6}``.
-        identity_groups: that many consecutive images show the same person.
+        resolution: Side in pixels, 32 to 512.
+        seed: Seed; this project uses 0 for training, 1 for validation and 2 for test.
+        size: Number of images.
+        start: Index of the first image.
+        obstacles: Probability of an obstacle (microphone, hand, scarf, text or flat shape) in front of the face.
+        overrides: Factors to fix, in natural units, e.g. ``{"yaw": 0.0, "eyeglasses": "clear"}``.
+        correlations: Correlations of the normals of pairs of factors, e.g. ``{("age", "eyeglasses"): 0.6}``.
+        identity_groups: Number of consecutive images that show the same person.
+
+    Raises:
+        UserError: An argument is out of range.
     """
 
     def __init__(
@@ -50,36 +57,33 @@ class SynthFaces(Dataset[dict[str, Any]]):
         identity_groups: int = 1,
     ) -> None:
         check_resolution(resolution)
-        for name, value, least in (
-            ("seed", seed, 0),
-            ("size", size, 1),
-            ("start", start, 0),
-            ("identity_groups", identity_groups, 1),
-        ):
-            if int(value) != value or value < least:
-                raise UserError(f"SynthFaces: got {name}={value}, expected an integer >= {least}.")
-        self.resolution, self.seed, self.size, self.start = int(resolution), int(seed), int(size), int(start)
-        self.obstacles, self.identity_groups = float(obstacles), int(identity_groups)
-        self.overrides, self.correlations = dict(overrides or {}), dict(correlations or {})
-        self.factors([0])  # a wrong override, correlation or probability is said now, not in a worker
+        self.resolution = resolution
+        self.seed = whole_number("SynthFaces: seed", seed, 0)
+        self.size = whole_number("SynthFaces: size", size)
+        self.start = whole_number("SynthFaces: start", start, 0)
+        self.identity_groups = whole_number("SynthFaces: identity_groups", identity_groups)
+        self.obstacles, self.overrides = float(obstacles), dict(overrides or {})
+        self.correlations = dict(correlations or {})
+        # Raises for wrong overrides, correlations or probabilities now, and not in a worker.
+        self.factors([0])
         obstacle_parameters(self.seed, [], self.obstacles)
 
     def __len__(self) -> int:
         return self.size
 
     def normals(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The (B, K) normals of some images, correlations included."""
+        """Returns the normals (B, K) of some images, with the correlations."""
         n = normals(self.seed, np.asarray(indices) + self.start, self.identity_groups)
         return correlate(n, self.correlations) if self.correlations else n
 
     def factors(self, indices: Sequence[int] | np.ndarray) -> Factors:
-        """The factors of some images, overrides included."""
+        """Returns the factors of some images, with the overrides."""
         return override_factors(factors_from_normals(self.normals(indices)), self.overrides)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         index = np.array([int(i) + self.size if i < 0 else int(i) for i in indices], dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= self.size):
-            raise IndexError(f"SynthFaces: got indices {index.min()} to {index.max()}, expected below {self.size}.")
+            raise IndexError(f"SynthFaces: got indices {index.min()} to {index.max()}, expected below {self.size}")
         n = self.normals(index)
         factors = override_factors(factors_from_normals(n), self.overrides)
         obstacles = obstacle_parameters(self.seed, index + self.start, self.obstacles) if self.obstacles > 0 else None
@@ -88,9 +92,9 @@ class SynthFaces(Dataset[dict[str, Any]]):
         label = torch.from_numpy(out.label).long()
         mask, obstacle = torch.from_numpy(out.mask)[:, None], torch.from_numpy(out.obstacle)[:, None]
         vector, normal = torch.from_numpy(factors.to_vector()), torch.from_numpy(n.astype(np.float32))
-        items: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
         for row, i in enumerate(index.tolist()):
-            items.append(
+            samples.append(
                 {
                     "image": image[row],
                     "mask": mask[row],
@@ -102,14 +106,14 @@ class SynthFaces(Dataset[dict[str, Any]]):
                     "index": i,
                 }
             )
-        return items
+        return samples
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
 
 def sample_identity_pairs(seed: int, count: int, resolution: int = 64) -> tuple[Tensor, Tensor]:
-    """Two pictures each of `count` people: images (count, 3, R, R) twice."""
-    items = SynthFaces(resolution, seed, 2 * count, identity_groups=2).__getitems__(range(2 * count))
-    images = torch.stack([item["image"] for item in items])
+    """Returns two images of each of ``count`` people, as two tensors (count, 3, R, R)."""
+    samples = SynthFaces(resolution, seed, 2 * count, identity_groups=2).__getitems__(range(2 * count))
+    images = torch.stack([sample["image"] for sample in samples])
     return images[0::2], images[1::2]

@@ -1,4 +1,4 @@
-"""The factors of SynthFaces as inputs of networks."""
+"""Features of the SynthFaces factors, as inputs of networks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.data.synthfaces.factors import SPECS, Choice, Uniform, factors_from_normals, normal_cdf
+from stylegan_inv.data.synthfaces.factor_specs import SPECS, Choice, Uniform
+from stylegan_inv.data.synthfaces.factors import factors_from_normals, normal_cdf
 
 
 def factor_features(normals: Tensor) -> Tensor:
-    """Normals (B, K) -> (B, 150): the factor vector, and cosines (for hues sines too) of uniform factors.
+    """Converts normals (B, K) to features (B, 150): the factor vector, and cosines of the uniform factors.
 
-    What a network needs to read a factor linearly: colours run round a circle or along a ramp of several colours. All
-    columns have mean 0 and variance 1, those of discrete factors too: a rare choice is worth as much as a common one.
+    Hues, which are periodic, have sines too. The cosines make factors such as colours, which follow a circle or a ramp
+    of several colours, linear functions of the features. All columns have mean 0 and variance 1, also those of discrete
+    factors, so that rare choices weigh as much as frequent ones.
     """
     n = normals.detach().cpu().numpy().astype(np.float64)
-    shares = [spec.probabilities if isinstance(spec, Choice) else (np.nan,) for spec in SPECS.values()]
-    p = np.concatenate(shares)
+    probabilities = [spec.probabilities if isinstance(spec, Choice) else (np.nan,) for spec in SPECS.values()]
+    p = np.concatenate(probabilities)
     vector = factors_from_normals(n).to_vector()
     columns = [np.where(np.isnan(p), vector, (vector - p) / np.sqrt(p * (1 - p)))]
     uniform = normal_cdf(n)
@@ -34,10 +36,10 @@ def factor_features(normals: Tensor) -> Tensor:
 
 
 def factor_knots() -> list[tuple[int, float, float]]:
-    """Where the factors bend as functions of the normals: (column, position, slope) of ramps that can describe them.
+    """Returns ramps of the normals from which the factors can be approximated, as (column, position, slope).
 
-    One gentle ramp for each normal, a steep pair at each cut between two choices, a few along uniform factors and more
-    round the circle of a hue.
+    There is one gentle ramp for each normal, a pair of steep ramps at each cut between two choices, three ramps along
+    each other uniform factor, and eight around the circle of a hue.
     """
     knots: list[tuple[int, float, float]] = []
     quantile = NormalDist().inv_cdf

@@ -1,16 +1,26 @@
-"""The hair of a SynthFaces portrait: a shell round the cranium, and curtains for the long styles."""
+"""The hair of a SynthFaces portrait: a shell around the cranium, and curtains of hair for the long styles."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces.canvas import F32, Array, Canvas, Params, at_least, at_most, bell, coverage, smooth
+from stylegan_inv.data.synthfaces.canvas import (
+    F32,
+    Array,
+    Canvas,
+    Params,
+    at_least,
+    at_most,
+    bell,
+    coverage,
+    paint_within,
+    smooth,
+)
 from stylegan_inv.data.synthfaces.head import Head
-from stylegan_inv.data.synthfaces.region_painting import paint_within
 
 
 def _strands(head: Head, p: Params, angle: Array, along: Array) -> Array:
-    """Smooth streaks along the hair, in about [-1, 1]; the fine ones only where the pixels can hold them."""
+    """Returns smooth streaks along the hair, in about [-1, 1]; fine ones only where the resolution suffices."""
     wave = 1.6 * p.hair_wave * np.sin(7 * along + 3 * p.hair_part)
     streak = 0.6 * np.sin(17 * angle + wave + 4 * p.hair_part) + 0.4 * np.sin(37 * angle - wave + 1.3)
     fine = float(np.clip((0.05 - head.px) / 0.03, 0, 1))
@@ -20,18 +30,18 @@ def _strands(head: Head, p: Params, angle: Array, along: Array) -> Array:
 
 
 def _hair_colour(head: Head, normal: tuple[Array, Array, Array], streak: Array, dark: Array | float) -> Array:
-    light = head.shade(normal, (0.25, 0.25, 0.25), (1 + 0.26 * streak) * dark)
-    spec = head.half_cosine(normal) ** 2
+    light = head.light.shade(normal, (0.25, 0.25, 0.25), (1 + 0.26 * streak) * dark)
+    spec = head.light.half_cosine(normal) ** 2
     spec = spec * spec
     spec = spec * spec * spec
-    gloss = (0.10 * spec * (1 + 0.6 * streak)) * head.key * dark
-    return head.hair * light + gloss * (0.25 + 0.75 * head.hair / (head.hair.max(axis=0, keepdims=True) + 0.02)) * (
-        0.3 + head.hair
-    )
+    gloss = (0.10 * spec * (1 + 0.6 * streak)) * head.light.key * dark
+    return head.colours.hair * light + gloss * (
+        0.25 + 0.75 * head.colours.hair / (head.colours.hair.max(axis=0, keepdims=True) + 0.02)
+    ) * (0.3 + head.colours.hair)
 
 
 def _hangs(canvas: Canvas, head: Head) -> Array:
-    """Where hair can hang down beside the face."""
+    """Returns where hair can hang down next to the face, (B, R, R) bool."""
     hair = head.style
     wide = np.abs(canvas.x - _axis(head)) < head.width + hair.thick + 0.25
     return hair.hangs & wide & (canvas.y < 0.75) & (canvas.y > hair.curtain - 0.1)
@@ -42,7 +52,12 @@ def _axis(head: Head) -> Array:
 
 
 def _curtain(canvas: Canvas, p: Params, head: Head) -> tuple[Array, Array, Array, Array]:
-    """2-D outline of the hair that hangs down: edge distance, x from its axis over its width, streaks."""
+    """Computes the 2-D outline of the hair that hangs down.
+
+    Returns:
+        Signed distance to the outline (positive inside), x relative to the half width, x from the axis, and the height
+        below the upper end.
+    """
     xs, y, hair = canvas.x - _axis(head), canvas.y, head.style
     drop = np.clip(0.35 - y, 0, 2)
     width = (
@@ -51,19 +66,19 @@ def _curtain(canvas: Canvas, p: Params, head: Head) -> tuple[Array, Array, Array
         + 0.09 * drop * (1 - 0.35 * drop)
         + 0.02 * np.sin(5.5 * y + 3 * p.hair_part) * p.hair_wave
     )
-    # round lower corners
+    # The lower corners are round.
     u = xs / width
     u2 = u * u
     end = hair.curtain + 0.10 * u2 * u2 + 0.015 * np.sin(9 * xs + 5 * p.hair_part)
     distance = np.minimum(width - np.abs(xs), y - end)
-    # above the ears the outline is round, inside that of the cap
+    # Above the ears the outline is round, and inside that of the cap.
     high = np.clip((y - 0.02) * F32(1 / 0.80), 0, 1)
     distance = np.minimum(distance, np.minimum(width * np.sqrt(1 - high * high) - np.abs(xs), 0.72 - y))
     return distance, u, xs, drop
 
 
 def hair_behind(canvas: Canvas, p: Params, head: Head) -> None:
-    """The hair behind neck and shoulders."""
+    """Paints the hair behind neck and shoulders."""
     paint_within(_hangs(canvas, head), _behind, canvas, p, head)
 
 
@@ -77,7 +92,7 @@ def _behind(canvas: Canvas, p: Params, head: Head) -> None:
 
 
 def hair_front(canvas: Canvas, p: Params, head: Head) -> None:
-    """Bun, cap and the strands that fall before the ears."""
+    """Paints bun, cap, and the locks that hang in front of the ears."""
     hair = head.style
     cx, cy = _bun_centre(head)
     near = (np.abs(canvas.x - cx) < 0.26) & (np.abs(canvas.y - cy) < 0.22)
@@ -121,7 +136,7 @@ def _cap(canvas: Canvas, p: Params, head: Head) -> None:
     line = hair.line + 0.05 - hair.fall * along * along
     if hair.fringe.any():
         line = line + hair.fringe * F32(0.012) * np.sin(24 * x + 4 * p.hair_part)
-    # receding temples with age
+    # The hairline recedes at the temples with age.
     line = line + 0.05 * head.old * ~hair.fringe * at_most(np.abs(x) * 3, 1)
     top = (y - line) * 0.8
     ax = np.abs(x)
@@ -143,7 +158,7 @@ def _cap(canvas: Canvas, p: Params, head: Head) -> None:
 
 
 def _locks(canvas: Canvas, p: Params, head: Head) -> None:
-    """What hangs before the ears and over the shoulders."""
+    """Paints the hair that hangs in front of the ears and over the shoulders."""
     edge, u, xs, drop = _curtain(canvas, p, head)
     inner = np.abs(xs) - (head.width * (0.93 - 0.30 * smooth(drop, 0.75, 1.3)))
     lock = coverage(edge, head.px) * smooth(inner, -0.03, 0.03) * smooth(0.25 - canvas.y, -0.15, 0.1)

@@ -1,4 +1,4 @@
-"""The hair styles of SynthFaces as numbers."""
+"""The parameters of the hair styles of SynthFaces."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from stylegan_inv.data.synthfaces.canvas import F32, Params
 from stylegan_inv.data.synthfaces.pixels import Maps
 
 SHORT, SIDE_PART, FRINGE, BUN = 2, 3, 4, 8
-# One row a style: thickness, opacity, hairline y, how the hairline falls sideways from the part, end of the side hair,
-# how far forward (head z) the side hair comes, where the curtain ends (0.4: none), bumpiness of the outline
+# One row per style: thickness, opacity, hairline y, curvature of the hairline, y of the end of the side hair, largest
+# head z of the side hair, y of the end of the curtain (0.4: no curtain), bumpiness of the outline.
 _STYLES = np.array(
     [
         (0.004, 0.00, 0.60, 0.30, 0.00, -0.05, 0.4, 0.0),  # bald
@@ -27,7 +27,11 @@ _STYLES = np.array(
 
 
 class HairStyle(Maps):
-    """The numbers of each face's style, and what hair length, forehead and part make of them."""
+    """The parameters of each face's hair style, adjusted by the factors hair length, forehead and part.
+
+    Args:
+        p: Factors of the faces.
+    """
 
     def __init__(self, p: Params) -> None:
         row = _STYLES[p.hair_style.reshape(-1).astype(int)].T[:, :, None, None]

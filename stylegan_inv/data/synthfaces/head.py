@@ -1,36 +1,25 @@
-"""The head of a SynthFaces portrait: pose, light, ray intersection, relief and skin shading."""
+"""The head of a SynthFaces portrait: pose, ray intersection, and the relief of the face."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces.canvas import (
-    F32,
-    Array,
-    Canvas,
-    Params,
-    at_least,
-    bell,
-    choose,
-    coverage,
-    hsv,
-    mix,
-    ramp,
-    rgb,
-    smooth,
-)
+from stylegan_inv.data.synthfaces.appearance import Colours, Light
+from stylegan_inv.data.synthfaces.canvas import F32, Array, Canvas, Params, at_least, bell, choose, coverage, smooth
 from stylegan_inv.data.synthfaces.hairstyle import HairStyle
 from stylegan_inv.data.synthfaces.pixels import Maps
 
-_SKIN = rgb("fbe0cf", "f1c8ab", "dfa983", "bd8159", "8d5836", "55321f")
-_HAIR = rgb("14100e", "2a1b13", "4a2e1c", "7a5230", "b08a50", "dcc089")
-_EYES = rgb("3a2113", "54341b", "7a5a30", "6d7a45", "5d8b8f", "5f93c2", "8fa3ad")
 _CENTRE_Y = 0.02
-_PIVOT = (0.0, -0.05, 0.42)  # the point that stays in place when the head turns: the crop follows the face
+_PIVOT = (0.0, -0.05, 0.42)  # centre of rotation, in front of the neck, as a crop around a face follows the face
 
 
 class Head(Maps):
-    """Everything about the head that several layers use; maps are (B, R, R), colours (3, B, 1, 1)."""
+    """The quantities of the head that several layers use. Maps are (B, R, R), parameters (B, 1, 1).
+
+    Args:
+        p: Factors of the faces.
+        canvas: Canvas to paint on.
+    """
 
     normal: tuple[Array, Array, Array]
 
@@ -54,44 +43,12 @@ class Head(Maps):
         self.depth = 0.66 + 0.01 * p.face_width
         self.jaw = 0.055 * p.jaw_width + 0.05 * p.gender
         self.style = HairStyle(p)
-        self._light(p)
-        self._colours(p)
+        self.light = Light(p)
+        self.colours = Colours(p, self.old)
         self._ellipsoid()
         self._features(p)
-        # the neck stays under the back of the head
+        # The neck is below the back of the head.
         self.neck_x = s * -0.10 - self.shift[0]
-
-    def _light(self, p: Params) -> None:
-        x, y = 0.42 * p.light_x, 0.38 + 0.2 * p.light_y
-        z = np.full_like(x, 0.8)
-        norm = np.sqrt(x * x + y * y + z * z)
-        self.lx, self.ly, self.lz = x / norm, y / norm, z / norm
-        warm = 0.07 * p.light_warmth
-        self.tint = np.stack([1 + warm, 1 + 0.1 * warm, 1 - 1.1 * warm]).astype(F32)
-        self.key = 0.80 + 0.35 * p.light_contrast
-        self.ambient = 0.46 - 0.24 * p.light_contrast
-        self.exposure = F32(1.0)
-
-    def _colours(self, p: Params) -> None:
-        skin = ramp(_SKIN, p.skin_tone)
-        tilt = 0.05 * p.skin_undertone
-        skin = skin * np.stack([1 + 0.3 * tilt, 1 + 0.6 * tilt, 1 - 2.2 * tilt]).astype(F32)
-        self.skin = mix(skin, skin.mean(axis=0, keepdims=True), 0.18 * self.old)
-        hair = ramp(_HAIR, p.hair_colour)
-        red = rgb("8a3413").reshape(3, 1, 1, 1)
-        hair = mix(hair, red * (0.5 + p.hair_colour), 0.75 * smooth(p.hair_redness, 0.75, 0.97))
-        grey = np.ones((3, 1, 1, 1), dtype=F32) * (0.24 + 0.34 * self.old)
-        self.grey = smooth(p.age + 12 * (p.hair_redness - 0.5), 50, 80)
-        self.hair = mix(hair, grey, 0.92 * self.grey)
-        self.brow = mix(self.hair, rgb("1c130e").reshape(3, 1, 1, 1), F32(0.45))
-        self.iris = ramp(_EYES, p.eye_colour * p.eye_colour * 0.55 + 0.45 * p.eye_colour)
-        self.lip = self.skin * np.array([0.86, 0.52, 0.52], dtype=F32).reshape(3, 1, 1, 1)
-        paint = hsv(-0.02 + 0.03 * p.skin_undertone, 0.75, 0.62)
-        self.lip = mix(self.lip, paint, 0.8 * smooth(p.makeup, 0.65, 0.95))
-
-        hue, value = p.clothes_hue, 0.16 + 0.74 * p.clothes_value
-        self.cloth = hsv(hue, 0.15 + 0.55 * np.abs(2 * p.clothes_value - 1.0) * (p.clothes_value < 0.8), value)
-        self.stripe = hsv(hue + 0.45, 0.25, np.clip(1.1 - value, 0.1, 0.95))
 
     def intersect(
         self,
@@ -103,10 +60,22 @@ class Head(Maps):
         jaw: Array | None = None,
         steps: int = 3,
     ) -> tuple[Array, Array, Array, Array, tuple[Array, Array, Array]]:
-        """Nearest hit with an ellipsoid whose upper and lower half differ, and whose width `jaw` changes lower down.
+        """Intersects the rays with an ellipsoid whose upper and lower half differ, and whose width varies with y.
 
-        The warp is frozen at the last guess of y, then the quadratic is solved exactly; pitch is small, so this
-        converges at once. Rays that miss give the closest point. Returns signed edge distance, x, y, z, normal.
+        Each step keeps the shape of the last estimate of y and solves the quadratic equation exactly. It converges
+        fast, as pitch is small. A ray that misses gives its point closest to the surface.
+
+        Args:
+            centre: Centre of the ellipsoid in head coordinates.
+            width: Half axis in x.
+            top: Half axis in y, above the centre.
+            bottom: Half axis in y, below the centre.
+            depth: Half axis in z.
+            jaw: Relative change of the width at the jaw; None for no change.
+            steps: Number of iterations.
+
+        Returns:
+            Signed distance to the outline (positive inside), x, y and z of the hit, and its normal.
         """
         (ox, oy, oz), (ex, ey, ez) = self.origin, self.ray
         qx0, qy0, qz0 = ox - centre[0], oy - centre[1], oz - centre[2]
@@ -135,18 +104,18 @@ class Head(Maps):
         return (distance, ox + t * ex, oy + t * ey, oz + t * ez, (nx * inv, ny * inv, nz * inv))
 
     def _relief(self, p: Params, x: Array, y: Array) -> Array:
-        """Height of the nose over the ellipsoid: what the parallax needs."""
+        """Returns the height of the nose over the ellipsoid, which causes the parallax."""
         return self.nose_height * bell(x / self.nose_side, 0 * y) * self._nose_profile(y)
 
     def _nose_profile(self, y: Array) -> Array:
-        """0 at the bridge between the eyes, rising to the tip, falling fast below it."""
+        """Returns the height profile of the nose: it rises from the bridge to the tip and falls fast below the tip."""
         t = (self.bridge_y - y) / (self.bridge_y - self.tip_y)  # 0 at the bridge, 1 at the tip
         rise = np.clip(t, 0, 1)
         rise = rise * (0.55 + 0.45 * rise) + self.hook * rise * (1 - rise)
         return at_least(rise * (1 - smooth(t, 1.0, 1.42)), 0) + 0.14 * (1 - smooth(np.abs(t), 0.0, 0.6))
 
     def _ellipsoid(self) -> None:
-        """What each ray hits, without nose and cheeks."""
+        """Intersects the rays with the ellipsoid, without nose and cheeks."""
         self.distance, self.x, self.y, self.z, self.normal = self.intersect(
             (0.0, _CENTRE_Y, 0.0), self.width, self.top, self.bottom, self.depth, self.jaw
         )
@@ -155,7 +124,7 @@ class Head(Maps):
         self.covers = self.alpha > 0
 
     def _features(self, p: Params) -> None:
-        """Where the features lie, in head coordinates."""
+        """Computes the positions of the facial features in head coordinates."""
         self.eye_y = F32(0.06)
         self.eye_x = 0.222 + 0.011 * p.eye_spacing
         self.tip_y = -0.185 - 0.028 * p.nose_length - 0.02 * self.old
@@ -166,14 +135,14 @@ class Head(Maps):
         self.mouth_y = self.tip_y * 0.4 - 0.345 - 0.012 * p.face_length
 
     def add_relief(self, p: Params) -> None:
-        """Nose and bumps: each ray's point moves to the surface that it sees, and the normals turn to view space."""
+        """Adds nose and other relief: moves the hit of each ray to the surface, and turns the normals to view space."""
         nx, ny, nz = self.normal
         ex, ey, ez = self.ray
         x, y = x0, y0 = self.x, self.y
         front = at_least(nz, 0) / at_least(nx * ex + ny * ey + nz * ez, 0.25)
         for _ in range(3):
             lift = self._relief(p, x, y) * front
-            # damped: the far side of the nose is steeper than the ray
+            # Damping is necessary as the far side of the nose is steeper than the ray.
             x = x + 0.75 * (x0 + ex * lift - x)
             y = y + 0.75 * (y0 + ey * lift - y)
         self.x, self.y = x, y
@@ -189,7 +158,7 @@ class Head(Maps):
         gx = h * profile * across * (-2 * x / self.nose_side**2)
         e = F32(0.02)
         gy = h * across * (self._nose_profile(y + e) - self._nose_profile(y - e)) * F32(0.5 / e)
-        # (height, x, y, width, height): mirrored bumps of the face, in head coordinates
+        # Bumps of the face in head coordinates, symmetric in x: height, x, y, width in x, width in y.
         ey_, exx, my = self.eye_y, self.eye_x, self.mouth_y
         bumps = (
             (0.030 + 0.012 * p.gender, exx * 0.95, ey_ + 0.15, 0.20, 0.075),  # brow ridge
@@ -213,50 +182,23 @@ class Head(Maps):
         self.normal = self.to_view(nx * inv, ny * inv, nz * inv)
 
     def to_view(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
-        """Head directions -> view directions."""
+        """Rotates directions from head to view coordinates."""
         c, s, cp, sp = self.basis
         z1 = c * z - s * x
         return c * x + s * z, cp * y + sp * z1, cp * z1 - sp * y
 
     def project(self, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-        """Head points -> image coordinates."""
+        """Projects points from head to image coordinates."""
         vx, vy, _ = self.to_view(x, y, z)
         return vx - self.shift[0], vy - self.shift[1]
 
     def ear(self, side: int) -> tuple[Array, Array]:
-        """Image coordinates of the centre of an ear: -1 at the image's left, 1 at its right."""
+        """Returns the image coordinates of the centre of an ear, on the left (-1) or right (1) side of the image."""
         zero = 0 * self.width
         return self.project(side * (self.width + 0.005), F32(-0.03) + zero, F32(-0.06) + zero)
 
     def at_depth(self, z: Array | float) -> tuple[Array, Array]:
-        """Head x, y where each ray crosses the plane of constant head z."""
+        """Returns head x and y at which each ray crosses a plane of constant head z."""
         (ox, oy, oz), (ex, ey, ez) = self.origin, self.ray
         t = (z - oz) / ez
         return ox + t * ex, oy + t * ey
-
-    def lambert(self, normal: tuple[Array, Array, Array]) -> Array:
-        """Cosine to the key light, unclipped."""
-        return normal[0] * self.lx + normal[1] * self.ly + normal[2] * self.lz
-
-    def half_cosine(self, normal: tuple[Array, Array, Array]) -> Array:
-        """Cosine to the half vector between light and viewer, clipped at 0."""
-        hx, hy, hz = self.lx, self.ly, self.lz + 1
-        norm = np.sqrt(hx * hx + hy * hy + hz * hz)
-        return at_least((normal[0] * hx + normal[1] * hy + normal[2] * hz) / norm, 0)
-
-    def shade(
-        self, normal: tuple[Array, Array, Array], wrap: tuple[float, float, float], occlusion: Array | float
-    ) -> Array:
-        """(3, B, R, R) irradiance; the red channel wraps furthest round, as light scattered below the skin does."""
-        cosine = self.lambert(normal)
-        sky = (0.78 + 0.22 * normal[1]) * self.ambient
-        out = np.empty((3, *cosine.shape), dtype=F32)
-        for channel, w in zip(out, wrap, strict=True):
-            np.add(cosine, F32(w), out=channel)
-            channel *= F32(1 / (1 + w))
-            np.clip(channel, 0, np.inf, out=channel)
-            channel *= self.key
-            channel += sky
-            channel *= occlusion
-        out *= self.tint
-        return out

@@ -1,4 +1,4 @@
-"""What can hide a part of a SynthFaces portrait: microphone, hand, scarf, text, flat shape."""
+"""Obstacles that cover a part of a SynthFaces portrait: microphone, hand, scarf, text and flat shape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from stylegan_inv.data.synthfaces.canvas import F32, Array, Canvas, bell, covera
 
 
 def draw_obstacles(canvas: Canvas, obstacles: Array) -> None:
-    """Objects in front of the face; they leave the interest mask and enter the obstacle mask."""
+    """Paints obstacles in front of the face, removes them from the mask and adds them to the obstacle mask.
+
+    Args:
+        canvas: Canvas to paint on.
+        obstacles: Result (B, 10) of :func:`.obstacle_parameters`.
+    """
     kinds = obstacles[:, 0].astype(int)
     for kind in range(5):
         rows = np.flatnonzero(kinds == kind)
@@ -20,7 +25,7 @@ def draw_obstacles(canvas: Canvas, obstacles: Array) -> None:
         canvas.mask[rows] *= 1 - alpha
         canvas.obstacle[rows] = alpha
         label = canvas.label[rows]
-        label[np.broadcast_to(alpha > 0.5, label.shape)] = 0  # what hides the face is none of its parts
+        label[np.broadcast_to(alpha > 0.5, label.shape)] = 0  # an obstacle is not a part of the face
         canvas.label[rows] = label
 
 
@@ -42,13 +47,12 @@ def _hand(n: Array, x: Array, y: Array, px: float) -> tuple[Array, Array]:
     u, v = c * (x - cx) + s * (y - cy), -s * (x - cx) + c * (y - cy)
     best = 0.26 - np.sqrt((u / 1.0) ** 2 + (v / 1.15) ** 2)
     shade = np.zeros_like(best)
-    for k, (fx, length) in enumerate(((-0.2, 0.42), (-0.068, 0.52), (0.068, 0.5), (0.2, 0.4))):
+    for fx, length in ((-0.2, 0.42), (-0.068, 0.52), (0.068, 0.5), (0.2, 0.4)):
         lean = fx * 0.35
         fu = u - fx - lean * np.clip(v / 0.5, 0, 1)
         d = 0.07 - np.sqrt(fu**2 + np.maximum(np.maximum(v - length, -v), 0) ** 2)
         shade = np.where(d > best, d, shade)
         best = np.maximum(best, d)
-        del k
     arm = 0.2 - np.sqrt(u**2 + np.maximum(v, 0) ** 2)
     best = np.maximum(best, arm)
     tone = ramp(rgb("f3cdb2", "d99f7a", "a86d48", "5d3822"), 0.5 + 0.5 * n[3])

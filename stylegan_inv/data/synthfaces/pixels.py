@@ -1,4 +1,4 @@
-"""Parts of a batch of pictures: what a layer cannot change need not be computed."""
+"""Subsets of the pixels of a batch of images, so that layers are computed only where they can change an image."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ AnyMaps = TypeVar("AnyMaps", bound="Maps")
 
 
 class Pixels:
-    """Some pixels of a batch of pictures, in the form of a batch of one picture with one row: (1, 1, N).
+    """Some pixels of a batch of images, in the shape (1, 1, N) of a batch with one image of one row.
 
     Args:
-        inside: (B, H, W), which.
+        inside: Pixels to select, (B, H, W) bool.
     """
 
     def __init__(self, inside: Array) -> None:
@@ -28,21 +28,29 @@ class Pixels:
 
     @cached_property
     def counts(self) -> Array:
-        """How many there are of each picture."""
+        """Number of selected pixels of each image, (B,)."""
         return np.count_nonzero(self.inside.reshape(len(self.inside), -1), axis=1)
 
     @cached_property
     def row(self) -> Array:
-        """From above."""
+        """Row of each pixel, (N,)."""
         return self.index // self.shape[2] % self.shape[1]
 
     @cached_property
     def column(self) -> Array:
-        """From the left."""
+        """Column of each pixel, (N,)."""
         return self.index % self.shape[2]
 
     def of(self, value: Any) -> Any:
-        """(..., B, H, W), or constant along two of these, to (..., 1, 1, N); tuples and :class:`Maps` to the same."""
+        """Gathers the values at the pixels.
+
+        Args:
+            value: Array (..., B, H, W), in which H or W or both may be 1; or a tuple of arrays, or :class:`Maps`.
+
+        Returns:
+            Array (..., 1, 1, N), or a tuple of arrays or :class:`Maps` with such arrays. Other values are returned
+            unchanged.
+        """
         if isinstance(value, tuple):
             return tuple(self.of(each) for each in value)
         if isinstance(value, Maps):
@@ -60,16 +68,16 @@ class Pixels:
         return flat.reshape(*lead, 1, 1, -1)
 
     def put(self, part: Array, whole: Array) -> None:
-        """Writes what `of` gave, changed, to its places in (..., B, H, W)."""
+        """Scatters values at the pixels, (..., 1, 1, N), to their positions in ``whole`` (..., B, H, W)."""
         for old, new in zip(whole.reshape(-1, *self.shape), part.reshape(-1, len(self)), strict=True):
             old[self.inside] = new
 
 
 class Maps:
-    """Has arrays of a batch of pictures as attributes, and parts of the same kind."""
+    """Base class of objects whose attributes are arrays of a batch of images."""
 
     def part(self: AnyMaps, pixels: Pixels) -> AnyMaps:
-        """The same at some pixels; each attribute is gathered when it is first asked for."""
+        """Returns the object with the values at some pixels; each attribute is gathered at its first use."""
         part = object.__new__(type(self))
         part.__dict__.update(_whole=self, _pixels=pixels)
         return part

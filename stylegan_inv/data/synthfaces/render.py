@@ -1,8 +1,9 @@
-"""The SynthFaces renderer: orthographic rays against a warped ellipsoid head, in numpy float32.
+"""The SynthFaces renderer: orthographic rays against a deformed ellipsoid head, in NumPy float32.
 
-Each pixel gets the 3-D surface point it sees in head coordinates (x right, y up, z to the front; the eyes at y = 0.06,
-the chin near y = -0.76); what the face shows is drawn at those coordinates, so it turns with the head. Edges are
-anti-aliased analytically (distance over the pixel size), so a picture at 128 px averaged by 2 is the one at 64 px.
+For each pixel the renderer computes the surface point that it sees, in head coordinates: x to the right, y up, z to the
+front, with the eyes at y = 0.06 and the chin near y = -0.76. Facial features are drawn in these coordinates, so that
+they turn with the head. Edges are antialiased analytically (distance over pixel size), so that a 128 px image,
+downsampled by 2, is equal to the 64 px image.
 """
 
 from __future__ import annotations
@@ -11,24 +12,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylegan_inv.data.synthfaces.canvas import Canvas, Params, at_least, at_most
-from stylegan_inv.data.synthfaces.facial_parts import paint_face, paint_glasses
+from stylegan_inv.data.synthfaces.canvas import Canvas, Params, at_least, at_most, paint_within
+from stylegan_inv.data.synthfaces.eyes import paint_glasses
+from stylegan_inv.data.synthfaces.facial_parts import paint_face
 from stylegan_inv.data.synthfaces.factors import Factors
 from stylegan_inv.data.synthfaces.hair import hair_behind, hair_front
 from stylegan_inv.data.synthfaces.head import Head
 from stylegan_inv.data.synthfaces.obstacles import draw_obstacles
-from stylegan_inv.data.synthfaces.region_painting import paint_within
 from stylegan_inv.data.synthfaces.surroundings import background, clothes
-from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
+#: Smallest and largest resolution.
 RESOLUTIONS = (32, 512)
-#: Pixels rendered together: what keeps the arrays in the cache.
+#: Number of pixels to render together, so that the arrays fit into the processor's cache.
 CHUNK_PIXELS = 65536
 
 
 @dataclass
 class Rendered:
-    """What `render` returns: uint8 image (B, R, R, 3) and label (B, R, R), float32 mask and obstacle (B, R, R)."""
+    """The result of :func:`render`.
+
+    Attributes:
+        image: RGB levels (B, R, R, 3) uint8.
+        label: Label map (B, R, R) uint8, see ``dataset.LABELS``.
+        mask: Mask of head and hair without obstacles, (B, R, R) float32 in [0, 1].
+        obstacle: Mask of the obstacle, (B, R, R) float32 in [0, 1].
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -37,15 +46,15 @@ class Rendered:
 
 
 def render(factors: Factors, resolution: int, obstacles: np.ndarray | None = None) -> Rendered:
-    """Draws faces.
+    """Renders faces.
 
     Args:
-        factors: of B faces.
-        resolution: side in pixels, 32 to 512.
-        obstacles: (B, 10) of `obstacle_parameters`, or None.
+        factors: Factors of B faces.
+        resolution: Side in pixels, 32 to 512.
+        obstacles: Result (B, 10) of :func:`.obstacle_parameters`, or None for no obstacles.
 
     Raises:
-        UserError: for a resolution outside that range.
+        UserError: The resolution is out of range.
     """
     check_resolution(resolution)
     count = len(factors)
@@ -63,7 +72,10 @@ def render(factors: Factors, resolution: int, obstacles: np.ndarray | None = Non
             np.zeros(shape, np.float32),
         )
     return Rendered(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "label", "mask", "obstacle"))
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.mask for part in parts]),
+        np.concatenate([part.obstacle for part in parts]),
     )
 
 
@@ -78,10 +90,10 @@ def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> 
     paint_face(canvas, p, head)
     hair_front(canvas, p, head)
     paint_glasses(canvas, p, head)
-    canvas.colour *= head.exposure
+
     if obstacles is not None:
         draw_obstacles(canvas, obstacles)
-    # Linear light -> sRGB (gamma 2.2), with a soft shoulder instead of hard clipping.
+    # Converts linear light to sRGB (gamma 2.2), with a soft shoulder instead of clipping.
     colour = at_least(canvas.colour, 0)
     colour = colour * (1 + 0.12 * colour) / (1 + 0.30 * colour)
     image = at_most(colour, 1) ** np.float32(1 / 2.2) * 255
@@ -94,7 +106,9 @@ def _render(factors: Factors, resolution: int, obstacles: np.ndarray | None) -> 
 
 
 def check_resolution(resolution: int) -> None:
-    """Raises UserError for a side the renderer does not support."""
-    low, high = RESOLUTIONS
-    if int(resolution) != resolution or not low <= resolution <= high:
-        raise UserError(f"SynthFaces: got resolution={resolution}, expected an integer from {low} to {high}.")
+    """Checks that the renderer supports a resolution.
+
+    Raises:
+        UserError: The resolution is out of range.
+    """
+    whole_number("SynthFaces: resolution", resolution, *RESOLUTIONS)

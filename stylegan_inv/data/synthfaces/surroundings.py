@@ -1,4 +1,4 @@
-"""What surrounds a SynthFaces head: backgrounds, neck and clothes."""
+"""Backgrounds, neck and clothes of a SynthFaces portrait."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import numpy as np
 from stylegan_inv.data.synthfaces.canvas import F32, Array, Canvas, Params, at_most, choose, coverage, hsv, mix, smooth
 from stylegan_inv.data.synthfaces.head import Head
 
-_PLACE = ("background_hue", "background_value", "background_a", "background_b")
+#: Factors of the backgrounds.
+_BACKGROUND_FACTORS = ("background_hue", "background_value", "background_a", "background_b")
 
 
 def background(p: Params, x: Array, y: Array) -> Array:
-    """(3, B, R, R) background colours; one formula a kind, applied to the images of that kind."""
+    """Returns the colours (3, B, R, R) of the backgrounds; each kind has its own formula."""
     batch = p.background.shape[0]
     out = np.empty((3, batch, y.shape[1], x.shape[2]), dtype=F32)
     for kind in range(7):
         rows = np.flatnonzero(p.background.reshape(-1) == kind)
         if len(rows):
-            q = Params({name: getattr(p, name)[rows] for name in _PLACE})
+            q = Params({name: getattr(p, name)[rows] for name in _BACKGROUND_FACTORS})
             out[:, rows] = _BACKGROUNDS[kind](q, x, y)
     return out
 
@@ -102,9 +103,9 @@ _BACKGROUNDS = (_plain, _gradient, _studio, _bokeh, _outdoor, _wall, _window)
 
 
 def clothes(canvas: Canvas, p: Params, head: Head) -> None:
-    """Neck and shoulders."""
+    """Paints neck and clothes."""
     x, y, px = canvas.x, canvas.y, canvas.px
-    lx, skin, neck_x = head.lx, head.skin, head.neck_x
+    lx, skin, neck_x = head.light.lx, head.colours.skin, head.neck_x
     xs = x - neck_x
     width = 0.265 + 0.035 * p.gender + 0.02 * p.face_width
     u = xs / width
@@ -121,7 +122,7 @@ def clothes(canvas: Canvas, p: Params, head: Head) -> None:
     kind = p.clothes
     depth = np.where(kind == 2, 0.32, np.where(kind == 1, 0.20, 0.13)).astype(F32)
     half = np.where(kind == 1, 0.20, 0.30).astype(F32)
-    # the neckline: a round dip, or straight sides for the V and the collar
+    # The neckline is round, or has straight sides for the V-neck and the collar.
     t = np.abs(xs) / half
     dip = choose((kind == 1) | (kind == 2), np.clip(1 - t, 0, 1), np.sqrt(np.clip(1 - t * t, 0, 1)))
     edge = np.minimum(top, -0.80 - depth * dip)
@@ -129,8 +130,8 @@ def clothes(canvas: Canvas, p: Params, head: Head) -> None:
     body = coverage(distance * 0.85, px)
     stripes = (kind == 3) * smooth(np.sin(26 * (y + 0.12 * ax)), -0.5, 0.5)
     tone = np.clip(0.78 + 0.4 * lx * np.sign(x) * smooth(ax, 0, 0.8) - 0.35 * smooth(-distance, -0.08, 0.02), 0.2, 1.3)
-    cloth = head.cloth
-    canvas.paint(body, mix(cloth, head.stripe, stripes) * tone, label=7, interest=0.0)
-    # collar: two lighter lapels along the V
+    cloth = head.colours.cloth
+    canvas.paint(body, mix(cloth, head.colours.stripe, stripes) * tone, label=7, interest=0.0)
+    # A collar has two lighter lapels along the V.
     lapel = coverage(0.075 - np.abs(distance - 0.06), px) * (kind == 1) * smooth(0.42 - np.abs(xs), 0.0, 0.05) * body
     canvas.paint(lapel, mix(cloth, np.ones_like(cloth), F32(0.35)) * (tone + 0.1), label=7, interest=0.0)

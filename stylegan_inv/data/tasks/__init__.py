@@ -1,1 +1,1 @@
-"""Translation tasks: what a method sees in place of its target."""
+"""Image-to-image translation tasks."""

@@ -1,4 +1,4 @@
-"""Image files for Lightning: folders, zips, LMDBs or shards."""
+"""Image files for Lightning, from folders, zips, LMDBs or tar shards."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stylegan_inv.data.datamodules.base import ImageDataModule, check_whole
-from stylegan_inv.data.datamodules.image_set import Companion, ImageSet, Kind, OnBadImage, OnSmallImage
+from stylegan_inv.data.datamodules.base import ImageDataModule
+from stylegan_inv.data.datamodules.image_dataset import Companion, ImageDataset, Kind, OnBadImage, OnSmallImage
 from stylegan_inv.data.datamodules.splits import hold_out, identities, listed_rows
 from stylegan_inv.data.images.decoding import EXACT, FAST
 from stylegan_inv.data.images.resizing import Geometry, Mode
@@ -17,43 +17,45 @@ from stylegan_inv.data.sources.name_lists import match
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import real_number, whole_number
 
 
 class FolderDataModule(ImageDataModule):
-    """Image files: one place for each split, or one that is divided.
+    """Image files, with one root for each split or one root that is divided into splits.
 
-    A place is whatever :func:`.open_source` reads. One place is divided by ``splits``, or its
-    last images are held out (sorted by path, as in FFHQ's own division): neighbours in a folder are often pictures of
-    one person or frames of one film, and stay on one side. ``identities`` makes sure of that. Test images are those of
-    ``test_root``, else the validation images.
+    A root is any path that :func:`.open_source` reads. A single root is divided by ``splits``, or its last images are
+    held out for validation (sorted by path, as in FFHQ's own split). Neighbouring files often show the same person or
+    are frames of the same video, so a contiguous part keeps most of them in one split; ``identities`` guarantees it.
+    The test images are those of ``test_root``, or else the validation images.
 
     Args:
-        root: Place of the training images.
-        train_root: The same, for who names all three.
-        val_root: Place of the validation images; then all of ``root`` is trained on.
-        test_root: Place of the test images.
+        root: Training images.
+        train_root: Alias of ``root``, for configs that name all three roots.
+        val_root: Validation images; then all images of ``root`` are for training.
+        test_root: Test images.
         splits: Lists of names, see :func:`.listed_rows`.
-        identities: Who is on each image, see :func:`.identities`: nobody is on both sides.
-        val_size: Validation images: the last ones of ``root`` (with ``identities`` so many at least), or the first ones
-            of ``val_root``. None: ``val_share`` of ``root``, or all of ``val_root``.
-        val_share: Part of ``root`` that is held out if ``val_size`` is None.
-        mask_root: Place of a mask for each image of ``root``, of the same name with any suffix: the entry ``mask``,
-            white where it counts. ``{split}`` in it becomes the name of the split.
-        val_mask_root: The same for ``val_root`` and ``test_root``; None: none for these, as only training needs them.
-        label_root: The same for label maps: ``label``.
-        source_root: The same for what the method shall see in place of the image: ``source``.
-        resolution: Side of the square they are brought to.
-        mode: ``crop``, ``fit`` or ``stretch`` what has other proportions.
-        aspect: Proportions of the content; the rest of the square are black bars.
-        bars: False leaves out these bars.
-        box: Pixels to cut out first: left, top, right, bottom.
-        horizontal_flip: Probability of mirroring a training image.
-        fast_decoding: Decode training JPEGs of 1024 px at 512 for 256; validation and test are always exact.
-        on_bad_image: ``error``, ``skip`` or ``replace`` unreadable files, see
-            :class:`.ImageSet`. In validation and test ``replace`` acts as ``skip``: a
-            replacement would count twice.
-        on_small_image: ``enlarge`` or ``refuse`` images of fewer pixels.
-        expected_images: Number of images that ``root`` must hold; None accepts any.
+        identities: Identity of each image, see :func:`.identities`; no person is in two splits.
+        val_size: Number of validation images: the last ones of ``root`` (with ``identities`` at least this many), or
+            the first ones of ``val_root``. None uses ``val_fraction`` of ``root``, or all of ``val_root``.
+        val_fraction: Fraction of ``root`` that is held out if ``val_size`` is None, in (0, 1).
+        mask_root: Masks of the images of ``root``, with the same names and any suffix, white where the mask is 1: the
+            entry ``mask`` of a sample. ``{split}`` is replaced by the name of the split.
+        val_mask_root: Masks of the images of ``val_root`` and ``test_root``; None gives these no masks, which only
+            training needs.
+        label_root: Label maps, found in the same way: the entry ``label``.
+        source_root: Images that the method sees instead, found in the same way: the entry ``source``.
+        resolution: Side of the square images.
+        mode: ``crop``, ``fit`` or ``stretch`` for images with other proportions, see :class:`.Geometry`.
+        aspect: Height and width of the content, as a proportion; black bars fill the square.
+        bars: False removes these bars.
+        box: Region of each file to crop first: left, top, right and bottom in pixels.
+        horizontal_flip: Probability of flipping a training image.
+        fast_decoding: Whether training JPEGs of 1024 px are decoded at 512 px for a resolution of 256. Validation and
+            test images are always decoded exactly.
+        on_bad_image: ``error``, ``skip`` or ``replace`` unreadable files, see :class:`.ImageDataset`. In validation
+            and test ``replace`` acts as ``skip``, as a replacement would be counted twice.
+        on_small_image: ``enlarge`` or ``refuse`` images of fewer pixels, see :class:`.ImageDataset`.
+        expected_images: Number of images that ``root`` must have; None accepts any.
         **kwargs: See :class:`ImageDataModule`.
     """
 
@@ -67,7 +69,7 @@ class FolderDataModule(ImageDataModule):
         splits: str | Path | None = None,
         identities: str | Path | None = None,
         val_size: int | None = None,
-        val_share: float = 0.05,
+        val_fraction: float = 0.05,
         mask_root: str | Path | None = None,
         val_mask_root: str | Path | None = None,
         label_root: str | Path | None = None,
@@ -88,15 +90,15 @@ class FolderDataModule(ImageDataModule):
         if root is not None and train_root is not None:
             raise UserError(f"got dataset.root={root} and dataset.train_root={train_root}, expected one of them")
         if val_size is not None:
-            check_whole("dataset.val_size", val_size, 1)
-        if not 0.0 < val_share < 1.0:
-            raise UserError(f"dataset.val_share={val_share}: expected a number between 0 and 1")
+            whole_number("dataset.val_size", val_size)
+        if real_number("dataset.val_fraction", val_fraction, most=1, above=0) == 1:
+            raise UserError("dataset.val_fraction=1: expected a number below 1, which leaves images for training")
         if (splits is not None) + (identities is not None) + (val_root is not None) > 1:
-            raise UserError("dataset: got more than one of splits, identities and val_root; expected one way to divide")
+            raise UserError("dataset: got more than one of splits, identities and val_root; expected one way to split")
         self.root = train_root if root is None else root
         self.val_root, self.test_root = val_root, test_root
         self.splits, self.identities = splits, identities
-        self.val_size, self.val_share, self.expected_images = val_size, val_share, expected_images
+        self.val_size, self.val_fraction, self.expected_images = val_size, val_fraction, expected_images
         self.geometry = _geometry(resolution, mode, aspect, bars, box)
         self.horizontal_flip, self.fast_decoding = horizontal_flip, fast_decoding
         self.on_bad_image: OnBadImage = on_bad_image
@@ -112,16 +114,20 @@ class FolderDataModule(ImageDataModule):
 
     @property
     def resolution(self) -> int:
-        """Side of the images."""
+        """Side of the images in pixels."""
         return self.geometry.resolution
 
     def images(self, split: str) -> Source:
-        """The images of a split."""
+        """Returns the images of a split.
+
+        Raises:
+            UserError: There is no root for the split, or ``root`` does not have ``expected_images``.
+        """
         if split == "test" and self.test_root is not None:
             return self._open(self.test_root)
         if split in ("val", "test") and self.val_root is not None:
             held_out = self._open(self.val_root)
-            return held_out if self.val_size is None else held_out.choose(range(min(self.val_size, len(held_out))))
+            return held_out if self.val_size is None else held_out.subset(range(min(self.val_size, len(held_out))))
         if self.root is None:
             need = "dataset.root=<folder>" if split == "train" else "dataset.val_root=<folder> or dataset.root=<folder>"
             raise UserError(f"no folder for the {split} images; give {need}")
@@ -129,28 +135,28 @@ class FolderDataModule(ImageDataModule):
         if self.expected_images is not None and len(source) != self.expected_images:
             raise UserError(
                 f"{self.root}: got {len(source)} images, expected {self.expected_images}; complete the download, or "
-                "give dataset.expected_images=null to take what is there"
+                "give dataset.expected_images=null to use the images that are there"
             )
         if self.splits is not None:
-            return source.choose(listed_rows(source, Path(self.splits), split))
-        return source if self.val_root is not None else self._divided(source, split)
+            return source.subset(listed_rows(source, Path(self.splits), split))
+        return source if self.val_root is not None else self._split(source, split)
 
-    def _divided(self, source: Source, split: str) -> Source:
-        wanted = max(1, round(len(source) * self.val_share)) if self.val_size is None else self.val_size
+    def _split(self, source: Source, split: str) -> Source:
+        count = max(1, round(len(source) * self.val_fraction)) if self.val_size is None else self.val_size
         if self.identities is not None:
-            held = hold_out(identities(source, self.identities), wanted)
+            held_out = hold_out(identities(source, self.identities), count)
         else:
-            held = np.arange(len(source)) >= len(source) - wanted
-        if held.all():
+            held_out = np.arange(len(source)) >= len(source) - count
+        if held_out.all():
             raise UserError(
                 f"{self.root}: got {len(source)} images of which {len(source)} would be held out for validation, which "
                 "leaves none to train on; give a smaller dataset.val_size, or dataset.val_root=<folder>"
             )
-        return source.choose(np.flatnonzero(~held if split == "train" else held))
+        return source.subset(np.flatnonzero(~held_out if split == "train" else held_out))
 
-    def make(self, split: str) -> ImageSet:  # noqa: D102
+    def make(self, split: str) -> ImageDataset:  # noqa: D102
         training, images = split == "train", self.images(split)
-        return ImageSet(
+        return ImageDataset(
             images,
             self.geometry,
             horizontal_flip=self.horizontal_flip if training else 0.0,
@@ -167,12 +173,12 @@ class FolderDataModule(ImageDataModule):
     def _companions(self, images: Source, split: str) -> dict[str, Companion]:
         of_root = split == "train" or (self.val_root is None and (split == "val" or self.test_root is None))
         found = {}
-        for (name, kind), given in self.companions.items():
-            root = given if of_root or name != "mask" else self.val_mask_root
+        for (name, kind), train_root in self.companions.items():
+            root = train_root if of_root or name != "mask" else self.val_mask_root
             if root is not None:
                 source = self._open(str(root).replace("{split}", split))
                 rows = match(source, images.names, name, f"{split} images of {images.path}")
-                found[name] = Companion(source.choose(rows), kind)
+                found[name] = Companion(source.subset(rows), kind)
         return found
 
     def _open(self, path: str | Path) -> Source:

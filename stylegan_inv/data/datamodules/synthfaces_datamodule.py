@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stylegan_inv.data.datamodules.base import SPLITS, ImageDataModule, check_whole
+from stylegan_inv.data.datamodules.base import SPLITS, ImageDataModule
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
+from stylegan_inv.utils.checks import whole_number
 
 
-class FacesDataModule(ImageDataModule):
-    """SynthFaces, rendered on the fly: seed 0 trains, seed 1 validates, seed 2 tests.
+class SynthFacesDataModule(ImageDataModule):
+    """SynthFaces, rendered on the fly: seed 0 for training, seed 1 for validation, seed 2 for test.
 
     Args:
         resolution: Side in pixels.
-        train_size: Distinct training images.
-        val_size: Validation images.
-        test_size: Test images.
-        obstacles: Probability that something covers a part of the face, in all splits.
+        train_size: Number of training images.
+        val_size: Number of validation images.
+        test_size: Number of test images.
+        obstacles: Probability that an obstacle covers a part of the face, in all splits.
         overrides: Factors to fix, e.g. ``{yaw: 0.0}``.
         correlations: Correlations between factors, e.g. ``{"age,eyeglasses": 0.6}``.
-        identity_groups: That many consecutive training images show the same person.
+        identity_groups: Number of consecutive training images that show the same person.
         **kwargs: See :class:`ImageDataModule`.
     """
 
@@ -39,9 +40,8 @@ class FacesDataModule(ImageDataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.resolution = resolution
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        for split, size in self.sizes.items():
-            check_whole(f"dataset.{split}_size", size, 1)
+        sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.sizes = {split: whole_number(f"dataset.{split}_size", size) for split, size in sizes.items()}
         self._common: dict[str, Any] = {
             "obstacles": obstacles,
             "overrides": dict(overrides or {}),

@@ -1,4 +1,4 @@
-"""Faces rendered once and kept in a memory-mapped file, for trainings that would otherwise wait for the renderer."""
+"""SynthFaces rendered once into a memory-mapped file, for training that would otherwise wait for the renderer."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.synthfaces import render as synthfaces_render
 from stylegan_inv.data.synthfaces.factors import factors_from_normals
 from stylegan_inv.data.synthfaces.normals import normals
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
-#: From so many on, rendering takes long enough to be announced.
+#: Number of images from which on rendering takes long enough to log a message.
 _MANY = 2000
 
 
 def default_cache_dir() -> Path:
-    """``$STYLEGAN_INV_CACHE`` or ``~/.cache/stylegan_inv``."""
+    """Returns ``$STYLEGAN_INV_CACHE``, or ``~/.cache/stylegan_inv`` if it is not set."""
     return Path(os.environ.get("STYLEGAN_INV_CACHE") or Path.home() / ".cache" / "stylegan_inv")
 
 
 def renderer_hash() -> str:
-    """Hash of the renderer's source text: other source, other faces, another cache."""
+    """Returns a hash of the renderer's source code, so that a changed renderer gets a new cache."""
     digest = hashlib.sha256()
     for path in sorted(Path(synthfaces_render.__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-class CachedFaces(Dataset[dict[str, Any]]):
-    """``size`` SynthFaces as uint8 in one memory-mapped .npy, with the normals that they were rendered from.
+class CachedSynthFaces(Dataset[dict[str, Any]]):
+    """SynthFaces as uint8 in a memory-mapped ``.npy`` file, with the normals that the images were rendered from.
 
-    The cache is made on first use (about 3 ms an image at 64 px): two files named by resolution, seed, start, size
-    and the hash of the renderer's source. They appear whole or not at all. Processes that start together may each
-    render it; the results are equal and the last one stays.
+    The cache is rendered on first use, which takes about 3 ms per image at 64 px. It consists of two files, whose names
+    are a hash of resolution, seed, start, size and the renderer's source code, and which are written atomically.
+    Processes that start at the same time may each render it; their results are equal, and the last one is kept.
 
     Args:
-        resolution: side in pixels.
-        seed: of SynthFaces (0 train, 1 validation, 2 test).
-        size: number of images.
-        start: first index.
-        root: folder; default `default_cache_dir`.
-        chunk: images rendered at a time.
+        resolution: Side in pixels.
+        seed: Seed of SynthFaces: 0 for training, 1 for validation, 2 for test.
+        size: Number of images.
+        start: Index of the first image.
+        root: Folder of the cache; None uses :func:`default_cache_dir`.
+        chunk: Number of images to render at a time.
     """
 
     def __init__(
@@ -65,9 +66,8 @@ class CachedFaces(Dataset[dict[str, Any]]):
         chunk: int = 256,
     ) -> None:
         synthfaces_render.check_resolution(resolution)
-        if size < 1:
-            raise UserError(f"cached faces: got size={size}, expected at least 1")
-        self.resolution, self.seed, self.size, self.start, self.chunk = resolution, seed, size, start, chunk
+        self.size = whole_number("cached faces: size", size)
+        self.resolution, self.seed, self.start, self.chunk = resolution, seed, start, chunk
         folder = Path(root) if root is not None else default_cache_dir()
         folder.mkdir(parents=True, exist_ok=True)
         key = {"resolution": resolution, "seed": seed, "size": size, "start": start, "renderer": renderer_hash()}
@@ -79,15 +79,15 @@ class CachedFaces(Dataset[dict[str, Any]]):
         self.normals = np.load(self.paths[1], mmap_mode="r")
 
     def _render(self) -> None:
-        if self.size >= _MANY:  # a warning, as nobody has set up logging when data are built
-            _log.warning("rendering %d faces once into %s; this takes minutes", self.size, self.paths[0])
+        if self.size >= _MANY:  # a warning, as an info message would not be shown before logging is configured
+            _log.warning("rendering %d faces into %s, once; this takes minutes", self.size, self.paths[0])
         rows = normals(self.seed, np.arange(self.start, self.start + self.size)).astype(np.float32)
         with atomic_write(self.paths[0]) as path:
             shape = (self.size, self.resolution, self.resolution, 3)
             images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             for low in range(0, self.size, self.chunk):
-                part = slice(low, low + self.chunk)
-                images[part] = synthfaces_render.render(factors_from_normals(rows[part]), self.resolution).image
+                chunk = slice(low, low + self.chunk)
+                images[chunk] = synthfaces_render.render(factors_from_normals(rows[chunk]), self.resolution).image
             images.flush()
         with atomic_write(self.paths[1]) as path:
             np.save(path, rows)
@@ -105,25 +105,28 @@ class CachedFaces(Dataset[dict[str, Any]]):
         return self.__getitems__([index])[0]
 
 
-class CachedFacesDataModule(FacesDataModule):
-    """SynthFaces with the training split read from a cache (image, normals and index only).
+class CachedSynthFacesDataModule(SynthFacesDataModule):
+    """SynthFaces with the training split read from a cache; training samples have ``image``, ``normals``, ``index``.
 
     Args:
-        cache_dir: its folder; None for `default_cache_dir`.
-        **kwargs: of `FacesDataModule`; what changes the faces themselves is not cached and is refused.
+        cache_dir: Folder of the cache; None uses :func:`default_cache_dir`.
+        **kwargs: See :class:`.SynthFacesDataModule`.
+
+    Raises:
+        UserError: An argument would change the faces themselves, which the cache does not support.
     """
 
     def __init__(self, *, cache_dir: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self._identity_groups != 1 or any(self._common.values()):
             raise UserError(
-                "cached faces: obstacles, overrides, correlations and identity_groups are not cached; "
-                "use dataset=synthfaces, which renders on the fly"
+                "cached faces: the cache supports no obstacles, overrides, correlations or identity_groups; "
+                "give dataset=synthfaces, which renders on the fly"
             )
         self.cache_dir = cache_dir
 
     def make(self, split: str) -> Any:
-        """The cache for ``train``, rendering on the fly for the others."""
+        """Returns the cache for ``train``, and a dataset that renders on the fly for the other splits."""
         if split != "train":
             return super().make(split)
-        return CachedFaces(self.resolution, 0, self.sizes["train"], root=self.cache_dir)
+        return CachedSynthFaces(self.resolution, 0, self.sizes["train"], root=self.cache_dir)
