@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.encoders.face_network import choice_columns
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import as_network
+from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.metrics.base import PerImageMetric, RowMetric
 from stylegan_inv.metrics.networks import describe_network, recent
 from stylegan_inv.utils.frozen_module import Frozen

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stylegan_inv.encoders.face_network import perceptual_distance
-from stylegan_inv.losses.compose import as_network
+from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.metrics.base import PerImageMetric
 from stylegan_inv.metrics.networks import describe_network, recent
 from stylegan_inv.utils.frozen_module import Frozen
