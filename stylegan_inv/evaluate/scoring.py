@@ -177,7 +177,7 @@ class Scores:
                 column = self._column(name + kind + suffix, metric)
                 column.update(image, target, index, region)
                 for other in same:
-                    last: Tensor = column.values[-1]  # type: ignore[index]
+                    last: Tensor = column.values[-1]
                     self._column(name + kind + other, metric).record(last, index)
 
     def _column(self, name: str, like: PerItemMetric) -> PerItemMetric:

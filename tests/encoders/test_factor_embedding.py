@@ -12,7 +12,7 @@ from stylegan_inv.data.synthfaces.factors import SPECS, Choice, Uniform, factors
 from stylegan_inv.data.synthfaces.normals import normals
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapping
 from stylegan_inv.generators.mapping import MappingNetwork
-from stylegan_inv.losses.paired_warm_start import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 
 
 def test_features_against_numpy() -> None:

@@ -9,8 +9,8 @@ import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.layers import normalize_2nd_moment
-from stylegan_inv.losses.paired_regression import PairedRegression, difference_l1, pyramid_l1
-from stylegan_inv.losses.paired_warm_start import PairedWarmStart
+from stylegan_inv.losses.paired.image_regression import PairedRegression, difference_l1, pyramid_l1
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 
 
 def test_pyramid_and_differences_against_loops() -> None:

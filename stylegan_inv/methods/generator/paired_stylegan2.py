@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses import adversarial
-from stylegan_inv.losses.paired_warm_start import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 
 _log = logging.getLogger(__name__)

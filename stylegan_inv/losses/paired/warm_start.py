@@ -15,7 +15,7 @@ from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapp
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.mapping import MappingNetwork
-from stylegan_inv.losses.paired_regression import PairedRegression
+from stylegan_inv.losses.paired.image_regression import PairedRegression
 from stylegan_inv.utils.checks import real_number, whole_number
 
 
