@@ -67,7 +67,7 @@ def baselines(target: Direction, w: Tensor, scores: Tensor, boundaries: dict[str
 
 
 def summary(effect: Effect, attribute: str, predictable: list[str]) -> dict[str, object]:
-    """Returns a row of the table: the wanted attribute, the four others, the worst of all predictable ones, identity."""
+    """Returns a table row: the wanted attribute, the four others, the worst of all predictable ones, the identity."""
     most = max((name for name in predictable if name != attribute), key=lambda name: abs(effect.mean[name]))
     most_of_four = max(abs(effect.mean[name]) for name in ATTRIBUTES if name != attribute)
     absolute_of_four = max(effect.absolute[name] for name in ATTRIBUTES if name != attribute)
