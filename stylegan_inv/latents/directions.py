@@ -97,10 +97,10 @@ class Direction:
             and (self.vector.ndim == 1 or code[0] == len(self.vector))
         )
         if not fits:
-            of = "(L, " if self.vector.ndim == 1 else f"({len(self.vector)}, "
+            first = "(L, " if self.vector.ndim == 1 else f"({len(self.vector)}, "
             raise UserError(
                 f"direction {self.name}: got codes of shape {tuple(code)}, expected "
-                f"{of}{self.vector.shape[-1]}); give a direction of this generator"
+                f"{first}{self.vector.shape[-1]}); give a direction of this generator"
             )
         wrong = [layer for layer in self.layers or () if not 0 <= layer < code[0]]
         if wrong:

@@ -63,7 +63,7 @@ class DistanceToW(CodeMetric):
 
     def describe(self) -> str:
         """Returns the number of samples."""
-        return f"mean distance of the rows to the nearest of {len(self.samples)} codes of W; 1: a fresh code's own"
+        return f"mean distance of the layers to the nearest of {len(self.samples)} codes of W, relative to that of W itself"
 
     def _nearest(self, rows: Tensor) -> Tensor:
         return torch.cat([torch.cdist(chunk, self.samples).min(dim=1).values for chunk in rows.split(256)])
@@ -97,7 +97,7 @@ class CodeSpread(CodeMetric):
 
     def describe(self) -> str:
         """Returns the radius."""
-        return f"root mean square of the rows' distance from their mean, over the radius of W ({self.radius:.4g})"
+        return f"root mean square of the layers' distance to their mean, over the radius of W ({self.radius:.4g})"
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def project_away(vector: Tensor, others: Sequence[Tensor]) -> Tensor:
     basis = torch.linalg.qr(torch.stack(list(others), dim=1).double()).Q
     rest: Tensor = double - basis @ (basis.T @ double)
     if rest.norm() < 1e-6 * double.norm():
-        raise UserError("conditional projection: the direction lies in the span of the others, nothing is left of it")
+        raise UserError("conditional projection: the direction is a combination of the others, nothing is left of it")
     unit = rest / rest.norm()
     return unit.to(vector)
 
