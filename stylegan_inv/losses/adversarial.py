@@ -1,4 +1,4 @@
-"""Adversarial losses and their regularisers, as functions of logits and images and as a loss term.
+"""Adversarial losses and their regularisers, as pure functions of logits and images; and as a term beside others.
 
 Every function returns an unweighted scalar (a mean over the batch) unless its docstring says otherwise, so that
 weights and lazy-regularisation factors stay visible in the method that uses them.
@@ -9,75 +9,73 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody reads
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs, check_region
-from stylegan_inv.utils.checks import one_of, real_number, whole_number
 
 KINDS = ("logistic", "hinge")
 
 
 def generator_loss(fake_logits: Tensor, kind: str = "logistic") -> Tensor:
-    """Returns the loss of the generator, given the discriminator's logits of its images.
+    """Loss of the generator, from the discriminator's logits of its images.
 
     Args:
-        fake_logits: Logits of any shape; larger means "real".
-        kind: ``logistic``: non-saturating, ``softplus(-D(G(z)))`` (Goodfellow et al. 2014; StyleGAN2);
-            ``hinge``: ``-D(G(z))`` (Lim and Ye 2017).
+        fake_logits: any shape; larger means "real".
+        kind: "logistic": non-saturating, ``softplus(-D(G(z)))`` (Goodfellow et al. 2014; StyleGAN2);
+            "hinge": ``-D(G(z))`` (Lim and Ye 2017).
 
     Raises:
-        UserError: The kind is unknown.
+        UserError: for another kind.
     """
-    _check_kind(kind)
     if kind == "logistic":
         return F.softplus(-fake_logits).mean()
-    return -fake_logits.mean()
+    if kind == "hinge":
+        return -fake_logits.mean()
+    raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "logistic") -> Tensor:
-    """Returns the loss of the discriminator: the mean over real images plus the mean over generated ones.
+    """Loss of the discriminator: the mean over real images plus the mean over generated ones.
 
     Args:
-        real_logits: Logits of real images.
-        fake_logits: Logits of generated images, which are detached.
-        kind: ``logistic``: ``softplus(-D(x)) + softplus(D(G(z)))``; ``hinge``: ``relu(1-D(x)) + relu(1+D(G(z)))``.
+        real_logits: logits of real images.
+        fake_logits: logits of generated images (computed from detached images).
+        kind: "logistic": ``softplus(-D(x)) + softplus(D(G(z)))``; "hinge": ``relu(1-D(x)) + relu(1+D(G(z)))``.
 
     Raises:
-        UserError: The kind is unknown.
+        UserError: for another kind.
     """
-    _check_kind(kind)
     if kind == "logistic":
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
-
-
-def _check_kind(kind: str) -> str:
-    return one_of("adversarial loss: kind", kind, KINDS)
+    if kind == "hinge":
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
 
 
 def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
-    """Returns R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without the factor gamma/2).
+    """R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without its gamma/2).
 
     Args:
-        real_logits: Logits (B, 1), computed from ``real_images``.
-        real_images: Images (B, C, H, W) or latent codes (B, D) with ``requires_grad``.
+        real_logits: (B, 1), computed from ``real_images``.
+        real_images: (B, C, H, W) with ``requires_grad``.
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Returns the lengths |J_w^T y| of StyleGAN2 (Karras et al. 2020, section 3.2), root mean square over the layers.
+    """Per-sample length |J_w^T y| of StyleGAN2 (Karras et al. 2020, section 3.2), root mean square over the layers.
 
     Args:
-        images: Images (B, C, H, W), computed from ``ws``.
-        ws: Latent codes (B, L, D) with ``requires_grad``, one per layer.
-        noise: Standard normal y of the images' shape; drawn if None. It is divided by sqrt(H*W), which makes the
-            expected length independent of the resolution.
+        images: (B, C, H, W), computed from ``ws``.
+        ws: (B, L, D) with a gradient; one code per layer.
+        noise: y, standard normal of the images' shape; drawn when None. It is divided by sqrt(H*W) here, which makes
+            the expected length independent of the resolution.
 
     Returns:
-        Lengths (B,), which can be differentiated again.
+        (B,) lengths, differentiable a second time.
     """
     y = torch.randn_like(images) if noise is None else noise
     y = y / (images.shape[2] * images.shape[3]) ** 0.5
@@ -86,28 +84,24 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Ten
 
 
 def path_length_penalty(lengths: Tensor, mean_length: Tensor) -> Tensor:
-    """Returns E (|J_w^T y| - a)^2, where ``a`` is the running mean of the lengths (a scalar without gradient)."""
+    """E (|J_w^T y| - a)^2, with ``a`` the running mean (a scalar, no gradient) of the lengths."""
     return (lengths - mean_length.detach()).square().mean()
 
 
 class AdversarialLoss(nn.Module):
-    """The generator's adversarial loss as a term of an encoder's loss, together with its image discriminator.
+    """The generator's side of an image discriminator, as a term of an encoder's loss; it brings the other side too.
 
-    The discriminator is part of the term, so checkpoints contain it, but the encoder's optimiser does not train it.
-    With a positive ``lr`` it is trained by its own optimiser after each step of the encoder, on the images of that step
-    (see `learning_losses`); otherwise it stays as it is.
+    The discriminator belongs to the term, so that checkpoints hold it, but is frozen for the encoder's optimiser. With
+    ``lr`` it learns in a step of its own after each of the encoder's, from the pictures that it judged last
+    (`learning_losses`, taken by `methods.base`); else it judges as it was given.
 
     Args:
-        discriminator: Maps images of the target's size (B, 3, H, W) to logits; larger means "real".
+        discriminator: images of the target's size (B, 3, H, W) -> logits, larger for images that look real.
         kind: ``logistic`` or ``hinge``.
-        region: ``whole`` or ``interest`` (all images are multiplied by the mask).
-        lr: Learning rate of the discriminator's Adam (betas 0 and 0.99, as in StyleGAN2); 0 does not train it.
-        r1_gamma: Weight of R1, which is halved as in the paper.
-        r1_every: Interval of lazy regularisation in steps: R1 is computed every ``r1_every`` steps and multiplied by
-            this number. 0 disables R1.
-
-    Raises:
-        UserError: The kind or the region is unknown, or a number is negative.
+        region: ``whole`` or ``interest`` (all pictures multiplied by the mask).
+        lr: of the discriminator's Adam (betas 0 and 0.99, as StyleGAN2's); 0 leaves it as it is.
+        r1_gamma: weight of R1; its half counts, as in the paper.
+        r1_every: steps between two with R1, which then counts so many times; 0 turns it off.
     """
 
     steps: Tensor
@@ -122,33 +116,35 @@ class AdversarialLoss(nn.Module):
         r1_every: int = 16,
     ) -> None:
         super().__init__()
-        self.discriminator, self.kind = discriminator.requires_grad_(False), _check_kind(kind)
+        if kind not in KINDS:
+            raise UserError(f"adversarial loss {kind!r} is unknown; expected one of {', '.join(KINDS)}")
+        if min(lr, r1_gamma, r1_every) < 0:
+            raise UserError(f"adversarial: lr={lr}, r1_gamma={r1_gamma}, r1_every={r1_every}; expected at least 0")
+        self.discriminator, self.kind = discriminator.requires_grad_(False), kind
         self.region = check_region(region, ("whole", "interest"))
-        self.lr = real_number("adversarial: lr", lr, least=0)
-        self.r1_gamma = real_number("adversarial: r1_gamma", r1_gamma, least=0)
-        self.r1_every = whole_number("adversarial: r1_every", r1_every, least=0)
+        self.lr, self.r1_gamma, self.r1_every = lr, r1_gamma, r1_every
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._last_images: tuple[Tensor, Tensor] | None = None
+        self._judged: tuple[Tensor, Tensor] | None = None
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """Returns the generator's loss of the reconstructions."""
+        """The generator's loss of the reconstructions."""
         image = inputs.select("image", self.region)
         if self.lr:
-            self._last_images = inputs.select("target", self.region).detach().float(), image.detach().float()
+            self._judged = inputs.select("target", self.region).detach().float(), image.detach().float()
         return generator_loss(self.discriminator(image), self.kind)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Returns the optimiser of the discriminator."""
+        """That of the discriminator."""
         group = {"params": list(self.discriminator.parameters()), "name": "discriminator"}
         return torch.optim.Adam([group], lr=self.lr, betas=(0.0, 0.99))
 
     def learning_losses(self) -> Iterator[tuple[str, Tensor, float]]:
-        """Yields name, raw value and weight of each loss of the discriminator; an optimiser step follows each."""
-        if self._last_images is None:
+        """Name, raw value and weight of each loss of the discriminator, to be stepped one after the other."""
+        if self._judged is None:
             return
-        (real, fake), self._last_images = self._last_images, None
+        (real, fake), self._judged = self._judged, None
         self.discriminator.requires_grad_(True)
-        # Full precision needs no loss scaling.
+        # In full precision, and without loss scaling to care for.
         with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
             yield (
                 "discriminator",

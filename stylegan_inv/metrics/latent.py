@@ -63,7 +63,7 @@ class DistanceToW(CodeMetric):
 
     def describe(self) -> str:
         """Returns the number of samples."""
-        return f"mean distance of the layers to the nearest of {len(self.samples)} codes of W, relative to that of W itself"
+        return f"mean distance of the layers to the nearest of {len(self.samples)} codes of W, relative to W itself"
 
     def _nearest(self, rows: Tensor) -> Tensor:
         return torch.cat([torch.cdist(chunk, self.samples).min(dim=1).values for chunk in rows.split(256)])
