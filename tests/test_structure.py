@@ -35,9 +35,10 @@ encoders
 encoders/official
 optim visualization
 losses
+losses/paired
 metrics
 latents
-latents/edits
+latents/edits latents/discovery
 methods/common
 methods
 methods/generator

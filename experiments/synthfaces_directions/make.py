@@ -1,9 +1,9 @@
-"""Makes and scores the embedded directions: python experiments/synthfaces_directions/make.py [output folder].
+"""Makes and measures the embedded directions: python experiments/synthfaces_directions/make.py [output folder].
 
 Each direction is the mean difference of 4,000 pairs of codes of the embedded generator that differ in one factor of
-SynthFaces. 500 other faces are edited and read by both face networks. Beside them, for comparison: plain differences of
-means, and the boundaries of InterFaceGAN with and without conditional projection. Writes ``<attribute>.safetensors``
-and ``scores.json``, and prints the tables of the card.
+SynthFaces. Its effect is measured on 500 other faces with both face networks. Baselines are differences of means over
+random codes, and the boundaries of InterFaceGAN with and without conditional projection. Writes
+``<attribute>.safetensors`` and ``scores.json``, and prints the tables of the card.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from torch import Tensor
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.latents.directions import ASSETS, Direction, save_direction
-from stylegan_inv.latents.effect import Effect, EffectMeter
-from stylegan_inv.latents.interfacegan import extreme_codes, project_away, train_boundary
-from stylegan_inv.latents.means import difference_of_means
-from stylegan_inv.latents.scores import factor_scores, with_factor
+from stylegan_inv.latents.discovery.difference_of_means import difference_of_means
+from stylegan_inv.latents.discovery.effect import Effect, EffectMeter
+from stylegan_inv.latents.discovery.interfacegan import extreme_codes, project_away, train_boundary
+from stylegan_inv.latents.discovery.scores import factor_scores, with_factor
 from stylegan_inv.latents.statistics import map_codes, sample_z
 
 ATTRIBUTES = ("age", "eyeglasses", "gender", "pose", "smile")
 PAIRS, SAMPLES, FACES = 4000, 20000, 500
-#: Quantiles of a factor that the two codes of a pair get; for eyeglasses these are none and clear ones.
+#: Quantiles of the factor in the two codes of a pair; for eyeglasses these are none and clear glasses.
 LOW, HIGH = 0.15, 0.85
-#: Read-outs that explain less of the truth are left out of the worst of all.
-READABLE = 0.25
-#: Strength that puts clear glasses on a face without any.
+#: Attributes whose predictions explain a smaller fraction of the variance are excluded from the worst of all.
+PREDICTABLE = 0.25
+#: Strength that adds clear glasses to a face without glasses.
 GLASSES = 2.0
 
 
 def pair_direction(generator: Generator, attribute: str, w: Tensor) -> Direction:
-    """The mean difference of pairs; one unit is a standard deviation of codes ``w`` (N, D) along it."""
+    """Returns the mean difference of pairs; one unit is a standard deviation of codes ``w`` (N, D) along it."""
     z = sample_z(generator, PAIRS, seed=0)
     high, low = (map_codes(generator, with_factor(z, attribute, quantile)) for quantile in (HIGH, LOW))
     direction = difference_of_means(high, low, attribute, generator_hash=generator.source_hash)
@@ -51,8 +51,8 @@ def pair_direction(generator: Generator, attribute: str, w: Tensor) -> Direction
     return replace(direction, unit=float((w @ direction.vector).std()), made=made)
 
 
-def others(target: Direction, w: Tensor, scores: Tensor, boundaries: dict[str, Tensor]) -> dict[str, Direction]:
-    """The same attribute by other methods, with a unit that goes equally far along `target`."""
+def baselines(target: Direction, w: Tensor, scores: Tensor, boundaries: dict[str, Tensor]) -> dict[str, Direction]:
+    """Returns directions of other methods, with units that move equally far along ``target``."""
     top, bottom = extreme_codes(scores, 0.05 if target.name == "eyeglasses" else 0.2)
     rest = [normal for name, normal in boundaries.items() if name != target.name]
     vectors = {
@@ -66,24 +66,24 @@ def others(target: Direction, w: Tensor, scores: Tensor, boundaries: dict[str, T
     }
 
 
-def summary(effect: Effect, attribute: str, readable: list[str]) -> dict[str, object]:
-    """The figures of one row: the wanted attribute, the four others, the worst of all readable ones, the identity."""
-    most = max((name for name in readable if name != attribute), key=lambda name: abs(effect.mean[name]))
+def summary(effect: Effect, attribute: str, predictable: list[str]) -> dict[str, object]:
+    """Returns a table row: the wanted attribute, the four others, the worst of all predictable ones, the identity."""
+    most = max((name for name in predictable if name != attribute), key=lambda name: abs(effect.mean[name]))
     most_of_four = max(abs(effect.mean[name]) for name in ATTRIBUTES if name != attribute)
     absolute_of_four = max(effect.absolute[name] for name in ATTRIBUTES if name != attribute)
     return {
         "strength": effect.strength,
         "mean": {name: round(effect.mean[name], 4) for name in ATTRIBUTES},
         "absolute": {name: round(effect.absolute[name], 4) for name in ATTRIBUTES},
-        "times as much as the next of the five": round(effect.mean[attribute] / most_of_four, 2),
-        "the same in absolute changes": round(effect.absolute[attribute] / absolute_of_four, 2),
-        "most moved of all readable": [most, round(effect.mean[most], 4)],
+        "ratio to the next of the five": round(effect.mean[attribute] / most_of_four, 2),
+        "ratio of absolute changes": round(effect.absolute[attribute] / absolute_of_four, 2),
+        "largest change of all predictable": [most, round(effect.mean[most], 4)],
         "identity": round(effect.identity, 4),
     }
 
 
 def main() -> None:
-    """Make, score, write."""
+    """Makes, measures and writes the directions."""
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
     generator = load_generator("synthfaces64")
     z = sample_z(generator, SAMPLES, seed=0)
@@ -97,32 +97,37 @@ def main() -> None:
     z = sample_z(generator, FACES, seed=1)
     networks = {name: load_face_network(name) for name in ("face_eval", "face_train")}
     meter = EffectMeter(generator, networks, map_codes(generator, z))
-    facts = factor_scores(z)
-    r2 = {name: share_read(before, facts) for name, before in meter.before.items()}
-    readable = {name: [key for key, value in shares.items() if value >= READABLE] for name, shares in r2.items()}
-    half = torch.ones(FACES)
-    half[::2] = -1  # every other face the other way, so that both ways count
-    worn = 1 - 2 * facts["eyeglasses"]  # taken off where there are some
+    factors = factor_scores(z)
+    r2 = {name: explained_variance(before, factors) for name, before in meter.before.items()}
+    predictable = {name: [key for key, value in of.items() if value >= PREDICTABLE] for name, of in r2.items()}
+    alternating = torch.ones(FACES)
+    alternating[::2] = -1  # every other face in the opposite direction
+    remove_present = 1 - 2 * factors["eyeglasses"]  # removes glasses that are present
 
     result: dict[str, Any] = {
         "boundary accuracy": {name: boundary.accuracy for name, boundary in trained.items()},
-        "share of variance read": {name: {key: shares[key] for key in ATTRIBUTES} for name, shares in r2.items()},
+        "explained variance": {name: {key: of[key] for key in ATTRIBUTES} for name, of in r2.items()},
     }
     for name, direction in directions.items():
-        sign, step = (worn, GLASSES) if name == "eyeglasses" else (half, 1.0)
-        tried = {f"pairs, strength {step:g}": (direction, step), f"pairs, strength {2 * step:g}": (direction, 2 * step)}
-        tried.update({key: (other, step) for key, other in others(direction, w, truth[name], boundaries).items()})
-        for key, (other, strength) in tried.items():
+        sign, step = (remove_present, GLASSES) if name == "eyeglasses" else (alternating, 1.0)
+        directions_of = {
+            f"pairs, strength {step:g}": (direction, step),
+            f"pairs, strength {2 * step:g}": (direction, 2 * step),
+        }
+        directions_of.update(
+            {key: (other, step) for key, other in baselines(direction, w, truth[name], boundaries).items()}
+        )
+        for key, (other, strength) in directions_of.items():
             for network, effect in meter.measure(other, strength, sign).items():
-                row = summary(effect, name, readable[network])
+                row = summary(effect, name, predictable[network])
                 result.setdefault(network, {}).setdefault(name, {})[key] = row
                 print(network, name, key, json.dumps(row), flush=True)
     (Path(__file__).parent / "scores.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-def share_read(read: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
-    """Attribute -> share of its variance that the read-outs explain (squared correlation with the truth)."""
-    pairs = {name: torch.stack([value, truth[name]]) for name, value in read.items()}
+def explained_variance(predicted: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    """Returns the squared correlation of the predictions with the true factors, by attribute."""
+    pairs = {name: torch.stack([value, truth[name]]) for name, value in predicted.items()}
     return {name: round(float(torch.corrcoef(pair)[0, 1] ** 2), 3) for name, pair in pairs.items()}
 
 

@@ -17,8 +17,8 @@ from stylegan_inv.edit.edit_sources import from_inversions
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import embedded_directions, load_direction
-from stylegan_inv.latents.effect import EffectMeter
-from stylegan_inv.latents.scores import read_out_scores
+from stylegan_inv.latents.discovery.effect import EffectMeter
+from stylegan_inv.latents.discovery.scores import predict_attributes
 from stylegan_inv.methods.common.base import Inversion
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
@@ -47,7 +47,7 @@ def edit_columns(
         ``edits/<attribute>/<measure>``: (strengths, N), and ``edits/all/<measure>``, its mean over the attributes.
     """
     network = load_face_network(_JUDGE)
-    before = read_out_scores(network, originals)
+    before = predict_attributes(network, originals)
     inputs = from_inversions(generator, found, [str(n) for n in range(sum(len(one.w) for one in found))])
     scale = {_JUDGE: {name: values.std() for name, values in before.items()}}
     meter = EffectMeter(generator, {_JUDGE: network}, inputs.w[:count], inputs.render, scale)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.losses.paired_regression import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.runtime.run_folder import RunFolder
 

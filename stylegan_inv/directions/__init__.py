@@ -1,1 +1,1 @@
-"""Find editing directions: InterFaceGAN, difference of means, SeFa, GANSpace."""
+"""The command that finds editing directions: InterFaceGAN, difference of means, SeFa, GANSpace."""

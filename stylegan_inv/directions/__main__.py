@@ -1,4 +1,4 @@
-"""Finds directions and writes them as files that ``stylegan_inv.edit`` takes.
+"""Finds editing directions and writes files that ``stylegan_inv.edit`` can load.
 
 python -m stylegan_inv.directions interfacegan --attribute age --scores face_train --output age.safetensors
 python -m stylegan_inv.directions interfacegan --attribute age --scores ages.csv --codes out/ --output a.safetensors
@@ -22,17 +22,17 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.latents.directions import Direction, load_direction, save_direction
-from stylegan_inv.latents.ganspace import components
-from stylegan_inv.latents.interfacegan import extreme_codes, project_away, train_boundary
+from stylegan_inv.latents.discovery.difference_of_means import difference_of_means
+from stylegan_inv.latents.discovery.ganspace import components
+from stylegan_inv.latents.discovery.interfacegan import extreme_codes, project_away, train_boundary
+from stylegan_inv.latents.discovery.scores import csv_scores, factor_scores, predict_attributes, render
+from stylegan_inv.latents.discovery.sefa import sefa_directions
 from stylegan_inv.latents.layer_ranges import layer_range
-from stylegan_inv.latents.means import difference_of_means
-from stylegan_inv.latents.scores import csv_scores, factor_scores, pictures, read_out_scores
-from stylegan_inv.latents.sefa import sefa_directions
 from stylegan_inv.latents.statistics import map_codes, sample_z
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Find directions, or show one; 0 if that worked, 2 after bad input."""
+    """Finds directions or shows one; returns 0, or 2 after bad input."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "show":
@@ -56,24 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stylegan_inv.directions", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("show", help="what a file says").add_argument("direction")
+    commands.add_parser("show", help="print the contents of a direction").add_argument("direction")
     for name in ("interfacegan", "means", "sefa", "ganspace"):
         command = commands.add_parser(name)
         command.add_argument("--generator", default="synthfaces64", help="file or name (default: %(default)s)")
-        command.add_argument("--output", required=True, help="file; a folder for several directions")
-        command.add_argument("--samples", type=int, default=20000, help="random codes (default: %(default)s)")
+        command.add_argument("--output", required=True, help="file, or folder for several directions")
+        command.add_argument("--samples", type=int, default=20000, help="number of random codes (default: %(default)s)")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--layers", help="coarse, middle, fine or a range such as 0-3; default: all")
         if name in ("sefa", "ganspace"):
-            command.add_argument("--count", type=int, default=5, help="directions (default: %(default)s)")
+            command.add_argument("--count", type=int, default=5, help="number of directions (default: %(default)s)")
             continue
         command.add_argument("--attribute", required=True)
-        command.add_argument("--scores", required=True, help="a face network, a CSV file, or: factors (SynthFaces)")
-        command.add_argument("--codes", help="output of stylegan_inv.invert; default: random codes")
+        command.add_argument("--scores", required=True, help="a face network, a CSV file, or factors (SynthFaces)")
+        command.add_argument("--codes", help="output folder of stylegan_inv.invert; default: random codes")
         command.add_argument(
-            "--share", type=float, default=0.02, help="of the codes, at each end (default: %(default)s)"
+            "--fraction", type=float, default=0.02, help="fraction of the codes on each side (default: %(default)s)"
         )
-        command.add_argument("--against", nargs="*", default=[], help="directions to be left alone")
+        command.add_argument("--against", nargs="*", default=[], help="directions that must not change")
     return parser
 
 
@@ -82,13 +82,13 @@ def _from_scores(options: argparse.Namespace, generator: Generator) -> Direction
     if any(direction.space != "w" for direction in against):
         raise UserError("--against: got a direction in w+, expected directions in w")
     w, scores = _scored_codes(options, generator)
-    made = {"by": options.command, "scores": options.scores, "codes": str(len(w)), "share": str(options.share)}
+    made = {"by": options.command, "scores": options.scores, "codes": str(len(w)), "fraction": str(options.fraction)}
     made.update({"seed": str(options.seed), "against": " ".join(options.against)})
     if options.command == "means":
-        top, bottom = extreme_codes(scores, options.share)
+        top, bottom = extreme_codes(scores, options.fraction)
         direction = difference_of_means(w[top], w[bottom], options.attribute)
     else:
-        boundary = train_boundary(w, scores, options.share, seed=options.seed)
+        boundary = train_boundary(w, scores, options.fraction, seed=options.seed)
         made["accuracy"] = "not measured" if boundary.accuracy is None else f"{boundary.accuracy:.4f}"
         direction = Direction(boundary.normal, options.attribute)
     vector = project_away(direction.vector, [other.vector for other in against])
@@ -102,10 +102,10 @@ def _scored_codes(options: argparse.Namespace, generator: Generator) -> tuple[Te
         from stylegan_inv.latents.saved_codes import read_latents
 
         latents = read_latents(options.codes)
-        # A boundary is one in W; of an inversion in W+ its mean over the layers.
+        # A boundary is in W, so the mean over the layers of w+ codes is used.
         w, z, names = latents.w.mean(1), None, latents.names
         if w.shape[1] != generator.w_dim:
-            raise UserError(f"--codes: got codes of size {w.shape[1]}, the generator's have {generator.w_dim}")
+            raise UserError(f"--codes: got codes of size {w.shape[1]}, expected {generator.w_dim}, as of the generator")
     else:
         z, names = sample_z(generator, options.samples, options.seed), None
         w = map_codes(generator, z)
@@ -113,13 +113,13 @@ def _scored_codes(options: argparse.Namespace, generator: Generator) -> tuple[Te
         scores = csv_scores(options.scores, options.attribute, names)
     elif options.scores == "factors":
         if z is None:
-            raise UserError("--scores factors: known for random codes only; leave --codes out")
+            raise UserError("--scores factors: known for random codes only; omit --codes")
         scores = _pick(factor_scores(z), options)
     else:
         from stylegan_inv.encoders.face_network import load_face_network
 
         network = load_face_network(options.scores)
-        parts = [read_out_scores(network, pictures(generator, part)) for part in w.split(500)]
+        parts = [predict_attributes(network, render(generator, part)) for part in w.split(500)]
         scores = _pick({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, options)
     return w, scores
 
@@ -134,7 +134,7 @@ def _unsupervised(options: argparse.Namespace, generator: Generator) -> list[Dir
     layers = None if options.layers is None else layer_range(options.layers, generator.num_ws)
     if options.command == "sefa":
         found = sefa_directions(generator, layers, options.count)
-        # Weights tell no length: one unit is a standard deviation of codes, as for the principal components.
+        # Weights define no length. One unit is a standard deviation of codes, as for the principal components.
         w = map_codes(generator, sample_z(generator, options.samples, options.seed))
         return [replace(direction, unit=float((w @ direction.vector.to(w)).std())) for direction in found]
     w = map_codes(generator, sample_z(generator, options.samples, options.seed))
@@ -150,7 +150,7 @@ def _show(direction: Direction) -> None:
         "shape": tuple(direction.vector.shape),
         "layers": layers,
         "unit": f"{direction.unit:g} in W",
-        "generator": direction.generator_hash or "not said",
+        "generator": direction.generator_hash or "unknown",
         **direction.made,
     }.items():
         print(f"{key:<12}{value}")

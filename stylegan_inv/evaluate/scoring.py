@@ -183,7 +183,7 @@ class Scores:
                 metric = self._metric(Column(name, interest, steps[0]))
                 metric.update(image, target, index, region)
                 for step in steps[1:]:
-                    values: Tensor = metric.values[-1]  # type: ignore[index]
+                    values: Tensor = metric.values[-1]
                     self._metric(Column(name, interest, step)).record(values, index)
 
     def _metric(self, column: Column) -> PerItemMetric:

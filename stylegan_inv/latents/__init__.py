@@ -1,1 +1,1 @@
-"""Latent codes: statistics, directions, mixing, interpolation."""
+"""Operations on latent codes: directions, truncation, mixing, interpolation, noise, statistics."""

@@ -1,13 +1,12 @@
-"""Directions: what is added to a code to change one attribute of its picture. One format for all ways to find them.
+"""Editing directions, which are added to latent codes to change one attribute of an image, and their files.
 
-A file is safetensors with the vector and, as text metadata, the space, the layers, the unit, how it was made and for
-which generator. The boundaries that others publish as ``.npy`` or ``.pt`` files are read too.
+A file is safetensors with the vector; its metadata hold the space, the layers, the unit, the origin and the generator.
+Published boundaries (``.npy`` or ``.pt``) can be loaded as well.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import one_of, real_number
 from stylegan_inv.utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ KIND = "direction"
 SPACES = ("w", "w+")
 
 
-@dataclass(frozen=True, eq=False)  # tensors do not compare to one truth value
+@dataclass(frozen=True, eq=False)  # == of tensors is not a bool
 class Direction:
-    """A direction in W or W+; strength s moves a code by ``s * unit * vector``.
+    """A direction in W or w+; an edit of strength s adds ``s * unit * vector`` to a code.
 
     Attributes:
         vector: (D,) in space ``w``, (L, D) in space ``w+``.
-        name: Of the attribute, for captions.
+        name: Name of the attribute, for captions.
         space: ``w`` or ``w+``.
-        layers: Rows of a W+ code that it moves; None for all.
-        unit: Length in W of one unit of strength, for a vector of unit length. 1 for boundaries of InterFaceGAN.
-        generator_hash: sha256 of the file of the generator whose codes it is for; None where nobody knows.
-        made: How it was made: method, samples, accuracy and the like, as text.
+        layers: Layers of a w+ code that it changes; None for all.
+        unit: Length in W of one unit of strength, for a vector of unit length; 1 for boundaries of InterFaceGAN.
+        generator_hash: sha256 of the generator's file; None if it is unknown.
+        made: Origin as text: method, samples, accuracy and so on.
     """
 
     vector: Tensor
@@ -50,30 +50,25 @@ class Direction:
     made: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise UserError(f"direction {self.name}: is one in the space {self.space}, expected {' or '.join(SPACES)}")
+        one_of(f"direction {self.name}: space", self.space, SPACES)
         if self.vector.ndim != (1 if self.space == "w" else 2):
             shape = "(D,)" if self.space == "w" else "(L, D)"
             raise UserError(
-                f"direction {self.name}: got a vector {tuple(self.vector.shape)} in {self.space}, not {shape}"
+                f"direction {self.name}: got a vector {tuple(self.vector.shape)} in {self.space}, expected {shape}"
             )
         if not bool(torch.isfinite(self.vector).all()) or not bool(self.vector.any()):
-            raise UserError(f"direction {self.name}: is zero or not finite, expected a direction")
-        if not math.isfinite(self.unit) or self.unit <= 0:
-            raise UserError(f"direction {self.name}: got unit {self.unit}, expected a positive number")
+            raise UserError(f"direction {self.name}: is zero or not finite, expected a vector with a direction")
+        real_number(f"direction {self.name}: unit", self.unit, above=0)
 
     def apply(self, w: Tensor, strength: float | Tensor) -> Tensor:
-        """Codes moved along the direction.
+        """Returns codes moved along the direction, (B, L, D).
 
         Args:
-            w: (B, L, D).
-            strength: A number, or (B,) one for each code.
-
-        Returns:
-            (B, L, D), new.
+            w: Codes (B, L, D).
+            strength: A number, or one for each code, (B,).
 
         Raises:
-            UserError: Codes of another shape, or a strength that is not a finite number.
+            UserError: The codes have another shape, or the strength is not finite.
         """
         self.check_shape(w.shape[1:] if w.ndim == 3 else w.shape)
         amount = torch.as_tensor(strength, dtype=w.dtype, device=w.device)
@@ -82,7 +77,7 @@ class Direction:
         return w + self.unit * amount.reshape(-1, 1, 1) * self.rows(w.shape[1]).to(w)
 
     def rows(self, num_ws: int) -> Tensor:
-        """The vector of each layer, (L, D); zeros in layers that it leaves alone."""
+        """Returns the vector of each layer, (L, D); zeros in layers that do not change."""
         rows = self.vector.expand(num_ws, -1) if self.vector.ndim == 1 else self.vector
         if self.layers is None:
             return rows
@@ -91,39 +86,45 @@ class Direction:
         return rows * chosen
 
     def on_layers(self, layers: Sequence[int] | None) -> Direction:
-        """The same direction on certain layers."""
+        """Returns the direction restricted to some layers; None returns it unchanged."""
         return self if layers is None else replace(self, layers=tuple(layers))
 
     def check_shape(self, code: Sequence[int]) -> None:
-        """Raise a UserError unless it moves codes of the shape (L, D)."""
+        """Raises a UserError unless the direction applies to codes of the shape (L, D)."""
         fits = (
             len(code) == 2
             and code[1] == self.vector.shape[-1]
             and (self.vector.ndim == 1 or code[0] == len(self.vector))
         )
         if not fits:
-            of = "(L, " if self.vector.ndim == 1 else f"({len(self.vector)}, "
+            first = "(L, " if self.vector.ndim == 1 else f"({len(self.vector)}, "
             raise UserError(
-                f"direction {self.name}: got codes of shape {tuple(code)}, it moves codes of shape "
-                f"{of}{self.vector.shape[-1]}); give a direction of this generator"
+                f"direction {self.name}: got codes of shape {tuple(code)}, expected "
+                f"{first}{self.vector.shape[-1]}); give a direction of this generator"
             )
         wrong = [layer for layer in self.layers or () if not 0 <= layer < code[0]]
         if wrong:
-            raise UserError(f"direction {self.name}: moves layer {wrong[0]}, the codes have layers 0 to {code[0] - 1}")
+            raise UserError(
+                f"direction {self.name}: changes layer {wrong[0]}, but the codes have layers 0 to {code[0] - 1}"
+            )
 
     def check_generator(self, generator: Generator) -> None:
-        """Raise a UserError unless it belongs to this generator, as far as shapes and hashes tell."""
+        """Raises a UserError if shapes or hashes show that the direction belongs to another generator."""
         self.check_shape((generator.num_ws, generator.w_dim))
         own, other = self.generator_hash, generator.source_hash
         if own is not None and other is not None and own != other:
             raise UserError(
-                f"direction {self.name}: was made for another generator ({own[:12]}..., here {other[:12]}...); "
-                "make one for this generator, or give any_generator=true where it descends from that one"
+                f"direction {self.name}: was made for another generator ({own[:12]}..., got {other[:12]}...); "
+                "make one for this generator, or give any_generator=true if it was fine-tuned from that one"
             )
 
 
 def save_direction(direction: Direction, path: str | Path) -> Path:
-    """Write a direction as safetensors; the folder is made."""
+    """Writes a direction as safetensors and returns the path; creates the folder.
+
+    Raises:
+        UserError: The file name has another suffix.
+    """
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -146,30 +147,31 @@ def save_direction(direction: Direction, path: str | Path) -> Path:
 
 
 def embedded_directions() -> list[str]:
-    """Names of the directions that travel with the package."""
+    """Returns the names of the directions that are part of the package."""
     return sorted(path.stem for path in ASSETS.glob("*.safetensors"))
 
 
 def load_direction(
     name_or_path: str | Path, generator: Generator | None = None, *, any_generator: bool = False
 ) -> Direction:
-    """Load a direction.
+    """Loads a direction.
 
     Args:
-        name_or_path: An embedded one (``age``, ``smile`` ...), our ``.safetensors``, or a published boundary: ``.npy``
-            or ``.pt`` with an array (D,), (1, D), (L, D) or (1, L, D), taken in units of W as it is.
-        generator: The one it shall be for; None checks nothing.
-        any_generator: Check shapes only. For fine-tuned generators: children keep their parent's directions.
+        name_or_path: Name of an embedded direction (``age``, ``smile`` ...), a file of `save_direction`, or a published
+            boundary: ``.npy`` or ``.pt`` with an array (D,), (1, D), (L, D) or (1, L, D) in units of W.
+        generator: Generator that the direction must fit; None checks nothing.
+        any_generator: Whether to check shapes only. Fine-tuned generators can use the directions of the original one.
 
     Raises:
-        UserError: No such name or file, a file that holds something else, another space or another generator.
+        UserError: There is no such name or file, the file holds something else, or the direction belongs to another
+            generator.
     """
     path = _locate(name_or_path)
     try:
         direction = _read_safetensors(path) if path.suffix == ".safetensors" else _read_array(path)
     except UserError:
         raise
-    except Exception as error:  # torch, numpy and safetensors raise many kinds for the many ways a file can be broken
+    except Exception as error:  # torch, numpy and safetensors raise many kinds of errors
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: cannot be read as a direction ({reason}); give another file") from error
     if generator is not None and any_generator:
@@ -212,7 +214,7 @@ def _read_safetensors(path: Path) -> Direction:
 
 
 def _read_array(path: Path) -> Direction:
-    """A published boundary: InterFaceGAN's ``.npy`` (1, 512), e4e's ``.pt`` (1, 512) and (1, 18, 512)."""
+    """Reads a published boundary: InterFaceGAN's ``.npy`` (1, 512), e4e's ``.pt`` (1, 512) and (1, 18, 512)."""
     content: Any
     if path.suffix == ".npy":
         import numpy as np
@@ -223,7 +225,9 @@ def _read_array(path: Path) -> Direction:
     else:
         raise UserError(f"{path}: expected a direction as .safetensors, .npy or .pt")
     if isinstance(content, Mapping) and {"mean", "comp", "std"} <= set(content):
-        raise UserError(f"{path}: holds GANSpace's components, not one direction; see stylegan_inv.latents.ganspace")
+        raise UserError(
+            f"{path}: holds GANSpace's components, not one direction; see stylegan_inv.latents.discovery.ganspace"
+        )
     if not isinstance(content, Tensor) or not content.is_floating_point():
         raise UserError(f"{path}: holds a {type(content).__name__}, expected an array of numbers")
     vector = content.float()

@@ -1,4 +1,4 @@
-"""Ways between codes: straight and on a sphere, in Z, W or W+."""
+"""Linear and spherical interpolation between latent codes in Z, W or w+."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import one_of
 
 MODES = ("linear", "spherical")
 
 
 def interpolate(a: Tensor, b: Tensor, t: float | Tensor, mode: str = "linear", center: Tensor | None = None) -> Tensor:
-    """The code at ``t`` between ``a`` (t = 0) and ``b`` (t = 1).
+    """Returns the code at ``t`` between ``a`` (t = 0) and ``b`` (t = 1).
 
     Args:
-        a: (..., D): z, w or w+.
-        b: same shape.
-        t: a number, or a tensor that broadcasts against (..., 1).
-        mode: ``linear``, or ``spherical``: angle and length run evenly (slerp, Shoemake 1985), for each layer by
-            itself. In Z, where codes lie near a sphere around 0, that keeps to typical lengths.
-        center: of the sphere, (D,); None for 0. In W that is ``generator.w_avg``: 0 means nothing there.
+        a: Codes z, w or w+ (..., D).
+        b: Codes of the same shape.
+        t: A number, or a tensor that broadcasts against (..., 1).
+        mode: ``linear``, or ``spherical``: angle and length change at constant rates (slerp, Shoemake 1985), separately
+            for each layer. In Z, where codes are close to a sphere around 0, this preserves typical lengths.
+        center: Centre (D,) of the sphere; None for 0. In W it should be ``generator.w_avg``.
 
     Raises:
-        UserError: other shapes, or another mode.
+        UserError: The shapes differ, or the mode is unknown.
     """
     if a.shape != b.shape:
         raise UserError(f"interpolation between codes {tuple(a.shape)} and {tuple(b.shape)}: expected equal shapes")
-    if mode not in MODES:
-        raise UserError(f"interpolation mode={mode}: expected {' or '.join(MODES)}")
+    one_of("interpolation mode", mode, MODES)
     t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
     if mode == "linear":
         return a + t * (b - a)
@@ -40,17 +40,27 @@ def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     unit_a, unit_b = a / length_a.clamp_min(1e-12), b / length_b.clamp_min(1e-12)
     angle = 2 * torch.atan2((unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True))
     sine = angle.sin()
-    # Nearly parallel (or opposite, where no great circle is the one): the straight line, which is the limit.
+    # If the codes are nearly parallel, the straight line is the limit; if they are opposite, no great circle is unique.
     on_sphere = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / sine.clamp_min(1e-6)
     unit = torch.where(sine > 1e-4, on_sphere, unit_a + t * (unit_b - unit_a))
-    return unit * (length_a + t * (length_b - length_a))
+    code: Tensor = unit * (length_a + t * (length_b - length_a))
+    return code
 
 
 def path(codes: Tensor, steps: int, mode: str = "linear", center: Tensor | None = None) -> Tensor:
-    """Codes on the way through all of ``codes`` (N, ...), ``steps`` from each to the next: ((N - 1) * steps + 1, ...).
+    """Returns codes on a path through all of ``codes``.
+
+    Args:
+        codes: (N, ...).
+        steps: Number of steps from each code to the next.
+        mode: See `interpolate`.
+        center: See `interpolate`.
+
+    Returns:
+        ((N - 1) * steps + 1, ...).
 
     Raises:
-        UserError: fewer than two codes, or no step.
+        UserError: There are fewer than two codes, or no step.
     """
     if len(codes) < 2 or steps < 1:
         raise UserError(f"a path through {len(codes)} codes in {steps} steps: expected at least two codes and one step")

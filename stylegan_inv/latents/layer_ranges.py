@@ -1,4 +1,4 @@
-"""Names for ranges of layers of a W+ code."""
+"""Named ranges of layers of a w+ code."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ NAMES = ("coarse", "middle", "fine", "all", "none")
 
 
 def layer_range(layers: str | int | Sequence[int] | None, num_ws: int) -> list[int]:
-    """Numbers of the layers that ``layers`` means.
+    """Returns the indices of layers.
 
-    Coarse are the layers of 4 and 8 px (pose, shape of the head), middle those of 16 and 32 px, fine all others
-    (colours): Karras et al. 2019, section 3.1. (pSp calls 0-2, 3-6 and the rest so, for its three feature maps.)
+    Coarse layers are those of 4 and 8 px (pose, shape of the head), middle ones those of 16 and 32 px, fine ones all
+    others (colours): Karras et al. 2019, section 3.1. (pSp uses the same names for 0-2, 3-6 and the rest, which belong
+    to its three feature maps.)
 
     Args:
-        layers: ``coarse``, ``middle``, ``fine``, ``all``, ``none``, ``0-3``, one number or a list of numbers; None:
-            all.
-        num_ws: L of the codes.
+        layers: ``coarse``, ``middle``, ``fine``, ``all``, ``none``, a range such as ``0-3``, one index or a list of
+            indices; None for all.
+        num_ws: Number of layers L of the codes.
 
     Raises:
-        UserError: another word, or a layer that does not exist.
+        UserError: The name is unknown, or a layer does not exist.
     """
     if layers is None:
         return list(range(num_ws))
     if isinstance(layers, str):
-        found = _named(layers.strip(), num_ws)
+        indices = _named(layers.strip(), num_ws)
     else:
-        found = [layers] if isinstance(layers, int) else list(layers)
-    wrong = [k for k in found if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < num_ws]
+        indices = [layers] if isinstance(layers, int) else list(layers)
+    wrong = [k for k in indices if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < num_ws]
     if wrong:
         raise UserError(f"layers={layers}: got layer {wrong[0]!r}, expected whole numbers from 0 to {num_ws - 1}")
-    return found
+    return indices
 
 
 def _named(text: str, num_ws: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Style mixing: some layers of a code from one image, the others from another (Karras et al. 2019, section 3.1)."""
+"""Style mixing: codes that combine layers of different images (Karras et al. 2019, section 3.1)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from stylegan_inv.errors import UserError
 
 
 def mix_styles(w: Tensor, other: Tensor, layers: Sequence[int], strength: float = 1.0) -> Tensor:
-    """Codes ``w`` with ``layers`` moved to those of ``other``: ``(1 - strength) * w + strength * other`` there.
+    """Returns codes ``w`` with ``(1 - strength) * w + strength * other`` in some layers, (B, L, D).
 
-    pSp's multi-modal synthesis takes layers 8-17 of random codes (``latent_mask``, ``inject_latent`` and ``alpha`` in
+    pSp's multi-modal synthesis uses layers 8-17 of random codes (``latent_mask``, ``inject_latent`` and ``alpha`` in
     its ``models/psp.py``).
 
     Args:
         w: (B, L, D).
         other: (B, L, D) or (1, L, D).
-        layers: numbers from 0 to L - 1.
-        strength: 1 replaces, 0 changes nothing.
+        layers: Indices from 0 to L - 1.
+        strength: 1 replaces the layers, 0 changes nothing.
 
     Raises:
-        UserError: shapes that do not fit, or a layer that does not exist.
+        UserError: The shapes do not match, or a layer does not exist.
     """
     if w.ndim != 3 or other.ndim != 3 or other.shape[1:] != w.shape[1:] or other.shape[0] not in (1, w.shape[0]):
         raise UserError(f"mixing codes of shape {tuple(w.shape)} with {tuple(other.shape)}: expected equal shapes")
@@ -38,12 +38,12 @@ def mix_styles(w: Tensor, other: Tensor, layers: Sequence[int], strength: float 
 
 
 def mixing_matrix(w: Tensor, sources: Tensor, ranges: Sequence[Sequence[int]]) -> Tensor:
-    """One code with each range of layers from each source: rows of sources, columns of ranges.
+    """Returns a code with each range of layers replaced by that of each source.
 
     Args:
-        w: (1, L, D), the code that is kept elsewhere.
-        sources: (S, L, D).
-        ranges: layers of each column.
+        w: Code (1, L, D) that provides the other layers.
+        sources: Codes (S, L, D).
+        ranges: Ranges of layers.
 
     Returns:
         (S, len(ranges), L, D).

@@ -1,4 +1,4 @@
-"""Nearest neighbours among codes."""
+"""Nearest neighbours among latent codes."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
 
 def nearest_codes(query: Tensor, codes: Tensor, count: int = 5) -> tuple[Tensor, Tensor]:
-    """The codes that lie nearest to each query.
+    """Returns the nearest codes of each query.
 
     Args:
         query: (Q, L, D) or (Q, D).
-        codes: (N, L, D) or (N, D), likewise.
-        count: how many, at most N.
+        codes: (N, L, D) or (N, D).
+        count: Number of neighbours, at most N.
 
     Returns:
-        Distances (Q, count), root mean square over the numbers of a code so that 64-px and 1024-px generators compare,
-        nearest first; and their positions (Q, count).
+        Distances and indices, (Q, count) each, nearest first. A distance is the root mean square over the entries of a
+        code, so that generators with different numbers of layers can be compared.
 
     Raises:
-        UserError: shapes that do not fit, or more neighbours than codes.
+        UserError: The shapes do not match, or there are fewer codes than ``count``.
     """
     if query.shape[1:] != codes.shape[1:] or query.ndim < 2:
         raise UserError(
             f"neighbours of codes {tuple(query.shape)} among {tuple(codes.shape)}: expected codes of one shape"
         )
-    if not 1 <= count <= len(codes):
-        raise UserError(f"neighbours: got count={count}, expected 1 to {len(codes)}, as many as there are codes")
-    # Not by the expanded square, which cancels where codes nearly agree.
+    whole_number("neighbours: count", count, 1, len(codes), "there are no more codes")
+    # The expanded square loses precision for codes that are nearly equal.
     exact = "donot_use_mm_for_euclid_dist"
     distances = torch.cdist(query.flatten(1), codes.flatten(1), compute_mode=exact) / query[0].numel() ** 0.5
     found = distances.topk(count, largest=False)

@@ -1,4 +1,4 @@
-"""What codes of a generator look like: mean, spread and principal axes of W."""
+"""Samples and statistics of W: mean, covariance and principal axes."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
+from stylegan_inv.utils.checks import whole_number
 
 _CHUNK = 1000
 
 
 def sample_z(generator: Generator, count: int, seed: int = 0) -> Tensor:
-    """Standard normal z (count, Z), the same in every run and on every device."""
-    if count < 1:
-        raise UserError(f"samples={count}: expected at least 1")
+    """Returns standard normal z (count, Z); a seed gives the same values on every device."""
+    whole_number("samples", count)
     source = torch.Generator().manual_seed(seed)
     return torch.randn(count, generator.z_dim, generator=source).to(generator.w_avg.device)
 
 
 @torch.no_grad()
 def map_codes(generator: Generator, z: Tensor) -> Tensor:
-    """W (N, D) of z (N, Z), not truncated."""
+    """Returns w (N, D) of z (N, Z) without truncation."""
     return torch.cat([generator.mapping.w(part) for part in z.split(_CHUNK)])
 
 
 @dataclass(frozen=True, eq=False)
 class WStatistics:
-    """Mean (D,), covariance (D, D) and its eigen-decomposition, largest variance first.
+    """Mean and covariance of W with the eigendecomposition of the covariance, largest variance first.
 
     Attributes:
         mean: (D,).
         covariance: (D, D).
-        axes: (D, D), one principal axis a row, of unit length.
-        std: (D,) standard deviation along each axis.
+        axes: Principal axes (D, D), unit vectors in rows.
+        std: Standard deviation (D,) along each axis.
     """
 
     mean: Tensor
@@ -45,7 +45,11 @@ class WStatistics:
 
     @staticmethod
     def of(w: Tensor) -> WStatistics:
-        """Of codes (N, D)."""
+        """Returns the statistics of codes (N, D).
+
+        Raises:
+            UserError: There are fewer than two codes, or they have another shape.
+        """
         if w.ndim != 2 or len(w) < 2:
             raise UserError(f"statistics of codes {tuple(w.shape)}: expected (N, D) with at least 2 codes")
         double = w.double()
@@ -55,10 +59,10 @@ class WStatistics:
         return WStatistics(*(part.to(w.dtype) for part in (double.mean(0), covariance, axes, std)))
 
     def distance(self, w: Tensor) -> Tensor:
-        """Mahalanobis distance of codes (..., D) from the mean, divided by sqrt(D): about 1 for codes of W.
+        """Returns the Mahalanobis distance of codes (..., D) to the mean, divided by sqrt(D): about 1 for codes of W.
 
-        How far an inversion left the codes that the mapping network gives; PULSE and e4e argue with this distance.
+        It measures how far an inversion is from the codes of the mapping network (PULSE, e4e).
         """
-        floor = self.std.amax() * 1e-4  # axes without any variance say nothing
+        floor = self.std.amax() * 1e-4  # excludes axes without variance
         whitened = (w - self.mean) @ self.axes.T / self.std.clamp_min(floor)
         return whitened.square().mean(-1).sqrt()

@@ -1,4 +1,4 @@
-"""Loss terms: modules that compare a reconstruction with its target."""
+"""Loss terms, which compare reconstructions with their targets, and the functions that they are made of."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from stylegan_inv.losses.latent_discriminator import LatentDiscriminator as LatentDiscriminator
     from stylegan_inv.losses.lpips import LPIPS as LPIPS
     from stylegan_inv.losses.moco import MoCoLoss as MoCoLoss
-    from stylegan_inv.losses.paired_regression import PairedRegression as PairedRegression
-    from stylegan_inv.losses.paired_regression import PairedWarmStart as PairedWarmStart
+    from stylegan_inv.losses.paired.image_regression import PairedRegression as PairedRegression
+    from stylegan_inv.losses.paired.warm_start import PairedWarmStart as PairedWarmStart
     from stylegan_inv.losses.perceptual import EmbeddedPerceptual as EmbeddedPerceptual
     from stylegan_inv.losses.pixel import L2 as L2
     from stylegan_inv.losses.regularization import DeltaNorm as DeltaNorm
@@ -38,7 +38,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "latent_discriminator": ["LatentDiscriminator"],
         "lpips": ["LPIPS"],
         "moco": ["MoCoLoss"],
-        "paired_regression": ["PairedRegression", "PairedWarmStart"],
+        "paired.image_regression": ["PairedRegression"],
+        "paired.warm_start": ["PairedWarmStart"],
         "perceptual": ["EmbeddedPerceptual"],
         "pixel": ["L2"],
         "regularization": ["DeltaNorm", "WNorm"],

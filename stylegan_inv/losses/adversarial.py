@@ -126,9 +126,9 @@ class AdversarialLoss(nn.Module):
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the generator's loss of the reconstructions."""
-        image = inputs.picture("image", self.region)
+        image = inputs.select("image", self.region)
         if self.lr:
-            self._last_images = inputs.picture("target", self.region).detach().float(), image.detach().float()
+            self._last_images = inputs.select("target", self.region).detach().float(), image.detach().float()
         return generator_loss(self.discriminator(image), self.kind)
 
     def optimizer(self) -> torch.optim.Optimizer | None:

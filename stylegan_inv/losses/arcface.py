@@ -1,4 +1,4 @@
-"""The papers' identity loss for faces: ArcFace embeddings (Deng et al., CVPR 2019, arXiv 1801.07698).
+"""Identity loss with ArcFace, which the papers use for faces (Deng et al., CVPR 2019, arXiv 1801.07698).
 
 Source: pSp, ``criteria/id_loss.py``.
 """
@@ -20,10 +20,10 @@ SOURCE = "ArcFace: model_ir_se50.pth of TreB1eN/InsightFace_Pytorch (IR-SE50)"
 
 
 class ArcFace(nn.Module):
-    """A recognition network as an embedding of aligned portraits.
+    """Embeds aligned portraits with a face recognition network.
 
     Args:
-        network: (B, 3, 112, 112) -> (B, E) of unit length.
+        network: Maps (B, 3, 112, 112) to embeddings (B, E) of unit length.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,16 +31,17 @@ class ArcFace(nn.Module):
         self.network = network
 
     def embed(self, image: Tensor) -> Tensor:
-        """Embeddings (B, E) of unit length of images (B, 3, H, W) in [-1, 1], aligned as in FFHQ."""
-        return self.network(F.adaptive_avg_pool2d(face_crop(image), (FACE_SIZE, FACE_SIZE)))
+        """Returns embeddings (B, E) of unit length of images (B, 3, H, W) in [-1, 1], aligned as in FFHQ."""
+        embedding: Tensor = self.network(F.adaptive_avg_pool2d(face_crop(image), (FACE_SIZE, FACE_SIZE)))
+        return embedding
 
 
 class ArcFaceLoss(IdentityLoss):
-    """Batch mean of ``1 - <f(image), f(target)>`` with ArcFace's embeddings.
+    """Batch mean of ``1 - <f(image), f(target)>`` with ArcFace embeddings.
 
     Args:
-        path: the official file (`SOURCE`), or its name in the weights table, ``ir-se50``.
-        region: ``whole`` or ``interest`` (both images multiplied by the mask, then cropped).
+        path: The official file (`SOURCE`), or its name in the weights table, ``ir-se50``.
+        region: ``whole`` or ``interest`` (both images are multiplied by the mask, then cropped).
     """
 
     def __init__(self, path: str | Path | None, region: str = "whole") -> None:
@@ -49,10 +50,13 @@ class ArcFaceLoss(IdentityLoss):
 
 @functools.cache
 def load_arcface(path: str | None) -> ArcFace:
-    """The network of the official file; the same file gives the same object.
+    """Loads the official file; repeated calls return the same object.
+
+    Args:
+        path: See `ArcFaceLoss`.
 
     Raises:
-        UserError: no such file, or one with something else.
+        UserError: There is no such file, or it holds something else.
     """
     network = FaceRecognition()
     load_exactly(network, read_state(path, SOURCE), path, SOURCE)

@@ -1,36 +1,37 @@
-"""What a loss term gets, and the weighted sum of terms."""
+"""The inputs of a loss term and the weighted sum of terms."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.crop import face_crop
+from stylegan_inv.utils.checks import one_of, real_number
 
+ImageName = Literal["image", "target", "source"]
 REGIONS = ("whole", "interest", "crop")
 NORMALISE = ("all_pixels", "mask_area")
 
 
 @dataclass(kw_only=True)
 class LossInputs:
-    """One reconstruction and what it is compared with.
+    """A batch of reconstructions with their targets.
 
     Attributes:
-        image: reconstruction (B, 3, H, W), nominally in [-1, 1].
-        target: what it should be (B, 3, H, W).
-        w: codes (B, L, D) it was made from.
-        w_avg: mean code of the generator, (D,) or (L, D).
-        mask: interest mask (B, 1, H, W) in [0, 1], 1 = interest.
-        source: what the encoder saw (B, C, H, W), where that is not the target.
-        synthesis: codes (B, L, D) -> pictures of the target's size, for terms that look at other codes.
+        image: Reconstructions (B, 3, H, W), nominally in [-1, 1].
+        target: Target images (B, 3, H, W).
+        w: Latent codes (B, L, D) of the reconstructions.
+        w_avg: Latent average of the generator, (D,) or (L, D).
+        mask: Interest mask (B, 1, H, W) in [0, 1], 1 = interest.
+        source: Input of the encoder (B, C, H, W), if it differs from the target.
+        synthesis: Function from codes (B, L, D) to images of the target's size, for terms that render other codes.
     """
 
     image: Tensor
@@ -40,7 +41,7 @@ class LossInputs:
     mask: Tensor | None = None
     source: Tensor | None = None
     synthesis: Callable[[Tensor], Tensor] | None = None
-    _memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.image.shape != self.target.shape:
@@ -49,47 +50,58 @@ class LossInputs:
                 f"expected equal shapes; pool the generator's output to the target's size first"
             )
 
-    def picture(self, which: str, region: str = "whole") -> Tensor:
-        """``image``, ``target`` or ``source``, or a region of it.
+    def select(self, name: ImageName, region: str = "whole") -> Tensor:
+        """Returns the reconstruction, the target or the source, or a region of it.
 
-        ``interest`` multiplies by the mask (the rest becomes mid-grey), ``crop`` is `face_crop`.
+        Args:
+            name: Which of the three.
+            region: ``whole``; ``interest`` multiplies by the mask (the rest becomes mid-grey); ``crop`` is `face_crop`.
 
         Raises:
-            UserError: region ``interest`` without a mask, or no ``source``.
+            UserError: The region is ``interest`` without a mask, or there is no source.
         """
-        picture = getattr(self, which)
-        if picture is None:
-            raise UserError(f"a loss term compares with the {which}, but the method gave none")
+        image = {"image": self.image, "target": self.target, "source": self.source}[name]
+        if image is None:
+            raise UserError(f"a loss term compares with the {name}, but the method did not pass one")
         if region == "interest":
-            return picture * self._needed_mask()
-        return face_crop(picture) if region == "crop" else picture
+            return image * self._required_mask()
+        return face_crop(image) if region == "crop" else image
 
     def average(self, distances: Tensor, normalise: str = "all_pixels") -> Tensor:
-        """Batch mean of distances (B,), which are means over all positions of a picture.
+        """Returns the batch mean of distances (B,), each a mean over all positions of an image.
 
-        ``mask_area`` refers them to the interest region instead: its squared area, as both pictures carry the mask
-        once. For squared errors this is their mean weighted by the squared mask.
+        ``mask_area`` divides by the area of the interest region instead. The area is that of the squared mask, because
+        both images are multiplied by the mask; for squared errors the result is the mean weighted by the squared mask.
         """
         if normalise == "all_pixels":
             return distances.mean()
-        area = self._needed_mask().square().mean(dim=(1, 2, 3))
-        return distances.sum() / area.sum().clamp_min(torch.finfo(area.dtype).tiny)  # nothing of interest: 0
+        area = self._required_mask().square().mean(dim=(1, 2, 3))
+        return distances.sum() / area.sum().clamp_min(torch.finfo(area.dtype).tiny)  # an empty mask gives 0
 
     def with_image(self, image: Tensor, w: Tensor) -> LossInputs:
-        """The same comparison for another reconstruction; what is known about the target is kept."""
+        """Returns inputs with another reconstruction; cached results of the target and the source are kept."""
         other = dataclasses.replace(self, image=image, w=w)
-        other._memo.update({key: value for key, value in self._memo.items() if key[0] != "image"})
+        other._cache.update({key: value for key, value in self._cache.items() if key[0] != "image"})
         return other
 
-    def once(self, which: str, region: str, network: nn.Module, compute: Callable[[Tensor], Any]) -> Any:
-        """``compute`` on a picture, once for all terms that share ``network``; only the image gets a gradient."""
-        key = (which, region, id(network), compute.__name__)
-        if key not in self._memo:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and which == "image"):
-                self._memo[key] = compute(self.picture(which, region))
-        return self._memo[key]
+    def compute_once(self, name: ImageName, region: str, network: nn.Module, compute: Callable[[Tensor], Any]) -> Any:
+        """Returns ``compute(self.select(name, region))``, cached for all terms that share the network.
 
-    def _needed_mask(self) -> Tensor:
+        Only the reconstruction receives a gradient.
+
+        Args:
+            name: See `select`.
+            region: See `select`.
+            network: The network that ``compute`` is a method of.
+            compute: A method of the network.
+        """
+        key = (name, region, id(network), compute.__name__)
+        if key not in self._cache:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name == "image"):
+                self._cache[key] = compute(self.select(name, region))
+        return self._cache[key]
+
+    def _required_mask(self) -> Tensor:
         if self.mask is None:
             raise UserError("a loss term has region=interest, but the batch has no mask; use a dataset with masks")
         return self.mask
@@ -131,37 +143,44 @@ class RegionTerm(Protocol):
     region: str
 
 
+@runtime_checkable
+class IdentityTerm(Protocol):
+    """A term that compares what an image shows: the identity of ``faces``, or the likeness of ``objects``."""
+
+    compares: str
+
+
 class LossTerms(nn.Module):
-    """The weighted sum of loss terms.
+    """Computes the weighted sum of loss terms.
 
     Args:
-        terms: name -> module; ``module(LossInputs)`` gives a scalar.
-        weights: name -> finite number. A term of weight 0 is not computed.
+        terms: Name -> module that maps `LossInputs` to a scalar.
+        weights: Name -> finite number. A term of weight 0 is not computed.
+
+    Raises:
+        UserError: The names differ, a weight is not finite, or identity and MoCo are combined.
     """
 
     def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
         if set(terms) != set(weights):
             raise UserError(f"loss: got terms {sorted(terms)} and weights {sorted(weights)}, expected the same names")
-        for name, weight in weights.items():
-            if not math.isfinite(weight):
-                raise UserError(f"loss.{name}.weight={weight}: expected a finite number")
         check_one_identity(terms, weights)
         self.terms = nn.ModuleDict(dict(terms))
-        self.weights = {name: float(weight) for name, weight in weights.items()}
-        # Refinement methods compare several reconstructions with one target; its features are computed once.
+        self.weights = {name: real_number(f"loss.{name}.weight", weight) for name, weight in weights.items()}
+        # Refinement methods compare several reconstructions with one target, whose features are computed once.
         self._last_target: tuple[weakref.ref[Tensor], int, dict[Any, Any]] | None = None
 
     def forward(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted sum and the raw value of each term.
 
         Raises:
-            UserError: a term that does not give a scalar.
+            UserError: A term does not return a scalar.
         """
         target = inputs.target
         last, self._last_target = self._last_target, None
         if last is not None and last[0]() is target and last[1] == _version(target):
-            inputs._memo.update(last[2])
+            inputs._cache.update(last[2])
         values: dict[str, Tensor] = {}
         total = inputs.image.new_zeros(())
         for name, term in self.terms.items():
@@ -172,56 +191,43 @@ class LossTerms(nn.Module):
                 raise UserError(f"loss.{name}: got a value of shape {tuple(value.shape)}, expected a scalar")
             values[name] = value
             total = total + self.weights[name] * value
-        kept = {key: value for key, value in inputs._memo.items() if key[:2] == ("target", "whole")}
+        kept = {key: value for key, value in inputs._cache.items() if key[:2] == ("target", "whole")}
         if kept and _version(target) >= 0:
             self._last_target = (weakref.ref(target), _version(target), kept)
         return total, values
 
     def extra_repr(self) -> str:
-        """The weights."""
+        """Returns the weights as text."""
         return ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
 
 
 def _version(tensor: Tensor) -> int:
-    """Counts in-place changes of a tensor; -1 where that is not tracked."""
+    """Returns the counter of in-place changes of a tensor; -1 if the tensor has none."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 def check_region(region: str, allowed: Sequence[str] = REGIONS) -> str:
-    """Returns ``region`` or says what it can be."""
-    if region not in allowed:
-        raise UserError(f"region={region!r}: expected one of {', '.join(allowed)}")
-    return region
+    """Returns the region, or raises a UserError that lists the allowed ones."""
+    return one_of("region", region, allowed)
 
 
 def check_normalise(normalise: str, region: str) -> str:
-    """Returns ``normalise`` or says what it can be in this region."""
-    if normalise not in NORMALISE:
-        raise UserError(f"normalise={normalise!r}: expected one of {', '.join(NORMALISE)}")
+    """Returns the kind of normalisation, or raises a UserError if it is unknown or does not fit the region."""
+    one_of("normalise", normalise, NORMALISE)
     if normalise == "mask_area" and region != "interest":
         raise UserError(f"normalise=mask_area with region={region}: only region=interest has a mask; set both")
     return normalise
 
 
-def check_one_identity(terms: Mapping[str, Any], weights: Mapping[str, float]) -> None:
-    """Refuses the identity of faces and the likeness of objects (MoCo) in one loss, as pSp's trainer does.
+def check_one_identity(terms: Mapping[str, object], weights: Mapping[str, float]) -> None:
+    """Refuses to combine the identity of faces with the likeness of objects (MoCo), as pSp's trainer does.
 
-    MoCo's features stand in for a recognition network in domains that have none. Terms of weight 0 do not count.
+    MoCo's features replace a recognition network in domains that have none. Terms of weight 0 are ignored.
 
     Raises:
-        UserError: terms with different values of ``compares``.
+        UserError: Terms have different values of ``compares``.
     """
-    compares = {name: term.compares for name, term in terms.items() if weights[name] and hasattr(term, "compares")}
+    compares = {n: term.compares for n, term in terms.items() if weights[n] and isinstance(term, IdentityTerm)}
     if len(set(compares.values())) > 1:
         listed = ", ".join(f"loss.{name} ({what})" for name, what in compares.items())
         raise UserError(f"loss: got {listed}; expected identity or MoCo, not both: give one of them weight=0")
-
-
-def as_network(network: Any) -> nn.Module:
-    """A network as given, or a face network by its name or file."""
-    if isinstance(network, nn.Module):
-        return network
-    # Inside the function: losses stay importable alone, and only this convenience needs the encoders.
-    from stylegan_inv.encoders.face_network import load_face_network
-
-    return load_face_network(network)

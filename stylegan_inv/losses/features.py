@@ -1,6 +1,6 @@
-"""What pictures are compared by in per-image optimisation: feature maps, their distance and their style.
+"""Feature maps that per-image optimisation compares images by, with their distance and their style.
 
-Unlike the terms of `compose`, which are averages over a batch, everything here is per image, (B,).
+The terms of `compose` are averaged over a batch; all values of this module are per image, (B,).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from stylegan_inv.encoders.face_network import perceptual_distance
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import as_network
-from stylegan_inv.losses.lpips import load_lpips
+from stylegan_inv.losses.feature_networks import as_network
+from stylegan_inv.losses.lpips import load_lpips, torch_cache
 from stylegan_inv.losses.network_files import load_exactly, read_state
 from stylegan_inv.utils.frozen_module import Frozen
-from stylegan_inv.weights.download import TABLE
+from stylegan_inv.weights.table import TABLE
 
 VGG16 = {
     "conv1_1": 0,
@@ -35,31 +35,31 @@ VGG16 = {
     "conv5_2": 26,
     "conv5_3": 28,
 }
-"""Place of each convolution in torchvision's ``vgg16().features``; its ReLU follows."""
+"""Index of each convolution in torchvision's ``vgg16().features``; its ReLU has the next index."""
 
 
 class Features(nn.Module):
-    """A frozen network that turns images (B, 3, H, W) in [-1, 1] into feature maps."""
+    """Base class: a frozen network that maps images (B, 3, H, W) in [-1, 1] to feature maps."""
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """The maps that `distance` compares, (B, C, h, w) each."""
+        """Returns the feature maps that `distance` compares, (B, C, h, w) each."""
         raise NotImplementedError
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        """Perceptual distance (B,) of two results of `maps`: squared differences, averaged over each map, summed."""
+        """Returns the perceptual distance (B,) of two results of `maps`: the sum over the maps of the mean squares."""
         return torch.stack([(x - y).square().mean((1, 2, 3)) for x, y in zip(a, b, strict=True)]).sum(0)
 
     def style(self, image: Tensor) -> Tensor:
-        """The map (B, C, h, w) whose Gram matrix is the image's style."""
+        """Returns the feature map (B, C, h, w) whose Gram matrix represents the style of the image."""
         raise NotImplementedError
 
 
 class EmbeddedFeatures(Features):
-    """The embedded face network: see `perceptual_distance`; not VGG and not LPIPS.
+    """Feature maps of the embedded face network (see `perceptual_distance`). They are neither VGG nor LPIPS.
 
     Args:
-        network: name or file of a face network, or one.
-        style_map: which of its four maps, finest first, carries style.
+        network: A face network, or its name or file.
+        style_map: Index of the map, finest first, that represents the style.
     """
 
     def __init__(self, network: nn.Module | str | Path = "face_train", style_map: int = 1) -> None:
@@ -68,7 +68,8 @@ class EmbeddedFeatures(Features):
         self.style_map = style_map
 
     def maps(self, image: Tensor) -> list[Tensor]:  # noqa: D102
-        return self.frozen.network.features(image)
+        maps: list[Tensor] = self.frozen.network.features(image)
+        return maps
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:  # noqa: D102
         return perceptual_distance(a, b)
@@ -78,18 +79,18 @@ class EmbeddedFeatures(Features):
 
 
 class Vgg16Features(Features):
-    """VGG-16 on images of at most ``size`` pixels (Image2StyleGAN, section 5.1): outputs of ReLUs.
+    """ReLU outputs of VGG-16 on images of at most ``size`` pixels (Image2StyleGAN, section 5.1).
 
     Args:
-        layers: convolutions whose outputs are compared. Image2StyleGAN: conv1_1, conv1_2, conv3_2, conv4_2;
+        layers: Convolutions whose outputs are compared. Image2StyleGAN: conv1_1, conv1_2, conv3_2, conv4_2;
             Image2StyleGAN++: conv1_1, conv1_2, conv2_2, conv3_3.
-        style_layer: convolution whose output carries style.
-        weights: file with torchvision's weights; None uses torch's cache or the weights table.
-        size: larger images are averaged down to it.
-        offline: never download; None: as ``weights.offline`` says.
+        style_layer: Convolution whose output represents the style.
+        weights: File with torchvision's weights; None uses torch's cache or the weights table.
+        size: Larger images are averaged down to this size.
+        offline: If True, nothing is downloaded; None uses ``weights.offline``.
 
     Raises:
-        UserError: an unknown layer, or weights that are absent.
+        UserError: A layer is unknown, or the weights are absent.
     """
 
     mean: Tensor
@@ -108,34 +109,33 @@ class Vgg16Features(Features):
         if unknown or not layers:
             raise UserError(f"VGG-16 layer {unknown or list(layers)}: expected some of {', '.join(VGG16)}")
         self.layers, self.style_layer, self.size = tuple(layers), style_layer, size
-        self.frozen = Frozen(_vgg16(weights, offline))
+        network = _vgg16(weights, offline)
+        # Two extractors, because each stops at the last layer that it returns.
+        self.frozen = Frozen(_extractor(network, self.layers))
+        self.frozen_style = Frozen(_extractor(network, (style_layer,)))
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
 
     def maps(self, image: Tensor) -> list[Tensor]:  # noqa: D102
-        return self._run(image, self.layers)
+        found: dict[str, Tensor] = self.frozen(self._normalised(image))
+        return [found[name] for name in self.layers]
 
     def style(self, image: Tensor) -> Tensor:  # noqa: D102
-        return self._run(image, (self.style_layer,))[0]
+        found: dict[str, Tensor] = self.frozen_style(self._normalised(image))
+        return found[self.style_layer]
 
-    def _run(self, image: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        x = ((_at_most(image, self.size) + 1) / 2 - self.mean) / self.std
-        after, maps = [VGG16[name] + 1 for name in layers], {}
-        for place, module in enumerate(self.frozen.network[: max(after) + 1]):
-            x = module(x)
-            if place in after:
-                maps[place] = x
-        return [maps[place] for place in after]
+    def _normalised(self, image: Tensor) -> Tensor:
+        return ((_at_most(image, self.size) + 1) / 2 - self.mean) / self.std
 
 
 class LpipsFeatures(Features):
-    """LPIPS as feature maps whose squared distance it is, so that the target's are computed once.
+    """LPIPS as feature maps whose squared distance equals it, so that the maps of a target are computed once.
 
     Args:
         net: ``vgg`` (StyleGAN2's projector), ``alex`` (PTI) or ``squeeze``.
-        trunk: file with the trunk's torchvision weights; None uses torch's cache or the weights table.
-        size: larger images are averaged down to it (the projector: 256); None leaves them.
-        offline: never download; None: as ``weights.offline`` says.
+        trunk: File with torchvision's weights of the backbone; None uses torch's cache or the weights table.
+        size: Larger images are averaged down to this size (the projector: 256); None keeps them.
+        offline: If True, nothing is downloaded; None uses ``weights.offline``.
     """
 
     def __init__(
@@ -146,33 +146,39 @@ class LpipsFeatures(Features):
 
     def maps(self, image: Tensor) -> list[Tensor]:  # noqa: D102
         network, maps = self.frozen.network, []
-        for tap, head in zip(self._taps(image), network.lins, strict=True):
-            unit = tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)  # as the package does it
-            maps.append(unit * head.model[-1].weight.clamp_min(0).sqrt() * tap.shape[1] ** 0.5)
+        for activation, head in zip(self._activations(image), network.lins, strict=True):
+            # Same epsilon as in the lpips package.
+            unit = activation / (activation.square().sum(1, keepdim=True).sqrt() + 1e-10)
+            maps.append(unit * head.model[-1].weight.clamp_min(0).sqrt() * activation.shape[1] ** 0.5)
         return maps
 
     def style(self, image: Tensor) -> Tensor:  # noqa: D102
-        return self._taps(image)[2]
+        return self._activations(image)[2]
 
-    def _taps(self, image: Tensor) -> Sequence[Tensor]:
+    def _activations(self, image: Tensor) -> Sequence[Tensor]:
         network = self.frozen.network
         x = image if self.size is None else _at_most(image, self.size)
-        return network.net(network.scaling_layer(x))
+        activations: Sequence[Tensor] = network.net(network.scaling_layer(x))
+        return activations
 
 
 def _at_most(image: Tensor, size: int) -> Tensor:
     return image if image.shape[-1] <= size else F.interpolate(image, size=(size, size), mode="area")
 
 
-def _vgg16(weights: str | Path | None, offline: bool | None) -> nn.Sequential:
+def _vgg16(weights: str | Path | None, offline: bool | None) -> nn.Module:
     from torchvision.models import vgg16
 
-    features = vgg16(weights=None, init_weights=False).features
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / TABLE["vgg16"].file
-    source = weights or (cached if cached.is_file() else "vgg16")
+    features: nn.Module = vgg16(weights=None, init_weights=False).features
+    source = weights or torch_cache("vgg16") or "vgg16"
     what = f"torchvision's {TABLE['vgg16'].file}"
     load_exactly(features, read_state(source, what, offline), source, what, lambda name: f"features.{name}")
-    for module in features:
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # what goes into it is wanted, too
-    return features
+    return features.eval()
+
+
+def _extractor(network: nn.Module, layers: Sequence[str]) -> nn.Module:
+    """Returns a module that maps an image to a dict: name of a convolution -> output of its ReLU."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    extractor: nn.Module = create_feature_extractor(network, {str(VGG16[name] + 1): name for name in layers})
+    return extractor

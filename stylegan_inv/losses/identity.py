@@ -1,6 +1,6 @@
 """Identity loss: cosine distance of embeddings.
 
-The papers' own choices of network are in `arcface` (faces) and `moco` (everything else); the formula is this one.
+`arcface` and `moco` hold the networks that the papers use for faces and for other domains; both use this formula.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stylegan_inv.losses.compose import LossInputs, as_network, check_region
+from stylegan_inv.losses.compose import ImageName, LossInputs, check_region
+from stylegan_inv.losses.feature_networks import FeatureEmbeddingNetwork, as_network
 from stylegan_inv.utils.frozen_module import Frozen
 
 
 class IdentityLoss(nn.Module):
-    """Batch mean of ``1 - <f(image), f(target)>`` (pSp, equation 4); no gradient through the target.
+    """Batch mean of ``1 - <f(image), f(target)>`` (pSp, equation 4); the target receives no gradient.
 
     Args:
-        network: anything with ``embed(image) -> (B, E)`` of unit length, or the name or file of a face network.
-        region: ``whole`` or ``interest`` (both images multiplied by the mask).
+        network: An `EmbeddingNetwork` or a `FeatureEmbeddingNetwork`, or the name or file of a face network.
+        region: ``whole`` or ``interest`` (both images are multiplied by the mask).
     """
 
     compares = "faces"
@@ -29,23 +30,25 @@ class IdentityLoss(nn.Module):
         self.region = check_region(region, ("whole", "interest"))
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The mean cosine distance."""
+        """Returns the mean cosine distance."""
         return (1 - self._cosine(inputs, "image", "target")).mean()
 
     def improvement(self, inputs: LossInputs) -> Tensor:
-        """How much nearer the target's identity is to the reconstruction than to the encoder's input.
+        """Returns how much closer the target's identity is to the reconstruction than to the encoder's input.
 
-        Batch mean of ``<f(image), f(target)> - <f(target), f(source)>``: a figure to log and not a loss
-        (``id_improve`` of the official code). Of interest where the source is not the target.
+        This is the batch mean of ``<f(image), f(target)> - <f(target), f(source)>``: a value for the log, not a loss
+        (``id_improve`` of the official code). It is informative if the source differs from the target.
         """
-        source = "target" if inputs.source is inputs.target else "source"
+        source: ImageName = "target" if inputs.source is inputs.target else "source"
         return (self._cosine(inputs, "image", "target") - self._cosine(inputs, "target", source)).mean()
 
-    def _cosine(self, inputs: LossInputs, a: str, b: str) -> Tensor:
+    def _cosine(self, inputs: LossInputs, a: ImageName, b: ImageName) -> Tensor:
         return (self._embed(inputs, a) * self._embed(inputs, b)).sum(dim=1)
 
-    def _embed(self, inputs: LossInputs, which: str) -> Tensor:
+    def _embed(self, inputs: LossInputs, name: ImageName) -> Tensor:
         network = self.frozen.network
-        if hasattr(network, "embed_features"):  # shares the backbone's pass with the perceptual term
-            return network.embed_features(inputs.once(which, self.region, network, network.features))
-        return inputs.once(which, self.region, network, network.embed)
+        if isinstance(network, FeatureEmbeddingNetwork):  # shares the forward pass with the perceptual term
+            assert isinstance(network, nn.Module)
+            return network.embed_features(inputs.compute_once(name, self.region, network, network.features))
+        embedding: Tensor = inputs.compute_once(name, self.region, network, network.embed)
+        return embedding

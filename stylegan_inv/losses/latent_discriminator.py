@@ -1,7 +1,7 @@
-"""e4e's latent adversary: is a code one of the mapping network's? (Tov et al. 2021, section 5.2).
+"""e4e's latent discriminator, which tells codes of the mapping network from others (Tov et al. 2021, section 5.2).
 
-The losses are those of `adversarial`: on codes, `generator_loss` of the encoder is a mean over active layers and batch,
-`discriminator_loss` and `r1_penalty` take codes (B, D) out of a `LatentPool`.
+The losses are those of `adversarial`. On codes, `generator_loss` of the encoder is a mean over the active layers and
+the batch; `discriminator_loss` and `r1_penalty` are computed on codes (B, D) returned by a `LatentPool`.
 Source: e4e, ``models/discriminator.py``, ``criteria/`` and ``training/coach.py``.
 """
 
@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
 
 class LatentDiscriminator(nn.Module):
-    """Fully connected: (..., D) -> logits (..., 1), larger for codes of the mapping network.
+    """Fully connected network from codes (..., D) to logits (..., 1); larger means "from the mapping network".
 
-    Its state dict has the official names ``mlp.{0,2,4,6}.{weight,bias}``.
+    The state dict has the official names ``mlp.{0,2,4,6}.{weight,bias}``.
 
     Args:
-        w_dim: D.
-        layers: linear layers, the last one included.
+        w_dim: Size D of the codes.
+        layers: Number of linear layers, including the last one.
     """
 
     def __init__(self, w_dim: int = 512, layers: int = 4) -> None:
@@ -33,42 +34,45 @@ class LatentDiscriminator(nn.Module):
         self.mlp = nn.Sequential(*hidden, nn.Linear(w_dim, 1))
 
     def forward(self, w: Tensor) -> Tensor:
-        """The logits."""
-        return self.mlp(w)
+        """Returns the logits."""
+        logits: Tensor = self.mlp(w)
+        return logits
 
 
 class LatentPool(nn.Module):
-    """A history of codes, so that the discriminator does not only see the encoder's latest ones.
+    """A history of codes, so that the discriminator is trained on earlier codes of the encoder as well.
 
-    Shrivastava et al. 2017, section 2.3, in e4e's form: until the pool is full each code is kept and returned; then
-    each one either passes, or changes places with a random one of the pool.
+    This is e4e's form of Shrivastava et al. 2017, section 2.3. Until the pool is full, each code is stored and
+    returned. Afterwards, with probability 1/2, a code is returned unchanged; otherwise it replaces a random code of the
+    pool, which is returned instead.
 
-    Codes and random state are part of ``state_dict`` and a continued run sees the same history. They are no buffers:
-    DDP would replace every rank's pool with the first one's in each step.
+    The codes and the random state are part of ``state_dict``, so a resumed run continues with the same history. They
+    are not buffers, because DDP would replace the pool of every rank by that of the first one in each step.
 
     Args:
-        size: codes in the pool (e4e: 50); 0 keeps none and returns what it gets. (The official code without a pool
-            shows the first layer only; here it is a random one all the same.)
-        seed: of the random choices; give each rank its own.
+        size: Number of codes in the pool (e4e: 50). With 0 nothing is stored and the input is returned. (The official
+            code without a pool uses the codes of the first layer; here a random layer is used in either case.)
+        seed: Seed of the random choices; each rank needs its own.
+
+    Raises:
+        UserError: The size is negative.
     """
 
-    #: `callbacks.exact` saves it for each rank.
+    #: Whether ranks have different states, which `callbacks.exact_steps` then saves for each rank.
     differs_by_rank = True
 
     def __init__(self, size: int = 50, seed: int = 0) -> None:
         super().__init__()
-        if size < 0:
-            raise UserError(f"LatentPool: size={size}, expected at least 0")
-        self.size = size
+        self.size = whole_number("LatentPool: size", size, least=0)
         self._codes: list[Tensor] = []
         self._random = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def swap(self, w: Tensor) -> Tensor:
-        """Codes to show to the discriminator, (B, D), in exchange for new ones.
+        """Adds codes to the pool and returns codes (B, D) to train the discriminator on.
 
         Args:
-            w: (B, D), or (B, L, D) of the active layers: of each image one layer is drawn.
+            w: Codes (B, D), or (B, L, D) of the active layers, of which one random layer per image is used.
         """
         if w.ndim == 3:
             layers = torch.randint(w.shape[1], (len(w),), generator=self._random)
@@ -81,8 +85,8 @@ class LatentPool(nn.Module):
             return code
         if self.size == 0 or torch.rand((), generator=self._random) < 0.5:
             return code
-        place = int(torch.randint(self.size, (), generator=self._random))
-        old, self._codes[place] = self._codes[place].to(code), code.clone()
+        position = int(torch.randint(self.size, (), generator=self._random))
+        old, self._codes[position] = self._codes[position].to(code), code.clone()
         return old
 
     def get_extra_state(self) -> dict[str, Any]:  # noqa: D102

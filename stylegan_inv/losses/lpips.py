@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), by the authors' ``lpips`` package."""
+"""LPIPS (Zhang et al., CVPR 2018, arXiv 1801.03924), computed by the authors' ``lpips`` package."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from torch import Tensor, nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs, check_normalise, check_region
 from stylegan_inv.losses.network_files import load_exactly, read_state
+from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.frozen_module import Frozen
-from stylegan_inv.weights.download import TABLE, fetch
+from stylegan_inv.weights.download import fetch
+from stylegan_inv.weights.table import TABLE
 
 TRUNKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet"}
-"""The names of torchvision's ImageNet weights in the weights table."""
+"""Backbone -> name of torchvision's ImageNet weights in the weights table."""
 
 
 class LPIPS(nn.Module):
-    """Batch mean of LPIPS, images in [-1, 1] (pSp, equation 3; its code: sum over the batch / batch size).
+    """Batch mean of LPIPS, for images in [-1, 1] (pSp, equation 3; its code divides the sum by the batch size).
 
     Args:
-        net: ``alex`` (the papers), ``vgg`` or ``squeeze``.
-        trunk: file with the trunk's torchvision weights; None uses torch's cache or downloads them.
-        region: ``whole``, ``interest`` (both images multiplied by the mask) or ``crop`` (frontalisation).
-        normalise: with a mask, average over ``all_pixels`` (IntereStyle's code) or over the ``mask_area``.
-        offline: never download; None: as ``weights.offline`` says.
+        net: Backbone: ``alex`` (the papers), ``vgg`` or ``squeeze``.
+        trunk: File with torchvision's weights of the backbone; None uses torch's cache or downloads them.
+        region: ``whole``, ``interest`` (both images are multiplied by the mask) or ``crop`` (frontalisation).
+        normalise: With a mask, average over ``all_pixels`` (IntereStyle's code) or over the ``mask_area``.
+        offline: If True, nothing is downloaded; None uses ``weights.offline``.
     """
 
     def __init__(
@@ -46,30 +48,40 @@ class LPIPS(nn.Module):
         self.normalise = check_normalise(normalise, region)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The mean distance."""
-        distances = self.frozen(inputs.picture("image", self.region), inputs.picture("target", self.region))
+        """Returns the mean distance."""
+        distances = self.frozen(inputs.select("image", self.region), inputs.select("target", self.region))
         return inputs.average(distances.flatten(), self.normalise)
 
 
 def load_lpips(net: str = "alex", trunk: str | Path | None = None, offline: bool | None = None) -> nn.Module:
-    """The LPIPS network, one object for each choice; called with two images in [-1, 1] it gives (B, 1, 1, 1).
+    """Returns the LPIPS network, which maps two batches of images in [-1, 1] to distances (B, 1, 1, 1).
 
-    Its heads come with the ``lpips`` package; the trunk's ImageNet weights do not. They are taken from ``trunk``, or
-    from torch's cache ($TORCH_HOME), or from the weights table's, which downloads them once unless ``offline``.
+    The linear heads are part of the ``lpips`` package; the ImageNet weights of the backbone are not. They are read from
+    ``trunk``, from torch's cache ($TORCH_HOME), or from the cache of the weights table, which downloads them once.
+    Calls with the same arguments return the same object.
+
+    Args:
+        net: Backbone: ``alex``, ``vgg`` or ``squeeze``.
+        trunk: File with torchvision's weights of the backbone; None searches the caches.
+        offline: If True, nothing is downloaded; None uses ``weights.offline``.
 
     Raises:
-        UserError: unknown net, package missing, or weights absent and not to be downloaded.
+        UserError: The backbone is unknown, the package is missing, or the weights are absent and cannot be downloaded.
     """
-    if net not in TRUNKS:
-        raise UserError(f"lpips: net={net!r}, expected one of {', '.join(TRUNKS)}")
-    return _load(net, _trunk(net, trunk, offline))
+    one_of("lpips: net", net, TRUNKS)
+    return _load(net, _trunk_file(net, trunk, offline))
 
 
-def _trunk(net: str, trunk: str | Path | None, offline: bool | None) -> str:
-    """The file of the trunk."""
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / TABLE[TRUNKS[net]].file
-    if trunk is not None or cached.is_file():
-        return str(trunk or cached)
+def torch_cache(name: str) -> Path | None:
+    """Returns the file of an entry of the weights table in torch's own cache, or None if it is not there."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / TABLE[name].file
+    return path if path.is_file() else None
+
+
+def _trunk_file(net: str, trunk: str | Path | None, offline: bool | None) -> str:
+    found = trunk or torch_cache(TRUNKS[net])
+    if found is not None:
+        return str(found)
     try:
         return str(fetch(TRUNKS[net], offline=offline))
     except UserError as error:
@@ -86,14 +98,15 @@ def _load(net: str, trunk: str) -> nn.Module:
     except ImportError:
         raise UserError("lpips: the package is not installed; pip install lpips, or use loss=embedded") from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package uses arguments that torchvision has renamed
-        # A random trunk: the package's own loading would download without a word.
+        warnings.simplefilter("ignore")  # the package passes arguments that torchvision has renamed
+        # pnet_rand skips the package's own loading of the backbone, which would download without notice.
         network: Any = package.LPIPS(net=net, pnet_rand=True, verbose=False)
     what = f"the trunk of lpips, torchvision's {TABLE[TRUNKS[net]].file}"
     load_exactly(network.net, read_state(trunk, what), trunk, what, _torchvision_name)
-    return network.eval().requires_grad_(False)
+    module: nn.Module = network
+    return module.eval().requires_grad_(False)
 
 
 def _torchvision_name(name: str) -> str:
-    """``slice2.3.weight`` (lpips cuts the trunk into slices, keeping layer numbers) -> ``features.3.weight``."""
+    """Maps ``slice2.3.weight`` (the package splits the backbone but keeps the indices) to ``features.3.weight``."""
     return "features." + name.split(".", 1)[1]

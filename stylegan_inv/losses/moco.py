@@ -1,6 +1,6 @@
-"""The papers' likeness loss for domains without a recognition network: MoCo v2 features (Chen et al. 2020, 2003.04297).
+"""Similarity loss with MoCo v2 features, which the papers use for domains without a recognition network.
 
-Source: e4e and ReStyle, ``criteria/moco_loss.py``.
+Paper: Chen et al. 2020, arXiv 2003.04297. Source: e4e and ReStyle, ``criteria/moco_loss.py``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SOURCE = "MoCo v2: moco_v2_800ep_pretrain.pth.tar of facebookresearch/moco (ResN
 
 
 class MoCo(nn.Module):
-    """ResNet-50 without its last layer as an embedding.
+    """Embeds images with a ResNet-50 without its last layer.
 
     Args:
-        network: (B, 3, 224, 224) -> (B, E).
+        network: Maps (B, 3, 224, 224) to features (B, E).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -30,19 +30,19 @@ class MoCo(nn.Module):
         self.network = network
 
     def embed(self, image: Tensor) -> Tensor:
-        """Features (B, E) of unit length of images (B, 3, H, W) in [-1, 1]."""
-        # Nearest neighbours and no ImageNet normalisation: neither suits the network, but the published encoders
-        # were trained so.
+        """Returns features (B, E) of unit length of images (B, 3, H, W) in [-1, 1]."""
+        # Nearest-neighbour resizing without ImageNet normalisation does not match MoCo's own training, but the
+        # published encoders were trained with it.
         image = F.interpolate(image, size=(INPUT_SIZE, INPUT_SIZE), mode="nearest")
         return F.normalize(self.network(image), dim=1)
 
 
 class MoCoLoss(IdentityLoss):
-    """Batch mean of ``1 - <f(image), f(target)>`` with MoCo's features.
+    """Batch mean of ``1 - <f(image), f(target)>`` with MoCo features.
 
     Args:
-        path: the official file (`SOURCE`), or its name in the weights table, ``moco-v2``.
-        region: ``whole`` or ``interest`` (both images multiplied by the mask).
+        path: The official file (`SOURCE`), or its name in the weights table, ``moco-v2``.
+        region: ``whole`` or ``interest`` (both images are multiplied by the mask).
     """
 
     compares = "objects"
@@ -53,12 +53,15 @@ class MoCoLoss(IdentityLoss):
 
 @functools.cache
 def load_moco(path: str | None) -> MoCo:
-    """The network of a MoCo v2 checkpoint; the same file gives the same object.
+    """Loads the network of a MoCo v2 checkpoint; repeated calls return the same object.
+
+    Args:
+        path: See `MoCoLoss`.
 
     Raises:
-        UserError: no such file, or one with something else.
+        UserError: There is no such file, or it holds something else.
     """
-    from torchvision.models import resnet50  # torchvision takes a second to import
+    from torchvision.models import resnet50  # importing torchvision takes a second
 
     network = resnet50(weights=None)
     network.fc = nn.Identity()

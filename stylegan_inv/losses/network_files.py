@@ -1,4 +1,4 @@
-"""Reading the weights of the networks that losses compare with."""
+"""Reads the weights of the networks that losses and metrics use."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import read_weights
-from stylegan_inv.weights.download import TABLE, fetch
+from stylegan_inv.weights.download import fetch
+from stylegan_inv.weights.table import TABLE
 
 
 def read_state(path: str | Path | None, what: str, offline: bool | None = None) -> dict[str, Tensor]:
-    """The tensors of a weights file, out of the envelope ``state_dict`` where there is one.
+    """Returns the tensors of a weights file; reads the entry ``state_dict`` if the file has one.
 
     Args:
-        path: the file, or its name in the weights table, which is downloaded once; None raises the error that says
-            what is needed.
-        what: network and official file, for messages.
-        offline: see `runtime.weights.fetch`.
+        path: The file, or a name in the weights table, whose file is downloaded once. None raises the error that
+            names the file that is needed.
+        what: Network and official file, for messages.
+        offline: See `weights.download.fetch`.
 
     Raises:
-        UserError: no such file, one that cannot be had, or not a file of weights.
+        UserError: There is no such file, it cannot be downloaded, or it is not a weights file.
     """
     if path is None or not (str(path) in TABLE or Path(path).expanduser().is_file()):
         known = ", ".join(name for name, entry in TABLE.items() if entry.holds == "network")
         raise UserError(
-            f"no file {path or 'given'}; expected {what}; give its path or its name (there are: {known}), or leave the "
+            f"no file {path or 'given'}; expected {what}; give its path or one of the names {known}, or leave the "
             f"term out (~loss.NAME), or use loss=embedded, which needs no file"
         )
     content, _ = read_weights(fetch(path, offline=offline))
@@ -42,23 +43,23 @@ def load_exactly(
     what: str,
     rename: Callable[[str], str] = str,
 ) -> None:
-    """Fills a network, which must find every tensor in its shape; more is ignored.
+    """Loads tensors into a network. Every tensor of the network is required; further ones in the file are ignored.
 
     Args:
-        network: filled in place.
-        state: the file's tensors.
-        path: the file, for messages.
-        what: network and official file, for messages.
-        rename: name in the network -> name in the file.
+        network: Is changed in place.
+        state: Tensors of the file.
+        path: The file, for messages.
+        what: Network and official file, for messages.
+        rename: Maps a name in the network to the name in the file.
 
     Raises:
-        UserError: tensors are missing or of another shape.
+        UserError: Tensors are missing or have another shape.
     """
     own = network.state_dict()
-    # Batch norm's counter is not used in evaluation, and older files lack it.
-    needed = [name for name in own if not name.endswith("num_batches_tracked")]
-    wrong = [name for name in needed if rename(name) not in state or state[rename(name)].shape != own[name].shape]
+    # Older files lack the counter of batch norm, which evaluation does not use.
+    required = [name for name in own if not name.endswith("num_batches_tracked")]
+    wrong = [name for name in required if rename(name) not in state or state[rename(name)].shape != own[name].shape]
     if wrong:
         first = f"{rename(wrong[0])} {tuple(own[wrong[0]].shape)}"
         raise UserError(f"{path} lacks {first} and {len(wrong) - 1} more tensors; expected {what}")
-    network.load_state_dict({name: state[rename(name)] for name in needed}, strict=False)
+    network.load_state_dict({name: state[rename(name)] for name in required}, strict=False)

@@ -1,4 +1,4 @@
-"""Perceptual loss of the embedded world."""
+"""Perceptual loss on the features of a face network."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from stylegan_inv.encoders.face_network import perceptual_distance
-from stylegan_inv.losses.compose import LossInputs, as_network, check_normalise, check_region
+from stylegan_inv.losses.compose import LossInputs, check_normalise, check_region
+from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.utils.frozen_module import Frozen
 
 
 class EmbeddedPerceptual(nn.Module):
-    """Batch mean of the distance of a face network's feature maps; not LPIPS (see `perceptual_distance`).
+    """Batch mean of the distance between a face network's feature maps (see `perceptual_distance`). It is not LPIPS.
 
     Args:
-        network: anything with ``features(image) -> list of maps``, or the name or file of a face network.
-        region: ``whole``, ``interest`` (both images multiplied by the mask) or ``crop`` (frontalisation).
-        normalise: with a mask, average over ``all_pixels`` or over the ``mask_area``.
+        network: A `FeatureNetwork`, or the name or file of a face network.
+        region: ``whole``, ``interest`` (both images are multiplied by the mask) or ``crop`` (frontalisation).
+        normalise: With a mask, average over ``all_pixels`` or over the ``mask_area``.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class EmbeddedPerceptual(nn.Module):
         self.normalise = check_normalise(normalise, region)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The mean distance."""
+        """Returns the mean distance."""
         network = self.frozen.network
-        maps = [inputs.once(which, self.region, network, network.features) for which in ("image", "target")]
-        return inputs.average(perceptual_distance(*maps), self.normalise)
+        image = inputs.compute_once("image", self.region, network, network.features)
+        target = inputs.compute_once("target", self.region, network, network.features)
+        return inputs.average(perceptual_distance(image, target), self.normalise)

@@ -8,11 +8,11 @@ from stylegan_inv.losses.compose import LossInputs, check_normalise, check_regio
 
 
 class L2(nn.Module):
-    """Mean squared error over all pixels and channels, images in [-1, 1] (pSp, equation 2).
+    """Mean squared error over all pixels and channels, for images in [-1, 1] (pSp, equation 2).
 
     Args:
-        region: ``whole``, ``interest`` (both images multiplied by the mask) or ``crop`` (frontalisation).
-        normalise: with a mask, average over ``all_pixels`` (IntereStyle's code) or over the ``mask_area``.
+        region: ``whole``, ``interest`` (both images are multiplied by the mask) or ``crop`` (frontalisation).
+        normalise: With a mask, average over ``all_pixels`` (IntereStyle's code) or over the ``mask_area``.
     """
 
     def __init__(self, region: str = "whole", normalise: str = "all_pixels") -> None:
@@ -21,6 +21,6 @@ class L2(nn.Module):
         self.normalise = check_normalise(normalise, region)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The mean squared error."""
-        error = inputs.picture("image", self.region) - inputs.picture("target", self.region)
+        """Returns the mean squared error."""
+        error = inputs.select("image", self.region) - inputs.select("target", self.region)
         return inputs.average(error.square().mean(dim=(1, 2, 3)), self.normalise)

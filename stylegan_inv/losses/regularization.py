@@ -1,4 +1,4 @@
-"""Losses on the codes themselves."""
+"""Regularisers of latent codes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs
+from stylegan_inv.utils.checks import real_number
 
 
 class WNorm(nn.Module):
-    """Batch mean of the Frobenius norm of ``w - w_avg`` over (L, D): the norm, not its square (pSp, equation 5).
+    """Batch mean of the Frobenius norm of ``w - w_avg`` over (L, D). The norm is not squared (pSp, equation 5).
 
     Args:
-        from_average: False measures from zero.
+        from_average: If False, the norm of ``w`` itself is used.
     """
 
     def __init__(self, from_average: bool = True) -> None:
@@ -21,34 +22,42 @@ class WNorm(nn.Module):
         self.from_average = from_average
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The mean norm."""
+        """Returns the mean norm.
+
+        Raises:
+            UserError: The inputs have no ``w``, or no ``w_avg`` although it is used.
+        """
         if inputs.w is None or (self.from_average and inputs.w_avg is None):
             raise UserError("WNorm got no codes (w, w_avg); give both, or set weight=0")
         w = inputs.w
         if self.from_average and inputs.w_avg is not None:
             w = w - inputs.w_avg
-        return torch.linalg.vector_norm(w.flatten(1), dim=1).mean()
+        norms: Tensor = torch.linalg.vector_norm(w.flatten(1), dim=1)
+        return norms.mean()
 
 
 class DeltaNorm(nn.Module):
-    """Sum over the layers of the batch mean of ``|w_i - w_0|_p`` (e4e, equation 7; its code: a sum, not a mean).
+    """Sum over the layers of the batch mean of ``|w_i - w_0|_p`` (e4e, equation 7; its code sums over the layers).
 
-    Layers that e4e's progressive training has not reached equal the first one exactly and add nothing, neither value
-    nor gradient; so the sum needs no stage.
+    Layers that e4e's progressive training has not reached equal the first one exactly. They contribute neither a value
+    nor a gradient, so the sum does not depend on the stage.
 
     Args:
-        p: order of the norm, at least 1 (e4e: 2).
+        p: Order of the norm, at least 1 (e4e: 2).
     """
 
     def __init__(self, p: float = 2) -> None:
         super().__init__()
-        if p < 1:
-            raise UserError(f"DeltaNorm: p={p}, expected at least 1")
-        self.p = p
+        self.p = real_number("DeltaNorm: p", p, least=1)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        """The sum of mean norms."""
+        """Returns the sum of the mean norms.
+
+        Raises:
+            UserError: The inputs have no ``w``.
+        """
         if inputs.w is None:
             raise UserError("DeltaNorm got no codes (w); give them, or set weight=0")
         deltas = inputs.w[:, 1:] - inputs.w[:, :1]
-        return torch.linalg.vector_norm(deltas, self.p, dim=2).mean(dim=0).sum()
+        norms: Tensor = torch.linalg.vector_norm(deltas, self.p, dim=2)
+        return norms.mean(dim=0).sum()

@@ -9,14 +9,17 @@ from stylegan_inv.errors import UserError
 
 
 def gram(maps: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Products of all pairs of channels, averaged over positions, or over those in the mask.
+    """Returns the products of all pairs of channels, averaged over all positions or over those inside a mask.
 
     Args:
-        maps: (B, C, H, W).
-        mask: (B, 1, h, w) in [0, 1], averaged down to the maps' size; None for all positions.
+        maps: Feature maps (B, C, H, W).
+        mask: (B, 1, h, w) in [0, 1]; it is averaged down to the size of the maps. None uses all positions.
 
     Returns:
-        (B, C, C). Zero where a mask is empty.
+        (B, C, C); zeros for an empty mask.
+
+    Raises:
+        UserError: The mask has another shape.
     """
     if mask is None:
         flat = maps.flatten(2)
@@ -29,5 +32,5 @@ def gram(maps: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def style_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference (B,) of two Gram matrices (B, C, C)."""
+    """Returns the mean squared difference (B,) of two Gram matrices (B, C, C)."""
     return (a - b).square().mean((1, 2))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylegan_inv.encoders.face_network import FaceNetwork, save_face_network
-from stylegan_inv.metrics.face_similarity import ReadOutScores, VerificationAUC
+from stylegan_inv.metrics.face_similarity import AttributeScores, VerificationAUC
 from stylegan_inv.utils.checks import real_number
 
 
@@ -54,7 +54,7 @@ class FaceNetworkTraining(pl.LightningModule):
         self.export = export
         self._auc = VerificationAUC(network.embedding_dim)
         self._auc_degraded = VerificationAUC(network.embedding_dim)
-        self._scores = ReadOutScores(network.factor_names)
+        self._scores = AttributeScores(network.factor_names)
 
     def configure_optimizers(self) -> Any:
         """Returns the optimiser, without weight decay of norms and biases."""

@@ -1,4 +1,4 @@
-"""Metrics that keep a value per image (torchmetrics), and their functional forms."""
+"""Metrics (torchmetrics), most of which keep one value per image, and their functional forms."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stylegan_inv.utils.lazy import lazy_exports
 if TYPE_CHECKING:
     from stylegan_inv.metrics.base import PerImageMetric as PerImageMetric
     from stylegan_inv.metrics.base import SetMetric as SetMetric
+    from stylegan_inv.metrics.face_similarity import AttributeScores as AttributeScores
     from stylegan_inv.metrics.face_similarity import IdentitySimilarity as IdentitySimilarity
-    from stylegan_inv.metrics.face_similarity import ReadOutScores as ReadOutScores
     from stylegan_inv.metrics.face_similarity import VerificationAUC as VerificationAUC
     from stylegan_inv.metrics.fid import FID as FID
     from stylegan_inv.metrics.fid import KID as KID
@@ -33,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "base": ["PerImageMetric", "SetMetric"],
-        "face_similarity": ["IdentitySimilarity", "ReadOutScores", "VerificationAUC"],
+        "face_similarity": ["AttributeScores", "IdentitySimilarity", "VerificationAUC"],
         "fid": ["FID", "KID"],
         "frechet": ["FrechetDistance"],
         "image": ["AverageImageRatio", "MSE", "MSSSIM", "PSNR", "SSIM"],

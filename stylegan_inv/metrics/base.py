@@ -1,4 +1,4 @@
-"""Bases of the metrics: values are kept per image, every image counts once, and ranks may hold any number of them."""
+"""Base classes of the metrics: one value per image, every image counted once, any distribution of images over ranks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stylegan_inv.metrics.networks import masked
 
 
 class SetMetric(Metric):
-    """Compares two sets of images as wholes: ``update(images, real)``."""
+    """Compares two sets of images; subclasses implement ``update(images, real)``."""
 
     def describe(self) -> str:
-        """What was measured by what, for the protocol above a table."""
+        """Returns how the value is measured, for the protocol above a table."""
         return ""
 
 
 class RowMetric(Metric):
-    """A metric whose states are rows, gathered from all ranks.
+    """A metric whose states are rows, which are gathered from all ranks.
 
-    torchmetrics gives a rank without data an empty float32 vector, which cannot be gathered with the integer or
-    two-dimensional rows of the others. Here it contributes an empty tensor of the right kind.
+    torchmetrics represents a rank without data by an empty float32 vector, which cannot be gathered with the integer or
+    two-dimensional rows of the other ranks. This class uses an empty tensor of the declared shape and type instead.
     """
 
     full_state_update = False
@@ -34,12 +34,18 @@ class RowMetric(Metric):
         self._empty: dict[str, Tensor] = {}
 
     def add_rows(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
-        """Declares a state of rows with ``shape`` each."""
+        """Declares a state.
+
+        Args:
+            name: Name of the attribute that holds the list of tensors (N, *shape).
+            *shape: Shape of one row.
+            dtype: Type of the rows.
+        """
         self.add_state(name, default=[], dist_reduce_fx="cat")
         self._empty[name] = torch.empty(0, *shape, dtype=dtype)
 
     def rows(self, name: str) -> Tensor:
-        """All rows of a state so far."""
+        """Returns all rows of a state, (N, *shape)."""
         state = getattr(self, name)
         if isinstance(state, Tensor):  # after synchronisation
             return state
@@ -54,14 +60,17 @@ class RowMetric(Metric):
 
 
 class PerItemMetric(RowMetric):
-    """One value for each image; the values stay available, and the mean is the result.
+    """A metric with one value per image. The values remain available; the result is their mean.
 
-    A subclass calls `record` in its ``update``. With indices, an image that was seen twice (the padding of a
-    distributed sampler) counts once.
+    Subclasses call `record` in ``update``. If indices are passed, an image that occurs twice (the padding of a
+    distributed sampler) is counted once.
     """
 
-    #: For tables: the unit, or what the number refers to.
+    #: Unit or reference of the value, for tables.
     unit = ""
+
+    values: list[Tensor]
+    indices: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,14 +78,22 @@ class PerItemMetric(RowMetric):
         self.add_rows("indices", dtype=torch.int64)
 
     def record(self, values: Tensor, index: Tensor | None = None) -> None:
-        """Keeps values (B,) of images with these data set indices (B,); None where they are not known."""
+        """Stores the values of a batch.
+
+        Args:
+            values: (B,).
+            index: Data set indices (B,) of the images; None if they are unknown.
+        """
         if index is None:
             index = torch.full((len(values),), -1)
-        self.values.append(values.double())  # type: ignore[operator, union-attr]
-        self.indices.append(torch.as_tensor(index).to(values.device, torch.int64))  # type: ignore[operator, union-attr]
+        self.values.append(values.double())
+        self.indices.append(torch.as_tensor(index).to(values.device, torch.int64))
 
     def per_image(self) -> tuple[Tensor, Tensor]:
-        """Indices and values, sorted by index, each known index once; unknown ones (-1) come first, in order."""
+        """Returns indices and values, sorted by index.
+
+        Each known index occurs once. Unknown ones (-1) come first, in the order in which they were recorded.
+        """
         index, value = self.rows("indices"), self.rows("values")
         order = torch.argsort(index, stable=True)
         index, value = index[order], value[order]
@@ -85,28 +102,29 @@ class PerItemMetric(RowMetric):
         return index[first], value[first]
 
     def compute(self) -> Tensor:
-        """The mean over images; NaN when there is none."""
+        """Returns the mean over the images; NaN if there are none."""
         return self.per_image()[1].mean()
 
     def describe(self) -> str:
-        """What was measured by what, for the protocol above a table."""
+        """Returns how the value is measured, for the protocol above a table."""
         return self.unit
 
 
 class PerImageMetric(PerItemMetric):
-    """Compares reconstructions with originals, one value for each pair.
+    """Compares reconstructions with targets, with one value for each pair.
 
-    A subclass writes `score`, and `score_interest` if there is a better way than to blacken what is of no interest.
+    Subclasses implement `score`, and `score_interest` if multiplying by the mask is not the best way to exclude what is
+    outside it.
     """
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """One value (B,) for each pair of images (B, 3, H, W) in [-1, 1]."""
+        """Returns values (B,) for pairs of images (B, 3, H, W) in [-1, 1]."""
         raise NotImplementedError
 
     def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """The same for the region that a mask (B, 1, H, W) in [0, 1] marks, NaN where it marks nothing.
+        """Returns values (B,) for the region inside a mask (B, 1, H, W) in [0, 1]; NaN for an empty mask.
 
-        By default both images are multiplied by the mask, as IntereStyle does for its LPIPS and identity.
+        By default both images are multiplied by the mask, as IntereStyle does for LPIPS and identity.
         """
         values = self.score(masked(image, mask), masked(target, mask))
         return values.where(mask.flatten(1).any(dim=1), torch.nan)
@@ -115,10 +133,13 @@ class PerImageMetric(PerItemMetric):
         """Adds a batch.
 
         Args:
-            image: reconstructions (B, 3, H, W), nominally in [-1, 1].
-            target: originals, same shape.
-            index: data set index of each image (B,), if known.
-            mask: judge this region only, (B, 1, H, W) in [0, 1].
+            image: Reconstructions (B, 3, H, W), nominally in [-1, 1].
+            target: Target images of the same shape.
+            index: Data set indices (B,), if they are known.
+            mask: Region to compare, (B, 1, H, W) in [0, 1]; None compares whole images.
+
+        Raises:
+            UserError: The shapes do not match.
         """
         if image.shape != target.shape or image.ndim != 4:
             raise UserError(

@@ -1,4 +1,4 @@
-"""From one value per image to mean, standard deviation and an interval for the mean."""
+"""Mean, standard deviation and confidence interval of a metric over images."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-_CHUNK = 1 << 22  # drawn indices at a time
+_CHUNK = 1 << 22  # random indices per step, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known about a metric.
+    """Statistics of a metric.
 
     Attributes:
-        mean: Over the images with a value.
-        std: Standard deviation of the values (N - 1), NaN for a single one.
-        low: Lower end of the interval for the mean.
-        high: Its upper end.
-        count: Images with a value.
-        skipped: Images without: no face found, or no region of interest.
+        mean: Mean over the images with a value.
+        std: Standard deviation of the values (N - 1); NaN for a single one.
+        low: Lower end of the confidence interval of the mean.
+        high: Upper end of the confidence interval of the mean.
+        count: Number of images with a value.
+        skipped: Number of images without a value, because no face was found or the mask is empty.
     """
 
     mean: float
@@ -32,10 +32,16 @@ class Summary:
 
 
 def summarise(values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Summary:
-    """Summary of values (N,), where NaN means that there is none.
+    """Returns the statistics of values (N,), in which NaN marks images without a value.
 
-    The interval is the bootstrap's percentile interval (Efron 1979): the mean of N values drawn with replacement,
-    ``resamples`` times; images are the units.
+    The interval is the percentile interval of the bootstrap (Efron 1979): means of N values that are drawn with
+    replacement.
+
+    Args:
+        values: (N,).
+        resamples: Number of bootstrap samples.
+        level: Confidence level.
+        seed: Seed of the bootstrap.
     """
     known = values[~values.isnan()].double().cpu().numpy()
     skipped = len(values) - len(known)

@@ -1,4 +1,4 @@
-"""Is it still the same person, and what do they look like: metrics on face embeddings and read-outs."""
+"""Metrics on the embeddings and the predicted attributes of a face network."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from stylegan_inv.encoders.face_network import choice_columns
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.compose import as_network
+from stylegan_inv.losses.feature_networks import FeatureEmbeddingNetwork, as_network
 from stylegan_inv.metrics.base import PerImageMetric, RowMetric
-from stylegan_inv.metrics.networks import describe_network, recent
+from stylegan_inv.metrics.networks import cached, describe_network
 from stylegan_inv.utils.frozen_module import Frozen
 
 
 class IdentitySimilarity(PerImageMetric):
-    """Cosine of the identity embeddings of reconstruction and original. No image is skipped.
+    """Cosine similarity of the identity embeddings of reconstruction and target. No image is skipped.
 
     Args:
-        network: anything with ``embed(image) -> (B, E)`` of unit length, or the name or file of a face network. Not
-            the one that the loss used. A network that looks for a face first gives NaN where it finds none.
-        **kwargs: of `PerImageMetric`.
+        network: An `EmbeddingNetwork` or a `FeatureEmbeddingNetwork`, or the name or file of a face network. It should
+            not be the network of the loss. A network that detects faces first returns NaN for images without a face.
+        **kwargs: Arguments of `PerImageMetric`.
     """
 
     higher_is_better = True
@@ -34,22 +34,30 @@ class IdentitySimilarity(PerImageMetric):
         self._description = describe_network(network, self.frozen.network)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """The cosines."""
+        """Returns the cosine similarities."""
         return (self._embed(image) * self._embed(target)).sum(dim=1)
 
     def _embed(self, image: Tensor) -> Tensor:
         network = self.frozen.network
-        if hasattr(network, "embed_features"):  # shares the pass with the perceptual distance
-            return network.embed_features(recent(network, network.features, image))
-        return recent(network, network.embed, image)
+        if isinstance(network, FeatureEmbeddingNetwork):  # shares the forward pass with the perceptual distance
+            return network.embed_features(cached(network, network.features, image))
+        embedding: Tensor = cached(network, network.embed, image)
+        return embedding
 
     def describe(self) -> str:
-        """The network."""
+        """Returns the name of the network."""
         return f"cosine of embeddings by {self._description}"
 
 
 def roc_auc(positive: Tensor, negative: Tensor) -> Tensor:
-    """Probability that a positive score exceeds a negative one, ties counting half (area under the ROC curve)."""
+    """Returns the area under the ROC curve.
+
+    It is the probability that a positive score exceeds a negative one; ties count one half.
+
+    Args:
+        positive: Scores (N,) of positive examples.
+        negative: Scores (M,) of negative examples.
+    """
     ordered = negative.sort().values
     below = torch.searchsorted(ordered, positive.contiguous(), right=False)
     below_or_equal = torch.searchsorted(ordered, positive.contiguous(), right=True)
@@ -57,14 +65,17 @@ def roc_auc(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 class VerificationAUC(RowMetric):
-    """Area under the ROC curve of "same person?" from cosines, over all pairs of images.
+    """Area under the ROC curve of face verification by cosine similarity, over all pairs of images.
 
     Args:
-        embedding_dim: size E of the embeddings.
-        **kwargs: of torchmetrics.Metric.
+        embedding_dim: Size E of the embeddings.
+        **kwargs: Arguments of torchmetrics.Metric.
     """
 
     higher_is_better = True
+
+    embeddings: list[Tensor]
+    people: list[Tensor]
 
     def __init__(self, embedding_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -72,15 +83,20 @@ class VerificationAUC(RowMetric):
         self.add_rows("people", dtype=torch.int64)
 
     def update(self, embeddings: Tensor, people: Tensor) -> None:
-        """Adds unit embeddings (B, E) and the number of the person in each picture (B,)."""
-        self.embeddings.append(embeddings.detach())  # type: ignore[operator, union-attr]
-        self.people.append(people.to(torch.int64))  # type: ignore[operator, union-attr]
+        """Adds a batch.
+
+        Args:
+            embeddings: (B, E), of unit length.
+            people: Number of the person in each image, (B,).
+        """
+        self.embeddings.append(embeddings.detach())
+        self.people.append(people.to(torch.int64))
 
     def compute(self) -> Tensor:
-        """The area.
+        """Returns the area.
 
         Raises:
-            UserError: no two pictures of one person, or only one person.
+            UserError: No person has two images, or there is only one person.
         """
         embeddings, people = self.rows("embeddings"), self.rows("people")
         upper = torch.ones(len(people), len(people), dtype=torch.bool, device=people.device).triu(1)
@@ -95,13 +111,16 @@ class VerificationAUC(RowMetric):
         return roc_auc(positive, negative)
 
 
-class ReadOutScores(RowMetric):
-    """How well factors are read out of held-out images: R^2 of numbers, accuracy of choices.
+class AttributeScores(RowMetric):
+    """Quality of predicted attributes on held-out images: R^2 of numbers, accuracy of choices.
 
     Args:
-        names: columns of the factor vectors; ``group=value`` columns make one choice.
-        **kwargs: of torchmetrics.Metric.
+        names: Names of the columns; columns named ``group=value`` form one choice.
+        **kwargs: Arguments of torchmetrics.Metric.
     """
+
+    predicted: list[Tensor]
+    true: list[Tensor]
 
     def __init__(self, names: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -110,26 +129,29 @@ class ReadOutScores(RowMetric):
         self.add_rows("true", len(self.names))
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
-        """Adds read-outs and true factors, both (B, F)."""
+        """Adds a batch of predicted and true attributes, both (B, F).
+
+        Raises:
+            UserError: The shapes do not match.
+        """
         if predicted.shape != true.shape or predicted.shape[1] != len(self.names):
             raise UserError(
-                f"read-outs of shape {tuple(predicted.shape)} and factors of {tuple(true.shape)}, expected two equal "
-                f"(B, {len(self.names)})"
+                f"got predicted attributes of shape {tuple(predicted.shape)} and true ones of {tuple(true.shape)}, "
+                f"expected two equal (B, {len(self.names)})"
             )
-        self.predicted.append(predicted.detach())  # type: ignore[operator, union-attr]
-        self.true.append(true)  # type: ignore[operator, union-attr]
+        self.predicted.append(predicted.detach())
+        self.true.append(true)
 
     def compute(self) -> dict[str, Tensor]:
-        """``<factor>_r2`` and ``<choice>_accuracy``."""
+        """Returns ``<attribute>_r2`` and ``<choice>_accuracy``."""
         predicted, true = self.rows("predicted").double(), self.rows("true").double()
-        choices = choice_columns(self.names)
         scores: dict[str, Tensor] = {}
         for column, name in enumerate(self.names):
             if "=" not in name:
                 error = (predicted[:, column] - true[:, column]).square().sum()
-                spread = (true[:, column] - true[:, column].mean()).square().sum()
-                scores[f"{name}_r2"] = 1 - error / spread
-        for name, columns in choices.items():
+                variation = (true[:, column] - true[:, column].mean()).square().sum()
+                scores[f"{name}_r2"] = 1 - error / variation
+        for name, columns in choice_columns(self.names).items():
             hits = predicted[:, columns].argmax(dim=1) == true[:, columns].argmax(dim=1)
             scores[f"{name}_accuracy"] = hits.double().mean()
         return scores

@@ -1,4 +1,4 @@
-"""FID and KID: the distances on the Inception network that published figures are made with."""
+"""FID and KID, computed on torch-fidelity's port of the Inception network that published values use."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SOURCE = "weights-inception-2015-12-05-6726825d.pth of toshas/torch-fidelity (T
 
 
 class Inception(nn.Module):
-    """torch-fidelity's port of TensorFlow's Inception of 2015, its resizing to 299 px included.
+    """torch-fidelity's port of TensorFlow's Inception of 2015, including its resizing to 299 px.
 
     Args:
-        state: its weights.
+        state: The weights.
 
     Raises:
-        UserError: torch-fidelity is not installed, or other weights.
+        UserError: torch-fidelity is not installed, or the weights are those of another network.
     """
 
     def __init__(self, state: dict[str, Tensor]) -> None:
@@ -34,7 +34,7 @@ class Inception(nn.Module):
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
             raise UserError("FID and KID need torch-fidelity: pip install 'stylegan_inv[fid]'") from error
-        # The extractor unpickles its file without precautions: it gets one made here, of tensors alone.
+        # The extractor unpickles its file without restrictions, so it gets a file that contains tensors only.
         tensors = io.BytesIO()
         torch.save(state, tensors)
         tensors.seek(0)
@@ -48,38 +48,40 @@ class Inception(nn.Module):
             ) from error
 
     def pooled(self, images: Tensor) -> Tensor:
-        """(B, 2048) of images (B, 3, H, W) in [-1, 1], which are rounded to the 8 bits of a file."""
+        """Returns features (B, 2048) of images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits as in a file."""
         levels = ((images + 1) * 127.5).round().clamp(0, 255)
-        return self.extractor(levels.to(torch.uint8))[0]
+        features: Tensor = self.extractor(levels.to(torch.uint8))[0]
+        return features
 
 
 @functools.cache
 def load_inception(path: str | Path) -> Inception:
-    """The network; the same file gives the same object.
+    """Loads the network; repeated calls return the same object.
 
     Args:
-        path: the file, or its name in the weights table, ``inception``.
+        path: The file, or its name in the weights table, ``inception``.
 
     Raises:
-        UserError: no such file, one with something else, or no torch-fidelity.
+        UserError: There is no such file, it holds something else, or torch-fidelity is not installed.
     """
     return Inception(read_state(path, _SOURCE)).eval().requires_grad_(False)
 
 
 class FID(FrechetDistance):
-    """Frechet Inception distance (Heusel et al., NeurIPS 2017, arXiv 1706.08500) of the images as they are given.
+    """Frechet Inception distance (Heusel et al., NeurIPS 2017, arXiv 1706.08500).
 
-    It falls with the number of images and depends on how they were resized and stored: compare equal protocols only.
+    The value decreases with the number of images and depends on how they were resized and stored; only values of the
+    same protocol can be compared.
 
     Args:
-        weights: see :func:`load_inception`.
+        weights: See :func:`load_inception`.
     """
 
     def __init__(self, weights: str | Path = "inception") -> None:
         super().__init__(load_inception(weights), features=FEATURES)
 
     def describe(self) -> str:
-        """The network."""
+        """Returns the name of the network."""
         return f"Frechet distance of the 2048 pooled features of {self._description}"
 
 
@@ -87,12 +89,12 @@ class KID(KernelDistance):
     """Kernel Inception distance (Binkowski et al., ICLR 2018, arXiv 1801.01401), over all pairs instead of subsets.
 
     Args:
-        weights: see :func:`load_inception`.
+        weights: See :func:`load_inception`.
     """
 
     def __init__(self, weights: str | Path = "inception") -> None:
         super().__init__(load_inception(weights), features=FEATURES)
 
     def describe(self) -> str:
-        """The network."""
+        """Returns the name of the network."""
         return f"squared MMD, cubic kernel, all pairs, of the 2048 pooled features of {self._description}"

@@ -1,4 +1,7 @@
-"""Distances of two images, from their pixels alone. Images are (B, 3, H, W) in [-1, 1]; values are (B,)."""
+"""Pixel-wise metrics. Images are (B, 3, H, W) in [-1, 1]; the functions return one value per image, (B,).
+
+torchmetrics has the same functions without masks; the tests compare both.
+"""
 
 from __future__ import annotations
 
@@ -18,32 +21,48 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def mse(image: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error in squared units of [-1, 1], as the papers' "L2" (4 times that of [0, 1])."""
+    """Returns the mean squared error for the range [-1, 1], the papers' "L2" (4 times that of the range [0, 1])."""
     return (image - target).square().flatten(1).mean(dim=1)
 
 
 def masked_mse(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """``sum m (x - y)^2 / (3 sum m)``: the error inside a mask (B, 1, H, W) in [0, 1]; NaN where it is empty."""
+    """Returns the error inside a mask (B, 1, H, W) in [0, 1], ``sum m (x - y)^2 / (3 sum m)``; NaN if it is empty."""
     return _masked_mean((image - target).square(), mask).mean(dim=1)
 
 
 def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB; at most 106, so that one perfect copy does not make a mean infinite."""
+    """Returns the peak signal-to-noise ratio in dB.
+
+    It is at most 106, so that one perfect reconstruction does not make a mean infinite.
+
+    Args:
+        image: (B, 3, H, W).
+        target: (B, 3, H, W).
+        mask: Region to compare, (B, 1, H, W) in [0, 1].
+    """
     error = mse(image, target) if mask is None else masked_mse(image, target, mask)
     return 10 * torch.log10(DATA_RANGE**2 / error.clamp_min(1e-10))
 
 
 def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity: Gaussian window of 11 px, sigma 1.5, only where the window fits, mean over channels.
+    """Returns the structural similarity (Wang et al. 2004), averaged over channels and valid positions.
 
-    With a mask (B, 1, H, W) the mean is weighted by it, at the windows' centres.
+    The window is Gaussian with 11 px and sigma 1.5.
+
+    Args:
+        image: (B, 3, H, W), at least 11 px.
+        target: (B, 3, H, W).
+        mask: Weights (B, 1, H, W) in [0, 1] of the positions, taken at the centre of each window.
+
+    Raises:
+        UserError: The images are smaller than the window.
     """
     whole = _ssim_parts(image, target)[0]
     return (whole.mean(dim=(2, 3)) if mask is None else _masked_mean(whole, _centres(mask))).mean(dim=1)
 
 
 def scales_that_fit(size: int) -> tuple[float, ...]:
-    """As many of MS-SSIM's five scales as an image of ``size`` px has room for, weights scaled to a sum of 1."""
+    """Returns the weights of the scales of MS-SSIM that an image of ``size`` px allows, normalised to a sum of 1."""
     count = sum(size >= 11 * 2**scale for scale in range(len(MS_SSIM_WEIGHTS)))
     return tuple(weight / sum(MS_SSIM_WEIGHTS[:count]) for weight in MS_SSIM_WEIGHTS[:count])
 
@@ -51,12 +70,16 @@ def scales_that_fit(size: int) -> tuple[float, ...]:
 def ms_ssim(
     image: Tensor, target: Tensor, weights: Sequence[float] = MS_SSIM_WEIGHTS, mask: Tensor | None = None
 ) -> Tensor:
-    """Multi-scale SSIM; the default five scales need images of at least 176 px.
+    """Returns the multi-scale structural similarity (Wang, Simoncelli and Bovik 2003).
 
-    With a mask the mean of each scale is weighted by it, averaged down with the images.
+    Args:
+        image: (B, 3, H, W); the five default scales need at least 176 px.
+        target: (B, 3, H, W).
+        weights: Weights of the scales, finest first.
+        mask: Weights (B, 1, H, W) in [0, 1] of the positions; it is averaged down with the images.
 
     Raises:
-        UserError: the window of 11 px does not fit the coarsest scale.
+        UserError: The window of 11 px does not fit into the coarsest scale.
     """
     smallest = 11 * 2 ** (len(weights) - 1)
     if min(image.shape[-2:]) < smallest:
@@ -68,7 +91,7 @@ def ms_ssim(
     for scale, weight in enumerate(weights):
         whole, contrast = _ssim_parts(image, target)
         part = whole if scale == len(weights) - 1 else contrast
-        # Negative covariance has no fractional power; the reference implementations clip as well.
+        # A negative mean has no real fractional power; other implementations clip as well.
         mean = part.mean(dim=(2, 3)) if mask is None else _masked_mean(part, _centres(mask))
         product = product * mean.clamp_min(0) ** weight
         image, target = F.avg_pool2d(image, 2), F.avg_pool2d(target, 2)
@@ -77,17 +100,17 @@ def ms_ssim(
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean (B, C) of maps (B, C, H, W) weighted by a mask (B, 1, H, W); NaN where the mask is empty."""
+    """Returns the mean (B, C) of maps (B, C, H, W), weighted by a mask (B, 1, H, W); NaN for an empty mask."""
     return (values * mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3))
 
 
 def _centres(mask: Tensor) -> Tensor:
-    """The part of a mask where windows of 11 px have their centres."""
+    """Returns the part of a mask at the centres of valid windows of 11 px."""
     return mask[..., 5:-5, 5:-5]
 
 
 def _ssim_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM and its contrast-structure part at each position (B, C, H - 10, W - 10)."""
+    """Returns SSIM and its contrast-structure part at each position, (B, C, H - 10, W - 10)."""
     if min(x.shape[-2:]) < 11:
         raise UserError(f"SSIM got images of {x.shape[-2]}x{x.shape[-1]}, expected at least 11 px")
     offsets = torch.arange(-5, 6, dtype=torch.float64, device=x.device)
@@ -108,12 +131,17 @@ def _ssim_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def average_image_ratio(image: Tensor, target: Tensor, average: Tensor) -> Tensor:
-    """Squared error divided by that of the average image: 1 means nothing was learnt, 0 a perfect copy."""
+    """Returns the squared error divided by that of the average image: 1 means nothing was learnt, 0 is perfect."""
     return mse(image, target) / mse(average.expand_as(target), target).clamp_min(1e-10)
 
 
-class _Pixels(PerImageMetric):
-    """Images are clamped to [-1, 1] first, as they are when they are shown or saved."""
+class _PixelMetric(PerImageMetric):
+    """Base class that clamps reconstructions to [-1, 1], as is done when they are displayed or saved.
+
+    Args:
+        clamp: Whether to clamp.
+        **kwargs: Arguments of `PerImageMetric`.
+    """
 
     higher_is_better = False
 
@@ -122,60 +150,61 @@ class _Pixels(PerImageMetric):
         self.clamp = clamp
 
     def update(self, image: Tensor, target: Tensor, index: Tensor | None = None, mask: Tensor | None = None) -> None:
-        """Adds a batch; see `PerImageMetric`."""
+        """Adds a batch; see `PerImageMetric.update`."""
         super().update(image.clamp(-1, 1) if self.clamp else image, target, index, mask)
 
 
-class MSE(_Pixels):
-    """See `mse` and `masked_mse`."""
+class MSE(_PixelMetric):
+    """Mean squared error; see `mse` and `masked_mse`."""
 
     unit = "squared units of [-1, 1]"
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """`mse`."""
+        """Returns `mse`."""
         return mse(image, target)
 
     def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """`masked_mse`."""
+        """Returns `masked_mse`."""
         return masked_mse(image, target, mask)
 
 
-class PSNR(_Pixels):
-    """See `psnr`; the mean of the images' values, not the PSNR of the mean error."""
+class PSNR(_PixelMetric):
+    """Peak signal-to-noise ratio, averaged over images (it is not the PSNR of the mean error); see `psnr`."""
 
     unit = "dB for a range of 2, of each image"
     higher_is_better = True
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """`psnr`."""
+        """Returns `psnr`."""
         return psnr(image, target)
 
     def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """`psnr` of `masked_mse`."""
+        """Returns `psnr` inside the mask."""
         return psnr(image, target, mask)
 
 
-class SSIM(_Pixels):
-    """See `ssim`."""
+class SSIM(_PixelMetric):
+    """Structural similarity; see `ssim`."""
 
     unit = "Gaussian window of 11 px, sigma 1.5, valid positions, RGB"
     higher_is_better = True
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """`ssim`."""
+        """Returns `ssim`."""
         return ssim(image, target)
 
     def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """`ssim`, weighted by the mask."""
+        """Returns `ssim`, weighted by the mask."""
         return ssim(image, target, mask)
 
 
-class MSSSIM(_Pixels):
-    """See `ms_ssim`.
+class MSSSIM(_PixelMetric):
+    """Multi-scale structural similarity; see `ms_ssim`.
 
     Args:
-        weights: Of the scales; None takes as many of the five as the first images have room for, see `scales_that_fit`.
-        **kwargs: See `PerImageMetric`.
+        weights: Weights of the scales; None uses the scales that the size of the first images allows, see
+            `scales_that_fit`.
+        **kwargs: Arguments of `PerImageMetric`.
     """
 
     higher_is_better = True
@@ -185,15 +214,15 @@ class MSSSIM(_Pixels):
         self.weights = None if weights is None else tuple(weights)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """`ms_ssim`."""
+        """Returns `ms_ssim`."""
         return ms_ssim(image, target, self._weights(image))
 
     def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """`ms_ssim`, weighted by the mask."""
+        """Returns `ms_ssim`, weighted by the mask."""
         return ms_ssim(image, target, self._weights(image), mask)
 
     def describe(self) -> str:
-        """The scales."""
+        """Returns the weights of the scales."""
         weights = self.weights or ()
         return f"{len(weights)} scales with weights {', '.join(f'{weight:.4g}' for weight in weights)}"
 
@@ -203,18 +232,20 @@ class MSSSIM(_Pixels):
         return self.weights
 
 
-class AverageImageRatio(_Pixels):
-    """See `average_image_ratio`.
+class AverageImageRatio(_PixelMetric):
+    """Squared error relative to that of the average image; see `average_image_ratio`.
 
     Args:
-        average: the generator's average image, (3, H, W) or (1, 3, H, W).
-        **kwargs: of `PerImageMetric`.
+        average: Average image of the generator, (3, H, W) or (1, 3, H, W).
+        **kwargs: Arguments of `PerImageMetric`.
     """
+
+    average: Tensor
 
     def __init__(self, average: Tensor, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.register_buffer("average", average.detach(), persistent=False)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
-        """`average_image_ratio`."""
-        return average_image_ratio(image, target, self.average)  # type: ignore[arg-type]
+        """Returns `average_image_ratio`."""
+        return average_image_ratio(image, target, self.average)

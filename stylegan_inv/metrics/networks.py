@@ -1,4 +1,4 @@
-"""The networks that metrics look through: one pass for all that share one, and what identifies them in a protocol."""
+"""Forward passes that several metrics share, and descriptions of networks for protocols."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stylegan_inv.encoders.face_network import ASSETS
 from stylegan_inv.weights.download import file_hash
 
 
-class Recent:
-    """Remembers what functions made of the last few tensors, so that metrics on one network share its passes.
+class ResultCache:
+    """Caches the results of functions of the most recent tensors, so that metrics share the passes of a network.
 
-    A tensor is known again by identity and version, and only while it lives.
+    A tensor is recognised by identity and version counter, and only while it exists.
 
     Args:
-        size: Results to keep.
+        size: Maximum number of results.
     """
 
     def __init__(self, size: int = 16) -> None:
@@ -29,8 +29,14 @@ class Recent:
         self._results: OrderedDict[Any, tuple[tuple[weakref.ref[Any], ...], Any]] = OrderedDict()
 
     def __call__(self, owner: object, compute: Callable[..., Any], *tensors: Tensor) -> Any:
-        """``compute(*tensors)``; ``owner`` and the function's name tell it from others."""
-        if any(t.is_inference() for t in tensors):  # their changes are not counted
+        """Returns ``compute(*tensors)``.
+
+        Args:
+            owner: Object that ``compute`` belongs to; together with the function's name it identifies the function.
+            compute: The function.
+            *tensors: Its arguments.
+        """
+        if any(t.is_inference() for t in tensors):  # inference tensors have no version counter
             return compute(*tensors)
         key = (id(owner), compute.__name__, tuple((id(t), t._version) for t in tensors))
         inputs = (owner, *tensors)
@@ -43,28 +49,32 @@ class Recent:
         return result
 
 
-#: Shared by all metrics of the process.
-recent = Recent()
+#: The cache that all metrics of the process share.
+cached = ResultCache()
 
 
 def masked(image: Tensor, mask: Tensor) -> Tensor:
-    """Images times their masks, the same tensor for all that ask for it."""
+    """Returns images multiplied by their masks; repeated calls return the same tensor."""
 
     def multiply(image: Tensor, mask: Tensor) -> Tensor:
         return image * mask
 
-    return recent(masked, multiply, image, mask)
+    product: Tensor = cached(masked, multiply, image, mask)
+    return product
 
 
-def describe_network(given: Any, network: nn.Module) -> str:
-    """``face_eval (sha256 0123456789ab)``: the name or file a network was asked for by, and the hash of its file.
+def describe_network(source: nn.Module | str | Path | None, network: nn.Module) -> str:
+    """Returns the name and hash of a network, such as ``face_eval (sha256 0123456789ab)``.
 
-    A network that was built elsewhere is named by its class, and its hash is that of its tensors.
+    Args:
+        source: Name or file that the network was loaded from: the hash is that of the file. Otherwise the class is
+            named and the hash is that of the tensors.
+        network: The network.
     """
-    if isinstance(given, (str, Path)):
-        for file in (Path(given), ASSETS / f"{given}.safetensors"):
+    if isinstance(source, (str, Path)):
+        for file in (Path(source), ASSETS / f"{source}.safetensors"):
             if file.is_file():
-                return f"{Path(given).stem} (sha256 {file_hash(file)[:12]})"
+                return f"{Path(source).stem} (sha256 {file_hash(file)[:12]})"
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""CurricularFace, by which the papers measure identity: independent of the ArcFace network in their losses."""
+"""CurricularFace, with which the papers measure identity; it is independent of the ArcFace network of their losses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ SOURCE = "CurricularFace_Backbone.pth of HuangYG123/CurricularFace (IR-101)"
 
 
 class CurricularFace(ArcFace):
-    """CurricularFace on aligned portraits.
+    """Embeds aligned portraits with CurricularFace.
 
-    Paper: faces found and aligned by MTCNN, images without one left out. Here: the crop of the identity loss, which
-    needs no detector, so that every image counts for every method (pSp, ``scripts/calc_id_loss_parallel.py``).
+    Paper: faces are detected and aligned by MTCNN; images without a detection are skipped (pSp,
+    ``scripts/calc_id_loss_parallel.py``). Here: the crop of the identity loss, which needs no detector, so that every
+    image counts for every method.
     """
 
 
 @functools.cache
 def load_curricularface(path: str | None) -> CurricularFace:
-    """The network of the official file; the same file gives the same object.
+    """Loads the official file; repeated calls return the same object.
 
     Args:
         path: The file, or its name in the weights table, ``curricularface``.
 
     Raises:
-        UserError: No such file, or one with something else.
+        UserError: There is no such file, or it holds something else.
     """
     network = curricularface()
     load_exactly(network, read_state(path, SOURCE), path, SOURCE)

@@ -23,7 +23,7 @@ from stylegan_inv.benchmark.method_runs import BY_NAME, ENTRANTS, Budget, TrueFa
 from stylegan_inv.benchmark.method_scores import CONDITIONS, Faces, score
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.latents.directions import load_direction
-from stylegan_inv.latents.scores import read_out_scores
+from stylegan_inv.latents.discovery.scores import predict_attributes
 from stylegan_inv.methods.common.base import Inversion
 from tests.cli import REPOSITORY, run_cli
 
@@ -66,13 +66,13 @@ def test_edits_are_read_from_pictures_with_the_inversions_own_noise(generator, f
     w = TrueFactors(generator).invert(faces["clear"].batch["normals"]).w[:2]
     noise = [torch.randn(2, 1, *m.shape[-2:]) * 30 for m in generator.synthesis.noise_maps()]
     columns = edit_columns(generator, [Inversion(w, generator.synthesis(w, noise=noise), noise=noise)], 2, originals)
-    before = read_out_scores(network, originals)["age"]
+    before = predict_attributes(network, originals)["age"]
     sign = torch.where(before[:2] > (before.min() + before.max()) / 2, -1.0, 1.0)
     direction = load_direction("age", generator)
 
     def age(strength):
         codes = direction.apply(w, strength * sign)
-        return read_out_scores(network, generator.synthesis(codes, noise=noise).clamp(-1, 1))["age"]
+        return predict_attributes(network, generator.synthesis(codes, noise=noise).clamp(-1, 1))["age"]
 
     wanted = (age(2.0) - age(0.0)) * sign / before.std()
     row = STRENGTHS.index(2.0)

@@ -13,7 +13,7 @@ from stylegan_inv.data.synthfaces.factors import factors_from_normals
 from stylegan_inv.data.synthfaces.normals import normals
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapping
 from stylegan_inv.generators.mapping import MappingNetwork
-from stylegan_inv.losses.paired_regression import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 
 
 def test_features_against_numpy() -> None:

@@ -1,4 +1,4 @@
-"""The one format of directions: what is stored comes back, what does not fit is said."""
+"""Directions: files keep all fields, and unsuitable files and generators raise errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def vector(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_file_keeps_everything(tmp_path):
+def test_file_keeps_all_fields(tmp_path):
     for direction in (
         Direction(vector(8), "smile", layers=(1, 4), unit=2.5, generator_hash="ab", made={"by": "SVM"}),
         Direction(vector(6, 8), "pose", space="w+"),
@@ -34,7 +34,7 @@ def test_a_file_keeps_everything(tmp_path):
             assert getattr(read, name) == getattr(direction, name)
 
 
-def test_apply_moves_the_given_layers_by_strength_times_unit():
+def test_apply_changes_the_layers_by_strength_times_unit():
     direction, w = Direction(vector(8), "x", layers=(1, 4), unit=2.0), vector(3, 6, 8)
     moved = direction.apply(w, torch.tensor([1.0, 0.0, -3.0])) - w
     for row, strength in enumerate((1, 0, -3)):
@@ -71,7 +71,7 @@ def test_files_are_not_executed(tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-def test_other_files_are_refused_in_one_line(tmp_path):
+def test_other_files_raise_one_error_line(tmp_path):
     with pytest.raises(UserError, match="no such file or embedded direction .*age"):
         load_direction("nonsense")
     save_file({"w": vector(3)}, tmp_path / "x.safetensors")
@@ -86,11 +86,11 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     (tmp_path / "d.txt").write_text("1 2 3")
     with pytest.raises(UserError, match=r"expected a direction as \.safetensors"):
         load_direction(tmp_path / "d.txt")
-    with pytest.raises(UserError, match="one in the space z, expected w or w"):
+    with pytest.raises(UserError, match="direction x: space=z: expected one of w, w"):
         Direction(vector(8), "x", space="z")
 
 
-def test_generators_that_do_not_fit(tmp_path, generator):
+def test_other_generators_are_refused(tmp_path, generator):
     file = save_direction(Direction(vector(8), "x", generator_hash="b" * 64), tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="made for another generator .bbbb.*any_generator=true"):
         load_direction(file, generator)
@@ -114,5 +114,5 @@ def test_strength_has_to_be_a_number_for_each_code(strength):
         Direction(vector(8), "x").apply(vector(3, 6, 8), strength)
 
 
-def test_the_five_are_there():
+def test_embedded_directions_exist():
     assert embedded_directions() == ["age", "eyeglasses", "gender", "pose", "smile"]

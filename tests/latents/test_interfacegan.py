@@ -1,4 +1,4 @@
-"""InterFaceGAN and SeFa against the official code's numbers; GANSpace against scikit-learn and the spec's formula."""
+"""InterFaceGAN and SeFa against the official code's numbers; GANSpace against scikit-learn and its formula."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, from_rosinality
-from stylegan_inv.latents.ganspace import Components, components, load_components
-from stylegan_inv.latents.interfacegan import extreme_codes, project_away, separate, train_boundary, walk
-from stylegan_inv.latents.sefa import factorize, sefa_directions, style_weights
+from stylegan_inv.latents.discovery.ganspace import Components, components, load_components
+from stylegan_inv.latents.discovery.interfacegan import extreme_codes, project_away, separate, train_boundary, walk
+from stylegan_inv.latents.discovery.sefa import factorize, sefa_directions, style_weights
 from tests.golden import check, needs_golden, reference_state, tensor
 
 
@@ -23,7 +23,7 @@ def agree(got: torch.Tensor, want: torch.Tensor, least: float) -> None:
 
 
 @needs_golden
-def test_boundaries_are_those_of_the_official_code():
+def test_boundaries_equal_the_official_code():
     w, scores = golden("latents"), golden("scores")[:, 0]
     top, bottom = extreme_codes(scores, 0.2)
     assert len(top) == len(bottom) == 100
@@ -37,7 +37,7 @@ def test_boundaries_are_those_of_the_official_code():
 
 
 @needs_golden
-def test_conditional_projection_and_walks_are_the_official_ones():
+def test_conditional_projection_and_walks_equal_the_official_code():
     boundary, conditions = golden("boundary")[0], [golden(f"cond{k}")[0] for k in (1, 2, 3)]
     for count in (1, 2, 3):
         projected = project_away(boundary, conditions[:count])
@@ -48,7 +48,7 @@ def test_conditional_projection_and_walks_are_the_official_ones():
     check("interfacegan", "interpolated_wp", walk(golden("code_wp"), boundary, torch.linspace(-3, 3, 5).double()))
 
 
-def test_a_known_boundary_is_found_and_its_accuracy_is_of_held_out_codes():
+def test_known_boundary_is_found_and_accuracy_uses_held_out_codes():
     source = torch.Generator().manual_seed(0)
     w, normal = (
         torch.randn(600, 12, generator=source),
@@ -58,7 +58,7 @@ def test_a_known_boundary_is_found_and_its_accuracy_is_of_held_out_codes():
     agree(found.normal, normal, 0.95)
     assert found.count == 84 and found.accuracy is not None and found.accuracy > 0.95
     nothing = train_boundary(w, torch.randn(600, generator=source), 0.2)
-    assert nothing.accuracy is not None and 0.2 < nothing.accuracy < 0.8, "scores by chance cannot be told apart"
+    assert nothing.accuracy is not None and 0.2 < nothing.accuracy < 0.8, "random scores have no boundary"
     assert train_boundary(w, w @ normal, 0.2, train=1.0).accuracy is None
 
 
@@ -74,7 +74,7 @@ def test_bad_scores():
 
 
 @needs_golden
-def test_sefa_is_the_official_factorisation():
+def test_sefa_equals_the_official_factorisation():
     state = reference_state("rosinality_g64_cm2")
     generator = Generator(64, z_dim=512, w_dim=512)
     generator.load_state_dict(from_rosinality(state), strict=False)
@@ -88,7 +88,7 @@ def test_sefa_is_the_official_factorisation():
     agree(right[:5], tensor("sefa", "rosinality_directions"), 0.999)
 
 
-def test_sefa_moves_the_styles_most():
+def test_sefa_directions_change_the_styles_most():
     torch.manual_seed(0)
     generator = Generator(16, z_dim=8, w_dim=8, mapping_layers=1, channel_base=64, channel_max=8)
     first, *_, last = sefa_directions(generator, [1, 2], 8)
@@ -101,7 +101,7 @@ def test_sefa_moves_the_styles_most():
     assert change[0] >= best >= change[1]
 
 
-def test_principal_components_are_those_of_scikit_learn():
+def test_principal_components_equal_scikit_learn():
     from sklearn.decomposition import PCA
 
     w = torch.randn(500, 6) @ torch.diag(torch.tensor([5.0, 3, 2, 1, 0.5, 0.1])) @ torch.randn(6, 6) + 4

@@ -57,13 +57,13 @@ def test_statistics_and_the_distance_to_w():
         WStatistics.of(w[:1])
 
 
-def test_samples_are_those_of_the_generator(generator):
+def test_samples_equal_the_mapping_network(generator):
     z = sample_z(generator, 3, seed=5)
     assert torch.equal(z, sample_z(generator, 3, seed=5)) and not torch.equal(z, sample_z(generator, 3, seed=6))
     torch.testing.assert_close(map_codes(generator, z), generator.mapping(z)[:, 0])
 
 
-def test_truncation_is_the_mapping_networks_and_scales_single_layers(generator):
+def test_truncation_equals_the_mapping_network_and_scales_single_layers(generator):
     z = sample_z(generator, 4)
     w = generator.mapping(z)
     torch.testing.assert_close(truncate(w, generator.w_avg, 0.6), generator.mapping(z, psi=0.6))
@@ -78,10 +78,10 @@ def test_truncation_is_the_mapping_networks_and_scales_single_layers(generator):
             truncate(w, generator.w_avg, wrong)
 
 
-def test_interpolation_is_straight_or_on_the_sphere():
+def test_linear_and_spherical_interpolation():
     a, b = torch.tensor([[3.0, 0, 0]]), torch.tensor([[0, 1.0, 0]])
     torch.testing.assert_close(interpolate(a, b, 0.25), torch.tensor([[2.25, 0.25, 0]]))
-    # Between right angles by hand: 30 degrees on the way, length from 3 to 1.
+    # A third of a right angle is 30 degrees; the length changes from 3 to 1.
     got = interpolate(a, b, 1 / 3, "spherical")
     want = (3 - 2 / 3) * torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6), 0]])
     torch.testing.assert_close(got, want)
@@ -89,7 +89,7 @@ def test_interpolation_is_straight_or_on_the_sphere():
     torch.testing.assert_close(interpolate(a + center, b + center, 1 / 3, "spherical", center), want + center)
     z = torch.nn.functional.normalize(torch.randn(2, 50, 96), dim=-1)
     assert torch.allclose(interpolate(z[0], z[1], 0.5, "spherical").norm(dim=-1), torch.ones(50), atol=1e-5)
-    for mode in ("linear", "spherical"):  # equal, parallel and opposite codes stay finite and end where they should
+    for mode in ("linear", "spherical"):  # equal, parallel and opposite codes
         for other in (a, 2 * a, -a):
             ends = [interpolate(a, other, t, mode) for t in (0.0, 0.5, 1.0)]
             assert all(torch.isfinite(end).all() for end in ends)
@@ -101,7 +101,7 @@ def test_interpolation_is_straight_or_on_the_sphere():
         interpolate(a, torch.zeros(2, 3), 0.5)
 
 
-def test_a_path_goes_through_all_codes_evenly():
+def test_path_contains_all_codes_at_equal_steps():
     codes = torch.randn(3, 6, 8)
     way = path(codes, 4)
     assert way.shape == (9, 6, 8)
@@ -112,7 +112,7 @@ def test_a_path_goes_through_all_codes_evenly():
         path(codes[:1], 4)
 
 
-def test_mixing_matrix_takes_each_range_from_each_source():
+def test_mixing_matrix_replaces_each_range_by_each_source():
     w, sources = torch.randn(1, 10, 8), torch.randn(3, 10, 8)
     ranges = [layer_range(name, 10) for name in ("coarse", "middle", "fine")]
     table = mixing_matrix(w, sources, ranges)
@@ -139,7 +139,7 @@ def test_noise_on_some_layers(generator):
             noise_layers(generator, wrong)
 
 
-def test_noise_deviation_is_the_standard_deviation_over_draws(generator):
+def test_noise_deviation_is_the_standard_deviation_over_samples(generator):
     w = generator.mapping(sample_z(generator, 2))
     with torch.no_grad():
         images = torch.stack([generator.synthesis(w, noise=noise_on(generator, "fine", 7 + k, 2)) for k in range(6)])
@@ -150,7 +150,7 @@ def test_noise_deviation_is_the_standard_deviation_over_draws(generator):
         noise_deviation(generator, w, samples=1)
 
 
-def test_neighbours_are_those_of_a_tree():
+def test_neighbours_equal_a_k_d_tree():
     codes, query = torch.randn(200, 6, 4), torch.randn(5, 6, 4)
     query[2] = codes[17]
     distances, found = nearest_codes(query, codes, 4)

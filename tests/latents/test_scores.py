@@ -1,4 +1,4 @@
-"""Scores of codes, what directions do, and the command that finds directions."""
+"""Scores of codes, effects of directions, and the command that finds directions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator
 from stylegan_inv.latents.directions import embedded_directions, load_direction
-from stylegan_inv.latents.effect import EffectMeter
-from stylegan_inv.latents.scores import attributes_of, csv_scores, factor_scores, pictures, read_out_scores, with_factor
+from stylegan_inv.latents.discovery.effect import EffectMeter
+from stylegan_inv.latents.discovery.scores import (
+    attributes_of,
+    csv_scores,
+    factor_scores,
+    predict_attributes,
+    render,
+    with_factor,
+)
 from stylegan_inv.latents.statistics import map_codes, sample_z
 
 
@@ -31,11 +38,11 @@ def test_attributes_of_factors():
     )
 
 
-def test_factors_of_z_are_those_of_its_picture(generator):
+def test_factors_of_z_are_those_of_its_image(generator):
     z = sample_z(generator, 60, seed=3)
     truth, read = (
         factor_scores(z),
-        read_out_scores(load_face_network("face_eval"), pictures(generator, map_codes(generator, z))),
+        predict_attributes(load_face_network("face_eval"), render(generator, map_codes(generator, z))),
     )
     for name, least in (("age", 0.5), ("pose", 0.9), ("eyeglasses", 0.8), ("skin_tone", 0.8)):
         correlation = float(torch.corrcoef(torch.stack([truth[name], read[name]]))[0, 1])
@@ -50,7 +57,7 @@ def test_with_factor_changes_one_factor(generator):
     for name, value in before.items():
         if name != "age":
             torch.testing.assert_close(after[name], value, atol=2e-3, rtol=1e-3)
-    with pytest.raises(UserError, match="not a factor"):
+    with pytest.raises(UserError, match="attribute=wisdom: expected one of .*factors of SynthFaces"):
         with_factor(z, "wisdom", 0.5)
 
 
@@ -58,8 +65,8 @@ def test_scores_from_a_file(tmp_path):
     (tmp_path / "s.csv").write_text("name,age\nb.png,2\na.png,1\n")
     assert csv_scores(tmp_path / "s.csv", "age").tolist() == [2, 1]
     assert csv_scores(tmp_path / "s.csv", "age", ["a.png", "b.png"]).tolist() == [1, 2]
-    for attribute, names, says in (("smile", None, "no column 'smile'"), ("age", ["c.png"], "no row for c.png")):
-        with pytest.raises(UserError, match=says):
+    for attribute, names, message in (("smile", None, "no column 'smile'"), ("age", ["c.png"], "no row for c.png")):
+        with pytest.raises(UserError, match=message):
             csv_scores(tmp_path / "s.csv", attribute, names)
     (tmp_path / "s.csv").write_text("age\nold\n")
     with pytest.raises(UserError, match="not a number"):
@@ -68,16 +75,17 @@ def test_scores_from_a_file(tmp_path):
         csv_scores(tmp_path / "none.csv", "age")
 
 
-def test_the_five_directions_move_their_attribute_and_hardly_the_others(generator):
-    """What the card says of 500 faces, on 60 of them: three times as much as any other of the five."""
+def test_embedded_directions_change_their_attribute_and_hardly_the_others(generator):
+    """The claim of the card on 60 of its 500 faces: three times the change of any other attribute."""
     z = sample_z(generator, 60, seed=11)
     meter = EffectMeter(generator, {"face_eval": load_face_network("face_eval")}, map_codes(generator, z))
-    half, worn = torch.ones(60), 1 - 2 * factor_scores(z)["eyeglasses"]
-    half[::2] = -1
+    alternating, remove_present = torch.ones(60), 1 - 2 * factor_scores(z)["eyeglasses"]
+    alternating[::2] = -1
     for name in embedded_directions():
         glasses = name == "eyeglasses"
         direction = load_direction(name, generator)
-        effect = meter.measure(direction, 2.0 if glasses else 1.0, worn if glasses else half)["face_eval"]
+        strength, sign = (2.0, remove_present) if glasses else (1.0, alternating)
+        effect = meter.measure(direction, strength, sign)["face_eval"]
         others = max(abs(effect.mean[other]) for other in embedded_directions() if other != name)
         assert effect.mean[name] >= 3 * others > 0, (name, effect.mean)
         assert effect.identity > 0.95
@@ -99,7 +107,7 @@ def test_effect_is_the_mean_change_in_standard_deviations(generator):
 
 
 def test_command_finds_a_direction_from_factors(tmp_path, generator, capsys):
-    arguments = ["--attribute", "pose", "--scores", "factors", "--samples", "2000", "--share", "0.1"]
+    arguments = ["--attribute", "pose", "--scores", "factors", "--samples", "2000", "--fraction", "0.1"]
     for command in ("interfacegan", "means"):
         file = tmp_path / f"{command}.safetensors"
         assert main([command, *arguments, "--against", "smile", "--output", str(file)]) == 0
@@ -111,7 +119,7 @@ def test_command_finds_a_direction_from_factors(tmp_path, generator, capsys):
     assert "scores      factors" in capsys.readouterr().out
 
 
-def test_command_takes_scores_of_inverted_pictures(tmp_path, generator):
+def test_command_accepts_scores_of_inverted_images(tmp_path, generator):
     from safetensors.torch import save_file
 
     z = sample_z(generator, 400)
@@ -122,24 +130,24 @@ def test_command_takes_scores_of_inverted_pictures(tmp_path, generator):
     rows = [f"{name},{score}" for name, score in zip(names, factor_scores(z)["age"].tolist(), strict=True)]
     (tmp_path / "ages.csv").write_text("\n".join(["name,age", *np.random.default_rng(0).permutation(rows)]))
     file = tmp_path / "age.safetensors"
-    options = ["--scores", str(tmp_path / "ages.csv"), "--codes", str(tmp_path), "--share", "0.2"]
+    options = ["--scores", str(tmp_path / "ages.csv"), "--codes", str(tmp_path), "--fraction", "0.2"]
     assert main(["means", "--attribute", "age", *options, "--output", str(file)]) == 0
     assert float(load_direction(file, generator).vector @ load_direction("age").vector) > 0.7
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["means", "--attribute", "wit", "--scores", "factors"], "--attribute wit: expected one of"),
         (["means", "--attribute", "age", "--scores", "nobody"], "no such file or embedded network"),
-        (["interfacegan", "--attribute", "age", "--scores", "factors", "--share", "0.001"], "0.001 of 100 codes"),
+        (["interfacegan", "--attribute", "age", "--scores", "factors", "--fraction", "0.001"], "0.001 of 100 codes"),
         (["sefa", "--layers", "huge"], "layers=huge"),
         (["ganspace", "--count", "500"], "count=500"),
         (["sefa", "--generator", "nothing"], "nothing"),
     ],
 )
-def test_bad_options_are_one_line(tmp_path, capsys, arguments, says):
+def test_bad_options_print_one_error_line(tmp_path, capsys, arguments, message):
     assert main([*arguments, "--samples", "100", "--output", str(tmp_path / "x.safetensors")]) == 2
     line = capsys.readouterr().err.strip()
-    assert line.startswith("error: ") and says in line and "\n" not in line
+    assert line.startswith("error: ") and message in line and "\n" not in line
     assert not list(tmp_path.iterdir())

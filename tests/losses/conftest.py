@@ -1,4 +1,4 @@
-"""Where the reference numbers are."""
+"""The folder of the reference numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GAN losses in closed form, R1 and path length on toys whose derivatives are known."""
+"""GAN losses in closed form; R1 and path length on functions with known derivatives."""
 
 from __future__ import annotations
 

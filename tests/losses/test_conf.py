@@ -1,4 +1,4 @@
-"""conf/loss: every file composes, and names classes and arguments that exist."""
+"""conf/loss: every file composes and names existing classes and arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def check_arguments(node: dict[str, Any]) -> None:
-    """Every argument exists, and nothing that has no default is left out."""
+    """Checks that every argument exists and that none without a default is missing."""
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "weight")}
     inspect.signature(get_object(node["_target_"])).bind(**arguments)
     for value in arguments.values():
@@ -44,7 +44,7 @@ def test_every_group(group: str) -> None:
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_every_term_joins_the_others(term: str) -> None:
+def test_every_term_can_be_added(term: str) -> None:
     before = set(composed("loss=paper").loss)
     loss = composed("loss=paper", f"+loss/term={term}", "loss.id.path=arcface.pth", "loss.lpips.trunk=alex.pth").loss
     assert set(loss) > before
@@ -53,7 +53,7 @@ def test_every_term_joins_the_others(term: str) -> None:
         check_arguments(nodes[name])
 
 
-def test_terms_of_the_embedded_world_run() -> None:
+def test_embedded_terms_run() -> None:
     cfg = composed("+loss/term=[masked_id,mixing,delta]", "~loss.w_norm")
     torch.manual_seed(0)
     w = torch.randn(2, 10, 8)
@@ -68,7 +68,7 @@ def test_terms_of_the_embedded_world_run() -> None:
         )
     )
     assert set(values) == {"l2", "perceptual", "id", "masked_id", "mixing", "delta"} and total.isfinite()
-    torch.testing.assert_close(values["masked_id"], values["id"])  # everything is of interest
+    torch.testing.assert_close(values["masked_id"], values["id"])  # the mask covers the whole image
     weights = {name: node.weight for name, node in cfg.loss.items()}
     torch.testing.assert_close(total, sum(weights[name] * value for name, value in values.items()))
 
@@ -78,7 +78,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache, downloads forbidden, and every connection an error."""
 
     def touched(*args: object, **kwargs: object) -> None:
-        raise AssertionError("touched the network")
+        raise AssertionError("opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", touched)
     monkeypatch.setattr(socket, "getaddrinfo", touched)
@@ -96,7 +96,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ("paper_moco", "moco", "moco_v2_800ep_pretrain.pth.tar"),
     ],
 )
-def test_offline_says_where_the_file_is_to_be_put(group: str, term: str, cached: str, no_network: Path) -> None:
+def test_offline_error_names_the_path_of_the_file(group: str, term: str, cached: str, no_network: Path) -> None:
     node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
     assert isinstance(node, dict)
     with pytest.raises(UserError) as info:
@@ -107,7 +107,7 @@ def test_offline_says_where_the_file_is_to_be_put(group: str, term: str, cached:
 
 
 @pytest.mark.parametrize("backbone", ["ir_se50", "resnet34"])
-def test_offline_encoders_say_it_too(backbone: str, no_network: Path) -> None:
+def test_offline_error_of_encoders(backbone: str, no_network: Path) -> None:
     name = {"ir_se50": "ir-se50"}.get(backbone, backbone)
     cfg = composed("encoder=single_level", f"encoder/backbone={backbone}", f"encoder.backbone.pretrained={name}")
     with pytest.raises(UserError, match=f"{name} is not in the cache and downloads are switched off: put the file at"):
@@ -122,7 +122,7 @@ def test_a_term_of_weight_zero_needs_no_file(no_network: Path) -> None:
         build_loss_terms(nodes)
 
 
-def test_what_was_not_given_is_named_with_its_key() -> None:
+def test_missing_value_is_named_with_its_key() -> None:
     node = {"_target_": "stylegan_inv.losses.StyleMixing", "weight": 1, "term": {"_target_": "x", "path": "???"}}
     with pytest.raises(UserError, match=r"loss\.mixing\.term\.path was not given; give loss\.mixing\.term\.path=…"):
         build_loss_terms({"mixing": node})
@@ -135,7 +135,7 @@ def test_what_was_not_given_is_named_with_its_key() -> None:
         ("paper_moco", "moco", r"moco_v2_800ep_pretrain\.pth\.tar of facebookresearch/moco"),
     ],
 )
-def test_absent_weights_say_where_they_come_from(group: str, term: str, file: str, tmp_path: Path) -> None:
+def test_error_for_absent_weights_names_their_source(group: str, term: str, file: str, tmp_path: Path) -> None:
     node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
     assert isinstance(node, dict)
     with pytest.raises(UserError, match=rf"loss\.{term}: no file given; expected .*{file}.* ir-se50,"):

@@ -1,4 +1,4 @@
-"""Feature maps of per-image optimisation against torchvision and the lpips package, with filled weights."""
+"""Feature maps of per-image optimisation against torchvision and the lpips package, with random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.golden import reference_state
 
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """torchvision's VGG-16 convolutions, random."""
+    """A file with random weights of torchvision's VGG-16 convolutions."""
     from torchvision.models import vgg16
 
     torch.manual_seed(0)
@@ -27,17 +27,17 @@ def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_vgg_layers(vgg_file: Path) -> None:
-    """Each map is the ReLU of the convolution that its name says, on an image normalised as ImageNet's."""
+    """Each map is the ReLU output of the named convolution, on an image with ImageNet normalisation."""
     names = ("conv1_2", "conv3_2", "conv4_2")
     features = Vgg16Features(layers=names, weights=vgg_file)
     image = torch.rand(2, 3, 64, 64) * 2 - 1
     state = torch.load(vgg_file, weights_only=True)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     x, seen = ((image + 1) / 2 - mean[:, None, None]) / std[:, None, None], {}
-    for name, place in VGG16.items():
+    for name, index in VGG16.items():
         if name.endswith("_1") and name != "conv1_1":
             x = F.max_pool2d(x, 2)
-        x = F.conv2d(x, state[f"features.{place}.weight"], state[f"features.{place}.bias"], padding=1).relu()
+        x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1).relu()
         seen[name] = x
     for name, got in zip(names, features.maps(image), strict=True):
         torch.testing.assert_close(got, seen[name])

@@ -1,6 +1,6 @@
 """Identity, MoCo, LPIPS, w norm and the latent discriminator against the reference numbers, in double precision.
 
-Weights are filled by rule and written in the official files' form; nothing is downloaded.
+Weights follow a deterministic rule and are written in the format of the official files; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def arcface(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityLoss]:
 
 @pytest.fixture(scope="module")
 def moco(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityLoss]:
-    """The official file: an envelope, a prefix, and a projection head that is not used."""
+    """A file like the official one: nested state dict, name prefix and an unused projection head."""
     path = tmp_path_factory.mktemp("moco") / "moco_v2_800ep_pretrain.pth.tar"
     state = {f"module.encoder_q.{name}": value for name, value in reference_state("torchvision_resnet50").items()}
     state = {name.replace(".fc.", ".fc.0."): value for name, value in state.items()}
@@ -53,7 +53,7 @@ def moco(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityLoss]:
 
 
 def comparison(images: Tensor) -> LossInputs:
-    """The reference's y_hat, y and x."""
+    """The images y_hat, y and x of the reference."""
     return LossInputs(image=images[:2].clone().requires_grad_(), target=images[2:4].clone(), source=images[1:3])
 
 
@@ -77,7 +77,7 @@ def test_moco(moco: IdentityLoss) -> None:
     check("loss_moco", "sim_improve", moco.improvement(inputs).detach())
     features = torch.cat([moco._embed(inputs, which) for which in ("image", "target")])
     check("loss_moco", "features", features)
-    # One image alone, where the official code fails (pSp issue 282).
+    # A batch of one, for which the official code fails (pSp issue 282).
     with torch.no_grad():
         one = moco(LossInputs(image=images[:1], target=images[2:3]))
     torch.testing.assert_close(one, 1 - (features[0] * features[2]).sum())
@@ -108,7 +108,7 @@ def test_w_norm() -> None:
 
 
 def test_latent_discriminator() -> None:
-    """Logits, losses, R1 with its gradient, and two updates: the game and the lazy penalty."""
+    """Logits, losses, R1 with its gradient, and two updates: adversarial loss and lazy R1."""
     name = "e4e_latent_discriminator"
     network = LatentDiscriminator().double()
     network.load_state_dict(reference_state("latent_discriminator"))
@@ -139,14 +139,14 @@ def test_latent_discriminator() -> None:
     penalty = 10 / 2 * 16 * r1()
     check(name, "r1_step_loss", penalty)
     penalty.backward()
-    for parameter in network.parameters():  # Adam's moments of a parameter without a gradient must decay, too
+    for parameter in network.parameters():  # Adam's moments of a parameter without a gradient must decay as well
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     optimizer.step()
     check(name, "logits_real_after", network(real))
     check(name, "logits_fake_after", network(fake))
 
 
-def test_encoder_side_of_the_latent_adversary() -> None:
+def test_encoder_loss_of_the_latent_discriminator() -> None:
     """e4e averages softplus(-D(w_i)) over active layers and batch: one call on (B, L, D)."""
     network = LatentDiscriminator().double()
     network.load_state_dict(reference_state("latent_discriminator"))
@@ -155,7 +155,7 @@ def test_encoder_side_of_the_latent_adversary() -> None:
 
 
 def test_delta_norm_of_a_stage() -> None:
-    """Layers behind stage 3 equal the first one; the sum over all layers is the sum over the active ones."""
+    """Layers after stage 3 equal the first one; the sum over all layers is the sum over the active ones."""
     w = tensor("e4e_step_stage3", "w_plus").requires_grad_()
     image = torch.zeros(2, 3, 8, 8)
     loss = DeltaNorm()(LossInputs(image=image, target=image, w=w))

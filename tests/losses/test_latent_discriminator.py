@@ -1,4 +1,4 @@
-"""The history of codes; the network itself is in test_golden_losses."""
+"""The pool of codes; `test_golden_losses` tests the network."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from stylegan_inv.losses.latent_discriminator import LatentDiscriminator, Latent
 
 
 def numbered(start: int, count: int) -> torch.Tensor:
-    """Codes (count, 4) that can be told apart."""
+    """Returns different codes (count, 4)."""
     return torch.arange(start, start + count).float()[:, None].repeat(1, 4)
 
 
-def test_fills_first_then_half_of_the_codes_are_old() -> None:
+def test_pool_is_filled_then_half_of_the_returned_codes_are_old() -> None:
     pool = LatentPool(50, seed=0)
     assert torch.equal(pool.swap(numbered(0, 50)), numbered(0, 50))
     inside, swapped, steps = set(range(50)), 0, 3000
     for new in range(50, 50 + steps):
-        (shown,) = pool.swap(numbered(new, 1))
-        got = int(shown[0])
+        (returned,) = pool.swap(numbered(new, 1))
+        got = int(returned[0])
         if got != new:
-            assert got in inside, "what is shown was in the pool"
+            assert got in inside, "every returned code was in the pool"
             inside.remove(got)
             inside.add(new)
             swapped += 1
@@ -32,7 +32,7 @@ def test_fills_first_then_half_of_the_codes_are_old() -> None:
     assert inside == {int(code[0]) for code in pool.get_extra_state()["codes"]}
 
 
-def test_every_place_is_taken_equally() -> None:
+def test_every_position_is_replaced_equally_often() -> None:
     pool = LatentPool(4, seed=1)
     pool.swap(numbered(0, 4))
     ages = []
@@ -40,7 +40,7 @@ def test_every_place_is_taken_equally() -> None:
         got = int(pool.swap(numbered(new, 1))[0, 0])
         if got != new:
             ages.append(new - got)
-    # A code leaves with probability 1/8 a step: it stays 8 steps on average.
+    # A code leaves with probability 1/8 per step, so it stays for 8 steps on average.
     assert sum(ages) / len(ages) == pytest.approx(8, rel=0.1)
 
 
@@ -48,15 +48,15 @@ def test_one_random_layer_of_each_image() -> None:
     w = torch.arange(3 * 5).float().view(3, 5, 1).repeat(1, 1, 4)
     pool, counts = LatentPool(0), torch.zeros(3, 5)
     for _ in range(500):
-        shown = pool.swap(w)
-        assert shown.shape == (3, 4)
-        image, layer = shown[:, 0].long() // 5, shown[:, 0].long() % 5
+        returned = pool.swap(w)
+        assert returned.shape == (3, 4)
+        image, layer = returned[:, 0].long() // 5, returned[:, 0].long() % 5
         assert image.tolist() == [0, 1, 2]
         counts[image, layer] += 1
     assert counts.min() > 60  # 100 expected
 
 
-def test_continues_exactly_from_a_file() -> None:
+def test_state_dict_restores_the_pool_exactly() -> None:
     whole, first = LatentPool(6, seed=3), LatentPool(6, seed=3)
     w = torch.randn(12, 2, 5, 4)
     want = [whole.swap(batch) for batch in w]
@@ -69,10 +69,10 @@ def test_continues_exactly_from_a_file() -> None:
     second.load_state_dict(torch.load(file, weights_only=True))
     for batch, expected in zip(w[7:], want[7:], strict=True):
         assert torch.equal(second.swap(batch), expected)
-    assert list(second.buffers()) == [], "DDP would make all ranks' pools the first one's"
+    assert list(second.buffers()) == [], "DDP would replace the pools of all ranks by the first one"
 
 
-def test_a_new_pool_is_restored_empty_and_a_larger_one_refused() -> None:
+def test_empty_pool_is_restored_and_larger_one_is_refused() -> None:
     pool = LatentPool(3)
     pool.load_state_dict(LatentPool(3).state_dict())
     assert torch.equal(pool.swap(numbered(0, 3)), numbered(0, 3))
@@ -82,7 +82,7 @@ def test_a_new_pool_is_restored_empty_and_a_larger_one_refused() -> None:
         LatentPool(-1)
 
 
-def test_the_pool_keeps_copies_without_a_graph() -> None:
+def test_pool_stores_copies_without_a_graph() -> None:
     pool = LatentPool(2, seed=0)
     w = torch.ones(2, 4, requires_grad=True)
     assert not pool.swap(w).requires_grad

@@ -1,4 +1,4 @@
-"""LPIPS against the reference numbers, with a filled trunk: nothing is downloaded."""
+"""LPIPS against the reference numbers, with a backbone filled by rule; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def file(net: str) -> str:
 
 @pytest.fixture(scope="module")
 def trunk(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AlexNet's convolutions, filled by the golden rule."""
+    """A file with AlexNet's convolutions, filled by the rule of the reference numbers."""
     path = tmp_path_factory.mktemp("lpips") / "alexnet.pth"
     torch.save(reference_state("torchvision_alexnet_features"), path)
     return path
@@ -59,13 +59,13 @@ def test_one_network_for_all_terms(trunk: Path) -> None:
 
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No weights anywhere."""
+    """Empty caches."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
-def test_no_weights_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
+def test_missing_weights_are_one_error_line(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no network")
 
@@ -78,17 +78,17 @@ def test_no_weights_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, empty: Pa
     assert "\n" not in str(error.value) and str(empty / "cache" / "weights" / file("vgg")) in str(error.value)
 
 
-# The trunk's layers after which LPIPS looks, in torchvision's numbers.
-TAPS = {"vgg": (3, 8, 15, 22, 29), "squeeze": (1, 4, 7, 9, 10, 11, 12)}
+# Layers of the backbone whose outputs LPIPS compares, by torchvision's indices.
+OUTPUTS = {"vgg": (3, 8, 15, 22, 29), "squeeze": (1, 4, 7, 9, 10, 11, 12)}
 
 
-@pytest.mark.parametrize("net", TAPS)
-def test_other_nets_by_the_formula(net: str, tmp_path: Path) -> None:
-    """On torchvision's own network: unit length over channels, squared difference, heads, mean, sum (equation 1)."""
+@pytest.mark.parametrize("net", OUTPUTS)
+def test_other_backbones_by_the_formula(net: str, tmp_path: Path) -> None:
+    """On torchvision's network: unit length over channels, squared difference, heads, mean, sum (equation 1)."""
     from torchvision import models
 
     torch.manual_seed(0)
-    with torch.device("meta"):  # the layers that LPIPS has no use for are the large ones
+    with torch.device("meta"):  # LPIPS does not use the large fully connected layers
         own = {"vgg": models.vgg16, "squeeze": models.squeezenet1_1}[net]().features
     own = own.to_empty(device="cpu")
     for parameter in own.parameters():
@@ -104,20 +104,20 @@ def test_other_nets_by_the_formula(net: str, tmp_path: Path) -> None:
     scale = torch.tensor([0.458, 0.448, 0.450]).double().view(3, 1, 1)
     x, want = (images - shift) / scale, torch.zeros(2, dtype=torch.float64)
     heads = [head.model[1].weight for head in term.frozen.network.lins]
-    assert len(heads) == len(TAPS[net])
+    assert len(heads) == len(OUTPUTS[net])
     with torch.no_grad():
         for number, layer in enumerate(own):
             x = layer(x)
-            if number in TAPS[net]:
+            if number in OUTPUTS[net]:
                 unit = x / (x.norm(dim=1, keepdim=True) + 1e-10)
                 difference = (unit[:2] - unit[2:]).square()
-                want += (difference * heads[TAPS[net].index(number)].view(-1, 1, 1)).sum(1).mean(dim=(1, 2))
+                want += (difference * heads[OUTPUTS[net].index(number)].view(-1, 1, 1)).sum(1).mean(dim=(1, 2))
         got = term(LossInputs(image=images[:2], target=images[2:]))
-    torch.testing.assert_close(got, want.mean(), rtol=1e-5, atol=0)  # the package keeps its constants in float32
+    torch.testing.assert_close(got, want.mean(), rtol=1e-5, atol=0)  # the package stores its constants in float32
 
 
 def test_in_the_interest_region(trunk: Path) -> None:
-    """Masked pictures are compared; the mask's area makes distances comparable between large and small masks."""
+    """Masked images are compared; dividing by the area makes distances of large and small masks comparable."""
     torch.manual_seed(0)
     image, target = torch.rand(2, 2, 3, 64, 64) * 2 - 1
     mask = torch.zeros(2, 1, 64, 64)
@@ -129,16 +129,16 @@ def test_in_the_interest_region(trunk: Path) -> None:
     torch.testing.assert_close(by_area, plain * 2 / 0.75)
 
 
-def test_offline_never_touches_the_network(monkeypatch: pytest.MonkeyPatch, empty: Path, trunk: Path) -> None:
+def test_offline_opens_no_connection(monkeypatch: pytest.MonkeyPatch, empty: Path, trunk: Path) -> None:
     def touched(*args: object, **kwargs: object) -> None:
-        raise AssertionError("touched the network")
+        raise AssertionError("opened a connection")
 
     monkeypatch.setattr(socket, "socket", touched)
     with pytest.raises(
         UserError, match=r"no ImageNet weights for alex: .*switched off: put the file at .*7be5be79\.pth"
     ):
         load_lpips("alex", offline=True)
-    for folder in (empty / "cache" / "weights", empty / "hub" / "checkpoints"):  # ours, and torch's own goes first
+    for folder in (empty / "cache" / "weights", empty / "hub" / "checkpoints"):  # torch's own cache takes precedence
         folder.mkdir(parents=True)
         shutil.copy(trunk, folder / file("alex"))
         assert load_lpips("alex", offline=True) is load_lpips("alex", folder / file("alex"))

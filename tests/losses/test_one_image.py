@@ -1,4 +1,4 @@
-"""A batch of one works for every term; a batch of two gives the mean of its images alone."""
+"""Every term accepts a batch of one, and a batch of two gives the mean of both images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def moco(tmp_path: Path) -> nn.Module:
 
 
 def lpips(tmp_path: Path) -> nn.Module:
-    """The package's term on an AlexNet that nobody trained: nothing is downloaded."""
+    """LPIPS with an untrained AlexNet; nothing is downloaded."""
     pytest.importorskip("lpips")
     from torchvision.models import alexnet
 
@@ -94,18 +94,18 @@ TERMS: dict[str, Callable[[Path], nn.Module]] = {
 def test_a_batch_is_the_mean_of_its_images(name: str, both: LossInputs, tmp_path: Path) -> None:
     torch.manual_seed(0)
     term = TERMS[name](tmp_path)
-    alone, codes = [term(one(both, number)) for number in range(2)], both.w
+    single, codes = [term(one(both, number)) for number in range(2)], both.w
     assert codes is not None
-    for value in alone:
+    for value in single:
         found = torch.autograd.grad(value, [both.image, codes], allow_unused=True)
         (gradient,) = (g for g in found if g is not None)
         assert value.ndim == 0 and gradient.isfinite().all() and gradient.abs().max() > 0
-    assert not torch.equal(*alone)
-    torch.testing.assert_close(term(dataclasses.replace(both)), torch.stack(alone).mean(), rtol=1e-5, atol=1e-6)
+    assert not torch.equal(*single)
+    torch.testing.assert_close(term(dataclasses.replace(both)), torch.stack(single).mean(), rtol=1e-5, atol=1e-6)
 
 
 def test_adversarial(both: LossInputs) -> None:
-    """Its discriminator compares the images of a batch with each other, so only a batch of one is asked for."""
+    """Only a batch of one, because the discriminator's minibatch statistics depend on the whole batch."""
     torch.manual_seed(0)
     value = AdversarialLoss(Discriminator(64, channel_base=256, channel_max=16))(one(both, 0))
     (gradient,) = torch.autograd.grad(value, both.image)

@@ -1,4 +1,4 @@
-"""Every loss term against its formula in float64, and the sum."""
+"""Every loss term and the weighted sum against their formulae in float64."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stylegan_inv.losses.regularization import DeltaNorm, WNorm
 
 
 class Counting(FaceNetwork):
-    """Counts passes of the backbone."""
+    """Counts forward passes of the backbone."""
 
     passes = 0
 
@@ -77,7 +77,7 @@ def test_a_soft_mask_weights_the_pixels() -> None:
     assert float(got) == pytest.approx(float((weight * error).sum() / weight.sum()))
 
 
-def test_nothing_of_interest_is_zero() -> None:
+def test_empty_mask_gives_zero() -> None:
     x = inputs(mask=torch.zeros(2, 1, 64, 64, dtype=torch.float64))
     loss = L2(region="interest", normalise="mask_area")(x)
     loss.backward()
@@ -112,7 +112,7 @@ def test_identity(batch: int, network: Counting) -> None:
     assert float(IdentityLoss(network)(LossInputs(image=x.target, target=x.target))) == pytest.approx(0, abs=1e-12)
 
 
-def test_identity_needs_nothing_but_embed() -> None:
+def test_identity_requires_only_embed() -> None:
     class Embedder(nn.Module):
         def embed(self, image: Tensor) -> Tensor:
             return F.normalize(image.flatten(1), dim=1)
@@ -130,7 +130,7 @@ def test_perceptual(batch: int, network: Counting) -> None:
     torch.testing.assert_close(EmbeddedPerceptual(network)(x), want, rtol=1e-4, atol=1e-5)
 
 
-def test_arcface_sees_the_crop_of_any_size_at_112_px() -> None:
+def test_arcface_receives_the_crop_of_any_size_at_112_px() -> None:
     small = torch.rand(2, 3, 64, 64)
     large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
     seen = [ArcFace(nn.Identity()).embed(image) for image in (small, large)]
@@ -141,7 +141,7 @@ def test_arcface_sees_the_crop_of_any_size_at_112_px() -> None:
 
 def test_improvement_of_identity(network: Counting) -> None:
     x = inputs(source=torch.rand(2, 3, 64, 64, dtype=torch.float64))
-    a, b, c = (network.eval().embed(picture) for picture in (x.image, x.target, x.picture("source")))
+    a, b, c = (network.eval().embed(image) for image in (x.image, x.target, x.select("source")))
     want = (F.cosine_similarity(a, b) - F.cosine_similarity(b, c)).mean()
     torch.testing.assert_close(IdentityLoss(network)(x), 1 - F.cosine_similarity(a, b).mean())
     torch.testing.assert_close(IdentityLoss(network).improvement(x), want)
@@ -168,7 +168,7 @@ def test_delta_norm() -> None:
         assert float(DeltaNorm(p)(inputs(3, w=w))) == pytest.approx(sum(norms) / 3)
 
 
-def test_delta_norm_where_there_is_no_delta() -> None:
+def test_delta_norm_of_equal_layers_has_no_gradient() -> None:
     w = torch.randn(1, 1, 8, dtype=torch.float64).repeat(2, 5, 1).requires_grad_()
     loss = DeltaNorm()(inputs(w=w))
     loss.backward()
@@ -185,7 +185,9 @@ def test_adversarial_image_loss(kind: str) -> None:
     torch.testing.assert_close(loss, adversarial.generator_loss(discriminator(x.image), kind))
     loss.backward()
     assert x.image.grad is not None and x.image.grad.abs().max() > 0
-    assert all(p.grad is None and not p.requires_grad for p in term.parameters()), "the encoder must not train it"
+    assert all(p.grad is None and not p.requires_grad for p in term.parameters()), (
+        "the encoder must not train the discriminator"
+    )
     assert set(term.state_dict()) == {"steps", *(f"discriminator.{name}" for name in discriminator.state_dict())}
 
 
@@ -218,7 +220,7 @@ def test_gradient_reaches_the_image_and_not_the_network(network: Counting) -> No
     assert x.image.grad is not None and x.image.grad.abs().max() > 0
     assert x.target.grad is None
     assert all(p.grad is None for p in network.parameters())
-    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())  # no batch-norm update either
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())  # batch norm is not updated either
     assert terms.state_dict() == {} and list(terms.parameters()) == []
 
 
@@ -246,7 +248,7 @@ def test_zero_weight_is_not_computed() -> None:
     assert set(raw) == {"l2"} and total == raw["l2"]
 
 
-def test_one_pass_for_all_terms_and_one_for_the_target(network: Counting) -> None:
+def test_terms_share_forward_passes_and_the_target_is_computed_once(network: Counting) -> None:
     terms = LossTerms({"id": IdentityLoss(network), "p": EmbeddedPerceptual(network)}, {"id": 1.0, "p": 1.0})
     x = inputs()
     first, _ = terms(x)
@@ -257,10 +259,10 @@ def test_one_pass_for_all_terms_and_one_for_the_target(network: Counting) -> Non
     with torch.no_grad():
         x.target.add_(0.1)
     terms(LossInputs(image=x.image, target=x.target))
-    assert network.passes == 5, "a changed target must be seen again"
+    assert network.passes == 5, "features of a changed target must be computed again"
 
 
-def test_the_remembered_target_is_let_go(network: Counting) -> None:
+def test_cached_target_is_released(network: Counting) -> None:
     terms = LossTerms({"p": EmbeddedPerceptual(network)}, {"p": 1.0})
     x = inputs()
     gone = weakref.ref(x.target)
@@ -276,7 +278,7 @@ def test_inference_mode(network: Counting) -> None:
         assert float(terms(LossInputs(image=image, target=image.clone()))[0]) == pytest.approx(0)
 
 
-def test_masked_terms_see_only_the_interest_region(network: Counting) -> None:
+def test_masked_terms_depend_only_on_the_interest_region(network: Counting) -> None:
     mask = torch.zeros(2, 1, 64, 64, dtype=torch.float64)
     mask[..., :32] = 1
     terms = {"id": IdentityLoss(network, "interest"), "p": EmbeddedPerceptual(network, "interest")}
@@ -303,17 +305,17 @@ def test_errors() -> None:
         L2(region="interest")(inputs())
     with pytest.raises(UserError, match="expected one of whole, interest, crop"):
         L2(region="face")
-    with pytest.raises(UserError, match="region='crop': expected one of whole, interest$"):
+    with pytest.raises(UserError, match="region=crop: expected one of whole, interest$"):
         IdentityLoss(nn.Identity(), region="crop")
-    with pytest.raises(UserError, match="normalise='area': expected one of all_pixels, mask_area"):
+    with pytest.raises(UserError, match="normalise=area: expected one of all_pixels, mask_area"):
         L2(normalise="area")
     with pytest.raises(UserError, match="mask_area with region=whole"):
         L2(normalise="mask_area")
     with pytest.raises(UserError, match="expected one of logistic, hinge"):
         AdversarialLoss(nn.Identity(), "wgan")
     with pytest.raises(UserError, match="compares with the source"):
-        inputs().picture("source")
-    with pytest.raises(UserError, match="p=0.5, expected at least 1"):
+        inputs().select("source")
+    with pytest.raises(UserError, match="p=0.5: expected a number of at least 1"):
         DeltaNorm(0.5)
     with pytest.raises(UserError, match="DeltaNorm got no codes"):
         DeltaNorm()(inputs())

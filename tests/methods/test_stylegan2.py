@@ -18,7 +18,7 @@ from stylegan_inv.data.augment.ada import ADA
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_generator
-from stylegan_inv.losses.paired_regression import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.optim.gradient_averaging import average_gradients, update_moving_average

@@ -1,4 +1,4 @@
-"""Frechet distance against closed forms and scipy; kernel distance, precision and recall against brute force."""
+"""Frechet distance, kernel distance, precision and recall against closed forms, brute force and other libraries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import pytest
 import scipy.linalg
 import torch
 from torch import Tensor, nn
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics.frechet import FrechetDistance, frechet_distance, gaussian_frechet
@@ -15,10 +19,76 @@ from stylegan_inv.metrics.precision_recall import PrecisionRecall, coverage, man
 
 
 class Pixels(nn.Module):
-    """Features that are pixels: what the metric sees is known."""
+    """Returns pixels as features, so that the features are known."""
 
     def pooled(self, images: Tensor) -> Tensor:
         return images.flatten(1)[:, :6]
+
+
+class FirstPixels(nn.Module):
+    """The interface of torchmetrics: a module with ``num_features``."""
+
+    num_features = 6
+
+    def forward(self, images: Tensor) -> Tensor:
+        return Pixels().pooled(images)
+
+
+def image_sets() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(40, 3, 4, 4, generator=generator)
+    return real, torch.rand(40, 3, 4, 4, generator=generator) * 0.8 + 0.1
+
+
+def updated(metric: FrechetDistance | KernelDistance | PrecisionRecall) -> Tensor | dict[str, Tensor]:
+    real, fake = image_sets()
+    for chunk in real.split(7):
+        metric.update(chunk, real=True)
+    for chunk in fake.split(11):
+        metric.update(chunk, real=False)
+    return metric.compute()
+
+
+def test_frechet_distance_equals_other_libraries() -> None:
+    got = updated(FrechetDistance(Pixels(), features=6))
+    real, fake = image_sets()
+    statistics = [fid_features_to_statistics(Pixels().pooled(images).double()) for images in (real, fake)]
+    want = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert float(got) == pytest.approx(want, rel=1e-9)
+    other = FrechetInceptionDistance(FirstPixels())
+    other.update(real, real=True)
+    other.update(fake, real=False)
+    assert float(got) == pytest.approx(float(other.compute()), rel=1e-5)
+
+
+def test_kernel_distance_equals_other_libraries_with_one_subset_of_all_images() -> None:
+    got = updated(KernelDistance(Pixels(), features=6))
+    real, fake = image_sets()
+    features = [Pixels().pooled(images).double() for images in (fake, real)]
+    want = kid_features_to_metric(*features, kid_subsets=1, kid_subset_size=40, verbose=False, rng_seed=0)
+    assert float(got) == pytest.approx(want["kernel_inception_distance_mean"], rel=1e-9)
+    other = KernelInceptionDistance(FirstPixels(), subsets=1, subset_size=40)
+    other.update(real, real=True)
+    other.update(fake, real=False)
+    assert float(got) == pytest.approx(float(other.compute()[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall_equal_torch_fidelity(k: int) -> None:
+    got = updated(PrecisionRecall(Pixels(), k=k, features=6))
+    real, fake = image_sets()
+    want = prc_features_to_metric(
+        Pixels().pooled(fake).double(), Pixels().pooled(real).double(), prc_neighborhood=k, verbose=False
+    )
+    assert isinstance(got, dict) and 0 < got["recall"] < 1
+    assert float(got["precision"]) == pytest.approx(want["precision"], abs=1e-6)
+    assert float(got["recall"]) == pytest.approx(want["recall"], abs=1e-6)
+
+
+def test_size_of_the_features_is_required() -> None:
+    with pytest.raises(UserError, match="got no size for Pixels"):
+        FrechetDistance(Pixels())
+    assert FrechetDistance("face_eval").features > 0
 
 
 def random_covariance(seed: int, dim: int = 6, rank: int = 8) -> Tensor:
@@ -92,14 +162,14 @@ def test_precision_and_recall_against_brute_force(k: int) -> None:
     real = torch.randn(37, 4, generator=generator)
     fake = 0.7 * torch.randn(29, 4, generator=generator) + 0.5
     fake[3] = real[5]
-    fake[4] = fake[5]  # a copy of an image is a neighbour at distance zero
+    fake[4] = fake[5]  # an equal feature is a neighbour at distance zero
     precision, recall = precision_recall(real, fake, k)
     assert float(precision) == pytest.approx(brute_force(fake, real, k))
     assert float(recall) == pytest.approx(brute_force(real, fake, k))
     assert 0 < float(precision) <= 1
 
 
-def test_chunks_do_not_matter() -> None:
+def test_result_does_not_depend_on_the_chunk_size() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(50, 5, generator=generator), torch.randn(60, 5, generator=generator)
     assert coverage(a, b, chunk=7) == coverage(a, b)
@@ -111,7 +181,7 @@ def test_extremes() -> None:
     a = torch.randn(30, 3, generator=generator)
     assert precision_recall(a, a.clone()) == (1, 1)
     assert precision_recall(a, a + 1000) == (0, 0)
-    precision, recall = precision_recall(a, a[:1] + 1e-3 * torch.randn(30, 3, generator=generator))  # collapsed
+    precision, recall = precision_recall(a, a[:1] + 1e-3 * torch.randn(30, 3, generator=generator))  # mode collapse
     assert precision == 1 and recall < 0.2
 
 
@@ -125,7 +195,7 @@ def test_precision_recall_metric() -> None:
     want = precision_recall(Pixels().pooled(real), Pixels().pooled(fake))
     got = metric.compute()
     assert (got["precision"], got["recall"]) == want
-    with pytest.raises(UserError, match="got k=0"):
+    with pytest.raises(UserError, match="k=0: expected a whole number"):
         PrecisionRecall(Pixels(), k=0, features=6)
     small = PrecisionRecall(Pixels(), features=6)
     small.update(real[:2], real=True)

@@ -1,4 +1,4 @@
-"""FID and KID against their definitions on features that the extractor gives by itself; weights are random."""
+"""FID and KID against their definitions on features of torch-fidelity's extractor; the weights are random."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stylegan_inv.metrics.fid import FID, KID, load_inception
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like the published one, with random weights."""
+    """A file with the format of the published one and random weights."""
     folder = tmp_path_factory.mktemp("inception")
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -27,7 +27,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = inception.FeatureExtractorInceptionV3("any", ["2048"], str(folder / "none.pth"))
     for part in network.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight)  # PyTorch's own start makes all features nearly nothing
+            nn.init.kaiming_normal_(part.weight)  # PyTorch's default initialisation makes all features nearly zero
     torch.save(network.state_dict(), folder / "inception.pth")
     return folder / "inception.pth"
 
@@ -38,12 +38,12 @@ def sets(count: int = 5) -> tuple[Tensor, Tensor]:
 
 
 def features(weights: Path, images: Tensor) -> np.ndarray:
-    """What torch-fidelity itself makes of the pictures' bytes."""
+    """Returns torch-fidelity's features of the images, rounded to 8 bits."""
     network = inception.FeatureExtractorInceptionV3("any", ["2048"], str(weights))
     return network(to_uint8(images))[0].double().numpy()
 
 
-def fed(metric: FID | KID) -> float:
+def updated(metric: FID | KID) -> float:
     real, fake = sets()
     for part in real.split(3):
         metric.update(part, real=True)
@@ -55,10 +55,10 @@ def fed(metric: FID | KID) -> float:
 def test_fid_is_the_formula(weights: Path) -> None:
     a, b = (features(weights, images) for images in sets())
     x, y = (a - a.mean(0)) / len(a[1:]) ** 0.5, (b - b.mean(0)) / len(b[1:]) ** 0.5
-    # the trace of the root of the product of the covariances x'x and y'y
+    # Trace of the square root of the product of the covariances x'x and y'y.
     root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     want = ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * root
-    assert fed(FID(weights)) == pytest.approx(want, rel=1e-4)
+    assert updated(FID(weights)) == pytest.approx(want, rel=1e-4)
 
 
 def test_kid_is_the_formula(weights: Path) -> None:
@@ -71,10 +71,10 @@ def test_kid_is_the_formula(weights: Path) -> None:
     want = sum(kernel(x, y) for i, x in enumerate(a) for j, y in enumerate(a) if i != j) / (n * (n - 1))
     want += sum(kernel(x, y) for i, x in enumerate(b) for j, y in enumerate(b) if i != j) / (m * (m - 1))
     want -= 2 * sum(kernel(x, y) for x in a for y in b) / (n * m)
-    assert fed(KID(weights)) == pytest.approx(want, rel=1e-4)
+    assert updated(KID(weights)) == pytest.approx(want, rel=1e-4)
 
 
-def test_both_share_one_network_and_say_which(weights: Path) -> None:
+def test_both_share_one_network_and_describe_it(weights: Path) -> None:
     assert load_inception(weights) is load_inception(weights)
     assert "sha256" in FID(weights).describe() and "not FID" not in FID(weights).describe()
 

@@ -1,4 +1,4 @@
-"""Identity, read-outs and perceptual distance against scikit-learn and brute force."""
+"""Identity, predicted attributes and perceptual distance against scikit-learn and brute force."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 
 from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.errors import UserError
-from stylegan_inv.metrics.face_similarity import IdentitySimilarity, ReadOutScores, VerificationAUC, roc_auc
+from stylegan_inv.metrics.face_similarity import AttributeScores, IdentitySimilarity, VerificationAUC, roc_auc
 from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance
 
 
@@ -28,7 +28,7 @@ def test_roc_auc_equals_scikit_learn() -> None:
     assert float(roc_auc(torch.tensor(positive), torch.tensor(negative))) == pytest.approx(want, abs=1e-12)
 
 
-def test_verification_looks_at_every_pair_once() -> None:
+def test_verification_counts_every_pair_once() -> None:
     torch.manual_seed(0)
     people = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
     embeddings = torch.nn.functional.normalize(torch.randn(8, 4) + people[:, None], dim=1)
@@ -50,13 +50,13 @@ def test_verification_needs_pairs() -> None:
         metric.compute()
 
 
-def test_read_out_scores_equal_scikit_learn() -> None:
+def test_attribute_scores_equal_scikit_learn() -> None:
     torch.manual_seed(0)
     names = ("yaw", "hat=no", "age", "hat=yes", "hat=red")
     true = torch.randn(40, 5)
     true[:, [1, 3, 4]] = torch.eye(3)[torch.randint(3, (40,))]
     predicted = true + 0.7 * torch.randn(40, 5)
-    metric = ReadOutScores(names)
+    metric = AttributeScores(names)
     metric.update(predicted[:13], true[:13])
     metric.update(predicted[13:], true[13:])
     scores = metric.compute()

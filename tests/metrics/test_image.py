@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio as torchmetrics_psnr,
+)
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics import image as functional
@@ -30,10 +36,12 @@ def test_mse_and_psnr() -> None:
     np.testing.assert_allclose(functional.mse(y, x), want, rtol=1e-12)
     want = [peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(x.numpy(), y.numpy(), strict=True)]
     np.testing.assert_allclose(functional.psnr(y, x), want, rtol=1e-12)
+    other = torchmetrics_psnr(y, x, data_range=2.0, reduction="none", dim=(1, 2, 3))
+    torch.testing.assert_close(functional.psnr(y, x), other)
     assert functional.psnr(x, x).isfinite().all()
 
 
-def test_ssim_equals_scikit_image() -> None:
+def test_ssim_equals_scikit_image_and_torchmetrics() -> None:
     y, x = pair()
     want = [
         structural_similarity(
@@ -42,12 +50,17 @@ def test_ssim_equals_scikit_image() -> None:
         for a, b in zip(x.numpy(), y.numpy(), strict=True)
     ]
     np.testing.assert_allclose(functional.ssim(y, x), want, rtol=1e-7)
+    _, maps = structural_similarity_index_measure(
+        y, x, data_range=2.0, sigma=1.5, reduction="none", return_full_image=True
+    )
+    # torchmetrics averages over padded positions as well.
+    torch.testing.assert_close(functional.ssim(y, x), maps[..., 5:-5, 5:-5].mean((1, 2, 3)), rtol=1e-6, atol=0)
 
 
 def test_ms_ssim_equals_torchmetrics() -> None:
     y, x = pair(2, 192)
     got = functional.ms_ssim(y, x)
-    # torchmetrics pools its maps over channels before the power; one channel at a time is the same thing.
+    # torchmetrics averages over channels before the power, so it is called for one channel at a time.
     want = torch.stack(
         [
             torch.stack(
@@ -73,7 +86,7 @@ def test_too_small_images() -> None:
 
 
 @pytest.mark.parametrize("metric", [MSE, PSNR, SSIM, lambda: MSSSIM(weights=(0.4, 0.6))])
-def test_batches_do_not_matter_and_values_are_kept(metric) -> None:
+def test_result_does_not_depend_on_the_batch_size_and_values_are_kept(metric) -> None:
     y, x = pair(5)
     whole, parts = metric(), metric()
     whole.update(y, x)
@@ -86,7 +99,7 @@ def test_batches_do_not_matter_and_values_are_kept(metric) -> None:
     assert parts.compute().isnan()
 
 
-def test_images_are_clamped_as_when_shown() -> None:
+def test_images_are_clamped() -> None:
     target = torch.ones(1, 3, 16, 16)
     metric = MSE()
     metric.update(target * 3, target)
@@ -96,11 +109,11 @@ def test_images_are_clamped_as_when_shown() -> None:
     assert raw.compute() == 4
 
 
-def test_indices_sort_and_padding_counts_once() -> None:
+def test_values_are_sorted_by_index_and_padding_is_counted_once() -> None:
     y, x = pair(4)
     metric = MSE()
     metric.update(y[[3, 1]], x[[3, 1]], index=torch.tensor([3, 1]))
-    metric.update(y[[0, 2, 3]], x[[0, 2, 3]], index=torch.tensor([0, 2, 3]))  # 3 again
+    metric.update(y[[0, 2, 3]], x[[0, 2, 3]], index=torch.tensor([0, 2, 3]))  # 3 occurs twice
     index, value = metric.per_image()
     assert index.tolist() == [0, 1, 2, 3]
     torch.testing.assert_close(value, functional.mse(y, x))
@@ -123,7 +136,7 @@ def test_shapes_are_checked() -> None:
         MSE().update(torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 8, 8))
 
 
-def test_inside_a_mask_by_hand() -> None:
+def test_masked_metrics_against_numpy() -> None:
     y, x = pair(3)
     mask = torch.zeros(3, 1, 64, 64, dtype=torch.float64)
     mask[0, :, 10:40, 20:50], mask[1, :, 30:, :35] = 1, 0.5
@@ -135,12 +148,12 @@ def test_inside_a_mask_by_hand() -> None:
         metric.update(y, x, mask=mask)
         got = metric.per_image()[1]
         torch.testing.assert_close(got, functional_form(y, x, mask), equal_nan=True)
-        assert got.isnan().tolist() == [False, False, True], "nothing is of interest in the third"
-        everything = type(metric)()
-        everything.update(y, x, mask=torch.ones_like(mask))
+        assert got.isnan().tolist() == [False, False, True], "the third mask is empty"
+        full = type(metric)()
+        full.update(y, x, mask=torch.ones_like(mask))
         plain = type(metric)()
         plain.update(y, x)
-        torch.testing.assert_close(everything.compute(), plain.compute())
+        torch.testing.assert_close(full.compute(), plain.compute())
     a, b = y[0].numpy(), x[0].numpy()
     inside = ((a - b) ** 2)[:, 10:40, 20:50].mean()
     np.testing.assert_allclose(functional.masked_mse(y, x, mask)[0], inside)
@@ -156,7 +169,7 @@ def test_inside_a_mask_by_hand() -> None:
     np.testing.assert_allclose(functional.ssim(y, x, mask)[0], whole[:, 10:40, 20:50].mean(), rtol=1e-7)
 
 
-def test_ms_ssim_takes_the_scales_that_fit() -> None:
+def test_ms_ssim_uses_the_scales_that_fit() -> None:
     assert functional.scales_that_fit(256) == pytest.approx(functional.MS_SSIM_WEIGHTS, abs=2e-4)
     assert len(functional.scales_that_fit(64)) == 3 and sum(functional.scales_that_fit(64)) == pytest.approx(1)
     y, x = pair(2)

@@ -1,4 +1,4 @@
-"""Where codes lie, against NumPy; consistency of edits against what follows from its definition."""
+"""Distances and spread of codes against NumPy; consistency of edits against its definition."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def test_distance_to_the_nearest_code(generator: Generator) -> None:
     metric.update(w[:2], torch.tensor([0, 1]))
     metric.update(w[2:], torch.tensor([2, 3, 4]))
     cloud = sample_w(generator, 330, seed=4).double().numpy()
-    samples, fresh = cloud[:300], cloud[300:]
+    samples, new = cloud[:300], cloud[300:]
 
     def nearest(rows: np.ndarray) -> np.ndarray:
         return np.sqrt(((rows[:, None] - samples[None]) ** 2).sum(-1)).min(1)
 
-    want = [nearest(rows.double().numpy()).mean() / nearest(fresh).mean() for rows in w]
+    want = [nearest(rows.double().numpy()).mean() / nearest(new).mean() for rows in w]
     np.testing.assert_allclose(metric.per_image()[1], want, rtol=1e-3)
 
 
-def test_codes_of_w_are_as_near_as_w_is_to_itself(generator: Generator) -> None:
+def test_codes_of_w_have_a_distance_of_one(generator: Generator) -> None:
     metric = DistanceToW(generator, samples=2000)
     inside = sample_w(generator, 200, seed=99)[:, None].expand(-1, 6, -1)
     metric.update(inside)
@@ -46,18 +46,18 @@ def test_codes_of_w_are_as_near_as_w_is_to_itself(generator: Generator) -> None:
     assert float(metric.compute()) > 2
 
 
-def test_spread_in_closed_form(generator: Generator) -> None:
+def test_spread_against_the_closed_form(generator: Generator) -> None:
     metric = CodeSpread(generator, samples=500, seed=2)
     one = codes(3)[:, :1].expand(-1, 6, -1)
     offset = torch.zeros(6, 8)
-    offset[:, 0] = torch.tensor([3.0, -3.0, 3.0, -3.0, 3.0, -3.0])  # each row 3 away from their mean
+    offset[:, 0] = torch.tensor([3.0, -3.0, 3.0, -3.0, 3.0, -3.0])  # each row has a distance of 3 to their mean
     metric.update(torch.cat([one, one + offset]))
     cloud = sample_w(generator, 500, seed=2).double().numpy()
     radius = np.sqrt(((cloud - cloud.mean(0)) ** 2).sum(1).mean())
     np.testing.assert_allclose(metric.per_image()[1], [0, 0, 0, *[3 / radius] * 3], atol=1e-6)
 
 
-def test_an_inverter_that_forgets_and_one_that_does_not(generator: Generator) -> None:
+def test_consistency_of_a_constant_and_of_an_exact_inverter(generator: Generator) -> None:
     w = codes(4)
     shift = torch.zeros(8)
     shift[2] = 1.0
@@ -67,19 +67,19 @@ def test_an_inverter_that_forgets_and_one_that_does_not(generator: Generator) ->
 
     seen: list[Tensor] = []
 
-    def forgets(picture: Tensor) -> Tensor:
+    def constant(image: Tensor) -> Tensor:
         assert torch.is_grad_enabled(), "methods that optimise need gradients"
-        seen.append(picture)
+        seen.append(image)
         return torch.zeros_like(w)
 
-    metric = LatentEditingConsistency(generator, forgets, edit, 3.0)
+    metric = LatentEditingConsistency(generator, constant, edit, 3.0)
     metric.update(w)
     # w - edit^-1(0) = w + 3 shift
     np.testing.assert_allclose(metric.per_image()[1], (w + 3 * shift).flatten(1).norm(dim=1), rtol=1e-6)
     torch.testing.assert_close(seen[0], generator.synthesis(w + 3 * shift, noise="const"))
-    knows = LatentEditingConsistency(generator, lambda picture: edit(w, 3.0), edit, 3.0)
-    knows.update(w)
-    assert float(knows.compute()) == pytest.approx(0, abs=1e-5)
-    identity = LatentEditingConsistency(generator, lambda picture: w + 0.5, lambda w, strength: w, 3.0)
-    identity.update(w)  # an edit that does nothing leaves the round trip: |0.5| over 6 x 8 numbers
+    exact = LatentEditingConsistency(generator, lambda image: edit(w, 3.0), edit, 3.0)
+    exact.update(w)
+    assert float(exact.compute()) == pytest.approx(0, abs=1e-5)
+    identity = LatentEditingConsistency(generator, lambda image: w + 0.5, lambda w, strength: w, 3.0)
+    identity.update(w)  # an identity edit measures the round trip: 0.5 in each of 6 x 8 numbers
     np.testing.assert_allclose(identity.per_image()[1], [0.5 * np.sqrt(48)] * 4, rtol=1e-6)

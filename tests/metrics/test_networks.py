@@ -1,4 +1,4 @@
-"""Metrics share the passes of a network and never its stale results; protocols name the right file."""
+"""Metrics share forward passes of a network but no outdated results; protocols name the right file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stylegan_inv.encoders.irse import FaceRecognition
 from stylegan_inv.losses.crop import face_crop
 from stylegan_inv.metrics import recognition
 from stylegan_inv.metrics.face_similarity import IdentitySimilarity
-from stylegan_inv.metrics.networks import Recent, describe_network, masked
+from stylegan_inv.metrics.networks import ResultCache, describe_network, masked
 from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance
 
 
 class Counting(nn.Module):
-    """One feature map, the image itself; counts its passes."""
+    """Returns the image as the only feature map and counts forward passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Counting(nn.Module):
         return nn.functional.normalize(maps[0].flatten(1), dim=1)
 
 
-def test_two_metrics_three_steps_and_two_regions_share_passes() -> None:
+def test_metrics_share_forward_passes_over_steps_and_regions() -> None:
     network = Counting()
     metrics = [IdentitySimilarity(network), EmbeddedPerceptualDistance(network)]
     target, mask = torch.rand(2, 3, 8, 8), (torch.rand(2, 1, 8, 8) > 0.5).float()
@@ -44,36 +44,36 @@ def test_two_metrics_three_steps_and_two_regions_share_passes() -> None:
             metric.update(image, target)
             metric.update(image, target, mask=mask)
     assert network.passes == 2 + 3 * 2  # target and masked target once, image and masked image in each step
-    alone = IdentitySimilarity(Counting())
-    alone.update(image, target, mask=mask)
+    single = IdentitySimilarity(Counting())
+    single.update(image, target, mask=mask)
     want = nn.functional.cosine_similarity((image * mask).flatten(1), (target * mask).flatten(1))
-    torch.testing.assert_close(alone.per_image()[1], want.double(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(single.per_image()[1], want.double(), rtol=1e-5, atol=1e-6)
 
 
-def test_changed_or_dead_tensors_are_not_recognised() -> None:
-    recent = Recent(size=3)
+def test_changed_or_deleted_tensors_are_not_recognised() -> None:
+    cache = ResultCache(size=3)
 
     def double(x: Tensor) -> Tensor:
         return 2 * x
 
     x = torch.ones(3)
-    assert recent(None.__class__, double, x).tolist() == [2, 2, 2]
+    assert cache(None.__class__, double, x).tolist() == [2, 2, 2]
     x.add_(1)
-    assert recent(None.__class__, double, x).tolist() == [4, 4, 4]
-    for value in range(50):  # ids are used again once a tensor is gone
-        assert recent(None.__class__, double, torch.full((3,), float(value))).tolist() == [2.0 * value] * 3
-    assert len(recent._results) <= 3
+    assert cache(None.__class__, double, x).tolist() == [4, 4, 4]
+    for value in range(50):  # Python reuses ids of deleted tensors
+        assert cache(None.__class__, double, torch.full((3,), float(value))).tolist() == [2.0 * value] * 3
+    assert len(cache._results) <= 3
     with torch.inference_mode():
         y = torch.ones(2)
-        assert recent(None.__class__, double, y).tolist() == [2, 2]
+        assert cache(None.__class__, double, y).tolist() == [2, 2]
         y.add_(1)
-        assert recent(None.__class__, double, y).tolist() == [4, 4]
+        assert cache(None.__class__, double, y).tolist() == [4, 4]
     image, mask = torch.rand(1, 3, 4, 4), torch.rand(1, 1, 4, 4)
     assert masked(image, mask) is masked(image, mask)
     assert not masked(image, mask).equal(masked(image, mask.clone() * 0))
 
 
-def test_regions_that_are_empty_have_no_value() -> None:
+def test_empty_regions_have_no_value() -> None:
     metric = EmbeddedPerceptualDistance(Counting())
     mask = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     metric.update(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), mask=mask)
@@ -90,7 +90,7 @@ def test_names_and_hashes(tmp_path: Path) -> None:
     assert describe_network(None, first) == describe_network(None, second)
 
 
-def test_curricularface_sees_the_crop_of_the_identity_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curricularface_receives_the_crop_of_the_identity_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small() -> FaceRecognition:
         return FaceRecognition((1, 1, 1, 1), se=False, affine=False, channels=(4, 4, 8, 8))
 

@@ -1,4 +1,4 @@
-"""Metrics over two processes equal those of one, also when a process has no image."""
+"""Metrics over two processes equal those of one process, even if a process has no image."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def work(rank: int, port: int) -> None:
         x, y = data()
         people = torch.tensor([0, 0, 1, 1, 2])
         embeddings = torch.nn.functional.normalize(x.flatten(1)[:, :4] - 0.5, dim=1)
-        alone, alone_auc = MSE(sync_on_compute=False), VerificationAUC(4, sync_on_compute=False)
-        alone.update(x, y, index=torch.arange(5))
-        alone_auc.update(embeddings, people)
-        alone_kernel = KernelDistance(Pixels(), features=6, sync_on_compute=False)
-        alone_kernel.update(x, real=True)
-        alone_kernel.update(y, real=False)
+        single, single_auc = MSE(sync_on_compute=False), VerificationAUC(4, sync_on_compute=False)
+        single.update(x, y, index=torch.arange(5))
+        single_auc.update(embeddings, people)
+        single_kernel = KernelDistance(Pixels(), features=6, sync_on_compute=False)
+        single_kernel.update(x, real=True)
+        single_kernel.update(y, real=False)
         for split in SPLITS:
             start, end = split[rank]
             metric, auc, kernel = MSE(), VerificationAUC(4), KernelDistance(Pixels(), features=6)
@@ -44,11 +44,13 @@ def work(rank: int, port: int) -> None:
                 kernel.update(x[i : i + 1], real=True)
                 kernel.update(y[i : i + 1], real=False)
             if split == SPLITS[0] and rank == 1:
-                metric.update(x[:1], y[:1], index=torch.tensor([0]))  # what a padding sampler would do
-            torch.testing.assert_close(metric.compute(), alone.compute())
-            torch.testing.assert_close(auc.compute(), alone_auc.compute())
-            torch.testing.assert_close(kernel.compute(), alone_kernel.compute())
-            assert len(metric.rows("values")) == end - start + (split == SPLITS[0] and rank == 1)  # local again
+                metric.update(x[:1], y[:1], index=torch.tensor([0]))  # as a sampler does for padding
+            torch.testing.assert_close(metric.compute(), single.compute())
+            torch.testing.assert_close(auc.compute(), single_auc.compute())
+            torch.testing.assert_close(kernel.compute(), single_kernel.compute())
+            assert len(metric.rows("values")) == end - start + (
+                split == SPLITS[0] and rank == 1
+            )  # synchronisation is undone
     finally:
         dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""Mean, deviation and interval against NumPy and SciPy."""
+"""Mean, standard deviation and confidence interval against NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_against_scipy() -> None:
     assert got.low < narrow.low < got.mean < narrow.high < got.high
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_contain_the_true_mean_at_the_stated_level() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for seed in range(200):
@@ -37,7 +37,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.82 <= hits / 200 <= 0.96
 
 
-def test_images_without_a_value_are_counted_not_averaged() -> None:
+def test_images_without_a_value_are_skipped_and_counted() -> None:
     got = summarise(torch.tensor([1.0, math.nan, 3.0, math.nan]))
     assert (got.mean, got.count, got.skipped) == (2.0, 2, 2)
     one = summarise(torch.tensor([4.0]))
@@ -46,9 +46,9 @@ def test_images_without_a_value_are_counted_not_averaged() -> None:
     assert math.isnan(none.mean) and (none.count, none.skipped) == (0, 1)
 
 
-def test_the_seed_decides_and_chunks_do_not_bound_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_depends_on_the_seed_and_not_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(50, generator=torch.Generator().manual_seed(0))
     first = summarise(values)
     assert first == summarise(values) and first != summarise(values, seed=1)
-    monkeypatch.setattr(summary, "_CHUNK", 170)  # three resamples at a time
+    monkeypatch.setattr(summary, "_CHUNK", 170)  # three resamples per step
     assert summarise(values, resamples=1000) == first

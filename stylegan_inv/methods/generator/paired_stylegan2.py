@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator
 from stylegan_inv.losses import adversarial
-from stylegan_inv.losses.paired_regression import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         warming_up = self.paired.warming_up(seen)
         lr, betas = self.corrected(self.lr_g, self.path_length_every)
         if warming_up:
-            lr, betas = self.paired.rate(seen), self.paired.warmup_betas
+            lr, betas = self.paired.lr(seen), self.paired.warmup_betas
         optimizer, _ = self.both_optimizers()
         for group in optimizer.param_groups:
             group["lr"], group["betas"] = lr, betas
@@ -82,7 +82,7 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         self.warm_up_ended.fill_(True)
         if self.paired.embedding is None:
             return
-        error = self.paired.hand_over(self.generator.mapping, self.seed)
+        error = self.paired.distill(self.generator.mapping, self.seed)
         state = self.generator.mapping.state_dict()
         if self.trainer.world_size > 1:
             state = self.trainer.strategy.broadcast({name: value.cpu() for name, value in state.items()})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator
-from stylegan_inv.losses.paired_regression import PairedRegression
+from stylegan_inv.losses.paired.image_regression import PairedRegression
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.utils.frozen_module import Frozen, check_frozen, frozen_hashes
 

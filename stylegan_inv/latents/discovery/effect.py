@@ -1,4 +1,4 @@
-"""What a direction does: how far the wanted attribute moves, how far the others and the identity do."""
+"""Effect of a direction: changes of the wanted attribute, of the other attributes and of the identity."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch import Tensor
 from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import Direction
-from stylegan_inv.latents.scores import pictures, read_out_scores
+from stylegan_inv.latents.discovery.scores import predict_attributes
+from stylegan_inv.latents.discovery.scores import render as render_codes
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Of one direction at one strength, over many pictures.
+    """Effect of a direction at one strength, averaged over images.
 
     Attributes:
-        mean: attribute -> mean change of its read-out, in standard deviations of that read-out over the pictures.
-        absolute: attribute -> mean size of the change of a picture, likewise.
-        identity: mean cosine of identity embeddings before and after.
-        strength: the strength.
+        mean: Attribute -> mean change of its predicted value, in standard deviations of that value over the images.
+        absolute: Attribute -> mean absolute change of its predicted value, in the same unit.
+        identity: Mean cosine similarity of the identity embeddings before and after the edit.
+        strength: Strength of the edit.
     """
 
     mean: dict[str, float]
@@ -34,32 +35,32 @@ class Effect:
 
 @dataclass(frozen=True)
 class Changes:
-    """The same of each picture.
+    """Effect of a direction on each image.
 
     Attributes:
-        attributes: attribute -> change (N,), likewise in standard deviations.
-        identity: cosines (N,).
+        attributes: Attribute -> changes (N,) of its predicted value, in standard deviations.
+        identity: Cosine similarities (N,) of the identity embeddings before and after the edit.
     """
 
     attributes: dict[str, Tensor]
     identity: Tensor
 
     def others(self, attribute: str) -> Tensor:
-        """Mean size (N,) of the changes of all other attributes."""
+        """Returns the mean absolute change (N,) of all other attributes."""
         return torch.stack([change.abs() for name, change in self.attributes.items() if name != attribute]).mean(0)
 
 
 class EffectMeter:
-    """Measures directions on the same pictures.
+    """Measures the effects of directions on the same images.
 
     Args:
-        generator: frozen.
-        networks: name -> network that gives read-outs and identity embeddings. For a fair result one that neither the
-            directions nor the inversions were made with.
-        w: (N, D) or (N, L, D) codes of the pictures.
-        render: makes the pictures (N, 3, R, R) of codes (N, L, D); None: the generator with its own noise.
-        scale: network -> attribute -> what counts as one standard deviation; None: that of the read-outs over the
-            pictures. Given, the changes of different sets of pictures compare.
+        generator: The generator, frozen.
+        networks: Name -> network that predicts attributes and identity embeddings. For a fair comparison neither the
+            directions nor the inversions should depend on these networks.
+        w: Codes (N, D) or (N, L, D) of the images.
+        render: Maps codes (N, L, D) to images (N, 3, R, R); None uses the generator with its stored noise.
+        scale: Network -> attribute -> standard deviation of the predicted values, in which changes are expressed. None
+            uses that over these images. With a common scale the changes of different sets of images can be compared.
     """
 
     def __init__(
@@ -70,10 +71,10 @@ class EffectMeter:
         render: Callable[[Tensor], Tensor] | None = None,
         scale: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        self.networks, self._render = dict(networks), render or partial(pictures, generator)
+        self.networks, self._render = dict(networks), render or partial(render_codes, generator)
         self.ws = w if w.ndim == 3 else w[:, None].expand(-1, generator.num_ws, -1)
         images = self._render(self.ws)
-        self.before = {name: read_out_scores(network, images) for name, network in self.networks.items()}
+        self.before = {name: predict_attributes(network, images) for name, network in self.networks.items()}
         self._scale = scale or {
             name: {attribute: values.std() for attribute, values in before.items()}
             for name, before in self.before.items()
@@ -81,13 +82,13 @@ class EffectMeter:
         self._embeddings = {name: _embed(network, images) for name, network in self.networks.items()}
 
     def measure(self, direction: Direction, strength: float, sign: Tensor | None = None) -> dict[str, Effect]:
-        """Edit all pictures and read them again; one effect a network.
+        """Edits all images and returns the effect by name of the network.
 
         Args:
-            direction: which.
-            strength: how much.
-            sign: (N,) of 1 and -1, for attributes that are there or not: take glasses off where there are some. Changes
-                count in this sense.
+            direction: The direction.
+            strength: Strength of the edit.
+            sign: Factors 1 or -1 of the strength of each image, (N,), by which the changes are multiplied as well. For
+                attributes that are present or absent it allows to remove, for example, glasses that are present.
         """
         return {
             name: Effect(
@@ -100,18 +101,24 @@ class EffectMeter:
         }
 
     def changes(self, direction: Direction, strength: float, sign: Tensor | None = None) -> dict[str, Changes]:
-        """The same for each picture, see `measure`."""
+        """Edits all images and returns the changes of each image by name of the network.
+
+        Args:
+            direction: See `measure`.
+            strength: See `measure`.
+            sign: See `measure`.
+        """
         sign = torch.ones(len(self.ws)) if sign is None else sign
         images = self._render(direction.apply(self.ws, strength * sign))
-        found = {}
+        result = {}
         for name, network in self.networks.items():
-            after = read_out_scores(network, images)
-            moved = {
+            after = predict_attributes(network, images)
+            changes = {
                 attribute: (after[attribute] - before) * sign / self._scale[name][attribute].clamp_min(1e-6)
                 for attribute, before in self.before[name].items()
             }
-            found[name] = Changes(moved, (_embed(network, images) * self._embeddings[name]).sum(1))
-        return found
+            result[name] = Changes(changes, (_embed(network, images) * self._embeddings[name]).sum(1))
+        return result
 
 
 @torch.no_grad()

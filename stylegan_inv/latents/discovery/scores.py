@@ -1,4 +1,4 @@
-"""Scores: how much of an attribute a code's picture has, from networks, from files or from known factors."""
+"""Attribute scores of codes, from networks, from files or from known factors."""
 
 from __future__ import annotations
 
@@ -16,83 +16,98 @@ from stylegan_inv.encoders.face_network import FaceNetwork
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.layers import normalize_2nd_moment
+from stylegan_inv.utils.checks import one_of
 
-#: What the attributes of the embedded directions are called among SynthFaces' factors.
+#: Attribute of the embedded directions -> factor of SynthFaces, where the names differ.
 FACTOR_OF = {"pose": "yaw"}
 _BATCH = 50
 
 
 def attributes_of(values: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Columns (N, F) under names of factors -> attributes (N,): one for each number and for each choice.
+    """Returns attributes (N,) by name, one for each number and for each choice.
 
-    Choices that can be ``none`` (eyeglasses, beard) become one attribute, the probability of not being none; the values
-    of others (hair style, clothes, background) one each. ``yaw`` is called pose.
+    A choice with the value ``none`` (eyeglasses, beard) becomes one attribute, the probability of the other values.
+    Other choices (hair style, clothes, background) become one attribute per value. ``yaw`` is renamed to ``pose``.
+
+    Args:
+        values: (N, F).
+        names: Names of the columns; columns named ``group=value`` form one choice.
     """
-    found: dict[str, Tensor] = {}
+    attributes: dict[str, Tensor] = {}
     for column, name in enumerate(names):
         choice, _, value = name.partition("=")
         if value == "none":
-            found[choice] = 1 - values[:, column]
+            attributes[choice] = 1 - values[:, column]
         elif not value or f"{choice}=none" not in names:
-            found["pose" if name == "yaw" else name] = values[:, column]
-    return found
+            attributes["pose" if name == "yaw" else name] = values[:, column]
+    return attributes
 
 
 def synthfaces_normals(z: Tensor) -> Tensor:
-    """The normals (N, K) behind z (N, Z) of the embedded generator, see `losses.paired.PairedWarmStart.latents`."""
+    """Returns the normals (N, K) that z (N, Z) of the embedded generator encodes, see `PairedWarmStart.latents`.
+
+    Raises:
+        UserError: Z is too small.
+    """
     if z.shape[1] <= NUM_NORMALS:
         raise UserError(
             f"factors of z: got z of size {z.shape[1]}, expected more than {NUM_NORMALS}; only generators "
-            "made from SynthFaces by pairs know the factors of their codes"
+            "trained on pairs of SynthFaces know the factors of their codes"
         )
     return normalize_2nd_moment(z)[:, :NUM_NORMALS]
 
 
 def factor_scores(z: Tensor) -> dict[str, Tensor]:
-    """Attributes (N,) of the SynthFaces factors that z (N, Z) of the embedded generator stands for."""
+    """Returns the attributes (N,) of SynthFaces that z (N, Z) of the embedded generator encodes, by name."""
     vector = factors_from_normals(synthfaces_normals(z).cpu().numpy()).to_vector()
     return attributes_of(torch.from_numpy(vector), VECTOR_NAMES)
 
 
 def with_factor(z: Tensor, attribute: str, quantile: float) -> Tensor:
-    """Codes z (N, Z) of the same pictures but for one factor, which takes a quantile of its distribution.
+    """Returns codes z that differ in one factor only, which is set to a quantile of its distribution.
 
-    The normalised z keeps its length: what is no factor (the last entries of z) makes room.
+    The length of the normalised z is preserved: its last entries, which encode no factor, are rescaled.
+
+    Args:
+        z: (N, Z).
+        attribute: A factor of SynthFaces, or ``pose``.
+        quantile: Quantile in (0, 1).
+
+    Raises:
+        UserError: The attribute is not a factor.
     """
-    factor = FACTOR_OF.get(attribute, attribute)
-    if factor not in FACTORS:
-        raise UserError(f"attribute {attribute}: not a factor of SynthFaces, expected one of {FACTORS}")
+    factor = one_of("attribute", FACTOR_OF.get(attribute, attribute), FACTORS, "these are the factors of SynthFaces")
     known, rest = synthfaces_normals(z).clone(), normalize_2nd_moment(z)[:, NUM_NORMALS:]
     known[:, FACTORS.index(factor)] = float(np.sqrt(2)) * float(torch.erfinv(torch.tensor(2 * quantile - 1)))
-    room = (z.shape[1] - known.square().sum(1, keepdim=True)).clamp_min(1e-3 * z.shape[1])
-    return torch.cat([known, rest * (room / rest.square().sum(1, keepdim=True)).sqrt()], dim=1)
+    remaining = (z.shape[1] - known.square().sum(1, keepdim=True)).clamp_min(1e-3 * z.shape[1])
+    return torch.cat([known, rest * (remaining / rest.square().sum(1, keepdim=True)).sqrt()], dim=1)
 
 
 @torch.no_grad()
-def read_out_scores(network: FaceNetwork, images: Tensor) -> dict[str, Tensor]:
-    """Attributes (N,) that a face network reads in images (N, 3, H, W)."""
+def predict_attributes(network: FaceNetwork, images: Tensor) -> dict[str, Tensor]:
+    """Returns the attributes (N,) that a face network predicts for images (N, 3, H, W), by name."""
     values = torch.cat([network.read_out(part) for part in images.split(_BATCH)])
     return attributes_of(values, network.factor_names)
 
 
 @torch.no_grad()
-def pictures(generator: Generator, w: Tensor) -> Tensor:
-    """Images (N, 3, R, R) in [-1, 1] of codes (N, D) or (N, L, D), with the stored noise."""
+def render(generator: Generator, w: Tensor) -> Tensor:
+    """Returns images (N, 3, R, R) in [-1, 1] of codes (N, D) or (N, L, D), with the stored noise."""
     ws = w[:, None].expand(-1, generator.num_ws, -1) if w.ndim == 2 else w
     return torch.cat([generator.synthesis(part).clamp(-1, 1) for part in ws.split(_BATCH)])
 
 
 def csv_scores(path: str | Path, attribute: str, names: Sequence[str] | None = None) -> Tensor:
-    """A column of a CSV file as scores (N,).
+    """Returns a column of a CSV file as scores (N,).
 
     Args:
-        path: with a head line. With a column ``name`` its rows are found by it, else they are in the order of the
-            codes.
-        attribute: column to read.
-        names: of the codes, where they have names.
+        path: File with a header line. If it has a column ``name`` and the codes have names, rows are found by name;
+            otherwise they are in the order of the codes.
+        attribute: The column.
+        names: Names of the codes, if they have names.
 
     Raises:
-        UserError: no such file, column or row; a score that is not a number.
+        UserError: There is no such file, column or row, or a score is not a number.
     """
     path = Path(path)
     if not path.is_file():

@@ -16,6 +16,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.directions import Direction
 from stylegan_inv.latents.statistics import WStatistics
+from stylegan_inv.utils.checks import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +24,10 @@ class Components:
     """Principal components of W.
 
     Attributes:
-        mean: (D,).
-        axes: (K, D) of unit length, largest variance first.
-        std: (K,) standard deviation of codes along each.
-        generator_hash: of the generator, or None.
+        mean: Mean of W, (D,).
+        axes: Unit vectors (K, D), largest variance first.
+        std: Standard deviation (K,) of codes along each axis.
+        generator_hash: Hash of the generator, or None.
     """
 
     mean: Tensor
@@ -35,7 +36,12 @@ class Components:
     generator_hash: str | None = None
 
     def direction(self, index: int, layers: Sequence[int] | None = None) -> Direction:
-        """One component as a direction with its standard deviation as unit: edits shift, and so combine."""
+        """Returns a component as a direction whose unit is its standard deviation. Such edits can be combined.
+
+        Args:
+            index: Index of the component.
+            layers: Layers that the direction changes; None for all.
+        """
         self._check(index)
         return Direction(
             self.axes[index],
@@ -47,36 +53,49 @@ class Components:
         )
 
     def set_coordinate(self, w: Tensor, index: int, strength: float, layers: Sequence[int]) -> Tensor:
-        """Codes (B, L, D) with the coordinate set to ``strength`` standard deviations, as e4e's script edits.
+        """Returns codes whose coordinate along a component is set to ``strength``, as in e4e's script.
 
-        The coordinate is read from layer 0 alone and the change added to ``layers``; such edits do not combine, as each
-        sets its coordinate anew.
+        The current coordinate is computed from layer 0 alone, and the change is added to ``layers``. Such edits cannot
+        be combined, because each sets its coordinate anew.
+
+        Args:
+            w: Codes (B, L, D).
+            index: Index of the component.
+            strength: New coordinate, in standard deviations.
+            layers: Layers to change.
         """
         self._check(index)
         axis, std = self.axes[index].to(w), self.std[index].to(w)
-        now = (w[:, 0] - self.mean.to(w)) @ axis / std
+        current = (w[:, 0] - self.mean.to(w)) @ axis / std
         out = w.clone()
-        out[:, list(layers)] += ((strength - now) * std)[:, None, None] * axis
+        out[:, list(layers)] += ((strength - current) * std)[:, None, None] * axis
         return out
 
     def _check(self, index: int) -> None:
-        if not 0 <= index < len(self.axes):
-            raise UserError(f"component {index}: expected 0 to {len(self.axes) - 1}")
+        whole_number("component", index, 0, len(self.axes) - 1)
 
 
 def components(w: Tensor, count: int = 80, generator_hash: str | None = None) -> Components:
-    """The first ``count`` principal components of codes (N, D)."""
-    found = WStatistics.of(w)
-    if not 1 <= count <= len(found.std):
-        raise UserError(f"ganspace: got count={count}, expected 1 to {len(found.std)}")
-    return Components(found.mean, found.axes[:count], found.std[:count], generator_hash)
+    """Returns the first principal components of codes.
+
+    Args:
+        w: Codes (N, D).
+        count: Number of components.
+        generator_hash: Hash of the generator.
+
+    Raises:
+        UserError: There are fewer components.
+    """
+    statistics = WStatistics.of(w)
+    whole_number("ganspace: count", count, 1, len(statistics.std))
+    return Components(statistics.mean, statistics.axes[:count], statistics.std[:count], generator_hash)
 
 
 def load_components(path: str | Path) -> Components:
-    """Read a published file: a dict of ``mean`` (1, D), ``comp`` (K, 1, D) and ``std`` (K,), written by torch.save.
+    """Loads a published file: a dict of ``mean`` (1, D), ``comp`` (K, 1, D) and ``std`` (K,), written by torch.save.
 
     Raises:
-        UserError: No such file, or one that holds something else.
+        UserError: There is no such file, or it holds something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -86,6 +105,6 @@ def load_components(path: str | Path) -> Components:
         mean, axes, std = (torch.as_tensor(content[key]).float() for key in ("mean", "comp", "std"))
         axes = axes.reshape(len(std), -1)
         return Components(mean.reshape(axes.shape[1]), axes, std)
-    except Exception as error:  # the many ways a file can be something else
+    except Exception as error:  # torch raises many kinds of errors for files of other content
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a file of components ({reason}); expected mean, comp and std") from error

@@ -1,4 +1,4 @@
-"""SeFa: directions from the weights alone.
+"""SeFa: directions computed from the weights alone.
 
 "Closed-Form Factorization of Latent Semantics in GANs", Shen, Zhou, CVPR 2021, arXiv 2007.06600. Official code:
 https://github.com/genforce/sefa (0d16060).
@@ -14,25 +14,34 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import Direction
+from stylegan_inv.utils.checks import whole_number
 
 
 def style_weights(generator: Generator, layers: Sequence[int] | None = None) -> list[Tensor]:
-    """Weights (C, D) of the affine layers that turn w into the styles of the convolutions; None: of all layers."""
-    found = [layer.affine.weight.detach() for layer in generator.synthesis.layers()]
-    wrong = [k for k in layers or () if not 0 <= k < len(found)]
+    """Returns the weights (C, D) of the affine layers that map w to the styles of the convolutions.
+
+    Args:
+        generator: The generator.
+        layers: Indices of the convolutions; None for all.
+
+    Raises:
+        UserError: A layer does not exist.
+    """
+    weights = [layer.affine.weight.detach() for layer in generator.synthesis.layers()]
+    wrong = [k for k in layers or () if not 0 <= k < len(weights)]
     if wrong:
-        raise UserError(f"sefa: got layer {wrong[0]}, the generator has convolutions 0 to {len(found) - 1}")
-    return found if layers is None else [found[k] for k in layers]
+        raise UserError(f"sefa: got layer {wrong[0]}, the generator has convolutions 0 to {len(weights) - 1}")
+    return weights if layers is None else [weights[k] for k in layers]
 
 
 def factorize(weights: Sequence[Tensor], normalize: bool = True) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (D,) and unit eigenvectors (D, D; one a row) of ``sum A^T A`` (equation 6), largest first.
+    """Returns eigenvalues (D,) and unit eigenvectors (D, D) of ``sum A^T A`` (equation 6), largest first.
+
+    Eigenvectors are rows. Their sign, which is arbitrary, is chosen such that the largest entry is positive.
 
     Args:
-        weights: (C, D) each.
-        normalize: scale the weight of each style to unit length first, as the official code does.
-
-    The sign, which is arbitrary, is chosen so that the largest entry is positive.
+        weights: Matrices A (C, D).
+        normalize: Whether to scale each row of A to unit length first, as the official code does.
     """
     stacked = torch.cat([weight.double() for weight in weights])
     if normalize:
@@ -44,10 +53,19 @@ def factorize(weights: Sequence[Tensor], normalize: bool = True) -> tuple[Tensor
 
 
 def sefa_directions(generator: Generator, layers: Sequence[int] | None = None, count: int = 5) -> list[Direction]:
-    """The ``count`` first directions of some layers, which are also the layers that they move."""
+    """Returns the first directions of some layers.
+
+    Args:
+        generator: The generator.
+        layers: Indices of the convolutions whose weights are factorised; the directions change the same layers. None
+            for all.
+        count: Number of directions.
+
+    Raises:
+        UserError: A layer does not exist, or there are fewer directions.
+    """
     values, rows = factorize(style_weights(generator, layers))
-    if not 1 <= count <= len(rows):
-        raise UserError(f"sefa: got count={count}, expected 1 to {len(rows)}")
+    whole_number("sefa: count", count, 1, len(rows))
     return [
         Direction(
             rows[k].cpu(),

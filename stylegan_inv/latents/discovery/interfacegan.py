@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import real_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +21,9 @@ class Boundary:
     """A hyperplane between codes with and without an attribute.
 
     Attributes:
-        normal: (D,) of unit length, towards high scores.
-        accuracy: share of held-out codes on the right side; None where none were held out.
-        count: codes on each side that it was trained on.
+        normal: Unit vector (D,) towards high scores.
+        accuracy: Fraction of held-out codes on the correct side; None if no codes were held out.
+        count: Number of training codes on each side.
     """
 
     normal: Tensor
@@ -31,15 +32,15 @@ class Boundary:
 
 
 def extreme_codes(scores: Tensor, chosen: float, invalid: float | None = None) -> tuple[Tensor, Tensor]:
-    """Positions of the highest and of the lowest scores, each from high to low.
+    """Returns the indices of the highest and of the lowest scores, each in descending order of the score.
 
     Args:
         scores: (N,).
-        chosen: share of all (below 1; the paper takes 0.02), or a number of codes, on each side.
-        invalid: score of codes to leave out.
+        chosen: Size of each side: a fraction of all codes (below 1; the paper uses 0.02) or a number of codes.
+        invalid: Codes with this score are excluded.
 
     Raises:
-        UserError: Too few codes, or scores that are all the same.
+        UserError: There are too few codes, or the scores of both sides are equal.
     """
     if scores.ndim != 1 or not bool(torch.isfinite(scores).all()):
         raise UserError(f"boundary: got scores {tuple(scores.shape)}, expected (N,) finite numbers")
@@ -49,13 +50,13 @@ def extreme_codes(scores: Tensor, chosen: float, invalid: float | None = None) -
     if count < 2 or 2 * count > len(order):
         raise UserError(
             f"boundary: {chosen} of {len(order)} codes are {count} on each side, expected at least 2 and at most half; "
-            "give more samples or another share"
+            "give more samples or another fraction"
         )
     top, bottom = order[:count], order[-count:]
     if scores[top[-1]] <= scores[bottom[0]]:
         raise UserError(
             f"boundary: the highest and the lowest {count} scores meet at {float(scores[bottom[0]]):g}; give a smaller "
-            "share, or scores that tell codes apart"
+            "fraction, or scores with more different values"
         )
     return top, bottom
 
@@ -63,23 +64,22 @@ def extreme_codes(scores: Tensor, chosen: float, invalid: float | None = None) -
 def train_boundary(
     w: Tensor, scores: Tensor, chosen: float = 0.02, train: float = 0.7, invalid: float | None = None, seed: int = 0
 ) -> Boundary:
-    """A boundary between the codes of the highest and of the lowest scores.
+    """Trains a boundary between the codes with the highest and the lowest scores.
 
     Args:
-        w: (N, D).
-        scores: (N,), high for codes with the attribute.
-        chosen: see `extreme_codes`.
-        train: share of the chosen codes that is trained on; the rest gives the accuracy.
-        invalid: score of codes to leave out.
-        seed: of the split.
+        w: Codes (N, D).
+        scores: Scores (N,), high for codes with the attribute.
+        chosen: See `extreme_codes`.
+        train: Fraction of these codes that are used for training, in (0, 1]; the accuracy is measured on the others.
+        invalid: See `extreme_codes`.
+        seed: Seed of the split.
 
     Raises:
-        UserError: See `extreme_codes`; or codes and scores that do not belong together.
+        UserError: See `extreme_codes`; or the numbers of codes and scores differ.
     """
     if w.ndim != 2 or len(w) != len(scores):
         raise UserError(f"boundary: got codes {tuple(w.shape)} and {len(scores)} scores, expected (N, D) and N")
-    if not 0 < train <= 1:
-        raise UserError(f"boundary: got train={train}, expected a share above 0 and at most 1")
+    real_number("boundary: train", train, above=0, most=1)
     source = torch.Generator().manual_seed(seed)
     sides = [side[torch.randperm(len(side), generator=source)] for side in extreme_codes(scores, chosen, invalid)]
     count = max(1, int(len(sides[0]) * train))
@@ -92,13 +92,13 @@ def train_boundary(
 
 
 def separate(high: Tensor, low: Tensor) -> tuple[Tensor, float]:
-    """Unit normal (D,) and offset of the hyperplane that a linear support vector machine (C = 1) finds.
+    """Returns unit normal (D,) and offset of the hyperplane of a linear support vector machine (C = 1).
 
     Args:
-        high: (N, D), the positive side.
-        low: (M, D).
+        high: Codes (N, D) on the positive side.
+        low: Codes (M, D) on the negative side.
     """
-    from sklearn.svm import SVC  # takes a second to import
+    from sklearn.svm import SVC  # importing scikit-learn takes a second
 
     codes = torch.cat([high, low]).double().cpu().numpy()
     machine = SVC(kernel="linear", C=1.0).fit(codes, [1] * len(high) + [0] * len(low))
@@ -108,31 +108,37 @@ def separate(high: Tensor, low: Tensor) -> tuple[Tensor, float]:
 
 
 def project_away(vector: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """What is left of a direction (D,) without its part in the span of others, at unit length (conditional edit).
+    """Returns the component of a direction that is orthogonal to others, at unit length (conditional edit).
 
-    A move along it leaves the distance to the other boundaries as it is. The official code has formulae for one, two
-    and more conditions; all are this projection.
+    Moving along it does not change the distance to the other boundaries. The official code has separate formulae for
+    one, two and more conditions; all of them are this projection.
+
+    Args:
+        vector: (D,).
+        others: Directions (D,).
 
     Raises:
-        UserError: nothing is left.
+        UserError: The direction is a linear combination of the others.
     """
     if not others:
-        return vector / vector.norm()
-    basis = torch.linalg.qr(torch.stack(list(others), dim=1).double()).Q
+        unit: Tensor = vector / vector.norm()
+        return unit
     double = vector.double()
-    rest = double - basis @ (basis.T @ double)
+    basis = torch.linalg.qr(torch.stack(list(others), dim=1).double()).Q
+    rest: Tensor = double - basis @ (basis.T @ double)
     if rest.norm() < 1e-6 * double.norm():
-        raise UserError("conditional projection: the direction lies in the span of the others, nothing is left of it")
-    return (rest / rest.norm()).to(vector)
+        raise UserError("conditional projection: the direction is a combination of the others, nothing is left of it")
+    unit = rest / rest.norm()
+    return unit.to(vector)
 
 
 def walk(code: Tensor, normal: Tensor, distances: Tensor) -> Tensor:
-    """Codes at given signed distances, as InterFaceGAN's ``linear_interpolate`` gives them.
+    """Returns codes at given signed distances, as InterFaceGAN's ``linear_interpolate`` does.
 
     Args:
-        code: (1, D): the distances are those from the boundary through 0, wherever the code lies. (1, L, D): they are
-            steps from the code itself (the official code treats W+ so).
-        normal: (D,) of unit length.
+        code: (1, D): distances are measured from the boundary through 0. (1, L, D): distances are measured from the
+            code itself, as the official code does for w+.
+        normal: Unit vector (D,).
         distances: (S,).
 
     Returns:

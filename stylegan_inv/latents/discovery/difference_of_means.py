@@ -1,4 +1,4 @@
-"""Differences of means: where codes with an attribute lie on average, seen from those without."""
+"""Direction between the means of codes with and without an attribute."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ def difference_of_means(
     generator_hash: str | None = None,
     made: Mapping[str, str] | None = None,
 ) -> Direction:
-    """The direction from the mean of ``low`` to that of ``high``.
+    """Returns the direction from the mean of ``low`` to the mean of ``high``.
 
-    Where row i of both is the same picture with and without the attribute, nothing else differs between the means.
+    If both hold the same images with and without the attribute, the means differ in this attribute only.
 
     Args:
-        high: (N, D).
-        low: (M, D).
-        name: of the attribute.
-        unit: see `Direction`.
-        generator_hash: of the generator.
-        made: see `Direction`.
+        high: Codes (N, D) with the attribute.
+        low: Codes (M, D) without it.
+        name: Name of the attribute.
+        unit: See `Direction`.
+        generator_hash: Hash of the generator.
+        made: See `Direction`.
+
+    Raises:
+        UserError: The shapes do not match, or the means are equal.
     """
     if high.ndim != 2 or low.ndim != 2 or high.shape[1] != low.shape[1] or not len(high) or not len(low):
         raise UserError(f"difference of means: got codes {tuple(high.shape)} and {tuple(low.shape)}, expected (N, D)")

@@ -1,0 +1,1 @@
+"""Methods that find editing directions, the scores that they need, and the effect of a direction."""

@@ -1,0 +1,1 @@
+"""Losses of generators that are trained on images with known latent codes."""
