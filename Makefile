@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# A process for each core; each takes the next test that is left.
+# One process per core; each takes the next test that is left.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-long lint format type bench clean
+.PHONY: help install demo test test-fast test-long lint format type docs bench clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(READY)
 
-demo: $(READY)  ## Train ReStyle on the embedded face world and say where the picture is.
+demo: $(READY)  ## Train ReStyle on the embedded faces and print the path of its panel.
 	$(BIN)/python -m stylegan_inv.train method=restyle
 
 test: lint type  ## Lint, types and the whole test suite.
@@ -28,7 +28,7 @@ test: lint type  ## Lint, types and the whole test suite.
 test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
-test-long: $(READY)  ## 2,000 steps of the default job with flat memory and file handles.
+test-long: $(READY)  ## Check memory and file handles over 2,000 steps of the default job.
 	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest tests/faults/test_long_runs.py
 
 lint: $(READY)  ## Check style and formatting.
@@ -41,6 +41,9 @@ format: $(READY)  ## Apply formatting and the safe fixes.
 
 type: $(READY)  ## Check types.
 	$(BIN)/mypy
+
+docs: $(READY)  ## Build API pages from the docstrings into build/docs.
+	$(BIN)/python .github/build_docs.py
 
 bench: $(READY)  ## Time the embedded generator, the renderer and a training step.
 	$(BIN)/python -m stylegan_inv.benchmark world

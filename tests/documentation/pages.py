@@ -1,0 +1,87 @@
+"""Finds the commands that the pages show, and says how each runs in seconds.
+
+A command keeps what its page shows; options that make it small are appended. What a reader has to bring (photographs, a
+trained run, somebody's weights, clones of other repositories) is replaced by small files that :mod:`.files` makes.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cli import REPOSITORY
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / ".github" / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "experiments").glob("**/README.md")),
+    *sorted((REPOSITORY / "stylegan_inv" / "assets").glob("*.md")),
+]
+_COMMAND = re.compile(r"(?:python -m stylegan_inv\.|python experiments/|stylegan-inv )[^`]*")
+
+#: What makes a training small. Later options win, so those of the page are kept unless they are named here.
+TRAIN = (
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
+    "dataset.batch_size=2",
+    "dataset.val_batch_size=2",
+    "dataset.num_workers=0",
+    "callbacks.panels.images=2",
+    "callbacks.progress=null",
+    "logger=csv",
+)
+#: Additional options of recipes and methods, by a word of the command.
+SMALL_TRAINING = {
+    "experiment=synthfaces_face_": ("dataset.people=4", "dataset.val_people=4", "dataset.batch_size=4"),
+    "experiment=image2stylegan_pp": ("method.stages.w.steps=2", "method.stages.noise.steps=2"),
+    "experiment=projector": ("method.steps=2",),
+    "experiment=pti": ("method.steps=2", "method.start.steps=2"),
+}
+#: Recipes of the papers: the large networks and others' weights are replaced by the embedded ones.
+EMBEDDED = (
+    "encoder/backbone=ir_se_tiny",
+    "encoder.backbone.pretrained=null",
+    "dataset.resolution=64",
+    "generator.source=synthfaces64",
+    "metrics=image",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page.
+
+    Attributes:
+        page: The page.
+        text: What it shows, in one line.
+    """
+
+    page: Path
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        """The words that a shell makes of it, without ``python -m``."""
+        words = shlex.split(self.text.replace("…", "x"))
+        return words[2:] if words[:2] == ["python", "-m"] else words[1:]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def commands(page: Path) -> list[Command]:
+    """Returns the commands of a page in order: indented or fenced lines, and commands in backticks, each once."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found: dict[str, Command] = {}
+    for line in text.splitlines():
+        blocks = [line.strip()] if re.match(r"(?: {4,}|\t|\$ )", line) or line.startswith("python ") else []
+        blocks += re.findall(r"`([^`]+)`", line)
+        for block in blocks:
+            if _COMMAND.match(block):
+                shown = " ".join(re.sub(r"\s+#.*$", "", block).split())
+                found.setdefault(shown, Command(page, shown))
+    return list(found.values())

@@ -1,0 +1,135 @@
+"""Every command of the README, the contributing guide, the experiments' pages and the assets' cards runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli import REPOSITORY
+from tests.documentation.files import RUN, write_own_method, write_reader_files, write_run
+from tests.documentation.pages import EMBEDDED, PAGES, SMALL_TRAINING, TRAIN, commands
+from tests.faults.small import join, launch
+
+#: Patterns of names in commands that a reader replaces; these are no commands.
+PLACEHOLDER = re.compile(r"^[\w.]*<(command|name)>|^stylegan_inv\.latents$")
+#: Page -> the runs that its commands continue with, and how they are trained.
+RUNS = {
+    "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
+    "psp_sketch_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_sketch_synthfaces",)},
+    "pti_synthfaces": {"outputs/e4e/run": ("method=e4e",)},
+    "psp_toonify_synthfaces": {
+        f"outputs/restyle/{RUN}": ("method=restyle",),
+        "outputs/restyle/2026-11-21_10-45-00": ("method=restyle",),
+    },
+}
+SECONDS = 400
+
+
+def quick(words: list[str]) -> list[str]:
+    """Returns a command with the options that make it small."""
+    program, *arguments = (re.sub(r"(?<![\w/])/data/", "data/", word).replace("<run>", "run") for word in words)
+    module = program.removeprefix("stylegan_inv.")
+    if module == "train":
+        return [program, *_quick_training(arguments)]
+    if module == "invert" and any(word.startswith("method=") for word in arguments):
+        return [program, *arguments, *_quick_optimisation(arguments), "device=cpu", "overwrite=true"]
+    if module in ("edit", "invert"):
+        return [program, *arguments, "device=cpu", "overwrite=true"]
+    if module == "evaluate":
+        return [program, *arguments, "device=cpu", "max_images=2", "metrics=image"]
+    if module == "benchmark":
+        return [program, *_quick_benchmark(arguments)]
+    if module == "directions" and arguments[0] in ("interfacegan", "means"):
+        return [program, *arguments, "--samples", "300"]
+    return [program, *arguments]
+
+
+def _quick_training(arguments: list[str]) -> list[str]:
+    if "--cfg" in arguments:
+        return arguments
+    # One job of a sweep is enough.
+    sweep = any(word in ("-m", "--multirun") or word.startswith("sweep=") for word in arguments)
+    if sweep:
+        arguments = [re.sub(r"^([\w.]+=[^,\[{]+),[^\[{]*$", r"\1", word) for word in arguments]
+        arguments.append("hydra.sweeper.params={loss.perceptual.weight: 0.4}")
+    more = [*TRAIN, *("trainer.devices=1",) * any(word.startswith("trainer=ddp") for word in arguments)]
+    recipe = next((word for word in arguments if word.startswith("experiment=")), "")
+    if any(word.startswith("dataset.root=data/") for word in arguments):
+        more += [*EMBEDDED, "loss=embedded_interest" if "interestyle" in recipe else "loss=embedded"]
+    else:
+        more.append("dataset.val_size=2")
+    for word, small in SMALL_TRAINING.items():
+        if recipe.startswith(word):
+            more += small
+    return [*arguments, *more]
+
+
+def _quick_optimisation(arguments: list[str]) -> list[str]:
+    method = next(word.partition("=")[2] for word in arguments if word.startswith("method="))
+    if method == "image2stylegan_pp":
+        return []
+    own_start = any(word.startswith("method.start=") for word in arguments)
+    return ["method.steps=2", *["method.start.steps=2"] * (method == "pti" and not own_start)]
+
+
+def _quick_benchmark(arguments: list[str]) -> list[str]:
+    part = arguments[0] if arguments and not arguments[0].startswith("-") else "methods"
+    if part == "methods":
+        return ["methods", "--quick", "--seeds", "0", "--only", "psp_synthfaces", "projector", "--faces", "4"]
+    kept = arguments
+    for option in ("--against", "--only"):  # clones of other repositories
+        while option in kept:
+            start = kept.index(option)
+            end = next((k for k in range(start + 1, len(kept)) if kept[k].startswith("--")), len(kept))
+            kept = kept[:start] + kept[end:]
+    small = {"generator": ["--resolution", "64"], "data": ["--resolution", "64"], "world": ["--seconds", "0.05"]}
+    return [*kept, *small.get(part, []), *(["--repeats", "1"] if part != "world" else [])]
+
+
+def execute(words: list[str], folder: str) -> None:
+    """Runs a command in this process, as ``python -m`` or ``python <script>`` would."""
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    program, sys.argv[1:] = words[0], words[1:]
+    if program.endswith(".py"):
+        sys.path.insert(0, str(Path(program).parent))
+        sys.argv[0] = program
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_reader_files(tmp_path)
+    write_own_method(tmp_path, (REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_of_a_page(page: Path, folder: Path) -> None:
+    shown = [command for command in commands(page) if not PLACEHOLDER.match(" ".join(command.words))]
+    if any(command.words[0].startswith("experiments/") for command in shown):
+        shutil.copytree(REPOSITORY / "experiments", folder / "experiments")
+    runs = dict(RUNS.get(page.parent.name, {}))
+    if any(f"outputs/restyle/{RUN}" in command.text for command in shown):
+        runs.setdefault(f"outputs/restyle/{RUN}", ("method=restyle",))
+    for run, overrides in runs.items():
+        write_run(folder, run, *overrides)
+    for number, command in enumerate(shown):
+        log = folder / f"{number}.log"
+        codes = join([launch(execute, quick(command.words), str(folder), log=log, COLUMNS="120")], SECONDS)
+        assert codes == [0], f"{command}\n{' '.join(quick(command.words))}\n{log.read_text()[-3000:]}"
+
+
+def test_every_command_of_the_package_is_shown() -> None:
+    shown = {command.words[0] for page in PAGES for command in commands(page)}
+    package = REPOSITORY / "stylegan_inv"
+    modules = {path.parent.name for path in package.glob("*/__main__.py")} | {"train", "convert"}
+    assert {f"stylegan_inv.{module}" for module in modules} <= shown
