@@ -26,7 +26,7 @@ from stylegan_inv.benchmark.results import (
     verdict_rows,
 )
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.visualization.html_page import facts, picture, table, write_report
+from stylegan_inv.visualization.html_page import definitions, figure, table, write_page
 
 #: File -> caption.
 FIGURES = {
@@ -110,15 +110,15 @@ def write_page(rows: Table, verdicts: Sequence[Verdict], about: Mapping[str, str
     """``report.html``."""
     claim_heads, claims = verdict_rows(verdicts)
     claims = [[text.strip("*") for text in line] for line in claims]
-    write_report(
+    write_page(
         "All methods in the embedded world",
         {
-            "Faces": [picture(into / "grid.png", FIGURES["grid.png"])],
+            "Faces": [figure(into / "grid.png", FIGURES["grid.png"])],
             "Pictures": [table(*table_rows(rows, PICTURES))],
             "Codes and edits": [table(*table_rows(rows, CODES))],
             "Claims of the papers": [table(claim_heads, claims)] if claims else [],
-            "Figures": [picture(into / name, caption) for name, caption in FIGURES.items() if name != "grid.png"],
-            "Protocol": [facts(about)],
+            "Figures": [figure(into / name, caption) for name, caption in FIGURES.items() if name != "grid.png"],
+            "Protocol": [definitions(about)],
         },
         into / "report.html",
     )

@@ -1,1 +1,1 @@
-"""Report about a run or a sweep as one HTML page."""
+"""Reports about a run or a sweep as one HTML page."""

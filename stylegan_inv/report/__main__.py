@@ -1,7 +1,9 @@
-"""One HTML file about a run or a sweep: ``python -m stylegan_inv.report run=outputs/restyle/2026-11-21_10-30-00``.
+"""Writes one HTML file about a run or a sweep.
 
-Figures, pictures, curves, the worst images, evaluations, config and versions, with everything inside the file; what a
-run has not left is left out.
+    python -m stylegan_inv.report run=outputs/restyle/2026-11-21_10-30-00
+
+The file holds metrics, images, charts, the worst images, evaluations, config and versions. What the run has not
+written is omitted.
 """
 
 from __future__ import annotations
@@ -14,13 +16,18 @@ from omegaconf import DictConfig
 from stylegan_inv.config import entry_point
 from stylegan_inv.errors import UserError
 from stylegan_inv.report.run_report import Sections, run_sections, sweep_sections
-from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.visualization.html_page import write_report
+from stylegan_inv.visualization.html_page import write_page
 
 
 @dataclass
 class Job:
-    """What is known before anything is written."""
+    """A report that is ready to be written.
+
+    Attributes:
+        title: Title of the page.
+        sections: Heading -> parts.
+        file: Path of the page.
+    """
 
     title: str
     sections: Sections
@@ -28,7 +35,11 @@ class Job:
 
 
 def prepare(cfg: DictConfig) -> Job:
-    """Read the folder; raises UserError if there is nothing to report."""
+    """Reads the folder of a run or of a sweep.
+
+    Raises:
+        UserError: If there is nothing to report, or the output is not an HTML file.
+    """
     folder = Path(cfg.run)
     if not folder.is_dir():
         raise UserError(f"run={folder}: no such folder; give the folder that stylegan_inv.train printed")
@@ -48,8 +59,8 @@ def _title(folder: Path, is_sweep: bool) -> str:
 
 
 def report(cfg: DictConfig, job: Job) -> None:
-    """Write the page."""
-    print(f"{'report:':<12}{write_report(job.title, job.sections, job.file)}")
+    """Writes the page and prints its path."""
+    print(f"{'report:':<12}{write_page(job.title, job.sections, job.file)}")
 
 
 main = entry_point("report", prepare)(report)

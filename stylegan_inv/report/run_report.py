@@ -1,4 +1,4 @@
-"""What a report says about a run or a sweep: read from the files in its folder, nothing is computed again."""
+"""Sections of a report, read from the files that a run or a sweep has written. Nothing is computed again."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.visualization.html_page import Html, beside, code, facts, folded, grid, picture, table, tiles
-from stylegan_inv.visualization.svg_curves import curves
+from markupsafe import Markup
 
-#: A figure after a refinement step.
+from stylegan_inv.errors import UserError
+from stylegan_inv.visualization.html_page import (
+    code,
+    collapsible,
+    definitions,
+    figure,
+    grid,
+    side_by_side,
+    table,
+    tiles,
+)
+from stylegan_inv.visualization.line_chart import line_chart
+
+#: Name of a metric that was measured after one refinement step.
 _STEP = re.compile(r"(.+)_step(\d+)")
 
+#: Heading -> parts of the section.
 Sections = dict[str, list[str]]
 
-#: What is shown large, if the run has it: key of metrics.json -> what it is called.
+#: Metrics in large type: key of metrics.json -> label.
 _HEADLINES = {
     "val/mse": "mean squared error",
     "val/psnr": "PSNR, dB",
@@ -28,56 +39,61 @@ _HEADLINES = {
     "val/lpips": "LPIPS",
     "val/ms_ssim": "MS-SSIM",
     "images_per_second": "training images/s",
-    "seconds": "seconds in all",
+    "seconds": "total seconds",
 }
-#: Heading -> prefixes of the columns of metrics.csv that are drawn below it.
-_CURVES = {"Losses": ("train/loss/",), "Validation": ("val/",), "Training": ("lr/", "grad_norm/", "perf/")}
+#: Heading -> prefixes of the columns of metrics.csv that the section plots.
+_CHARTS = {"Losses": ("train/loss/",), "Validation": ("val/",), "Training": ("lr/", "grad_norm/", "perf/")}
 
 
 def run_sections(folder: Path) -> Sections:
-    """Everything about a training run.
+    """Returns the sections about a training run.
 
     Raises:
-        UserError: No run, or one that has measured nothing yet.
+        UserError: If the folder holds no run, or a run without measurements.
     """
     run = RunFolder(folder)
     if not run.config_file.is_file():
         raise UserError(f"{folder}: no config.yaml in it, expected the folder of a run or of a sweep")
-    metrics, rows = run.metrics(), _rows(run.logged_metrics_file)
+    metrics, rows = _read_json(folder / "metrics.json"), _read_csv(folder / "metrics.csv")
     if not metrics and not rows:
         raise UserError(f"{folder}: neither metrics.json nor metrics.csv in it; the run has measured nothing yet")
-    sections: Sections = {"Result": [tiles({name: metrics[key] for key, name in _HEADLINES.items() if key in metrics})]}
+    headlines = {label: metrics[key] for key, label in _HEADLINES.items() if key in metrics}
+    sections: Sections = {"Result": [tiles(headlines)]}
     if not metrics:
-        sections["Result"] = ["The run has not ended: what follows is what it has logged so far."]
-    last = folder / "panels" / "last.png"
-    sections["Pictures"] = [picture(last, "Held-out images, as the last panel shows them.")] if last.is_file() else []
-    for heading, prefixes in _CURVES.items():
+        sections["Result"] = ["The run has not ended. This report shows what it has logged so far."]
+    panel = folder / "panels" / "last.png"
+    sections["Images"] = [figure(panel, "Held-out images in the last panel.")] if panel.is_file() else []
+    for heading, prefixes in _CHARTS.items():
         sections[heading] = [grid(*_charts(rows, prefixes))]
-    sections["Validation"].append(grid(*_over_steps(metrics)))
-    sections["Worst images"] = _worst(folder / "worst")
-    sections["Codes"] = _codes(folder / "codes")
-    for evaluated in sorted((folder / "evaluation").glob("*/metrics.json")):
-        sections[f"Evaluation: {evaluated.parent.name}"] = _evaluation(_json(evaluated))
-    sections["How it was made"] = _origin(folder, metrics)
+    sections["Validation"].append(grid(*_charts_over_steps(metrics)))
+    sections["Worst images"] = _worst_images(folder / "worst")
+    sections["Latent codes"] = _latent_codes(folder / "codes")
+    for file in sorted((folder / "evaluation").glob("*/metrics.json")):
+        sections[f"Evaluation: {file.parent.name}"] = _evaluation(_read_json(file))
+    sections["Reproduction"] = _reproduction(folder, metrics)
     return sections
 
 
 def sweep_sections(folder: Path) -> Sections:
-    """The jobs of a sweep and its plot."""
-    rows = _rows(folder / "sweep.csv")
+    """Returns the sections about a sweep: its plot and a table of its jobs.
+
+    Raises:
+        UserError: If the sweep has not ended.
+    """
+    rows = _read_csv(folder / "sweep.csv")
     if not rows:
         raise UserError(f"{folder}: no sweep.csv in it; it is written when all jobs of a sweep have ended")
     plot = folder / "sweep.png"
     heads = list(rows[0])
-    jobs = table(heads, [[_number(row[head]) for head in heads] for row in rows])
+    caption = "Every job, and the mean of the jobs that share a value."
     return {
-        "Plot": [picture(plot, "Every job, and the mean of those that share a value.")] if plot.is_file() else [],
-        "Jobs": [jobs],
+        "Plot": [figure(plot, caption)] if plot.is_file() else [],
+        "Jobs": [table(heads, [[_parsed(row[head]) for head in heads] for row in rows])],
     }
 
 
-def _charts(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[Html]:
-    """A chart for each column, one for all refinement steps of the same metric."""
+def _charts(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[Markup]:
+    """Returns one chart for each column; the refinement steps of a metric share a chart."""
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
     columns = dict.fromkeys(name for row in rows for name in row)
     for column in sorted(columns, key=lambda name: not name.endswith("/total")):
@@ -88,64 +104,68 @@ def _charts(rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[Html]
         title, series = (f"{step[1]}, by step", step[2]) if step else (column, "")
         points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column) and row.get("step")]
         charts.setdefault(title.removeprefix(prefix if len(prefixes) == 1 else ""), {})[series] = points
-    return [chart for title, series in charts.items() if (chart := curves(title, series))]
+    return [chart for title, series in charts.items() if (chart := line_chart(title, series))]
 
 
-def _over_steps(metrics: Mapping[str, Any]) -> list[Html]:
-    """A chart for each metric that was measured after every refinement step."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def _charts_over_steps(metrics: Mapping[str, Any]) -> list[Markup]:
+    """Returns one chart for each metric that was measured after every refinement step."""
+    curves: dict[str, list[tuple[float, float]]] = {}
     for key, value in metrics.items():
         if step := _STEP.fullmatch(key):
-            found.setdefault(step[1].removeprefix("val/"), []).append((float(step[2]), value))
-    return [curves(f"{name} over refinement steps", {"": sorted(points)}) for name, points in found.items()]
+            curves.setdefault(step[1].removeprefix("val/"), []).append((float(step[2]), value))
+    return [line_chart(f"{name} over refinement steps", {"": sorted(points)}) for name, points in curves.items()]
 
 
-def _worst(folder: Path) -> list[str]:
-    rows = _rows(folder / "last.csv")
+def _worst_images(folder: Path) -> list[str]:
+    rows = _read_csv(folder / "last.csv")
     if not rows or not (folder / "last.png").is_file():
         return []
     heads = [head for head in rows[0] if head != "step"]
-    said = f"The held-out images with the largest error, after step {rows[0]['step']}."
-    listed = table(heads, [[_number(row[head]) if head != "image" else row[head] for head in heads] for row in rows])
-    return [said, beside(picture(folder / "last.png", "From the worst on; the difference is twice as bright."), listed)]
+    cells = [[row[head] if head == "image" else _parsed(row[head]) for head in heads] for row in rows]
+    sheet = figure(folder / "last.png", "Sorted by error, largest first. The difference is shown twice as bright.")
+    text = f"The held-out images with the largest error after step {rows[0]['step']}."
+    return [text, side_by_side(sheet, table(heads, cells))]
 
 
-def _codes(folder: Path) -> list[str]:
+def _latent_codes(folder: Path) -> list[str]:
     if not (folder / "last.png").is_file():
         return []
-    found = _json(folder / "last.json")
-    said = f"Codes of {found.get('images')} held-out images beside codes of W, after step {found.get('step')}."
-    return [picture(folder / "last.png", said)]
+    content = _read_json(folder / "last.json")
+    caption = (
+        f"Latent codes of {content.get('images')} held-out images after step {content.get('step')}, compared with "
+        "samples of W."
+    )
+    return [figure(folder / "last.png", caption)]
 
 
-def _evaluation(found: Mapping[str, Any]) -> list[str]:
-    """Table and protocol of ``metrics.json`` as `stylegan_inv.evaluate` writes it."""
+def _evaluation(content: Mapping[str, Any]) -> list[str]:
+    """Returns table and protocol of a ``metrics.json`` that `stylegan_inv.evaluate` has written."""
     rows: list[list[object]] = []
     means: dict[str, dict[int, float]] = {}
-    for name, s in found.get("metrics", {}).items():
+    for name, summary in content.get("metrics", {}).items():
         if step := _STEP.fullmatch(name):
-            means.setdefault(step[1], {})[int(step[2])] = s["mean"]
+            means.setdefault(step[1], {})[int(step[2])] = summary["mean"]
             continue
-        interval = "" if s["low"] is None else f"{s['low']:.4g} to {s['high']:.4g}"
-        rows.append([name, s["mean"], s["std"], interval, s["count"], s["skipped"]])
-    images = found.get("counts", {}).get("images")
-    rows += [[name, value, None, "", images, 0] for name, value in found.get("sets", {}).items()]
+        interval = "" if summary["low"] is None else f"{summary['low']:.4g} to {summary['high']:.4g}"
+        rows.append([name, summary["mean"], summary["std"], interval, summary["count"], summary["skipped"]])
+    images = content.get("counts", {}).get("images")
+    rows += [[name, value, None, "", images, 0] for name, value in content.get("sets", {}).items()]
     parts: list[str] = [table(["metric", "mean", "std", "interval", "images", "skipped"], rows)]
     if steps := sorted({step for values in means.values() for step in values}):
-        listed = [[name, *(values.get(step) for step in steps)] for name, values in means.items()]
-        parts.append(folded("Every refinement step", table(["mean after", *(f"step {n}" for n in steps)], listed)))
-    return [*parts, folded("Protocol", facts(found.get("protocol", {})))]
+        cells = [[name, *(values.get(step) for step in steps)] for name, values in means.items()]
+        parts.append(collapsible("All refinement steps", table(["mean after", *(f"step {n}" for n in steps)], cells)))
+    return [*parts, collapsible("Protocol", definitions(content.get("protocol", {})))]
 
 
-def _origin(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
-    parts: list[str] = [facts(_json(RunFolder(folder).versions_file))]
+def _reproduction(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+    parts: list[str] = [definitions(_read_json(folder / "versions.json"))]
     if metrics:
-        parts.append(folded("All figures", table(["figure", "value"], list(metrics.items()))))
-    parts.append(folded("Config", code(RunFolder(folder).config_file.read_text(encoding="utf-8"))))
+        parts.append(collapsible("All metrics", table(["metric", "value"], list(metrics.items()))))
+    parts.append(collapsible("Config", code((folder / "config.yaml").read_text(encoding="utf-8"))))
     return parts
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -153,14 +173,16 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    """Reads the complete rows of a table; a run that is still writing may have cut the last one."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
-def _number(text: str) -> object:
+def _parsed(text: str) -> object:
+    """Converts numbers with a decimal point or an exponent; other text, such as a seed, stays as it is."""
     try:
         return float(text) if "." in text or "e" in text else text
     except ValueError:

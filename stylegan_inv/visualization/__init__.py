@@ -1,1 +1,1 @@
-"""Contact sheets, curves, animations and HTML pages."""
+"""Contact sheets, charts, animations and HTML pages."""

@@ -1,16 +1,16 @@
-"""A static page that can be mailed: one HTML file with its style and pictures inside, no script, nothing loaded.
+"""Self-contained HTML pages: one file with its style and images inside, without scripts or external resources.
 
-    write_report(
+    write_page(
         "Inversion of SynthFaces",
         {
             "Result": ["Mean of three seeds.", table(["method", "mse"], [["psp", 0.0075], ["restyle", 0.0067]])],
-            "Trade-off": [picture(folder / "tradeoff.png", "Distortion against editability")],
+            "Trade-off": [figure(folder / "tradeoff.png", "Distortion against editability")],
         },
         folder / "report.html",
     )
 
-Functions here return `Html`, which is put into the page as it is. Everything else (titles, captions, cells, a plain
-string among the parts of a section: a paragraph) is text and is escaped.
+The functions return :class:`markupsafe.Markup`, which the page inserts unchanged. All other text (titles, captions,
+cells, a plain string among the parts of a section) is escaped. The layout is in ``templates/``.
 """
 
 from __future__ import annotations
@@ -20,155 +20,140 @@ import math
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
 
-_STYLE = Path(__file__).with_suffix(".css")
-#: A cell of these is set flush right: 0.0067, -3, 12 %, 1.2e-4 ± 0.1, 27.4 dB
+#: Cells that are aligned to the right: 0.0067, -3, 12 %, 1.2e-4 ± 0.1, 27.4 dB
 _NUMBER = re.compile(r"[-+−±]?(\d[\d,]*\.?\d*|\.\d+|nan|inf)([eE][-+]?\d+)?\b.{0,40}", re.DOTALL)
-#: What stands in a column of numbers where there is none.
-_NOTHING = ("", "-", "–", "—")
+#: Placeholders for a missing value in a column of numbers.
+_MISSING = ("", "-", "–", "—")
+_IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
-class Html(str):
-    """Text that is HTML already; all other text is escaped where it enters a page."""
-
-
-def write_report(title: str, sections: Mapping[str, Sequence[str]], file: str | Path, subtitle: str = "") -> Path:
-    """Write a page with a table of contents and the sections in their order.
+def write_page(title: str, sections: Mapping[str, Sequence[str]], file: str | Path, subtitle: str = "") -> Path:
+    """Writes a page with a table of contents and the sections in their order.
 
     Args:
         title: Heading and title of the page.
-        sections: Heading -> parts, each `Html` from a function of this module or a plain string, which becomes a
-            paragraph. A section without parts is left out.
-        file: Where to; its folder is made. An old page is replaced at once, never half.
+        sections: Heading -> parts: ``Markup`` from a function of this module, or a plain string, which becomes a
+            paragraph. Sections without parts are omitted.
+        file: Path of the page. Its folder is created; an existing page is replaced atomically.
         subtitle: A line below the title.
 
     Returns:
         ``file``.
     """
-    shown = {heading: [part for part in parts if part] for heading, parts in sections.items()}
-    shown = {heading: parts for heading, parts in shown.items() if parts}
-    contents = "".join(f'<a href="#s{i}">{escape(heading)}</a>' for i, heading in enumerate(shown))
-    body = "".join(
-        f'<section id="s{i}"><h2>{escape(heading)}</h2>{"".join(_html(part) for part in parts)}</section>\n'
-        for i, (heading, parts) in enumerate(shown.items())
-    )
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        # Not a promise but a rule that the browser keeps: no script, no font, no request.
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style></head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1>{f'<p>{escape(subtitle)}</p>' if subtitle else ''}"
-        f"{f'<nav>{contents}</nav>' if len(shown) > 1 else ''}</header>\n<main>\n{body}</main>\n</body></html>\n"
-    )
+    shown = {heading: _elements([part for part in parts if part]) for heading, parts in sections.items()}
+    text = render("page.html", title=title, subtitle=subtitle, sections={h: p for h, p in shown.items() if p})
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return file
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Html:
-    """A table; it scrolls by itself where the window is narrow.
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Markup:
+    """Returns a table that scrolls horizontally where the window is narrow.
 
     Args:
-        heads: One a column.
-        rows: Cells: floats are shown with 4 digits, None and NaN as nothing, `Html` as it is. A column of numbers
-            (or of text that begins with one) is set flush right.
-        caption: Shown above.
+        heads: One heading for each column.
+        rows: Cells. Floats are shown with 4 significant digits, None and NaN as empty cells. Columns of numbers (or of
+            text that begins with a number) are aligned to the right.
+        caption: Text above the table.
 
     Raises:
-        UserError: A row of another length than ``heads``.
+        UserError: If a row does not have one cell for each heading.
     """
     if wrong := [len(row) for row in rows if len(row) != len(heads)]:
         raise UserError(f"table: got a row of {wrong[0]} cells, expected {len(heads)}: {', '.join(heads)}")
     cells = [[_cell(cell) for cell in row] for row in rows]
-    right = [_is_of_numbers([row[column] for row in cells]) for column in range(len(heads))]
-
-    def line(tag: str, texts: Sequence[str]) -> str:
-        made = (f"<{tag}{' class=n' if r else ''}>{_inline(t)}</{tag}>" for t, r in zip(texts, right, strict=True))
-        return f"<tr>{''.join(made)}</tr>"
-
-    said = f"<caption>{_inline(caption)}</caption>" if caption else ""
-    body = "".join(line("td", row) for row in cells)
-    return Html(f"<div class=wide><table>{said}<thead>{line('th', heads)}</thead><tbody>{body}</tbody></table></div>")
+    numeric = [_is_numeric([row[column] for row in cells]) for column in range(len(heads))]
+    return _element("table", heads, cells, numeric, caption)
 
 
-def picture(source: str | Path | Image.Image, caption: str = "") -> Html:
-    """A picture inside the page, by a data URI, with its caption below.
+def figure(source: str | Path | Image.Image, caption: str = "") -> Markup:
+    """Returns an image, embedded as a data URI, with its caption below.
 
     Args:
-        source: A PNG, JPEG, GIF or WebP file, put in as it is; or a Pillow image, put in as PNG.
-        caption: Also what is read out instead of the picture.
+        source: A PNG, JPEG, GIF or WebP file, embedded unchanged; or a Pillow image, embedded as PNG.
+        caption: Also the alternative text of the image.
 
     Raises:
-        UserError: The file cannot be read or is none of these.
+        UserError: If the file cannot be read or has another format.
     """
     if isinstance(source, Image.Image):
         buffer = BytesIO()
         source.save(buffer, "png")
         kind, content = "image/png", buffer.getvalue()
     else:
-        kind, content = mimetypes.guess_type(str(source))[0] or "", b""
-        if kind not in ("image/png", "image/jpeg", "image/gif", "image/webp"):
+        kind = mimetypes.guess_type(str(source))[0] or ""
+        if kind not in _IMAGE_TYPES:
             raise UserError(f"{source}: expected a .png, .jpg, .gif or .webp for a report")
         try:
             content = Path(source).read_bytes()
         except OSError as error:
             raise UserError(f"{source}: cannot be read ({error.strerror})") from error
     data = base64.b64encode(content).decode("ascii")
-    said = f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
-    return Html(f'<figure><img alt="{escape(caption)}" src="data:{kind};base64,{data}">{said}</figure>')
+    return _element("figure", f"data:{kind};base64,{data}", caption)
 
 
-def tiles(values: Mapping[str, object]) -> Html:
-    """The few figures that matter, large: label -> value."""
-    made = (f"<div><b>{_inline(_cell(value))}</b><span>{_inline(name)}</span></div>" for name, value in values.items())
-    return Html(f"<div class=tiles>{''.join(made)}</div>")
+def tiles(values: Mapping[str, object]) -> Markup:
+    """Returns the most important numbers in large type: label -> value."""
+    return _element("tiles", {name: _cell(value) for name, value in values.items()})
 
 
-def facts(values: Mapping[str, object]) -> Html:
-    """Label and text, line by line: a protocol, versions."""
-    made = (f"<dt>{_inline(name)}</dt><dd>{_inline(_cell(value))}</dd>" for name, value in values.items())
-    return Html(f"<dl>{''.join(made)}</dl>")
+def definitions(values: Mapping[str, object]) -> Markup:
+    """Returns a list of labels and texts, e.g. a protocol or the versions of packages."""
+    return _element("definitions", {name: _cell(value) for name, value in values.items()})
 
 
-def code(text: str) -> Html:
-    """Text as it is, in lines: a config, a command."""
-    return Html(f"<pre>{escape(text)}</pre>")
+def code(text: str) -> Markup:
+    """Returns preformatted text, e.g. a config or a command."""
+    return _element("code", text)
 
 
-def beside(*parts: str) -> Html:
-    """Parts side by side where the window is wide enough."""
-    return Html(f"<div class=beside>{''.join(_html(part) for part in parts)}</div>")
+def side_by_side(*parts: str) -> Markup:
+    """Returns parts next to each other where the window is wide enough."""
+    return _element("group", "columns", _elements(parts))
 
 
-def grid(*parts: str) -> Html:
-    """Small parts of equal width, as many in a row as fit."""
-    return Html(f"<div class=grid>{''.join(_html(part) for part in parts)}</div>") if any(parts) else Html("")
+def grid(*parts: str) -> Markup:
+    """Returns small parts of equal width, with as many in a row as fit; empty if all parts are."""
+    return _element("group", "grid", _elements(parts)) if any(parts) else Markup("")
 
 
-def folded(summary: str, *parts: str) -> Html:
-    """Parts that open with a click; what is long and rarely read."""
-    return Html(f"<details><summary>{escape(summary)}</summary>{''.join(_html(part) for part in parts)}</details>")
+def collapsible(summary: str, *parts: str) -> Markup:
+    """Returns parts that a click on the summary shows and hides."""
+    return _element("collapsible", summary, _elements(parts))
 
 
-def _html(part: str) -> str:
-    return part if isinstance(part, Html) else f"<p>{escape(part)}</p>"
+def render(template: str, **values: Any) -> Markup:
+    """Returns a file of ``templates/`` with its variables replaced; values that are not ``Markup`` are escaped."""
+    return Markup(_templates().get_template(template).render(values))
 
 
-def _inline(text: str) -> str:
-    return text if isinstance(text, Html) else escape(text)
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    loader = PackageLoader("stylegan_inv.visualization")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _element(macro: str, *arguments: Any) -> Markup:
+    return getattr(_templates().get_template("elements.html").module, macro)(*arguments)
+
+
+def _elements(parts: Sequence[str]) -> list[Markup]:
+    """Turns plain strings into paragraphs."""
+    return [part if isinstance(part, Markup) else _element("paragraph", part) for part in parts]
 
 
 def _cell(value: object) -> str:
@@ -179,7 +164,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _is_of_numbers(column: Sequence[str]) -> bool:
-    texts = [re.sub("<[^>]*>", "", text) if isinstance(text, Html) else text for text in column]
-    some = [text for text in texts if text not in _NOTHING]
-    return bool(some) and all(_NUMBER.fullmatch(text) for text in some)
+def _is_numeric(column: Sequence[str]) -> bool:
+    texts = [text.striptags() if isinstance(text, Markup) else text for text in column]
+    present = [text for text in texts if text not in _MISSING]
+    return bool(present) and all(_NUMBER.fullmatch(text) for text in present)

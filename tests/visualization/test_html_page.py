@@ -1,4 +1,4 @@
-"""The HTML page: escaped, self-contained, well-formed, with the figures and pictures it was given."""
+"""HTML pages are escaped, self-contained and well-formed, and hold the numbers and images that they were given."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from PIL import Image
 from stylegan_inv.errors import UserError
 from stylegan_inv.report.run_report import run_sections, sweep_sections
 from stylegan_inv.visualization.html_page import (
-    beside,
     code,
-    facts,
-    folded,
+    collapsible,
+    definitions,
+    figure,
     grid,
-    picture,
+    side_by_side,
     table,
     tiles,
-    write_report,
+    write_page,
 )
-from stylegan_inv.visualization.svg_curves import curves
+from stylegan_inv.visualization.line_chart import line_chart
 from tests.cli import assert_user_error, run_cli
 
 EVIL = "<script>alert('x')</script> & \"quotes\" </style> ]]>"
@@ -36,7 +36,7 @@ VOID = {"meta", "img", "link", "br", "line", "circle", "polyline"}
 
 
 class Page(HTMLParser):
-    """Parses a page strictly: every tag is closed in its order; keeps texts, attributes and tables."""
+    """Parses a page strictly (every tag is closed in order) and keeps its texts, attributes and tables."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -84,26 +84,26 @@ def assert_self_contained(html: str, page: Page) -> None:
 def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
     image = Image.new("RGB", (3, 2), (10, 200, 30))
     parts = [
-        EVIL, table([EVIL], [[EVIL]], EVIL), picture(image, EVIL), tiles({EVIL: EVIL}), facts({EVIL: EVIL}), code(EVIL),
-        folded(EVIL, EVIL), beside(EVIL, EVIL), grid(EVIL), curves(EVIL, {EVIL: [(0, 1), (1, 2)], "b": [(0, 1)]}),
+        EVIL, table([EVIL], [[EVIL]], EVIL), figure(image, EVIL), tiles({EVIL: EVIL}), definitions({EVIL: EVIL}), code(EVIL),
+        collapsible(EVIL, EVIL), side_by_side(EVIL, EVIL), grid(EVIL), line_chart(EVIL, {EVIL: [(0, 1), (1, 2)], "b": [(0, 1)]}),
     ]  # fmt: skip
-    html = write_report(EVIL, {EVIL: parts, "empty": [], "none": [""]}, tmp_path / "new" / "r.html", EVIL).read_text()
+    html = write_page(EVIL, {EVIL: parts, "empty": [], "none": [""]}, tmp_path / "new" / "r.html", EVIL).read_text()
     page = Page(html)
     assert_self_contained(html, page)
-    assert "".join(page.texts).count(EVIL) == html.count("&lt;script&gt;alert(") - 3, "the others are in attributes"
+    assert "".join(page.texts).count(EVIL) == html.count("&lt;script&gt;alert(") - 3, "the other occurrences are in attributes"
     assert "empty" not in html and "none</h2>" not in html
 
 
-def test_pictures_are_inside_as_they_are(tmp_path: Path) -> None:
+def test_images_are_embedded_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(file)
-    page = Page(write_report("t", {"s": [picture(file, "it")]}, tmp_path / "r.html").read_text())
+    page = Page(write_page("t", {"s": [figure(file, "a caption")]}, tmp_path / "r.html").read_text())
     (source,) = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert base64.b64decode(str(source).removeprefix("data:image/png;base64,")) == file.read_bytes()
     with pytest.raises(UserError, match="expected a .png"):
-        picture(tmp_path / "a.svg")
+        figure(tmp_path / "a.svg")
     with pytest.raises(UserError, match="cannot be read"):
-        picture(tmp_path / "b.png")
+        figure(tmp_path / "b.png")
 
 
 def test_tables() -> None:
@@ -119,32 +119,32 @@ def test_tables() -> None:
 
 
 @pytest.mark.parametrize("log", [False, True])
-def test_curves_are_where_their_values_are(log: bool) -> None:
+def test_curves_are_drawn_at_their_values(log: bool) -> None:
     ys = [1.0, 10.0, 1000.0] if log else [2.0, 3.0, 2.5]
-    page = Page(curves("loss", {"": list(zip([0, 5, 10], ys, strict=True))}))
+    page = Page(line_chart("loss", {"": list(zip([0, 5, 10], ys, strict=True))}))
     (line,) = [attributes["points"] for tag, attributes in page.tags if tag == "polyline"]
     points = [tuple(map(float, pair.split(","))) for pair in str(line).split()]
     rules = [float(str(attributes["y1"])) for tag, attributes in page.tags if tag == "line"]
     labels = [float(text) for text in page.texts[1 : 1 + len(rules)]]
     scale = np.log if log else np.asarray
-    expected = np.interp(scale(ys), scale(labels), rules)  # the axis as a reader uses it
+    expected = np.interp(scale(ys), scale(labels), rules)  # reads the axis labels
     assert [y for _, y in points] == pytest.approx(list(expected), abs=0.11)
     assert points[1][0] == pytest.approx((points[0][0] + points[2][0]) / 2, abs=0.11)
 
 
-def test_curves_leave_out_what_is_not_finite_and_average_what_is_long() -> None:
-    assert curves("a", {"": [(0, 1.0)]}) == "" and curves("a", {"": [(0, 1.0), (1, math.nan)]}) == ""
+def test_charts_omit_points_that_are_not_finite_and_average_long_series() -> None:
+    assert line_chart("a", {"": [(0, 1.0)]}) == "" and line_chart("a", {"": [(0, 1.0), (1, math.nan)]}) == ""
     for constant in (0.0, 5.0, -3.0, 1e-12, 1e12):
-        assert "<polyline" in curves("a", {"": [(0, constant), (1, constant)]})
-    page = Page(curves("a", {"": [(x, float(x % 2)) for x in range(1000)]}))
+        assert "<polyline" in line_chart("a", {"": [(0, constant), (1, constant)]})
+    page = Page(line_chart("a", {"": [(x, float(x % 2)) for x in range(1000)]}))
     (line,) = [attributes["points"] for tag, attributes in page.tags if tag == "polyline"]
-    assert len(str(line).split()) == 250, "groups of four"
+    assert len(str(line).split()) == 250, "averaged in groups of four"
     heights = {pair.split(",")[1] for pair in str(line).split()}
     assert len(heights) == 1, "each group has the mean 1/2"
 
 
 def make_run(folder: Path) -> Path:
-    """What a run leaves, small."""
+    """Writes the files of a small run."""
     for name in ("panels", "worst", "codes", "evaluation/test"):
         (folder / name).mkdir(parents=True)
     (folder / "config.yaml").write_text("method_name: restyle\nnote: <b>bold</b>\n")
@@ -166,12 +166,12 @@ def make_run(folder: Path) -> Path:
 
 
 def test_report_of_a_run(tmp_path: Path) -> None:
-    html = write_report("run", run_sections(make_run(tmp_path)), tmp_path / "report.html").read_text()
+    html = write_page("run", run_sections(make_run(tmp_path)), tmp_path / "report.html").read_text()
     page = Page(html)
     assert_self_contained(html, page)
     texts = {text.strip() for text in page.texts}
-    assert {"Result", "Losses", "Worst images", "Codes", "Evaluation: test", "0.0123", "squared units"} <= texts
-    assert ["007", "0.9"] in page.rows and ["a<b.png", "0.8"] in page.rows, "names stay as they are"
+    assert {"Result", "Losses", "Worst images", "Latent codes", "Evaluation: test", "0.0123", "squared units"} <= texts
+    assert ["007", "0.9"] in page.rows and ["a<b.png", "0.8"] in page.rows, "names are not parsed as numbers"
     assert ["mse", "0.5", "0.1", "0.4 to 0.6", "9", "1"] in page.rows and [
         "frechet",
         "1.5",
@@ -185,11 +185,11 @@ def test_report_of_a_run(tmp_path: Path) -> None:
     assert "note: <b>bold</b>" in "".join(page.texts)
 
 
-def test_report_of_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_report_of_an_unfinished_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("method_name: psp\n")
     with pytest.raises(UserError, match="has measured nothing yet"):
         run_sections(tmp_path)
-    (tmp_path / "metrics.csv").write_text("step,train/loss/l2\n0,0.5\n1,0.25\n2")  # cut in the middle of a line
+    (tmp_path / "metrics.csv").write_text("step,train/loss/l2\n0,0.5\n1,0.25\n2")  # the last line is incomplete
     sections: dict[str, Any] = run_sections(tmp_path)
     assert "has not ended" in sections["Result"][0] and re.search("<polyline", sections["Losses"][0])
 
@@ -197,17 +197,17 @@ def test_report_of_a_run_that_goes_on(tmp_path: Path) -> None:
 def test_report_of_a_sweep(tmp_path: Path) -> None:
     with (tmp_path / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["job", "a", "val/mse"], [0, "fpn", 0.123456], [1, "small", ""]])
-    page = Page(write_report("s", sweep_sections(tmp_path), tmp_path / "r.html").read_text())
+    page = Page(write_page("s", sweep_sections(tmp_path), tmp_path / "r.html").read_text())
     assert page.rows == [["job", "a", "val/mse"], ["0", "fpn", "0.1235"], ["1", "small", ""]]
     (tmp_path / "sweep.csv").unlink()
     with pytest.raises(UserError, match="no sweep.csv"):
         sweep_sections(tmp_path)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_command_line(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     done = run_cli("report", "run=run", cwd=tmp_path)
     assert done.returncode == 0 and "run/report.html" in done.stdout, done.stderr
     assert "<h1>restyle: run</h1>" in (tmp_path / "run" / "report.html").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "it leaves nothing else"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "no other files are written"
     assert_user_error(run_cli("report", "run=absent", cwd=tmp_path), "absent", "no such folder")
