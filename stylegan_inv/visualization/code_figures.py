@@ -1,4 +1,4 @@
-"""The picture of where codes lie: their numbers beside those of W, each layer's offset, what each step moves."""
+"""Plots of latent codes: their distribution compared with W, the offset of each layer, the change by each step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stylegan_inv.utils.files import atomic_write
 
 
 def draw_codes(figures: dict[str, Any], file: Path) -> None:
-    """Draw what `stylegan_inv.callbacks.latent_codes` has measured.
+    """Plots the statistics of `stylegan_inv.callbacks.latent_codes`.
 
     Args:
-        figures: ``w`` with ``edges``, ``counts`` and ``counts_of_w``; perhaps ``delta`` with ``mean`` and ``std`` of
-            each layer; perhaps ``moved``, for each step a value for each layer.
-        file: PNG to write.
+        figures: ``w`` with ``edges``, ``counts`` and ``counts_of_w``; optionally ``delta`` with ``mean`` and ``std`` of
+            each layer, and ``moved``, which has one value for each step and layer.
+        file: Path of the PNG.
     """
-    from matplotlib.figure import Figure  # slow to import, needed at the end only
+    from matplotlib.figure import Figure  # slow to import
 
     panels = ["w", *(name for name in ("delta", "moved") if name in figures)]
     figure = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
@@ -30,12 +30,12 @@ def draw_codes(figures: dict[str, Any], file: Path) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def _numbers(axes: Any, w: dict[str, list[float]]) -> None:
+def _histogram(axes: Any, w: dict[str, list[float]]) -> None:
     edges = np.array(w["edges"])
-    for name, counts, colour in (("W", w["counts_of_w"], "0.55"), ("found codes", w["counts"], "tab:blue")):
+    for name, counts, colour in (("W", w["counts_of_w"], "0.55"), ("inversions", w["counts"], "tab:blue")):
         density = np.array(counts, float) / max(sum(counts), 1) / np.diff(edges)
         axes.stairs(density, edges, color=colour, fill=name == "W", alpha=0.5 if name == "W" else 1, label=name)
-    axes.set(title="numbers of the codes", xlabel="value", ylabel="density")
+    axes.set(title="entries of the codes", xlabel="value", ylabel="density")
     axes.set_yscale("log")
     axes.legend(frameon=False)
 
@@ -46,12 +46,12 @@ def _delta(axes: Any, delta: dict[str, list[float]]) -> None:
     axes.set(title="offset from the first layer", xlabel="layer", ylabel="root mean square", xticks=layers)
 
 
-def _moved(axes: Any, moved: list[list[float]]) -> None:
+def _change(axes: Any, moved: list[list[float]]) -> None:
     for number, values in enumerate(moved, start=1):
         shade = 0.35 + 0.6 * number / len(moved)
         axes.plot(values, color=(0.12, 0.35, 0.75, shade), marker="o", markersize=3, label=f"step {number}")
-    axes.set(title="moved by each step", xlabel="layer", ylabel="root mean square", xticks=range(len(moved[0])))
+    axes.set(title="change by each step", xlabel="layer", ylabel="root mean square", xticks=range(len(moved[0])))
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-_DRAW: dict[str, Callable[[Any, Any], None]] = {"w": _numbers, "delta": _delta, "moved": _moved}
+_DRAW: dict[str, Callable[[Any, Any], None]] = {"w": _histogram, "delta": _delta, "moved": _change}

@@ -1,4 +1,4 @@
-"""Contact sheets: a table of small images with captions, to look at."""
+"""Contact sheets: images in a table with captions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
-_PAPER, _INK, _QUIET = (236, 236, 236), (20, 20, 20), (80, 80, 80)
+_BACKGROUND, _INK, _QUIET = (236, 236, 236), (20, 20, 20), (80, 80, 80)
 
 
 def contact_sheet(
@@ -22,25 +23,26 @@ def contact_sheet(
     cell: int = 160,
     gap: int = 4,
 ) -> Image.Image:
-    """Draw images as a table with a caption above each column.
+    """Draws images as a table with a caption above each column.
 
     Args:
         columns: Caption -> images (N, C, H, W), or the rows as a list of tensors (columns, C, H, W) with ``captions``.
-            C is 3, or 1 for masks and other grey pictures; values in [-1, 1]. A column may have its own image size.
-        captions: Column captions, for a list of rows; none if left out.
-        row_captions: One short text a row, at its left.
-        cell: Side of a cell in pixels. Smaller images are enlarged to it, larger ones reduced.
+            C is 3, or 1 for masks and other greyscale images; values in [-1, 1]. The image size may differ between
+            columns.
+        captions: Column captions for a list of rows; None for no captions.
+        row_captions: One short text for each row, at its left.
+        cell: Side of a cell in pixels, at least 8. Images are resized to it.
         gap: Pixels between cells.
 
     Returns:
-        An RGB picture.
+        An RGB image.
 
     Raises:
-        UserError: No images, columns of different length, or other shapes.
+        UserError: If there are no images, the columns differ in length, or a shape is not supported.
     """
     table = _table(columns, captions)
-    if cell < 8 or gap < 0:
-        raise UserError(f"contact_sheet: got cell={cell} and gap={gap}, expected cell >= 8 and gap >= 0")
+    whole_number("contact_sheet: cell", cell, least=8)
+    whole_number("contact_sheet: gap", gap, least=0)
     names, count = list(table), len(next(iter(table.values())))
     if row_captions is not None and len(row_captions) != count:
         raise UserError(f"contact_sheet: got {len(row_captions)} row captions for {count} rows")
@@ -51,7 +53,7 @@ def contact_sheet(
     left = gap
     if row_captions is not None and any(row_captions):
         left += min(max(_width(font, text) for text in row_captions), round(1.25 * cell)) + 2 * gap
-    sheet = Image.new("RGB", (left + len(names) * (cell + gap), top + count * (cell + gap)), _PAPER)
+    sheet = Image.new("RGB", (left + len(names) * (cell + gap), top + count * (cell + gap)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
         x = left + column * (cell + gap)
@@ -66,16 +68,19 @@ def contact_sheet(
 
 
 def difference_image(image: Tensor, target: Tensor, gain: float = 2.0) -> Tensor:
-    """How far ``image`` is from ``target``: black where they agree, in colour where they do not.
+    """Returns the absolute difference of two images: black where they agree.
 
     Args:
         image: (B, 3, H, W) in [-1, 1].
         target: The same shape.
-        gain: Brightness: 1 maps the largest possible difference (black against white) to white. Small differences are
-            what one looks for, so they are shown twice as bright.
+        gain: Factor of the difference. 1 maps the largest possible difference (black against white) to white; the
+            default of 2 makes small differences visible.
 
     Returns:
-        gain * |image - target|, as an image in [-1, 1].
+        gain * abs(image - target), as an image in [-1, 1].
+
+    Raises:
+        UserError: If the shapes differ.
     """
     if image.shape != target.shape:
         raise UserError(f"difference_image: got shapes {tuple(image.shape)} and {tuple(target.shape)}, expected equal")
@@ -92,7 +97,7 @@ def _table(columns: Mapping[str, Tensor] | Sequence[Tensor], captions: Sequence[
                 "the same for all"
             )
         stacked = torch.stack(rows, dim=1)
-        # Captions that are left out still need different keys; spaces draw nothing.
+        # Without captions the columns still need distinct keys; spaces are invisible.
         names = [" " * i for i in range(len(stacked))] if captions is None else list(captions)
         if len(names) != len(stacked) or len(set(names)) != len(names):
             raise UserError(f"contact_sheet: got captions {names}, expected {len(stacked)} different ones")
@@ -109,14 +114,14 @@ def _table(columns: Mapping[str, Tensor] | Sequence[Tensor], captions: Sequence[
 
 
 def _fit(image: Image.Image, cell: int) -> Image.Image:
-    """Bring an image into a square cell; what is not square is centred on paper."""
+    """Resizes an image to a square cell; other aspect ratios are centred on the background."""
     scale = cell / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    # Bicubic: nearest would show blocks of uneven width unless the ratio is whole, and hide what a face looks like.
+    # Nearest-neighbour interpolation would show blocks of uneven width unless the ratio is an integer.
     image = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     if size == (cell, cell):
         return image
-    square = Image.new("RGB", (cell, cell), _PAPER)
+    square = Image.new("RGB", (cell, cell), _BACKGROUND)
     square.paste(image, ((cell - size[0]) // 2, (cell - size[1]) // 2))
     return square
 
@@ -125,7 +130,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def _font(size: int) -> _Font:
-    # Pillow carries a scalable font; a Pillow without FreeType falls back to its bitmap font by itself.
+    # A scalable font, or Pillow's bitmap font where it was built without FreeType.
     return ImageFont.load_default(size)
 
 
@@ -139,13 +144,13 @@ def _height(font: _Font) -> int:
 
 
 def _drawable(font: _Font, text: str) -> str:
-    # The bitmap font knows Latin-1 only and raises for anything else.
+    # The bitmap font supports Latin-1 only and raises an error for other characters.
     text = " ".join(text.split())
     return text if isinstance(font, ImageFont.FreeTypeFont) else text.encode("latin-1", "replace").decode("latin-1")
 
 
 def _shorten(text: str, font: _Font, width: int) -> str:
-    """Cut in the middle, where file names differ least in what tells them apart: both ends stay."""
+    """Shortens a text in the middle, as the ends of file names distinguish them best."""
     text = _drawable(font, text)
     if _width(font, text) <= width:
         return text

@@ -1,4 +1,4 @@
-"""Loss curves of per-image optimisation: a table of all values and a picture."""
+"""Loss curves of per-image optimisation, as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ CURVES = "losses"
 
 
 def write_curves(folder: Path, names: Sequence[str], curves: Mapping[str, Sequence[Tensor]]) -> list[Path]:
-    """Write ``losses.csv`` (image, stage, step, loss) and ``losses.png`` (a panel for each stage).
+    """Writes ``losses.csv`` (image, stage, step, loss) and ``losses.png`` (one panel for each stage).
 
     Args:
-        folder: where.
-        names: of the images.
-        curves: stage -> losses (steps, B) of each batch in turn; NaN where an image had stopped.
-    """
-    from matplotlib.figure import Figure  # slow to import, needed at the end only
+        folder: Output folder.
+        names: Names of the images.
+        curves: Stage -> losses (steps, B) of each batch; NaN after an image has stopped.
 
-    table, picture = folder / f"{CURVES}.csv", folder / f"{CURVES}.png"
+    Returns:
+        The paths of both files.
+    """
+    from matplotlib.figure import Figure  # slow to import
+
+    table, plot = folder / f"{CURVES}.csv", folder / f"{CURVES}.png"
     with atomic_write(table) as temporary, open(temporary, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["image", "stage", "step", "loss"])
@@ -43,13 +46,13 @@ def write_curves(folder: Path, names: Sequence[str], curves: Mapping[str, Sequen
         axes.semilogy(_mean(batches).numpy(), color="black", linewidth=1.6, label="mean")
         axes.set(title=stage, xlabel="step", ylabel="loss")
         axes.legend(frameon=False)
-    with atomic_write(picture) as temporary:
+    with atomic_write(plot) as temporary:
         figure.savefig(temporary, dpi=110)
-    return [table, picture]
+    return [table, plot]
 
 
 def _mean(batches: Sequence[Tensor]) -> Tensor:
-    """Mean over all images; one that has stopped counts with its last loss."""
+    """Returns the mean over all images. An image that has stopped counts with its last loss."""
     steps = max(len(batch) for batch in batches)
     columns = []
     for batch in batches:

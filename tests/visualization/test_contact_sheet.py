@@ -1,4 +1,4 @@
-"""Contact sheets: every image in its cell, captions legible, errors clear."""
+"""Contact sheets: positions of images, captions and error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def flat(*levels: float, size: int = 8, channels: int = 3) -> torch.Tensor:
 
 
 def cells(sheet: Image.Image, rows: int, columns: int) -> np.ndarray:
-    """Mean level of each cell; the table sits at the lower right."""
+    """Returns the mean level of each cell; the table is aligned to the lower right."""
     array = np.asarray(sheet, dtype=float)
     height, width = array.shape[:2]
     out = np.zeros((rows, columns))
@@ -43,7 +43,7 @@ def test_rows_as_a_list_give_the_same_sheet():
     rows = [torch.stack([columns["a"][i], columns["b"][i]]) for i in range(2)]
     one, two = contact_sheet(columns), contact_sheet(rows, ["a", "b"])
     assert np.array_equal(np.asarray(one), np.asarray(two))
-    assert contact_sheet(rows).height < one.height, "without captions there is no room for them"
+    assert contact_sheet(rows).height < one.height, "a sheet without captions has no caption line"
 
 
 def test_small_images_are_enlarged_and_large_ones_reduced():
@@ -51,7 +51,7 @@ def test_small_images_are_enlarged_and_large_ones_reduced():
         assert contact_sheet({"x": flat(0.0, size=size)}, cell=CELL, gap=GAP).width == CELL + 2 * GAP
 
 
-def test_what_is_not_square_keeps_its_shape():
+def test_images_that_are_not_square_keep_their_aspect_ratio():
     wide = torch.full((1, 3, 8, 16), -1.0)
     array = np.asarray(contact_sheet({"": wide}, cell=CELL, gap=0))
     assert (array[: CELL // 4] > 200).all() and (array[CELL // 4 : 3 * CELL // 4] == 0).all()
@@ -61,7 +61,7 @@ def ink(sheet: Image.Image, box: tuple[int, int, int, int]) -> int:
     return int((np.asarray(sheet.crop(box)).mean(2) < 128).sum())
 
 
-def test_captions_are_drawn_above_their_column_and_beside_their_row():
+def test_captions_are_drawn_above_columns_and_left_of_rows():
     columns = {"input": flat(1.0, 1.0), "": flat(1.0, 1.0), "difference": flat(1.0, 1.0)}
     sheet = contact_sheet(columns, row_captions=["left.png", ""], cell=100, gap=4)
     top, left = sheet.height - 2 * 104, sheet.width - 3 * 104
@@ -71,7 +71,7 @@ def test_captions_are_drawn_above_their_column_and_beside_their_row():
     assert ink(sheet, (0, top, left, top + 100)) > 20 and ink(sheet, (0, top + 104, left, top + 204)) == 0
 
 
-def test_long_captions_stay_in_their_column_and_keep_both_ends():
+def test_long_captions_are_shortened_in_the_middle():
     font = module._font(16)
     short = module._shorten("a_very_long_name_of_a_photograph_0001.png", font, 120)
     assert module._width(font, short) <= 120 and short.startswith("a_very") and short.endswith("1.png")
@@ -87,13 +87,13 @@ def test_captions_in_any_script_and_with_line_breaks(monkeypatch, bitmap):
     contact_sheet({"漢字 é\nß": flat(0.0)}, row_captions=["Ünïcode 👩.png"])
 
 
-def test_non_finite_images_can_be_looked_at():
+def test_images_with_non_finite_values_are_drawn():
     bad = flat(0.0).clone()
     bad[0, :, 0, 0], bad[0, :, 0, 1] = float("nan"), float("inf")
     contact_sheet({"nan": bad, "difference": difference_image(bad, flat(0.0))})
 
 
-def test_gradients_and_half_precision_are_fine():
+def test_gradients_and_half_precision_are_accepted():
     image = torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16, requires_grad=True)
     contact_sheet({"a": image, "d": difference_image(image, image)})
 
