@@ -50,6 +50,7 @@ evaluate invert directions prepare report sweeps train convert
 edit sweeps/hydra_plugins
 benchmark/speed
 benchmark
+cli
 """
 LEVEL = {place: number for number, line in enumerate(LEVELS.split("\n")) for place in line.split()}
 #: The packages that only gather what is below them: they hold no code of their own.
@@ -76,9 +77,9 @@ LIGHTNING_FLOORS = {"methods", "callbacks", "runtime", "train"}
 
 
 def place(path: Path) -> str:
-    """The folder of a file, or the file itself at the top of the package."""
+    """The folder of a file, or the file itself at the top of the package, whose ``__main__`` runs ``cli``."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return "/".join(parts[:-1]) or parts[0]
+    return "/".join(parts[:-1]) or {"__main__": "cli"}.get(parts[0], parts[0])
 
 
 def is_front_door(path: Path) -> bool:

@@ -38,6 +38,9 @@ def test_wheel_trains_elsewhere(tmp_path: Path) -> None:
     ).stdout.split()
     expected = {f"stylegan_inv/{name}" if name.startswith("conf/") else name for name in tracked}
     assert expected <= names
+    assert {"stylegan_inv/visualization/templates/page.html", "stylegan_inv/visualization/templates/page.css"} <= names
+    (entry_points,) = site.glob("*.dist-info/entry_points.txt")
+    assert "stylegan-inv = stylegan_inv.cli:main" in entry_points.read_text().splitlines()
 
     def command(module: str, *arguments: str, cwd: Path) -> None:
         result = subprocess.run(
@@ -59,4 +62,6 @@ def test_wheel_trains_elsewhere(tmp_path: Path) -> None:
     assert (elsewhere / "figures" / "metrics.json").is_file()
     command("train", *QUICK, "trainer.max_steps=2", f"hydra.run.dir='{moved}'", cwd=elsewhere)
     assert torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    command("report", f"run='{moved}'", "output=report.html", cwd=tmp_path)
+    assert "<h1>restyle: run</h1>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert os.listdir(elsewhere) == ["figures"] and not (tmp_path / "run").exists()

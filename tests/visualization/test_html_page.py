@@ -84,13 +84,23 @@ def assert_self_contained(html: str, page: Page) -> None:
 def test_text_is_escaped_everywhere(tmp_path: Path) -> None:
     image = Image.new("RGB", (3, 2), (10, 200, 30))
     parts = [
-        EVIL, table([EVIL], [[EVIL]], EVIL), figure(image, EVIL), tiles({EVIL: EVIL}), definitions({EVIL: EVIL}), code(EVIL),
-        collapsible(EVIL, EVIL), side_by_side(EVIL, EVIL), grid(EVIL), line_chart(EVIL, {EVIL: [(0, 1), (1, 2)], "b": [(0, 1)]}),
-    ]  # fmt: skip
+        EVIL,
+        table([EVIL], [[EVIL]], EVIL),
+        figure(image, EVIL),
+        tiles({EVIL: EVIL}),
+        definitions({EVIL: EVIL}),
+        code(EVIL),
+        collapsible(EVIL, EVIL),
+        side_by_side(EVIL, EVIL),
+        grid(EVIL),
+        line_chart(EVIL, {EVIL: [(0, 1), (1, 2)], "b": [(0, 1)]}),
+    ]
     html = write_page(EVIL, {EVIL: parts, "empty": [], "none": [""]}, tmp_path / "new" / "r.html", EVIL).read_text()
     page = Page(html)
     assert_self_contained(html, page)
-    assert "".join(page.texts).count(EVIL) == html.count("&lt;script&gt;alert(") - 3, "the other occurrences are in attributes"
+    assert "".join(page.texts).count(EVIL) == html.count("&lt;script&gt;alert(") - 3, (
+        "the other occurrences are in attributes"
+    )
     assert "empty" not in html and "none</h2>" not in html
 
 
