@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: running an entry point as a user would, and writing results into pages."""
+"""Functions that the scripts of this folder share: running commands, and writing results into pages."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def command(module: str, *arguments: str) -> None:
-    """Run ``python -m stylegan_inv.<module>``; ends the script when it fails."""
+    """Runs ``python -m stylegan_inv.<module>``; raises CalledProcessError if it fails."""
     print(f"python -m stylegan_inv.{module} {' '.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", f"stylegan_inv.{module}", *arguments], check=True)
 
 
 def write_below(heading: str, text: str, page: Path, origin: Path) -> None:
-    """Write ``origin``'s text up to a heading, the heading and ``text`` to ``page``."""
+    """Writes the text of ``origin`` up to a heading, the heading and ``text`` to ``page``."""
     before, _, _ = origin.read_text(encoding="utf-8").partition(f"{heading}\n")
     page.write_text(f"{before.rstrip()}\n\n{heading}\n\n{text.strip()}\n", encoding="utf-8")
 
 
 def hardware() -> str:
-    """What a training here runs on."""
+    """Returns the name of the GPU, or the number of CPU cores."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What others have published for photographs, beside which our pages put the figures of the embedded world."""
+"""Published scores on photographs, which the pages list next to the scores on SynthFaces."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 HYPERSTYLE = "HyperStyle, arXiv 2111.15666, table 1"
 GANINVERTER = "GANInverter's benchmark"
-#: Said wherever the figures stand side by side.
+#: Stated wherever the pages list both.
 NOT_THE_SAME = (
-    "The published figures are not the same quantity: photographs of CelebA-HQ instead of drawn faces, a generator of "
-    "1024 px trained on FFHQ instead of one of 64 px, LPIPS with AlexNet and the identity of CurricularFace instead of "
-    "the embedded `face_eval`, and hundreds of thousands of training steps instead of 16,000 passes. Orders among "
-    "methods may be compared, values may not."
+    "The published scores are a different quantity: photographs of CelebA-HQ instead of rendered faces, a generator of "
+    "1024 px trained on FFHQ instead of 64 px, LPIPS with AlexNet and identity with CurricularFace instead of the "
+    "embedded `face_eval`, and hundreds of thousands of training steps instead of 16,000 passes. Compare the order of "
+    "the methods, not the values."
 )
 
 
 @dataclass(frozen=True)
 class Published:
-    """Of the 2,824 test images of CelebA-HQ; MSE in squared units of [-1, 1].
+    """Scores on the 2,824 test images of CelebA-HQ; MSE in squared units of [-1, 1].
 
     Attributes:
         mse: Mean squared error.
-        lpips: With AlexNet.
-        identity: Cosine by CurricularFace, on faces that MTCNN finds.
-        seconds: For an image, on a GPU.
-        source: Who tabulated it.
+        lpips: LPIPS with AlexNet.
+        identity: Cosine similarity with CurricularFace, on faces detected by MTCNN.
+        seconds: Seconds per image on a GPU.
+        source: Table that lists the scores.
     """
 
     mse: str
@@ -34,7 +34,7 @@ class Published:
     source: str
 
 
-#: Entrant of the benchmark -> published figures. IntereStyle's tables were not at hand; none is given from memory.
+#: Method of the benchmark -> published scores. Scores of IntereStyle are omitted, as its tables were not available.
 PUBLISHED = {
     "psp_synthfaces": Published("0.034", "0.17", "0.56", "0.106", HYPERSTYLE),
     "e4e_synthfaces": Published("0.052", "0.20", "0.50", "0.106", HYPERSTYLE),

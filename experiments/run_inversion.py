@@ -1,12 +1,13 @@
-"""Run the benchmark of all methods and put its results into this folder's pages.
+"""Runs the comparison of all methods and writes its results into the pages of this folder.
 
-    python experiments/run_inversion.py                                    # trains what has not been trained
-    python experiments/run_inversion.py --seeds 0 --descent-faces 6
-    python experiments/run_inversion.py --quick --seeds 0 --runs /tmp/runs --pages /tmp/pages     # does everything run?
+    python experiments/run_inversion.py                                    # trains the methods that are not trained
+    python experiments/run_inversion.py --seeds 0 --per-image-faces 6
+    python experiments/run_inversion.py --quick --seeds 0 --runs /tmp/runs --pages /tmp/pages     # a test run
+    python experiments/run_inversion.py --render                           # stored results again, after changed texts
 
-Whatever is no option goes to ``stylegan_inv.benchmark``. Its results go to ``benchmark/``, each method's figures below
-``## Result`` of its page, the tables below ``## Inversion of SynthFaces`` of the folder's page; then the README's part
-is written by ``readme.py``.
+Other options are passed to ``stylegan_inv.benchmark``. The results are written to ``benchmark/``, the scores of each
+method below ``## Result`` of its page, and the tables below ``## Inversion of SynthFaces`` of the folder's page.
+``readme.py`` then writes the table of the README.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pathlib import Path
 from pages import command, write_below
 from published import NOT_THE_SAME, PUBLISHED
 
+from stylegan_inv.benchmark.compared_methods import BY_NAME, TRAINED
 from stylegan_inv.benchmark.comparison_report import FIGURES
-from stylegan_inv.benchmark.method_runs import BY_NAME, TRAINED
-from stylegan_inv.benchmark.results import cell, markdown, read_table
+from stylegan_inv.benchmark.result_tables import cell, markdown
+from stylegan_inv.benchmark.results import Results, load_results
 
 HERE = Path(__file__).resolve().parent
 RESULTS = "benchmark"
@@ -33,83 +35,93 @@ ROWS = {
     "clear/id": "identity similarity (`face_eval`)",
     "clear/frechet_embedded": "Fréchet distance of `face_eval`'s features (not FID)",
     "clear/mse_interest": "MSE of the region of interest",
-    "covered/mse_interest": "the same when something covers the face",
-    "covered/mse_hidden": "MSE of what is hidden, against the face without the obstacle",
-    "clear/w_distance": "distance to W (1: a fresh code of W)",
-    "clear/lec_age": "editing consistency (age, 3)",
-    "edits/wanted": "edit of strength 2: wanted change, standard deviations",
-    "edits/others": "edit of strength 2: mean change of other attributes",
-    "edits/identity": "edit of strength 2: identity kept",
-    "seconds": "CPU seconds a face",
+    "covered/mse_interest": "MSE of the visible region of interest, with an obstacle",
+    "covered/mse_hidden": "MSE of the hidden region of interest, against the face without the obstacle",
+    "clear/w_distance": "distance to W (1 for samples of W)",
+    "clear/lec_age": "latent editing consistency (age, 3)",
+    "edits/target": "edit of strength 2: change of the target attribute, standard deviations",
+    "edits/others": "edit of strength 2: mean change of the other attributes",
+    "edits/identity": "edit of strength 2: identity similarity",
+    "seconds": "CPU seconds per face",
 }
-#: Entrant -> page, where they have different names.
+#: Method -> page, where their names differ.
 PAGES = {name: f"{name}_synthfaces" for name in ("projector", "pti", "image2stylegan_pp")}
-HEADING, ON_FACES = "## Inversion of SynthFaces", "## Among all methods"
+HEADING, COMPARISON = "## Inversion of SynthFaces", "## Comparison with all methods"
 
 
 def main() -> None:
-    """Benchmark, then the pages."""
+    """Runs the benchmark and writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("outputs/benchmark"), help="folder of the run folders")
     parser.add_argument("--pages", type=Path, default=HERE, help="folder of the pages, pictures and figures")
+    parser.add_argument("--render", action="store_true", help="only write the stored results again")
     options, rest = parser.parse_known_args()
-    results = options.pages / RESULTS
-    command("benchmark", "methods", "--runs", str(options.runs), "--into", str(results), *rest)
-    about = json.loads((results / "benchmark.json").read_text())["about"]
-    table = read_table(results / "benchmark.json")
-    for name, row in table.items():
-        page = PAGES.get(name, name)
-        if (HERE / page / "README.md").is_file():
-            write_page(name, row, about, options.runs, options.pages / page)
-    write_comparison(results, options.pages)
+    folder = options.pages / RESULTS
+    if options.render:
+        command("benchmark", "render", str(folder))
+    else:
+        command("benchmark", "methods", "--runs", str(options.runs), "--into", str(folder), *rest)
+    results = load_results(folder)
+    for name in results.table:
+        page = options.pages / PAGES.get(name, name)
+        if (HERE / page.name / "README.md").is_file():
+            if BY_NAME[name].kind == TRAINED and not options.render:
+                copy_training(name, options.runs, page)
+            write_page(name, results, page)
+    write_comparison(folder, options.pages)
 
 
-def write_page(name: str, row: dict, about: dict[str, str], runs: Path, page: Path) -> None:
-    """Figures of one method, beside the published ones; of trained ones a picture too."""
+def copy_training(name: str, runs: Path, page: Path) -> None:
+    """Copies the metrics of the trainings of a method, and the last panel of the first."""
     page.mkdir(parents=True, exist_ok=True)
-    entrant, first = BY_NAME[name], row["clear/mse"]
+    files = sorted(runs.glob(f"seed*/{name}/metrics.json"))
+    trainings = {file.parent.parent.name: json.loads(file.read_text()) for file in files}
+    (page / "metrics.json").write_text(json.dumps(trainings, indent=2) + "\n")
+    shutil.copy(files[0].parent / "panels" / "last.png", page / "panel.png")
+
+
+def write_page(name: str, results: Results, page: Path) -> None:
+    """Writes the scores of a method with the published ones, and the last panel of a trained method."""
+    page.mkdir(parents=True, exist_ok=True)
+    compared, row, mse = BY_NAME[name], results.table[name], results.table[name]["clear/mse"]
     text = ""
-    if entrant.kind == TRAINED:
-        done = sorted(runs.glob(f"seed*/{name}/metrics.json"))
-        trainings = {file.parent.parent.name: json.loads(file.read_text()) for file in done}
-        (page / "metrics.json").write_text(json.dumps(trainings, indent=2) + "\n")
-        shutil.copy(done[0].parent / "panels" / "last.png", page / "panel.png")
+    if compared.kind == TRAINED:
+        trainings = json.loads((page / "metrics.json").read_text())
         minutes = ", ".join(f"{training['seconds'] / 60:.0f}" for training in trainings.values())
         text = (
-            f"![input, reconstruction, difference](panel.png)\n\nOne training a seed took {minutes} minutes on one CPU "
-            "core that it shared ([metrics.json](metrics.json)). "
+            f"![input, reconstruction, difference](panel.png)\n\nThe trainings (one for each seed) took {minutes} "
+            "minutes on one CPU core of a shared machine ([metrics.json](metrics.json)). "
         )
-    steps = [key for key in row if key.startswith("clear/mse_step")]
     rows = [[title, cell(row.get(key), key == "seconds")] for key, title in ROWS.items() if key in row]
-    if steps:
-        kind = "each refinement" if entrant.kind == TRAINED else "each part of the way"
-        rows.insert(1, [f"MSE after {kind}", ", ".join(f"{row[key].mean:.4f}" for key in steps)])
+    if steps := results.refinement.get(name, {}).get("mse"):
+        kind = "each refinement step" if compared.kind == TRAINED else "each stage of the optimisation"
+        rows.insert(1, [f"MSE after {kind}", ", ".join(f"{e.mean:.4f}" for _, e in steps)])
     text += (
-        f"On {first.faces} held-out faces (seed 2), {first.seeds} training seed{'s' if first.seeds > 1 else ''}: "
-        f"{about['figures']}. Protocol and all methods: [benchmark](../{RESULTS}/README.md).\n\n"
+        f"Results on {mse.faces} held-out faces (seed 2), {mse.seeds} training seed{'s' if mse.seeds > 1 else ''}: "
+        f"{results.protocol.describe()['figures']}. Protocol and all methods: [benchmark](../{RESULTS}/README.md).\n\n"
     )
-    text += markdown(["", ""], rows) + f"\n\n{published(name)}"
-    heading = "## Result" if entrant.kind == TRAINED else ON_FACES
+    text += markdown(["metric", "value"], rows) + f"\n\n{published(name)}"
+    heading = "## Result" if compared.kind == TRAINED else COMPARISON
     write_below(heading, text, page / "README.md", HERE / page.name / "README.md")
 
 
 def published(name: str) -> str:
-    """The figures of others, and why they are no yardstick."""
+    """Returns the published scores of a method, and why they cannot be compared with ours."""
     if name not in PUBLISHED:
-        return f"No published figures were at hand for this method, and none is given from memory. {NOT_THE_SAME}"
+        return "No published scores are listed for this method."
     p = PUBLISHED[name]
-    time = f", {p.seconds} s an image" if p.seconds else ""
+    time = f", {p.seconds} s per image" if p.seconds else ""
     return (
-        f"Published for CelebA-HQ, by a generator of FFHQ ({p.source}): MSE {p.mse}, LPIPS {p.lpips}, identity "
+        f"Published for CelebA-HQ with a generator of FFHQ ({p.source}): MSE {p.mse}, LPIPS {p.lpips}, identity "
         f"{p.identity}{time}. {NOT_THE_SAME}"
     )
 
 
-def write_comparison(results: Path, pages: Path) -> None:
-    """The tables and figures, in the folder's page."""
-    text = (results / "table.md").read_text(encoding="utf-8")
-    pictures = "\n\n".join(f"![{caption}]({RESULTS}/{name})" for name, caption in FIGURES.items())
-    write_below(HEADING, f"{text}\n{pictures}", pages / "README.md", HERE / "README.md")
+def write_comparison(folder: Path, pages: Path) -> None:
+    """Writes tables and figures into the page of this folder."""
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    images = "\n\n".join(f"![{caption}]({RESULTS}/{name})" for name, caption in FIGURES.items())
+    write_below(HEADING, f"{text}\n{images}", pages / "README.md", HERE / "README.md")
 
 
 if __name__ == "__main__":

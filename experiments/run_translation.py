@@ -1,10 +1,10 @@
-"""Train pSp's translation recipes one after the other and put pictures and figures beside their pages.
+"""Trains the image-to-image translation recipes of pSp and writes images and metrics into their pages.
 
-    python experiments/run_translation.py                                  # all of them
+    python experiments/run_translation.py                                  # all recipes
     python experiments/run_translation.py --only psp_sketch_synthfaces
-    python experiments/run_translation.py --steps 3 --into /tmp/check dataset.val_size=16     # does everything run?
+    python experiments/run_translation.py --steps 3 --into /tmp/check dataset.val_size=16     # a test run
 
-Whatever is no option goes to ``stylegan_inv.train``. Each page's part below ``## Result`` is written anew.
+Other arguments are passed to ``stylegan_inv.train``. The part of each page below ``## Result`` is replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from pages import command, hardware, write_below
 
 HERE = Path(__file__).resolve().parent
-#: In this order: the last one needs the one before it.
+#: In this order: the last recipe uses the generator of the one before.
 RECIPES = (
     "psp_segmentation_synthfaces",
     "psp_sketch_synthfaces",
@@ -28,11 +28,11 @@ RECIPES = (
     "toon_generator_synthfaces",
     "psp_toonify_synthfaces",
 )
-#: Where many faces fit one input: pSp's multi-modal synthesis.
+#: Recipes with multi-modal synthesis (pSp, section 4): many faces match one input.
 MULTIMODAL = ("psp_segmentation_synthfaces", "psp_sketch_synthfaces")
 FIGURES = {
     "val/mse": "MSE, squared units of [-1, 1]",
-    "val/mse_ratio": "the same as share of the average face's error",
+    "val/mse_ratio": "MSE relative to that of the average face",
     "val/psnr": "PSNR, dB",
     "val/ssim": "SSIM",
     "val/id": "identity similarity (`face_eval`)",
@@ -44,12 +44,14 @@ FIGURES = {
 
 
 def main() -> None:
-    """Train, draw, write."""
+    """Trains the recipes and writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=RECIPES, metavar="RECIPE", help="some of them")
-    parser.add_argument("--steps", type=int, help="optimiser steps instead of the recipe's")
+    parser.add_argument(
+        "--only", nargs="+", choices=RECIPES, default=RECIPES, metavar="RECIPE", help="train these recipes only"
+    )
+    parser.add_argument("--steps", type=int, help="number of optimiser steps; default: that of the recipe")
     parser.add_argument("--runs", type=Path, default=Path("outputs/translation"), help="folder of the run folders")
-    parser.add_argument("--into", type=Path, default=HERE, help="folder of the pages, pictures and figures")
+    parser.add_argument("--into", type=Path, default=HERE, help="folder of the pages, images and metrics")
     options, overrides = parser.parse_known_args()
     if options.steps is not None:
         overrides = [f"trainer.max_steps={options.steps}", f"trainer.val_check_interval={options.steps}", *overrides]
@@ -59,20 +61,20 @@ def main() -> None:
         toon = options.runs / "toon_generator_synthfaces" / "generator.safetensors"
         source = [f"generator.source={toon}"] if name == "psp_toonify_synthfaces" else []
         command("train", f"experiment={name}", f"hydra.run.dir={run}", "logger=csv", *source, *overrides)
-        pictures = {"panel.png": "source, reconstruction, target"}
+        images = {"panel.png": "source, reconstruction, target"}
         shutil.copy(run / "panels" / "last.png", page / "panel.png")
         if name == "toon_generator_synthfaces":
-            pictures = {"panel.png": "cartoons of random codes, at three truncations"}
+            images = {"panel.png": "cartoons of random codes with three truncations"}
             draw_same_codes(toon, page / "same_codes.png")
-            pictures["same_codes.png"] = "the same codes in both generators"
+            images["same_codes.png"] = "the same codes in both generators"
         if name in MULTIMODAL:
             draw_variants(run, page / "variants.png")
-            pictures["variants.png"] = "input, reconstruction, five variants of its appearance"
-        write_result(name, page, json.loads((run / "metrics.json").read_text()), pictures)
+            images["variants.png"] = "input, reconstruction, five variants of the appearance"
+        write_result(name, page, json.loads((run / "metrics.json").read_text()), images)
 
 
-def draw_variants(run: Path, picture: Path) -> None:
-    """Invert held-out sources of a run, as picture files, with variants."""
+def draw_variants(run: Path, file: Path) -> None:
+    """Inverts held-out source images of a run with variants."""
     from omegaconf import OmegaConf
 
     from stylegan_inv.config import instantiate
@@ -83,11 +85,11 @@ def draw_variants(run: Path, picture: Path) -> None:
     for number, shown in enumerate(data.panel_batch(6)["shown"]):
         save_image(shown, inputs / f"{number}.png")
     command("invert", f"run={run}", f"input={inputs}", f"output={output}", "overwrite=true", "variants=5")
-    shutil.copy(output / "contact_sheet.png", picture)
+    shutil.copy(output / "contact_sheet.png", file)
 
 
-def draw_same_codes(toon: Path, picture: Path) -> None:
-    """The embedded generator and the cartoon generator, side by side."""
+def draw_same_codes(toon: Path, file: Path) -> None:
+    """Draws the same codes with the embedded generator and with the cartoon generator."""
     import torch
 
     from stylegan_inv import load_generator
@@ -95,15 +97,15 @@ def draw_same_codes(toon: Path, picture: Path) -> None:
 
     faces, cartoons = load_generator("synthfaces64"), load_generator(str(toon))
     z = torch.randn(8, faces.z_dim, generator=torch.Generator().manual_seed(0))
-    contact_sheet({"faces": faces(z, psi=0.8), "cartoons": cartoons(z, psi=0.8)}).save(picture)
+    contact_sheet({"faces": faces(z, psi=0.8), "cartoons": cartoons(z, psi=0.8)}).save(file)
 
 
-def write_result(name: str, page: Path, metrics: dict[str, float], pictures: dict[str, str]) -> None:
-    """Replace what stands below ``## Result``; the figures also go to ``metrics.json``."""
+def write_result(name: str, page: Path, metrics: dict[str, float], images: dict[str, str]) -> None:
+    """Replaces the part of the page below ``## Result`` and writes ``metrics.json``."""
     (page / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    lines = [f"![{alt}]({file})\n" for file, alt in pictures.items()]
+    lines = [f"![{alt}]({file})\n" for file, alt in images.items()]
     lines.append(f"On held-out faces (seed 1); {metrics['seconds']:.0f} seconds on {hardware()}, one run")
-    lines.append("([metrics.json](metrics.json)):\n\n| | |\n|---|---|")
+    lines.append("([metrics.json](metrics.json)):\n\n| metric | value |\n|---|---|")
     lines += [f"| {title} | {metrics[key]:.3g} |" for key, title in FIGURES.items() if key in metrics]
     write_below("## Result", "\n".join(lines), page / "README.md", HERE / name / "README.md")
 

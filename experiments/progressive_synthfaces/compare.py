@@ -1,8 +1,8 @@
-"""Growing against not growing: figures and pictures of this page and of adain_synthfaces.
+"""Compares progressive growing with a fixed resolution: figures of this page and of adain_synthfaces.
 
     python experiments/progressive_synthfaces/compare.py outputs/stylegan2/<fixed> outputs/stylegan2/<grown>
 
-Seconds are those of the processor, of one thread: a busy machine does not change them.
+Seconds are CPU seconds of one thread, which do not depend on other processes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from stylegan_inv.generators import load_generator
 from stylegan_inv.generators.progressive import Growth, Stage
 
 HERE = Path(__file__).parent
-PICTURES = {"fixed": HERE.parent / "adain_synthfaces" / "samples.png", "grown": HERE / "samples.png"}
+SAMPLES = {"fixed": HERE.parent / "adain_synthfaces" / "samples.png", "grown": HERE / "samples.png"}
 STEPS = 12
 
 
 def seconds_per_image(run: Path, images: int) -> float:
-    """Processor seconds of training on one image at the stage after so many images, all steps included."""
+    """Returns the CPU seconds per training image in the stage that follows a number of images."""
     cfg = OmegaConf.load(run / "config.yaml")
     size, batch = cfg.dataset.resolution, cfg.dataset.batch_size
     method = config.instantiate(cfg.method, metrics={}, total_images=None, export=None)
@@ -49,7 +49,7 @@ def seconds_per_image(run: Path, images: int) -> float:
 
 
 def costs(run: Path) -> list[tuple[int, float, str]]:
-    """(images from which on, seconds an image, what it is) for each stage of a run."""
+    """Returns (first image, seconds per image, name) for each stage of a run."""
     cfg = OmegaConf.load(run / "config.yaml")
     if not cfg.generator.progressive:
         return [(0, seconds_per_image(run, 0), f"{cfg.dataset.resolution} px")]
@@ -66,13 +66,13 @@ def costs(run: Path) -> list[tuple[int, float, str]]:
 
 
 def seconds_until(images: int, stages: list[tuple[int, float, str]]) -> float:
-    """Processor seconds until so many images."""
+    """Returns the CPU seconds of training on a number of images."""
     ends = [start for start, _, _ in stages[1:]] + [images]
     return sum(max(min(end, images) - start, 0) * cost for (start, cost, _), end in zip(stages, ends, strict=True))
 
 
 def curve(run: Path) -> list[tuple[int, float]]:
-    """(images, Frechet distance) of each validation."""
+    """Returns (images, Fréchet distance) of each validation."""
     batch = OmegaConf.load(run / "config.yaml").dataset.batch_size
     with open(run / "metrics.csv", newline="") as f:
         rows = [row for row in csv.DictReader(f) if row["val/frechet_embedded"]]
@@ -80,14 +80,14 @@ def curve(run: Path) -> list[tuple[int, float]]:
 
 
 def save_faces(images: Tensor, path: Path) -> None:
-    """Eight in a row, each pixel as a square of three."""
+    """Writes images in rows of eight, enlarged by 3."""
     grid = make_grid(images.clamp(-1, 1), nrow=8, padding=1, normalize=True, value_range=(-1, 1))
     save_image(grid.repeat_interleave(3, 1).repeat_interleave(3, 2), path)
 
 
 @torch.no_grad()
 def main() -> None:
-    """Write ``results.json``, ``compare.png`` and the pictures."""
+    """Writes ``results.json``, ``compare.png`` and the samples."""
     torch.set_num_threads(1)
     runs = dict(zip(("fixed", "grown"), map(Path, sys.argv[1:3]), strict=True))
     results: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def main() -> None:
         right.plot(*zip(*points, strict=True), marker="o", label=label)
         generator = load_generator(run / "generator.safetensors")
         z = torch.randn(32, generator.z_dim, generator=torch.Generator().manual_seed(0))
-        save_faces(generator(z), PICTURES[name])
+        save_faces(generator(z), SAMPLES[name])
     left.set_ylabel("images a second (one core)")
     left.tick_params(axis="x", labelsize=7)
     right.set(xlabel="seconds of one core", ylabel="Frechet distance (embedded network)", yscale="log")

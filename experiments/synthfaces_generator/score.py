@@ -1,7 +1,7 @@
-"""The figures of the generator's card: python experiments/synthfaces_generator/score.py [file or embedded name].
+"""Computes the scores of the generator's card: python experiments/synthfaces_generator/score.py [file or name].
 
-Frechet distance and precision/recall on the pooled features of the evaluation face network (not FID), generated against
-held-out SynthFaces (seed 2), beside two yardsticks: another 2,000 held-out faces, and the same faces blurred.
+Fréchet distance and precision/recall on the pooled features of the evaluation face network (not FID) between generated
+and held-out SynthFaces (seed 2). Two references are another 2,000 held-out faces, and the same faces blurred.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COUNT, BATCH = 2000, 50
 
 
 def score(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
-    """Distance of two sets of images (N, 3, R, R) in [-1, 1]."""
+    """Returns the metrics between two sets of images (N, 3, R, R) in [-1, 1]."""
     frechet, coverage = FrechetDistance("face_eval"), PrecisionRecall("face_eval")
     for metric in (frechet, coverage):
         for a, b in zip(real.split(BATCH), other.split(BATCH), strict=True):
@@ -34,7 +34,7 @@ def score(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def main() -> None:
-    """Print the figures as JSON."""
+    """Prints the scores as JSON."""
     generator = load_generator(sys.argv[1] if len(sys.argv) > 1 else "synthfaces64")
     faces = SynthFaces(generator.resolution, seed=2, size=2 * COUNT)
     images = torch.stack(

@@ -1,1 +1,1 @@
-"""Compare all methods in the embedded world."""
+"""Comparison of all methods on SynthFaces, and measurements of speed."""

@@ -1,4 +1,4 @@
-"""What the papers claim of their methods, as differences between entrants, and whether this world agrees."""
+"""Claims of the papers as differences between methods, and whether the benchmark reproduces them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stylegan_inv.benchmark.method_scores import step_column
 from stylegan_inv.benchmark.significance import Difference, difference, holm
 
-#: Entrant -> column -> values (seeds, faces).
+#: Method -> column -> values (seeds, faces).
 Values = Mapping[str, Mapping[str, np.ndarray]]
 SIGNIFICANT = 0.05
+REPRODUCED, NOT_REPRODUCED, CONTRADICTED = "reproduced", "not reproduced", "contradicted"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence.
+    """A claim that one method is better than another.
 
     Attributes:
-        paper: Whose.
-        text: What is claimed of ``better``.
-        column: Of the comparison.
-        better: Entrant that shall have the lower values ...
-        worse: ... than this one.
-        against: Column of ``worse``, where it is another.
-        higher: Higher values are better.
+        paper: The paper that makes the claim.
+        text: The claim about ``better``.
+        column: Column that the claim is about.
+        better: Method that should have the lower values.
+        worse: Method that ``better`` is compared with.
+        against: Column of ``worse``, if it differs from ``column``.
+        higher: Whether higher values are better.
     """
 
     paper: str
@@ -39,7 +41,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, what was found, and what follows at 5 % after Holm's correction for the number of claims."""
+    """The result for a claim.
+
+    Attributes:
+        claim: The claim.
+        found: The measured difference, ``better`` minus ``worse``.
+        p: Its probability after Holm's correction for the number of claims.
+    """
 
     claim: Claim
     found: Difference
@@ -47,14 +55,14 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """``reproduced``, ``contradicted``, or ``not reproduced`` where no difference can be told from chance."""
+        """``reproduced``, ``contradicted``, or ``not reproduced`` if the difference is not significant."""
         if self.p >= SIGNIFICANT:
-            return "not reproduced"
-        return "reproduced" if (self.found.mean > 0) == self.claim.higher else "contradicted"
+            return NOT_REPRODUCED
+        return REPRODUCED if (self.found.mean > 0) == self.claim.higher else CONTRADICTED
 
     @property
     def share(self) -> float:
-        """Of the faces on which the claim holds."""
+        """Fraction of the faces on which the claim holds."""
         return 1 - self.found.share if self.claim.higher else self.found.share
 
 
@@ -63,35 +71,35 @@ RESTYLE_E4E, INTERESTYLE, COVERED = "restyle_e4e_synthfaces", "interestyle_synth
 I2S, I2SPP, PTI = "image2stylegan", "image2stylegan_pp", "pti"
 MSE, ID, W, SPREAD = (f"clear/{name}" for name in ("mse", "id", "w_distance", "w_spread"))
 REGION, REGION_COVERED = "clear/mse_interest", "covered/mse_interest"
-LOOKS_COVERED, WANTED, RETURN = "covered/perceptual_interest", "edits/wanted", "clear/lec_age"
-FIRST_STEP = "clear/mse_step1"
+PERCEPTUAL_COVERED, TARGET, CONSISTENCY = "covered/perceptual_interest", "edits/target", "clear/lec_age"
+FIRST_STEP = step_column("mse", 1)
 
 CLAIMS = (
-    Claim("ReStyle", "refinement lowers the distortion: fifth step below the first", MSE, RESTYLE, RESTYLE, FIRST_STEP),
-    Claim("ReStyle", "distortion below pSp's", MSE, RESTYLE, PSP),
-    Claim("ReStyle", "identity kept better than by pSp", ID, RESTYLE, PSP, higher=True),
-    Claim("ReStyle", "over e4e: distortion below e4e's", MSE, RESTYLE_E4E, E4E),
-    Claim("ReStyle", "over e4e: nearer to W than over pSp", W, RESTYLE_E4E, RESTYLE),
-    Claim("e4e", "codes nearer to W than pSp's", W, E4E, PSP),
-    Claim("e4e", "rows of a code differ less than pSp's", SPREAD, E4E, PSP),
-    Claim("e4e", "the price is distortion: pSp's is below e4e's", MSE, PSP, E4E),
-    Claim("e4e", "edits move the wanted attribute further than on pSp's codes", WANTED, E4E, PSP, higher=True),
-    Claim("e4e", "edits lead back to the code better than pSp's (editing consistency)", RETURN, E4E, PSP),
-    Claim("IntereStyle", "region of interest, clear faces: distortion below ReStyle's", REGION, INTERESTYLE, RESTYLE),
-    Claim("IntereStyle", "the same, covered faces", REGION_COVERED, INTERESTYLE, RESTYLE),
-    Claim("IntereStyle", "… than ReStyle's trained on covered faces too", REGION_COVERED, INTERESTYLE, COVERED),
-    Claim("IntereStyle", "covered faces: perceptual distance below ReStyle's", LOOKS_COVERED, INTERESTYLE, RESTYLE),
-    Claim("IntereStyle", "… than ReStyle's trained on covered faces too", LOOKS_COVERED, INTERESTYLE, COVERED),
-    Claim("Image2StyleGAN", "descent in W+: distortion below ReStyle's", MSE, I2S, RESTYLE),
-    Claim("Image2StyleGAN++", "noise maps lower the distortion further", MSE, I2SPP, I2S),
-    Claim("PTI", "tuning lowers the distortion of the pivot", MSE, PTI, PTI, FIRST_STEP),
-    Claim("PTI", "distortion below e4e's", MSE, PTI, E4E),
-    Claim("PTI", "edits move the wanted attribute further than on W+ codes of descent", WANTED, PTI, I2S, higher=True),
+    Claim("ReStyle", "MSE after the fifth iteration is below the first", MSE, RESTYLE, RESTYLE, FIRST_STEP),
+    Claim("ReStyle", "MSE is below pSp's", MSE, RESTYLE, PSP),
+    Claim("ReStyle", "identity similarity is above pSp's", ID, RESTYLE, PSP, higher=True),
+    Claim("ReStyle", "over e4e: MSE is below e4e's", MSE, RESTYLE_E4E, E4E),
+    Claim("ReStyle", "over e4e: codes are closer to W than over pSp", W, RESTYLE_E4E, RESTYLE),
+    Claim("e4e", "codes are closer to W than pSp's", W, E4E, PSP),
+    Claim("e4e", "variation between the layers' codes is below pSp's", SPREAD, E4E, PSP),
+    Claim("e4e", "distortion is the price: pSp's MSE is below e4e's", MSE, PSP, E4E),
+    Claim("e4e", "edits change the target attribute more than with pSp's codes", TARGET, E4E, PSP, higher=True),
+    Claim("e4e", "latent editing consistency is better than pSp's", CONSISTENCY, E4E, PSP),
+    Claim("IntereStyle", "region of interest, no obstacle: MSE is below ReStyle's", REGION, INTERESTYLE, RESTYLE),
+    Claim("IntereStyle", "region of interest, obstacle: MSE is below ReStyle's", REGION_COVERED, INTERESTYLE, RESTYLE),
+    Claim("IntereStyle", "… and below ReStyle's trained with obstacles", REGION_COVERED, INTERESTYLE, COVERED),
+    Claim("IntereStyle", "obstacle: perceptual distance is below ReStyle's", PERCEPTUAL_COVERED, INTERESTYLE, RESTYLE),
+    Claim("IntereStyle", "… and below ReStyle's trained with obstacles", PERCEPTUAL_COVERED, INTERESTYLE, COVERED),
+    Claim("Image2StyleGAN", "optimisation in W+: MSE is below ReStyle's", MSE, I2S, RESTYLE),
+    Claim("Image2StyleGAN++", "optimising the noise maps lowers the MSE", MSE, I2SPP, I2S),
+    Claim("PTI", "tuning the generator lowers the MSE of the pivot", MSE, PTI, PTI, FIRST_STEP),
+    Claim("PTI", "MSE is below e4e's", MSE, PTI, E4E),
+    Claim("PTI", "edits change the target attribute more than with Image2StyleGAN", TARGET, PTI, I2S, higher=True),
 )
 
 
 def judge(values: Values) -> list[Verdict]:
-    """The verdicts on all claims whose entrants took part."""
+    """Returns the verdicts on all claims whose methods were measured."""
     found = []
     for claim in CLAIMS:
         first = values.get(claim.better, {}).get(claim.column)

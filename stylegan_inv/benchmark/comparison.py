@@ -1,4 +1,4 @@
-"""``python -m stylegan_inv.benchmark``: all methods in the embedded world, from training to table and figures."""
+"""Trains and scores all methods on SynthFaces and writes tables and figures."""
 
 from __future__ import annotations
 
@@ -11,103 +11,131 @@ from typing import Any
 
 import torch
 
-from stylegan_inv.benchmark.comparison_report import write_all
-from stylegan_inv.benchmark.method_runs import (
+from stylegan_inv.benchmark.compared_methods import (
     BY_NAME,
-    DESCENT,
-    ENTRANTS,
+    METHODS,
+    PER_IMAGE,
     QUICK,
     REFERENCE,
     TRAINED,
     Budget,
-    Entrant,
-    TrueFactors,
+    ComparedMethod,
     train,
 )
-from stylegan_inv.benchmark.method_scores import CONDITIONS, Faces, Scored, load, save, score
+from stylegan_inv.benchmark.comparison_report import draw_reconstructions, write_results
+from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
+from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores
+from stylegan_inv.benchmark.protocol import ComparisonProtocol
+from stylegan_inv.benchmark.results import compute_results
+from stylegan_inv.benchmark.score_method import score_method
+from stylegan_inv.benchmark.true_factors import TrueFactors
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator
 from stylegan_inv.loading import load_inverter
-from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.utils.checks import whole_number
 
-#: Method of conf/method and overrides -> the method, built; the entry point composes it.
-Build = Callable[[str, Sequence[str]], Any]
+#: Builds a method of ``conf/method`` from its name and overrides; the command composes the config.
+BuildMethod = Callable[[str, Sequence[str]], Any]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
+    """Adds the options of the comparison."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds")
     parser.add_argument(
-        "--runs", type=Path, default=Path("outputs/benchmark"), help="<runs>/seed<k>/<recipe> is trained where absent"
+        "--runs",
+        type=Path,
+        default=Path("outputs/benchmark"),
+        help="folder of the trainings; <runs>/seed<k>/<recipe> is trained if it does not exist",
     )
-    parser.add_argument("--into", type=Path, help="folder of table, figures and report; <runs>/report if left out")
-    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), metavar="ENTRANT", help="some of them")
-    parser.add_argument("--no-training", action="store_true", help="leave out what has not been trained")
-    parser.add_argument("--faces", type=int, help=f"held-out faces, {Budget.faces} if left out")
+    parser.add_argument("--into", type=Path, help="folder of tables, figures and report; default: <runs>/report")
+    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), metavar="METHOD", help="compare these methods only")
+    parser.add_argument("--no-training", action="store_true", help="omit methods that have not been trained")
+    parser.add_argument("--faces", type=int, help=f"number of held-out faces; default: {Budget.faces}")
     parser.add_argument(
-        "--descent-faces", type=int, help=f"the first so many, for per-image methods, {Budget.descent_faces}"
+        "--per-image-faces",
+        type=int,
+        help=f"number of faces for methods that optimise each face; default: {Budget.per_image_faces}",
     )
-    parser.add_argument("--quick", action="store_true", help="a few steps and faces: runs every part, measures nothing")
+    parser.add_argument("--quick", action="store_true", help="test run of every part with few steps and faces")
 
 
-def run(options: argparse.Namespace, build: Build) -> Path:
-    """Train, score and compare; returns the folder of the results.
+def run(options: argparse.Namespace, build: BuildMethod) -> Path:
+    """Trains, scores and compares the methods.
+
+    Args:
+        options: The options of :func:`arguments`.
+        build: Builds the methods that optimise each face.
+
+    Returns:
+        The folder of the results.
 
     Raises:
-        UserError: Impossible options, a training that failed, or nothing to compare.
+        UserError: If an option is invalid, a training fails, or there is nothing to compare.
     """
     budget = _budget(options)
-    chosen = [entrant for entrant in ENTRANTS if options.only is None or entrant.name in options.only]
-    faces = {condition: Faces.of(budget.faces, share) for condition, share in CONDITIONS.items()}
-    scored: dict[str, list[Scored]] = {entrant.name: [] for entrant in chosen}
+    chosen = [method for method in METHODS if options.only is None or method.name in options.only]
+    faces = {condition: Faces.of(budget.faces, obstacles) for condition, obstacles in CONDITIONS.items()}
+    scores: dict[str, list[MethodScores]] = {method.name: [] for method in chosen}
     for number, seed in enumerate(options.seeds):
-        for entrant in chosen:
-            if number and entrant.kind != TRAINED:
-                continue  # nothing is trained, so there is one of it
-            run_folder = options.runs / f"seed{seed}" / entrant.name
-            if entrant.kind == TRAINED and options.no_training and not RunFolder(run_folder).metrics_file.is_file():
-                print(f"left out: {run_folder} has not been trained", flush=True)
+        for compared in chosen:
+            if number and compared.kind != TRAINED:
+                continue  # a method without training has one seed
+            run_folder = options.runs / f"seed{seed}" / compared.name
+            if compared.kind == TRAINED and options.no_training and not (run_folder / "metrics.json").is_file():
+                print(f"omitted: {run_folder} has not been trained", flush=True)
                 continue
-            if entrant.kind == TRAINED:
-                train(entrant, seed, run_folder, budget)
-            file = run_folder.with_name(f"{entrant.name}.npz")
-            scored[entrant.name].append(_scored(file, entrant, seed, run_folder, faces, budget, build))
-    results = {name: columns for name, columns in scored.items() if columns}
-    if not results:
-        raise UserError(f"{options.runs}: nothing has been trained there, so there is nothing to compare")
+            if compared.kind == TRAINED:
+                train(compared, seed, run_folder, budget)
+            scores[compared.name].append(_load_or_score(compared, seed, run_folder, faces, budget, build))
+    measured = {name: found for name, found in scores.items() if found}
+    if not measured:
+        raise UserError(f"{options.runs}: no trained methods found, nothing to compare")
     into = options.into or options.runs / "report"
-    write_all(results, faces, budget, options.seeds, into)
+    into.mkdir(parents=True, exist_ok=True)
+    draw_reconstructions(measured, faces, budget, into)
+    protocol = ComparisonProtocol.of(budget, options.seeds, {name: len(found) for name, found in measured.items()})
+    write_results(compute_results(measured, protocol), into)
     return into
 
 
 def _budget(options: argparse.Namespace) -> Budget:
-    changes = {"faces": options.faces, "descent_faces": options.descent_faces}
-    for key, value in changes.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{key.replace('_', '-')} {value}: expected a whole number of at least 1")
+    changes: dict[str, int] = {}
+    for name, value in {"faces": options.faces, "per_image_faces": options.per_image_faces}.items():
+        if value is not None:
+            changes[name] = whole_number(f"--{name.replace('_', '-')}", value)
     if len(set(options.seeds)) != len(options.seeds) or min(options.seeds) < 0:
-        raise UserError(f"--seeds {' '.join(map(str, options.seeds))}: expected different whole numbers from 0 on")
-    given = {key: value for key, value in changes.items() if value is not None}
-    return replace(QUICK if options.quick else Budget(), **given)
+        raise UserError(f"--seeds {' '.join(map(str, options.seeds))}: expected different whole numbers of at least 0")
+    budget = QUICK if options.quick else Budget()
+    return replace(
+        budget,
+        faces=changes.get("faces", budget.faces),
+        per_image_faces=changes.get("per_image_faces", budget.per_image_faces),
+    )
 
 
-def _scored(
-    file: Path, entrant: Entrant, seed: int, run_folder: Path, faces: Mapping[str, Faces], budget: Budget, build: Build
-) -> Scored:
-    """What the file holds, if it is of so many faces; else measured now."""
-    if file.is_file() and len((kept := load(file))["clear/mse"]) == budget.faces_of(entrant):
-        return kept
+def _load_or_score(
+    compared: ComparedMethod,
+    seed: int,
+    run_folder: Path,
+    faces: Mapping[str, Faces],
+    budget: Budget,
+    build: BuildMethod,
+) -> MethodScores:
+    """Returns stored scores if they are of the same number of faces, else scores the method."""
+    file, count = run_folder.with_name(f"{compared.name}.pt"), budget.faces_of(compared)
+    if file.is_file() and len((stored := load_scores(file)).columns["clear/mse"]) == count:
+        return stored
     started = time.perf_counter()
     torch.manual_seed(seed)
-    columns = score(entrant, _method(entrant, seed, run_folder, budget, build), faces, budget)
-    save(file, columns)
-    print(f"{file}: {budget.faces_of(entrant)} faces, {time.perf_counter() - started:.0f} s", flush=True)
-    return columns
+    scores = score_method(compared, _method(compared, seed, run_folder, budget, build), faces, budget)
+    save_scores(file, scores)
+    print(f"{file}: {count} faces, {time.perf_counter() - started:.0f} s", flush=True)
+    return scores
 
 
-def _method(entrant: Entrant, seed: int, run_folder: Path, budget: Budget, build: Build) -> Any:
-    if entrant.kind == DESCENT:
-        return build(entrant.name, [f"seed={seed}", *budget.descents.get(entrant.name, ())])
-    if entrant.kind == REFERENCE:
+def _method(compared: ComparedMethod, seed: int, run_folder: Path, budget: Budget, build: BuildMethod) -> Any:
+    if compared.kind == PER_IMAGE:
+        return build(compared.name, [f"seed={seed}", *budget.per_image.get(compared.name, ())])
+    if compared.kind == REFERENCE:
         return TrueFactors(load_generator("synthfaces64"))
     return load_inverter(run_folder)

@@ -1,13 +1,13 @@
-"""Edits of what an entrant of the benchmark found: how much of the wanted change arrives, how much else changes.
+"""Edits of inversions: the change of the target attribute, the change of the other attributes, and the identity.
 
-Only a world with known factors can tell. Each direction is applied to the codes, the picture is made by what the
-inversion left (its noise maps, its tuned generator), and the evaluation network, which neither the methods nor the
-directions have met, reads all attributes again.
+Each direction is applied to the codes, and the image is synthesised with the noise maps and weights of the inversion.
+The evaluation network, which neither the methods nor the directions have used, then estimates all attributes. This is
+possible because the factors of SynthFaces are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,55 +22,47 @@ from stylegan_inv.latents.discovery.scores import predict_attributes
 from stylegan_inv.methods.common.base import Inversion
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
-#: What is measured of each face: standard deviations by which the wanted attribute moves, the mean size of the others'
-#: movements, and the cosine of the identity before and after.
-MEASURES = ("wanted", "others", "identity")
-_JUDGE = "face_eval"
+#: Measures of each face: change of the target attribute and mean absolute change of the other attributes, both in
+#: standard deviations, and the cosine similarity of the identity before and after the edit.
+TARGET, OTHERS, IDENTITY = MEASURES = ("target", "others", "identity")
+#: Stands for the mean over all attributes.
+ALL_ATTRIBUTES = "all"
+_EVALUATION_NETWORK = "face_eval"
+
+#: Attribute, or ``all`` for the mean over the attributes -> measure -> values (strengths, N).
+Edits = dict[str, dict[str, np.ndarray]]
 
 
-def edit_columns(
-    generator: Generator, found: Sequence[Inversion], count: int, originals: Tensor
-) -> dict[str, np.ndarray]:
-    """Apply every embedded direction at every strength.
+def measure_edits(generator: Generator, inversions: Sequence[Inversion], count: int, originals: Tensor) -> Edits:
+    """Applies every embedded direction at every strength.
 
-    Each face is moved to the other end of the attribute's range, where there is room: the old become young, glasses
-    are taken off. Changes count in that sense. Range and standard deviation are those of the attribute over the
-    originals, the same for everyone.
+    A face is moved to the other end of the range of the attribute: old faces become younger, glasses are removed.
+    Changes in this direction are positive. Range and standard deviation are those of the attribute over the originals.
 
     Args:
-        generator: Of the codes.
-        found: Inversions of faces in their order.
-        count: The first so many, N, are edited.
-        originals: Faces (at least N, 3, H, W), the first of which were inverted.
+        generator: Generator of the codes.
+        inversions: Inversions of the faces in their order.
+        count: Number of faces N to edit, from the first.
+        originals: Faces (at least N, 3, H, W), in the order of the inversions.
 
     Returns:
-        ``edits/<attribute>/<measure>``: (strengths, N), and ``edits/all/<measure>``, its mean over the attributes.
+        Values for each attribute and measure, and for ``all`` the mean over the attributes.
     """
-    network = load_face_network(_JUDGE)
-    before = predict_attributes(network, originals)
-    inputs = from_inversions(generator, found, [str(n) for n in range(sum(len(one.w) for one in found))])
-    scale = {_JUDGE: {name: values.std() for name, values in before.items()}}
-    meter = EffectMeter(generator, {_JUDGE: network}, inputs.w[:count], inputs.render, scale)
-    columns: dict[str, np.ndarray] = {}
-    for edit in embedded_directions():
-        middle = (before[edit].min() + before[edit].max()) / 2
-        sign = torch.where(before[edit][:count] > middle, -1.0, 1.0)
-        direction = load_direction(edit, generator)
-        changes = [meter.changes(direction, strength, sign)[_JUDGE] for strength in STRENGTHS]
-        measured = {
-            "wanted": [change.attributes[edit] for change in changes],
-            "others": [change.others(edit) for change in changes],
-            "identity": [change.identity for change in changes],
+    network = load_face_network(_EVALUATION_NETWORK)
+    before = read_out_scores(network, originals)
+    subjects = subjects_of(generator, inversions, [str(n) for n in range(sum(len(one.w) for one in inversions))])
+    scale = {_EVALUATION_NETWORK: {name: values.std() for name, values in before.items()}}
+    meter = EffectMeter(generator, {_EVALUATION_NETWORK: network}, subjects.w[:count], subjects.render, scale)
+    edits: Edits = {}
+    for attribute in embedded_directions():
+        middle = (before[attribute].min() + before[attribute].max()) / 2
+        sign = torch.where(before[attribute][:count] > middle, -1.0, 1.0)
+        direction = load_direction(attribute, generator)
+        changes = [meter.changes(direction, strength, sign)[_EVALUATION_NETWORK] for strength in STRENGTHS]
+        edits[attribute] = {
+            TARGET: torch.stack([change.attributes[attribute] for change in changes]).numpy(),
+            OTHERS: torch.stack([change.others(attribute) for change in changes]).numpy(),
+            IDENTITY: torch.stack([change.identity for change in changes]).numpy(),
         }
-        columns |= {f"edits/{edit}/{measure}": torch.stack(rows).numpy() for measure, rows in measured.items()}
-    for measure in MEASURES:
-        columns[f"edits/all/{measure}"] = np.mean(
-            [columns[f"edits/{edit}/{measure}"] for edit in embedded_directions()], axis=0
-        )
-    return columns
-
-
-def attributes(columns: Iterable[str]) -> list[str]:
-    """The edited attributes among columns, and ``all``, in their order."""
-    parts = [key.split("/") for key in columns]
-    return [part[1] for part in parts if part[0] == "edits" and part[2:] == [MEASURES[0]]]
+    means = {measure: np.mean([edit[measure] for edit in edits.values()], axis=0) for measure in MEASURES}
+    return {**edits, ALL_ATTRIBUTES: means}

@@ -1,174 +1,217 @@
-"""Results of all entrants and seeds side by side: as arrays, and as the table."""
+"""Results of the comparison: what the tables, the figures and the HTML page show.
+
+They are written to ``benchmark.json`` and ``edits.csv`` and can be read again, so that the pages can be rendered
+without scoring the methods again.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from io import StringIO
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stylegan_inv.benchmark.claims import Verdict
-from stylegan_inv.benchmark.editability import MEASURES, STRENGTHS, attributes
-from stylegan_inv.benchmark.method_runs import BY_NAME
-from stylegan_inv.benchmark.method_scores import Scored
-from stylegan_inv.benchmark.significance import Estimate, estimate
+from stylegan_inv.benchmark.claims import CLAIMS, Claim, Verdict, judge
+from stylegan_inv.benchmark.compared_methods import BY_NAME, PER_IMAGE
+from stylegan_inv.benchmark.edits_table import EditCurves, edits_csv, read_edits
+from stylegan_inv.benchmark.method_scores import MethodScores, stack_seeds
+from stylegan_inv.benchmark.protocol import ComparisonProtocol
+from stylegan_inv.benchmark.significance import Difference, Estimate, estimate
 
-#: Of the table and the claims.
-STRENGTH = 2.0
+#: Method -> column -> estimate.
 Table = dict[str, dict[str, Estimate]]
+#: Method -> metric -> points (refinement step, or covered fraction of the face; estimate).
+Curves = dict[str, dict[str, list[tuple[float, Estimate]]]]
+
+JSON, EDITS = "benchmark.json", "edits.csv"
+_BIN_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.6)
+#: Fewest faces of a bin, and of all bins.
+_BIN_FACES, _ALL_BINS_FACES = 5, 40
+_REFINED = ("mse", "mse_interest")
 
 
 @dataclass(frozen=True)
 class Column:
-    """Of the table: its title, and whether higher is better (None where neither is)."""
+    """A column of the table.
+
+    Attributes:
+        title: Heading.
+        higher: Whether higher values are better; None where neither is.
+    """
 
     title: str
     higher: bool | None = False
 
+    @property
+    def head(self) -> str:
+        """Heading with an arrow towards better values."""
+        return self.title if self.higher is None else f"{self.title} {'↑' if self.higher else '↓'}"
+
 
 COLUMNS = {
     "clear/mse": Column("MSE"),
-    "clear/perceptual": Column("perceptual"),
+    "clear/perceptual": Column("perceptual distance"),
     "clear/id": Column("identity", True),
-    "clear/frechet_embedded": Column("Fréchet"),
-    "covered/mse_interest": Column("MSE beside obstacle"),
-    "covered/mse_hidden": Column("MSE behind obstacle"),
+    "clear/frechet_embedded": Column("Fréchet distance"),
+    "covered/mse_interest": Column("MSE, visible region"),
+    "covered/mse_hidden": Column("MSE, hidden region"),
     "clear/w_distance": Column("distance to W"),
-    "clear/w_spread": Column("spread of w+"),
+    "clear/w_spread": Column("variation of w+"),
     "clear/lec_age": Column("editing consistency"),
-    "edits/wanted": Column("edit: wanted", True),
+    "edits/target": Column("edit: target", True),
     "edits/others": Column("edit: others"),
     "edits/identity": Column("edit: identity", True),
     "seconds": Column("CPU s"),
 }
-#: The table in two parts, each narrow enough for a page.
-_SEEN = ("clear/mse", "clear/perceptual", "clear/id", "clear/frechet_embedded")
-PICTURES = (*_SEEN, "covered/mse_interest", "covered/mse_hidden", "seconds")
-CODES = tuple(key for key in COLUMNS if key not in PICTURES)
-#: Known beside the table, for the pages of single methods.
+#: The columns in two tables, each narrow enough for a page.
+RECONSTRUCTION = (
+    "clear/mse",
+    "clear/perceptual",
+    "clear/id",
+    "clear/frechet_embedded",
+    "covered/mse_interest",
+    "covered/mse_hidden",
+    "seconds",
+)
+LATENT_SPACE = tuple(key for key in COLUMNS if key not in RECONSTRUCTION)
+#: Further columns for the pages of single methods.
 _FURTHER = ("clear/psnr", "clear/ssim", "clear/mse_interest")
 
 
-def stack(scored: Mapping[str, Sequence[Scored]]) -> dict[str, dict[str, np.ndarray]]:
-    """Entrant -> column -> (seeds, ...); the edits at ``STRENGTH`` get short names, single numbers a row of faces."""
-    stacked: dict[str, dict[str, np.ndarray]] = {}
-    for name, seeds in scored.items():
-        columns = {key: np.stack([one[key] for one in seeds]) for key in seeds[0]}
-        columns = {key: value[:, None] if value.ndim == 1 else value for key, value in columns.items()}
-        for measure in MEASURES:
-            columns[f"edits/{measure}"] = columns[f"edits/all/{measure}"][:, STRENGTHS.index(STRENGTH)]
-        stacked[name] = columns
-    return stacked
+@dataclass(frozen=True)
+class Results:
+    """Results of all methods.
+
+    Attributes:
+        protocol: How the methods were compared.
+        table: Method -> column -> estimate.
+        verdicts: Verdicts on the claims of the papers.
+        edits: Method -> attribute -> measure -> estimates by strength.
+        refinement: Method -> metric -> estimates by refinement step.
+        obstacles: Method -> metric -> estimates by the covered fraction of the face.
+    """
+
+    protocol: ComparisonProtocol
+    table: Table
+    verdicts: Sequence[Verdict]
+    edits: EditCurves
+    refinement: Curves
+    obstacles: Curves
+
+
+def compute_results(scores: Mapping[str, Sequence[MethodScores]], protocol: ComparisonProtocol) -> Results:
+    """Computes estimates, verdicts and curves from the scores of each method and seed."""
+    stacked = {name: stack_seeds(seeds) for name, seeds in scores.items()}
+    columns = {name: found.all_columns() for name, found in stacked.items()}
+    return Results(
+        protocol,
+        tabulate(columns),
+        judge(columns),
+        {name: _edit_curves(found) for name, found in stacked.items()},
+        {name: curves for name, found in stacked.items() if (curves := _refinement_curves(found))},
+        {name: curves for name, found in stacked.items() if (curves := _obstacle_curves(name, found.columns))},
+    )
 
 
 def tabulate(values: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
-    """Entrant -> column -> estimate, where there is one."""
+    """Returns the estimate of each method and column that has values."""
     table: Table = {}
     for name, columns in values.items():
-        steps = [key for key in columns if key.startswith("clear/mse_step")]
-        keys = [key for key in (*COLUMNS, *_FURTHER, *steps) if key in columns and not np.isnan(columns[key]).all()]
+        keys = [key for key in (*COLUMNS, *_FURTHER) if key in columns and not np.isnan(columns[key]).all()]
         table[name] = {key: estimate(columns[key]) for key in keys}
     return table
 
 
-def table_rows(table: Table, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells: a row for each entrant that has one of the columns."""
-    heads = ["method", *(_head(COLUMNS[key]) for key in keys), "faces", "seeds"]
-    rows = []
-    for name, estimates in table.items():
-        first = estimates["clear/mse"]
-        cells = [cell(estimates.get(key), key == "seconds") for key in keys]
-        rows.append([BY_NAME[name].title, *cells, str(first.faces), str(first.seeds)])
-    return heads, rows
-
-
-def table_csv(table: Table) -> str:
-    """One row an entrant and column."""
-    out = StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["entrant", "column", "mean", "low", "high", "seed_std", "seeds", "faces"])
-    for name, estimates in table.items():
-        for key, e in estimates.items():
-            spread = "" if e.seed_std is None else f"{e.seed_std:.6g}"
-            rows.writerow([name, key, *(f"{v:.6g}" for v in (e.mean, e.low, e.high)), spread, e.seeds, e.faces])
-    return out.getvalue()
-
-
-def edits_csv(values: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """The trade-off: one row an entrant, edit and strength."""
-    out = StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["entrant", "edit", "strength", *(f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high"))])
-    for name, columns in values.items():
-        for edit in attributes(columns):
-            for row, strength in enumerate(STRENGTHS):
-                found = [estimate(columns[f"edits/{edit}/{measure}"][:, row]) for measure in MEASURES]
-                cells = [f"{v:.5g}" for e in found for v in (e.mean, e.low, e.high)]
-                rows.writerow([name, edit, strength, *cells])
-    return out.getvalue()
-
-
-def verdict_rows(verdicts: Sequence[Verdict]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells."""
-    heads = ["paper", "claim", "difference (95 %)", "p", "faces on which it holds", "seeds, faces", "in this world"]
-    rows = []
-    for v in verdicts:
-        d = v.found
-        rows.append(
-            [
-                v.claim.paper,
-                v.claim.text,
-                f"{d.mean:+.3g} ({d.low:+.3g} to {d.high:+.3g})",
-                f"{v.p:.2g}",
-                f"{v.share:.0%}",
-                f"{d.seeds}, {d.faces}",
-                v.word if v.word == "reproduced" else f"**{v.word}**",
-            ]
-        )
-    return heads, rows
-
-
-def as_json(table: Table, verdicts: Sequence[Verdict], about: Mapping[str, Any]) -> str:
-    """Everything but the values of single faces."""
-    content = {
-        "about": dict(about),
-        "table": {name: {key: asdict(e) for key, e in row.items()} for name, row in table.items()},
-        "claims": [
-            {**asdict(v.claim), "difference": asdict(v.found), "p_holm": v.p, "verdict": v.word} for v in verdicts
-        ],
+def _edit_curves(scores: MethodScores) -> dict[str, dict[str, list[Estimate]]]:
+    return {
+        attribute: {
+            measure: [estimate(values[:, row]) for row in range(values.shape[1])] for measure, values in edit.items()
+        }
+        for attribute, edit in scores.edits.items()
     }
-    return json.dumps(content, indent=1) + "\n"
+
+
+def _refinement_curves(scores: MethodScores) -> dict[str, list[tuple[float, Estimate]]]:
+    steps = {metric: sorted(scores.steps[metric].items()) for metric in _REFINED if metric in scores.steps}
+    return {metric: [(float(step), estimate(values)) for step, values in found] for metric, found in steps.items()}
+
+
+def _obstacle_curves(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, list[tuple[float, Estimate]]]:
+    if BY_NAME[name].kind == PER_IMAGE and columns["covered/share"].shape[1] < _ALL_BINS_FACES:
+        return {}
+    fraction = columns["covered/share"][0]
+    curves: dict[str, list[tuple[float, Estimate]]] = {
+        "mse_interest": [(0.0, estimate(columns["clear/mse_interest"]))],
+        "mse_hidden": [],
+    }
+    for low, high in zip(_BIN_EDGES[:-1], _BIN_EDGES[1:], strict=True):
+        inside = (fraction > low) & (fraction <= high)
+        if inside.sum() < _BIN_FACES:
+            continue
+        for metric, curve in curves.items():
+            binned = estimate(columns[f"covered/{metric}"][:, inside])
+            if binned.faces:
+                curve.append((float(fraction[inside].mean()), binned))
+    return {metric: curve for metric, curve in curves.items() if curve}
+
+
+def serialise(results: Results) -> dict[str, str]:
+    """Returns the contents of ``benchmark.json`` and ``edits.csv``."""
+    content = {
+        "about": results.protocol.describe(),
+        "protocol": asdict(results.protocol),
+        "table": {name: {key: asdict(e) for key, e in row.items()} for name, row in results.table.items()},
+        "claims": [
+            {**asdict(v.claim), "difference": asdict(v.found), "p_holm": v.p, "verdict": v.word}
+            for v in results.verdicts
+        ],
+        "refinement": _curves_to_json(results.refinement),
+        "obstacles": _curves_to_json(results.obstacles),
+    }
+    return {JSON: json.dumps(content, indent=1) + "\n", EDITS: edits_csv(results.edits)}
+
+
+def load_results(folder: Path) -> Results:
+    """Reads ``benchmark.json`` and ``edits.csv`` of a folder; texts come from the code, so that they can be revised."""
+    content = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    return Results(
+        ComparisonProtocol(**content["protocol"]),
+        read_table(folder / JSON),
+        [_verdict(entry) for entry in content["claims"]],
+        read_edits(folder / EDITS),
+        _curves_from_json(content["refinement"]),
+        _curves_from_json(content["obstacles"]),
+    )
 
 
 def read_table(file: Path) -> Table:
-    """The table of what `as_json` has written."""
+    """Reads the table of ``benchmark.json``."""
     content = json.loads(file.read_text(encoding="utf-8"))["table"]
     return {name: {key: Estimate(**e) for key, e in row.items()} for name, row in content.items()}
 
 
-def cell(e: Estimate | None, short: bool = False) -> str:
-    """Mean and half the interval; the spread over seeds in brackets where there is one."""
-    if e is None:
-        return "–"
-    if short:
-        return f"{e.mean:.2g}"
-    if abs(e.mean) < 1e-6:  # rows that are equal but for rounding
-        return "0"
-    digits = max(0, 2 - int(np.floor(np.log10(abs(e.mean)))))
-    spread = "" if e.seed_std is None else f" ({e.seed_std:.{digits}f})"
-    half = "" if e.half == 0 else f" ± {e.half:.{digits}f}"
-    return f"{e.mean:.{digits}f}{half}{spread}"
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    stored = Claim(**{key: entry[key] for key in Claim.__dataclass_fields__})
+    texts = {replace(claim, text=""): claim.text for claim in CLAIMS}
+    claim = replace(stored, text=texts.get(replace(stored, text=""), stored.text))
+    return Verdict(claim, Difference(**entry["difference"]), entry["p_holm"])
 
 
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+def _curves_to_json(curves: Curves) -> dict[str, Any]:
+    return {
+        name: {metric: [{"x": x, **asdict(e)} for x, e in points] for metric, points in found.items()}
+        for name, found in curves.items()
+    }
 
 
-def _head(column: Column) -> str:
-    return column.title if column.higher is None else f"{column.title} {'↑' if column.higher else '↓'}"
+def _curves_from_json(content: Mapping[str, Any]) -> Curves:
+    return {
+        name: {
+            metric: [(point["x"], Estimate(**{key: v for key, v in point.items() if key != "x"})) for point in points]
+            for metric, points in found.items()
+        }
+        for name, found in content.items()
+    }

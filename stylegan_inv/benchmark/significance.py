@@ -1,8 +1,8 @@
-"""Means and intervals over seeds and faces, and differences between entrants on the same faces.
+"""Means with confidence intervals, and differences of two methods on the same faces.
 
-Values are one row for each training seed, all on the same faces. What is drawn again (hierarchical bootstrap): seeds
-from the seeds, and faces from the faces, once for all seeds, as a hard face is hard for every seed. With one seed the
-interval speaks about the faces alone; with three the draw of seeds is coarse, but it is not left out.
+Values have one row for each training seed and one column for each face. The hierarchical bootstrap resamples seeds and
+faces. Faces are resampled once for all seeds, because a difficult face is difficult for every seed. With one seed the
+interval covers the choice of faces only.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval.
+    """A mean with its confidence interval.
 
     Attributes:
-        mean: Over seeds and faces.
+        mean: Mean over seeds and faces.
         low: Lower end of the 95 % interval of the mean.
-        high: Its upper end.
-        seed_std: Standard deviation of the seeds' means; None for one seed.
-        seeds: How many.
-        faces: How many.
+        high: Upper end of the interval.
+        seed_std: Standard deviation of the means of the seeds; None for one seed.
+        seeds: Number of seeds.
+        faces: Number of faces.
     """
 
     mean: float
     low: float
     high: float
-    seed_std: float | None
-    seeds: int
-    faces: int
+    seed_std: float | None = None
+    seeds: int = 1
+    faces: int = 1
 
     @property
     def half(self) -> float:
@@ -45,11 +45,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """Of two entrants, the first minus the second, on the faces that both have.
+    """First minus second of two methods, on the faces that both have.
 
     Attributes:
-        p: Probability, two-sided, of a difference this far from zero if there were none (bootstrap).
-        share: Of the faces on which the first's mean over seeds is below the second's.
+        p: Two-sided probability of a difference at least this large if there were none (bootstrap).
+        share: Fraction of the faces on which the first method's mean over seeds is below the second's.
     """
 
     p: float = 1.0
@@ -57,27 +57,30 @@ class Difference(Estimate):
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Mean of values (seeds, faces); faces without a value (NaN in any seed) are left out."""
+    """Returns the mean of values (seeds, faces); faces with NaN for any seed are omitted."""
     values = values[:, ~np.isnan(values).any(axis=0)]
     if not values.size:
         return Estimate(np.nan, np.nan, np.nan, None, len(values), 0)
-    low, high = _interval(_means(values, seed=1))
+    low, high = _interval(_resampled_means(values, seed=1))
     seed_std = float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None
     return Estimate(float(values.mean()), low, high, seed_std, *values.shape)
 
 
 def difference(first: np.ndarray, second: np.ndarray, same_runs: bool = False) -> Difference:
-    """Compare two entrants' values (seeds, faces); the first faces of the longer one count.
+    """Compares the values of two methods.
 
-    ``same_runs`` says that both are of the same trainings, whose seeds then go together.
+    Args:
+        first: Values (seeds, faces).
+        second: Values (seeds, faces). If the numbers of faces differ, the first faces of the longer one are used.
+        same_runs: Whether both are measurements of the same trainings, whose seeds are then resampled together.
     """
     faces = min(first.shape[1], second.shape[1])
     first, second = first[:, :faces], second[:, :faces]
     known = ~(np.isnan(first).any(axis=0) | np.isnan(second).any(axis=0))
     first, second = first[:, known], second[:, known]
-    drawn = _means(first, seed=1) - _means(second, seed=1 if same_runs else 2)
-    low, high = _interval(drawn)
-    tail = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
+    means = _resampled_means(first, seed=1) - _resampled_means(second, seed=1 if same_runs else 2)
+    low, high = _interval(means)
+    tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
     per_face = first.mean(axis=0) - second.mean(axis=0)
     return Difference(
         float(per_face.mean()),
@@ -92,7 +95,7 @@ def difference(first: np.ndarray, second: np.ndarray, same_runs: bool = False) -
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Probabilities adjusted for so many tests (Holm 1979)."""
+    """Returns probabilities adjusted for the number of tests (Holm, 1979)."""
     adjusted, largest = [0.0] * len(p), 0.0
     for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
@@ -100,20 +103,20 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _means(values: np.ndarray, seed: int) -> np.ndarray:
-    """Means (R,) of drawn seeds and faces; ``seed`` draws the seeds, the faces are the same for all."""
+def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+    """Returns the means (R,) of resampled seeds and faces. ``seed`` affects the seeds only, so that faces pair."""
     seeds, faces = values.shape
-    of_seeds = _face_weights(faces) @ values.T
+    seed_means = _face_weights(faces) @ values.T
     chosen = np.random.default_rng(seed).integers(seeds, size=(RESAMPLES, seeds))
-    return np.take_along_axis(of_seeds, chosen, axis=1).mean(axis=1)
+    return np.take_along_axis(seed_means, chosen, axis=1).mean(axis=1)
 
 
 @lru_cache(maxsize=4)
 def _face_weights(faces: int) -> np.ndarray:
-    """How often each face is drawn (R, faces), over their number; the same for all entrants, so that faces pair."""
+    """Returns the frequency of each face in each resample (R, faces), the same for all methods."""
     return np.random.default_rng(0).multinomial(faces, np.full(faces, 1 / faces), size=RESAMPLES) / faces
 
 
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def _interval(means: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

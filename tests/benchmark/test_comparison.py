@@ -1,4 +1,4 @@
-"""The benchmark of all methods: its figures against NumPy, its parts together, and what it says to bad input."""
+"""The comparison of all methods: scores against NumPy, the whole command, and error messages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ import torch
 
 from stylegan_inv import load_generator
 from stylegan_inv.benchmark import __main__ as benchmark
-from stylegan_inv.benchmark import method_scores as benchmark_scores
-from stylegan_inv.benchmark.editability import STRENGTHS, edit_columns
-from stylegan_inv.benchmark.method_runs import BY_NAME, ENTRANTS, Budget, TrueFactors
-from stylegan_inv.benchmark.method_scores import CONDITIONS, Faces, score
+from stylegan_inv.benchmark import score_method as score_method_module
+from stylegan_inv.benchmark.compared_methods import BY_NAME, METHODS, Budget
+from stylegan_inv.benchmark.editability import STRENGTHS, measure_edits
+from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
+from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores, stack_seeds
+from stylegan_inv.benchmark.score_method import score_method
+from stylegan_inv.benchmark.true_factors import TrueFactors
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.latents.discovery.scores import predict_attributes
@@ -40,33 +43,62 @@ def faces():
 
 def test_scores_against_numpy(generator, faces):
     reference = TrueFactors(generator)
-    columns = score(BY_NAME["true_factors"], reference, faces, Budget(faces=3, edited=2))
+    scores = score_method(BY_NAME["true_factors"], reference, faces, Budget(faces=3, edited_faces=2))
     image = reference.invert(faces["clear"].batch["normals"]).image
     seen = np.round((image.numpy().clip(-1, 1) + 1) * 127.5) / 127.5 - 1
     target = faces["clear"].batch["image"].numpy()
-    np.testing.assert_allclose(columns["clear/mse"], ((seen - target) ** 2).mean((1, 2, 3)), rtol=1e-4)
-    assert columns["clear/pictures"].dtype == np.uint8 and columns["clear/pictures"].shape == (2, 3, 64, 64)
-    assert columns["clear/mse"].mean() < 0.02  # it does know the faces
+    mse = scores.columns["clear/mse"]
+    np.testing.assert_allclose(mse, ((seen - target) ** 2).mean((1, 2, 3)), rtol=1e-4)
+    assert scores.images["clear"].dtype == np.uint8 and scores.images["clear"].shape == (2, 3, 64, 64)
+    assert mse.mean() < 0.02  # the factors determine the face
+    assert scores.edits["age"]["target"].shape == (len(STRENGTHS), 2)
 
 
-def test_what_is_hidden_is_compared_with_the_face_without_the_obstacle(faces):
+def test_scores_are_stored_and_stacked(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def scores() -> MethodScores:
+        return MethodScores(
+            {"clear/mse": rng.random(4, dtype=np.float32), "seconds": np.array(rng.random())},
+            {"mse": {1: rng.random(4), 2: rng.random(4)}},
+            {"all": {m: rng.random((len(STRENGTHS), 3)) for m in ("target", "others", "identity")}},
+            {"clear": rng.integers(0, 255, (2, 3, 8, 8), dtype=np.uint8)},
+        )
+
+    seeds = [scores(), scores()]
+    save_scores(tmp_path / "new" / "a.pt", seeds[0])
+    loaded = load_scores(tmp_path / "new" / "a.pt")
+    np.testing.assert_array_equal(loaded.columns["clear/mse"], seeds[0].columns["clear/mse"])
+    assert loaded.columns["clear/mse"].dtype == np.float32 and loaded.images["clear"].dtype == np.uint8
+    np.testing.assert_array_equal(loaded.steps["mse"][2], seeds[0].steps["mse"][2])
+    columns = stack_seeds([loaded, seeds[1]]).all_columns()
+    assert columns["clear/mse"].shape == (2, 4) and columns["seconds"].shape == (2, 1)
+    np.testing.assert_array_equal(columns["clear/mse_step1"][1], seeds[1].steps["mse"][1])
+    np.testing.assert_array_equal(columns["edits/others"][1], seeds[1].edits["all"]["others"][STRENGTHS.index(2.0)])
+
+
+def test_hidden_region_is_compared_with_the_face_without_the_obstacle(faces):
     clear, covered = (faces[name].batch for name in ("clear", "covered"))
     hidden = (clear["mask"] - covered["mask"]).numpy()
     guess = torch.zeros_like(clear["image"])
-    found = benchmark_scores._behind(guess, faces, 3)
-    np.testing.assert_allclose(found["share"], hidden.sum((1, 2, 3)) / clear["mask"].numpy().sum((1, 2, 3)), rtol=1e-5)
+    found = score_method_module._hidden_part(guess, faces, 3)
+    np.testing.assert_allclose(
+        found["covered/share"], hidden.sum((1, 2, 3)) / clear["mask"].numpy().sum((1, 2, 3)), rtol=1e-5
+    )
     error = (hidden * clear["image"].numpy() ** 2).sum((1, 2, 3)) / (3 * hidden.sum((1, 2, 3)))
-    np.testing.assert_allclose(found["mse_hidden"], np.where(found["share"] > 0.02, error, np.nan), rtol=1e-4)
-    assert (found["share"] > 0).any()
+    np.testing.assert_allclose(
+        found["covered/mse_hidden"], np.where(found["covered/share"] > 0.02, error, np.nan), rtol=1e-4
+    )
+    assert (found["covered/share"] > 0).any()
 
 
-def test_edits_are_read_from_pictures_with_the_inversions_own_noise(generator, faces):
-    """By hand, for one attribute and strength; the maps that an inversion found stay."""
+def test_edits_are_measured_on_images_with_the_noise_of_the_inversion(generator, faces):
+    """Against a direct computation for one attribute and strength."""
     originals, network = faces["clear"].batch["image"], load_face_network("face_eval")
     w = TrueFactors(generator).invert(faces["clear"].batch["normals"]).w[:2]
     noise = [torch.randn(2, 1, *m.shape[-2:]) * 30 for m in generator.synthesis.noise_maps()]
-    columns = edit_columns(generator, [Inversion(w, generator.synthesis(w, noise=noise), noise=noise)], 2, originals)
-    before = predict_attributes(network, originals)["age"]
+    edits = measure_edits(generator, [Inversion(w, generator.synthesis(w, noise=noise), noise=noise)], 2, originals)
+    before = read_out_scores(network, originals)["age"]
     sign = torch.where(before[:2] > (before.min() + before.max()) / 2, -1.0, 1.0)
     direction = load_direction("age", generator)
 
@@ -74,32 +106,33 @@ def test_edits_are_read_from_pictures_with_the_inversions_own_noise(generator, f
         codes = direction.apply(w, strength * sign)
         return predict_attributes(network, generator.synthesis(codes, noise=noise).clamp(-1, 1))["age"]
 
-    wanted = (age(2.0) - age(0.0)) * sign / before.std()
+    expected = (age(2.0) - age(0.0)) * sign / before.std()
     row = STRENGTHS.index(2.0)
-    np.testing.assert_allclose(columns["edits/age/wanted"][row], wanted, rtol=1e-3, atol=1e-4)
-    without = edit_columns(generator, [Inversion(w, generator.synthesis(w))], 2, originals)
-    assert not np.allclose(columns["edits/age/wanted"], without["edits/age/wanted"], rtol=1e-3)
-    five = np.mean([columns[f"edits/{n}/wanted"] for n in ("age", "eyeglasses", "gender", "pose", "smile")], axis=0)
-    np.testing.assert_allclose(columns["edits/all/wanted"], five)
+    np.testing.assert_allclose(edits["age"]["target"][row], expected, rtol=1e-3, atol=1e-4)
+    without = measure_edits(generator, [Inversion(w, generator.synthesis(w))], 2, originals)
+    assert not np.allclose(edits["age"]["target"], without["age"]["target"], rtol=1e-3)
+    five = np.mean([edits[n]["target"] for n in ("age", "eyeglasses", "gender", "pose", "smile")], axis=0)
+    np.testing.assert_allclose(edits["all"]["target"], five)
 
 
-def test_bare_command_means_all_methods():
+def test_methods_is_the_default_subcommand():
     assert benchmark.options([]).part == benchmark.options(["--seeds", "0"]).part == "methods"
     assert benchmark.options(["world", "--seconds", "1"]).part == "world"
     assert benchmark.options(["--runs", "data"]).runs == Path("data")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (["--faces", "0"], "--faces 0: expected a whole number of at least 1"),
-        (["--seeds", "1", "1"], "--seeds 1 1: expected different"),
-        (["--quick", "--no-training", "--only", "psp_synthfaces"], "nothing has been trained there"),
+        (["--faces", "0"], "--faces=0: expected a whole number of at least 1"),
+        (["--seeds", "1", "1"], "--seeds 1 1: expected different whole numbers"),
+        (["--quick", "--no-training", "--only", "psp_synthfaces"], "no trained methods found"),
     ],
 )
-def test_bad_input_ends_before_any_work(arguments, says, tmp_path):
-    with pytest.raises(SystemExit, match=re.escape(says)):
+def test_invalid_options_end_before_any_work(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
         benchmark.main(["methods", *arguments, "--runs", str(tmp_path / "runs")])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -116,8 +149,8 @@ def test_commands_of_the_pages_are_accepted():
 
 
 @pytest.mark.slow
-def test_from_nothing_to_the_pages_and_on(tmp_path):
-    """As experiments/run_inversion.py does it; then again."""
+def test_whole_comparison_and_its_pages(tmp_path):
+    """As in experiments/run_inversion.py; then again, which reuses trainings and scores."""
     only = ["--only", "psp_synthfaces", "e4e_synthfaces", "image2stylegan", "pti", "true_factors"]
     arguments = ["--quick", "--seeds", "0", *only]
     script = [sys.executable, str(REPOSITORY / "experiments" / "run_inversion.py")]
@@ -138,20 +171,25 @@ def test_from_nothing_to_the_pages_and_on(tmp_path):
     rows = list(csv.DictReader((report / "edits.csv").open()))
     assert len(rows) == len(only[1:]) * 6 * len(STRENGTHS)
     page = (report / "report.html").read_text()
-    assert (
-        page.count("data:image/png") == 5 and "Claims of the papers" in page and "http" not in page.split("</style>")[1]
-    )
+    assert page.count("data:image/png") == 5 and "Claims of the papers" in page
+    assert "http" not in page.split("</style>")[1]
     for name in ("table.md", "table.csv", "grid.png", "tradeoff.png", "refinement.png", "obstacles.png", "edits.png"):
         assert (report / name).stat().st_size > 500, name
     result = (tmp_path / "pages" / "psp_synthfaces" / "README.md").read_text().partition("## Result")[2]
     mse = content["table"]["psp_synthfaces"]["clear/mse"]["mean"]
     assert f"| MSE, squared units of [-1, 1] | {mse:.3f}" in result and "LPIPS 0.17, identity 0.56" in result
     assert (tmp_path / "pages" / "psp_synthfaces" / "panel.png").is_file()
-    assert "## Among all methods" in (tmp_path / "pages" / "pti_synthfaces" / "README.md").read_text()
+    assert "## Comparison with all methods" in (tmp_path / "pages" / "pti_synthfaces" / "README.md").read_text()
     assert "(benchmark/grid.png)" in (tmp_path / "pages" / "README.md").read_text()
-    # Again: what has been trained and scored is not done again, and a broken result is.
+    # Tables and figures of the stored results, without the scores.
+    files = ("table.md", "table.csv", "edits.csv", "benchmark.json", "report.html")
+    texts = {name: (report / name).read_text() for name in files}
+    rendered = run_cli("benchmark", "render", "pages/benchmark", cwd=tmp_path)
+    assert rendered.returncode == 0, rendered.stderr
+    assert {name for name in files if (report / name).read_text() != texts[name]} == set()
+    # Again: trainings and scores are reused, except for a missing one.
     before = trained.stat().st_mtime
-    scores = {e.name: tmp_path / "runs" / "seed0" / f"{e.name}.npz" for e in ENTRANTS if e.name in only}
+    scores = {m.name: tmp_path / "runs" / "seed0" / f"{m.name}.pt" for m in METHODS if m.name in only}
     kept = {name: file.stat().st_mtime for name, file in scores.items()}
     scores["true_factors"].unlink()
     again = run_cli("benchmark", *arguments, "--runs", "runs", cwd=tmp_path)

@@ -1,1 +1,1 @@
-"""Time the parts: synthesis, operations, data loading."""
+"""Measurements of speed: synthesis, operations, data loading."""

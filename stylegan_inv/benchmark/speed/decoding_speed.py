@@ -1,4 +1,4 @@
-"""``python -m stylegan_inv.benchmark data``: reading and decoding images, against plain torchvision."""
+"""``python -m stylegan_inv.benchmark data``: speed of reading and decoding images, compared with torchvision."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ _FILES = 16
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this subcommand."""
+    """Adds the options of this subcommand."""
     parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--file-resolution", type=int, default=1024, help="side of the JPEGs that are made to be read")
-    parser.add_argument("--folder", type=Path, help="read these images instead; it needs folders below it")
-    parser.add_argument("--batch", type=int, default=8, help="images of a row's time")
+    parser.add_argument("--file-resolution", type=int, default=1024, help="side of the JPEGs that are generated")
+    parser.add_argument("--folder", type=Path, help="read these images instead; as for torchvision's ImageFolder")
+    parser.add_argument("--batch", type=int, default=8, help="images of a measurement")
 
 
 def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, Any]]:
-    """Time batches of images in this process: one core, no workers. The bound is a copy of the decoded pixels."""
+    """Measures batches of images in this process, without workers.
+
+    The bound is the time to copy the decoded pixels.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or _make(Path(scratch) / "images", options.file_resolution)
+        folder = options.folder or _generate_images(Path(scratch) / "images", options.file_resolution)
         source, geometry = open_source(folder), Geometry(options.resolution)
         packer = open_packer("zip", Path(scratch) / "images.zip", [], 0, 0)
         for index in range(min(len(source), 1000)):
@@ -61,7 +64,7 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
 
 
 def _torchvision(folder: Path, resolution: int) -> Dataset[Any]:
-    """What one would write without this package."""
+    """Returns the usual pipeline of torchvision."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -85,8 +88,8 @@ def _reader(data: Dataset[Any], batch: int) -> Callable[[], object]:
     return read
 
 
-def _make(folder: Path, side: int) -> Path:
-    """JPEGs with detail of all sizes, as photographs have it."""
+def _generate_images(folder: Path, side: int) -> Path:
+    """Writes JPEGs with details at all scales, like photographs."""
     (folder / "images").mkdir(parents=True)
     random = np.random.default_rng(0)
     for number in range(_FILES):

@@ -1,4 +1,4 @@
-"""``python -m stylegan_inv.benchmark world``: the parts of the embedded world."""
+"""``python -m stylegan_inv.benchmark world``: speed of generator, renderer and encoder on SynthFaces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEPS = 10
 
 
 def cases() -> dict[str, Callable[[], object]]:
-    """What is timed, by name; each call handles ``BATCH`` images."""
+    """Returns name -> call; each call processes ``BATCH`` images."""
     generator = load_generator("synthfaces64")
     encoder = SmallEncoder(num_ws=generator.num_ws, w_dim=generator.w_dim, in_channels=6).eval()
     faces = SynthFaces(resolution=generator.resolution)
@@ -46,17 +46,21 @@ def cases() -> dict[str, Callable[[], object]]:
         "generator: forward": synthesis,
         "generator: forward + backward to W+": lambda: torch.autograd.grad(generator.synthesis(w).square().sum(), w),
         "encoder: forward": encode,
-        f"image2stylegan: {_STEPS} steps, the networks alone": networks,
-        f"image2stylegan: {_STEPS} steps, as the method does them": step,
+        f"image2stylegan: {_STEPS} steps of the networks alone": networks,
+        f"image2stylegan: {_STEPS} steps of the method": step,
     }
 
 
-def _optimization(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Returns steps of per-image optimisation, and their networks alone; the rest of a step may add 5 % to these."""
+def _descent(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Returns steps of per-image optimisation, and the same steps of the networks alone.
+
+    The difference is the overhead of the optimisation loop, which should be at most 5 %.
+    """
     features = EmbeddedFeatures()
     method = Image2StyleGAN(generator=generator, features=features, steps=_STEPS, lr=0.05)
     size = generator.resolution
     faces = torch.stack([item["image"] for item in SynthFaces(size, seed=2).__getitems__(list(range(BATCH)))])
+    inputs = method.prepare(faces, None, None)
     w = method.average_codes(BATCH).clone().requires_grad_()
     initial_image = method.reconstruct(method.initial_variables(faces))
     stage = method.stage(0, InputImages(faces), initial_image)
@@ -65,19 +69,19 @@ def _optimization(generator: Generator) -> tuple[Callable[[], object], Callable[
     def networks() -> None:
         for _ in range(_STEPS):
             image = generator.synthesis(w, noise="const")
-            loss = features.distance(features.maps(image), targets.features).sum()
+            loss = features.distance(features.maps(image), inputs["features"]).sum()
             torch.autograd.grad(loss + (image - faces).square().mean((1, 2, 3)).sum(), w)
 
-    def steps() -> None:
-        state = OptimizationState(method.initial_variables(faces))
-        state.begin_stage(stage.variables, stage.steps)
-        optimize(stage, state, Monitor())
+    def descent() -> None:
+        state, stage = State(method._begin(faces)), method.stage(0, inputs, before)
+        state.enter(stage)
+        descend(stage, state, Watch())
 
     return steps, networks
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time every case for about ``options.seconds``; milliseconds for one image, median and interquartile range."""
+    """Measures every case for about ``options.seconds``: milliseconds per image, median and interquartile range."""
     rows: list[dict[str, Any]] = []
     reference = None
     for name, call in cases().items():

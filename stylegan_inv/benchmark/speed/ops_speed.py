@@ -1,4 +1,4 @@
-"""``python -m stylegan_inv.benchmark ops``: the generator's operations, one by one."""
+"""``python -m stylegan_inv.benchmark ops``: speed of the operations of the generator."""
 
 from __future__ import annotations
 
@@ -24,24 +24,35 @@ REFERENCE = "ref"
 
 @dataclass
 class _Case:
-    """An operation, and the least work that it means: read the inputs once, write the output once."""
+    """An operation.
+
+    Attributes:
+        name: Name in the table.
+        call: Called with the inputs and ``impl``.
+        inputs: Tensors; the gradient is computed for the first.
+        flops: Floating-point operations of the forward pass.
+        up: Upsampling factor of a layer; 0 for other operations.
+    """
 
     name: str
-    call: Callable[..., Tensor]  # of the inputs and impl=
+    call: Callable[..., Tensor]
     inputs: list[Tensor]
     flops: float = 0.0
-    up: int = 0  # for a layer
+    up: int = 0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this subcommand."""
-    parser.add_argument("--resolution", type=int, default=128, help="of the operations' outputs")
+    """Adds the options of this subcommand."""
+    parser.add_argument("--resolution", type=int, default=128, help="resolution of the outputs")
     parser.add_argument("--channel-base", type=int, default=32768)
     parser.add_argument("--batch", type=int, default=1)
 
 
 def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, Any]]:
-    """Time each operation forward and with its backward to the input, by each implementation."""
+    """Measures each operation and implementation: forward, and forward with backward to the input.
+
+    The bound is the time to read the inputs and write the output once.
+    """
     torch.manual_seed(0)
     rows = []
     for case in _cases(options):
@@ -62,7 +73,7 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
 
 
 def _frozen(case: _Case, backward: bool) -> dict[str, Callable[[], object]]:
-    """The layer's kernels for weights that do not change."""
+    """Returns the kernels of a layer for constant weights."""
     x, weight, style, bias, noise = case.inputs
     x = x.permute(0, 2, 3, 1).contiguous()
     r = x.shape[1] * case.up
@@ -73,7 +84,7 @@ def _frozen(case: _Case, backward: bool) -> dict[str, Callable[[], object]]:
     def call(kernels: TorchKernels | NativeKernels) -> None:
         epilogue = layer.epilogue(style, noise, None)
         y, _ = kernels.forward(layer, x, style, epilogue, keep=True)
-        if backward:  # to what the layer before hands on
+        if backward:  # to the output of the previous layer
             kernels.backward(layer, x, style, epilogue, y, grad, Epilogue(before, before_demod, None, None), False)
 
     before = FrozenLayer(1, x.shape[1], weight, squares, 1e-8, torch.zeros(x.shape[3]), 0.0, math.inf, None)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_inv.benchmark.speed import peers
-from stylegan_inv.benchmark.speed.peers import Synthesis
+from stylegan_inv.benchmark.speed.other_implementations import Synthesis, grouped, load_implementation
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
 from stylegan_inv.utils import timing
@@ -94,10 +93,10 @@ def _forms(generator: Generator, options: argparse.Namespace) -> dict[str, Synth
         "frozen": with_switches(FusedSynthesis(enabled=True, dtype=low)),
         "frozen, no C++": with_switches(FusedSynthesis(enabled=True, dtype=low, native=False)),
         REFERENCE: with_switches(FusedSynthesis()),
-        "grouped": peers.grouped(generator),
+        "grouped": grouped(generator),
     }
     for checkout in options.against:
-        forms |= peers.load_peer(checkout, generator)
+        forms |= load_implementation(checkout, generator)
     return forms
 
 

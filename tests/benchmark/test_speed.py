@@ -1,4 +1,4 @@
-"""The benchmark: its arithmetic, the forms that it compares, its output; nothing depends on how fast anything is."""
+"""Measurements of speed: arithmetic, compared forms and output. No test depends on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stylegan_inv.benchmark import __main__ as benchmark
-from stylegan_inv.benchmark.speed import peers
+from stylegan_inv.benchmark.speed.other_implementations import grouped, load_implementation
 from stylegan_inv.benchmark.speed.synthesis_speed import convolution_flops
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
@@ -19,14 +19,14 @@ from stylegan_inv.utils import timing
 
 
 @pytest.mark.parametrize(("resolution", "gflop"), [(256, 90.24), (1024, 148.5)])
-def test_work_of_configuration_f(resolution, gflop):
+def test_operations_of_config_f(resolution, gflop):
     with torch.device("meta"):
         generator = Generator(resolution)
-    # the known figure is that of the 3x3 convolutions; ToRGB adds 0.09 and 0.39
+    # The reference values are those of the 3x3 convolutions; ToRGB adds 0.09 and 0.39.
     assert convolution_flops(generator) / 1e9 == pytest.approx(gflop, rel=5e-3)
 
 
-def test_turns_and_medians(monkeypatch):
+def test_calls_alternate_and_medians_are_returned(monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: 0.0)
     order, seconds = [], {"a": iter([100, 3, 1, 2]), "b": iter([100, 30, 50, 10])}
@@ -40,7 +40,7 @@ def test_turns_and_medians(monkeypatch):
         next(clock)
 
     samples = timing.interleave({"a": lambda: call("a"), "b": lambda: call("b")}, repeats=3)
-    assert order == ["a", "b"] * 4  # the first turn warms up
+    assert order == ["a", "b"] * 4  # the first repetition is a warm-up
     assert samples["a"].seconds == 2 and samples["a"].cpu_seconds == 1
     assert samples["b"].seconds == 30 and samples["b"].spread == 40
 
@@ -54,10 +54,10 @@ def test_rows_and_bounds():
     assert 1e8 < measured.bytes_per_second < 1e13 and 1e9 < measured.flops < 1e14
 
 
-# In a process of its own, with maps instead of malloc: what a heap gives back depends on all that ran before.
+# In a separate process and with mmap: the memory that malloc returns to the system depends on earlier allocations.
 PEAK = """
 import mmap
-from stylegan_inv.runtime import timing
+from stylegan_inv.utils import timing
 
 def resident(megabytes):
     block = mmap.mmap(-1, megabytes * 10**6)
@@ -67,7 +67,7 @@ def resident(megabytes):
 kept, made_once = resident(80), []
 
 def call():
-    for _ in range(2):  # one after the other: the peak is that of one, and of the bytes that it is filled with
+    for _ in range(2):  # one at a time: the peak includes one block and the bytes that fill it
         resident(30).close()
     if not made_once:
         made_once.append(resident(40))
@@ -76,7 +76,7 @@ print(timing.peak_memory(call))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="requires /proc")
 def test_peak_memory():
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     assert float(done.stdout) == pytest.approx(60, abs=8)
@@ -91,8 +91,8 @@ def test_grouped_form_is_the_same_network(clamp):
         nn.init.normal_(layer.bias)
     generator.double().requires_grad_(False)
     w = torch.randn(3, generator.num_ws, 6, dtype=torch.float64)
-    # but for demodulation's epsilon, which is scaled in one and not in the other
-    torch.testing.assert_close(peers.grouped(generator)(w), generator.synthesis(w), rtol=1e-6, atol=1e-6)
+    # The epsilon of the demodulation is scaled in only one of them.
+    torch.testing.assert_close(grouped(generator)(w), generator.synthesis(w), rtol=1e-6, atol=1e-6)
 
 
 ROSINALITY = """
@@ -133,7 +133,7 @@ class Generator(torch.nn.Module):
 
 
 def checkout(folder, kind):
-    """A stand-in with the face of a public implementation and our inside."""
+    """Writes a package with the interface of a public implementation and our generator inside."""
     folder.mkdir()
     if kind == "rosinality":
         (folder / "op").mkdir()
@@ -161,13 +161,13 @@ def checkout(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["rosinality", "ada", "stylegan3"])
-def test_peers_get_our_weights(kind, tmp_path):
+def test_other_implementations_get_our_weights(kind, tmp_path):
     torch.manual_seed(0)
     generator = Generator(8, z_dim=8, w_dim=8, mapping_layers=2, channel_base=16384, channel_max=512)
     w = torch.randn(1, generator.num_ws, 8)
     before = set(sys.modules), list(sys.path)
     try:
-        found = peers.load_peer(checkout(tmp_path / "peer", kind), generator)
+        found = load_implementation(checkout(tmp_path / "other", kind), generator)
         (fused, first), (unfused, second) = found.items()
         assert unfused == f"{fused}, not fused"
         with torch.no_grad():
@@ -182,16 +182,17 @@ def test_peers_get_our_weights(kind, tmp_path):
                 del sys.modules[name]
 
 
-def test_folders_that_are_no_peers(tmp_path):
+def test_other_folders_are_rejected(tmp_path, capsys):
     generator = Generator(8, z_dim=4, w_dim=4, mapping_layers=1, channels={4: 2, 8: 2})
     with pytest.raises(UserError, match="neither a checkout"):
-        peers.load_peer(tmp_path, generator)
+        load_implementation(tmp_path, generator)
     (tmp_path / "op").mkdir()
     (tmp_path / "model.py").write_text("import there_is_no_such_module_anywhere")
     with pytest.raises(UserError, match="does not run here: ModuleNotFoundError: .*no_such_module"):
-        peers.load_peer(tmp_path, generator)
-    with pytest.raises(SystemExit, match="neither a checkout"):
+        load_implementation(tmp_path, generator)
+    with pytest.raises(SystemExit) as stop:
         benchmark.main(["generator", "--resolution", "8", "--repeats", "1", "--against", str(tmp_path / "op")])
+    assert stop.value.code == 2 and "neither a checkout" in capsys.readouterr().err
 
 
 def test_generator_table_and_json(tmp_path, capsys):
@@ -227,7 +228,7 @@ def test_operations_table(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--threads", "0"], ["ops", "--repeats", "0"], ["generator", "--batch", "0"]])
-def test_impossible_options(arguments, capsys):
+def test_invalid_options(arguments, capsys):
     with pytest.raises(SystemExit):
         benchmark.options(arguments)
     assert "must be positive" in capsys.readouterr().err

@@ -21,14 +21,15 @@ from stylegan_inv.generators import Generator, to_nvidia, to_rosinality
 from stylegan_inv.generators.ops import FILTER_TAPS, setup_filter
 from stylegan_inv.generators.synthesis import SynthesisLayer
 
-Synthesis = Callable[[Tensor], Tensor]  # W+ codes -> images, with the stored noise
+#: Maps codes (B, L, D) to images with the stored noise maps.
+Synthesis = Callable[[Tensor], Tensor]
 
 
 def grouped(generator: Generator) -> Synthesis:
-    """The form that NVIDIA's PyTorch code has for evaluation, written from its description.
+    """Returns the form that NVIDIA's PyTorch code uses for evaluation, written from its description.
 
-    Each sample gets its own modulated and demodulated weights, and one grouped convolution runs them all; images are
-    resampled by zero insertion and a filter of 16 taps; every step is an operation of its own.
+    Each sample has its own modulated and demodulated weights, which one grouped convolution applies. Images are
+    resampled by zero insertion and a filter of 16 taps. Every step is a separate operation.
     """
     network = generator.synthesis
     taps = setup_filter(FILTER_TAPS)
@@ -81,18 +82,19 @@ def grouped(generator: Generator) -> Synthesis:
     return run
 
 
-def load_peer(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
-    """Build a public implementation with a generator's weights.
+def load_implementation(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
+    """Builds a public implementation with the weights of a generator.
 
     Args:
-        checkout: of rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVlabs/stylegan3. Its code is run.
-        generator: with a channel table that the other can express.
+        checkout: Folder of rosinality/stylegan2-pytorch, NVlabs/stylegan2-ada-pytorch or NVlabs/stylegan3. Its code
+            is executed.
+        generator: Generator whose numbers of channels the implementation supports.
 
     Returns:
-        The implementation's ways to run, by name.
+        Name -> synthesis, for each form of the implementation.
 
     Raises:
-        UserError: another folder, a generator that it cannot build, or code that does not run here.
+        UserError: If the folder is none of these checkouts, or its code cannot build or run the generator.
     """
     if (checkout / "training").is_dir() and (checkout / "dnnlib").is_dir():
         build = _nvidia
@@ -113,7 +115,7 @@ def load_peer(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
 @contextlib.contextmanager
 def _on_path(checkout: Path) -> Iterator[None]:
     sys.path.insert(0, str(checkout))
-    # rosinality's operations compile for the GPU when they are imported; its CPU code does without the result
+    # rosinality's operations are compiled for the GPU on import; its CPU code does not use the result.
     stub = mock.patch("torch.utils.cpp_extension.load")
     try:
         with contextlib.nullcontext() if torch.cuda.is_available() else stub, warnings.catch_warnings():
@@ -132,7 +134,7 @@ def _nvidia(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
         "num_fp16_res": 0,
         "conv_clamp": generator.config["conv_clamp"],
     }
-    network = _filled(
+    network = _load_weights(
         networks.Generator(
             generator.z_dim,
             0,
@@ -154,7 +156,7 @@ def _nvidia(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
 def _rosinality(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
     model = importlib.import_module("model")
     multiplier = generator.channels[generator.resolution] * generator.resolution // 16384
-    network = _filled(
+    network = _load_weights(
         model.Generator(
             generator.resolution,
             generator.w_dim,
@@ -177,7 +179,7 @@ def _rosinality(checkout: Path, generator: Generator) -> dict[str, Synthesis]:
     }
 
 
-def _filled(network: Any, state: dict[str, Tensor], generator: Generator) -> Any:
+def _load_weights(network: Any, state: dict[str, Tensor], generator: Generator) -> Any:
     network.load_state_dict(state)
     device = next(generator.parameters()).device
     return network.eval().requires_grad_(False).to(device)
