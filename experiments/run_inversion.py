@@ -7,7 +7,7 @@
 
 Other options are passed to ``stylegan_inv.benchmark``. The results are written to ``benchmark/``, the scores of each
 method below ``## Result`` of its page, and the tables below ``## Inversion of SynthFaces`` of the folder's page.
-``readme.py`` then writes the table of the README.
+Run ``readme.py`` afterwards to update the README.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
     """Runs the benchmark and writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("outputs/benchmark"), help="folder of the run folders")
-    parser.add_argument("--pages", type=Path, default=HERE, help="folder of the pages, pictures and figures")
+    parser.add_argument("--pages", type=Path, default=HERE, help="folder of the pages and figures")
     parser.add_argument("--render", action="store_true", help="only write the stored results again")
     options, rest = parser.parse_known_args()
     folder = options.pages / RESULTS

@@ -1,4 +1,4 @@
-"""Every recipe of a training has its page, pages of other commands show these, and all of them compose."""
+"""Every recipe has a page with its command, the commands of all pages compose, and their figures exist."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from tests.cli import REPOSITORY
 
 RECIPES = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
 
-
 PAGES = sorted(path.parent.name for path in (REPOSITORY / "experiments").glob("*/README.md"))
-#: Pages of what trains nothing: edits, optimisation of single images, comparisons.
+#: Pages without a recipe: edits, per-image optimisation, comparisons.
 OTHERS = sorted(set(PAGES) - set(RECIPES))
 COMMAND = re.compile(r"^ *python (-m stylegan_inv\.|experiments/)([\w./]+)((?:.*\\\n)*.*)$", re.M)
 
@@ -29,7 +28,7 @@ def test_commands_of_other_pages_compose(name: str) -> None:
     folder = REPOSITORY / "experiments" / name
     page = (folder / "README.md").read_text()
     commands = COMMAND.findall(page)
-    assert commands, "a page gives the commands that made its pictures and figures"
+    assert commands, "a page lists the commands that produced its figures"
     for kind, what, line in commands:
         if kind == "experiments/":
             assert (REPOSITORY / "experiments" / what).is_file()

@@ -140,9 +140,9 @@ def _refinement_curves(scores: MethodScores) -> dict[str, list[tuple[float, Esti
 
 
 def _obstacle_curves(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, list[tuple[float, Estimate]]]:
-    if BY_NAME[name].kind == PER_IMAGE and columns["covered/share"].shape[1] < _ALL_BINS_FACES:
+    if BY_NAME[name].kind == PER_IMAGE and columns["covered/fraction"].shape[1] < _ALL_BINS_FACES:
         return {}
-    fraction = columns["covered/share"][0]
+    fraction = columns["covered/fraction"][0]
     curves: dict[str, list[tuple[float, Estimate]]] = {
         "mse_interest": [(0.0, estimate(columns["clear/mse_interest"]))],
         "mse_hidden": [],

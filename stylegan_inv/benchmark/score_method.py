@@ -152,7 +152,7 @@ def _hidden_part(images: Tensor, faces: Mapping[str, Faces], count: int) -> dict
     fraction = hidden.flatten(1).sum(1) / clear["mask"].flatten(1).sum(1)
     error = masked_mse(images, clear["image"], hidden)
     return {
-        "covered/share": fraction.numpy(),
+        "covered/fraction": fraction.numpy(),
         "covered/mse_hidden": torch.where(fraction > _LEAST_HIDDEN, error, torch.nan).numpy(),
     }
 

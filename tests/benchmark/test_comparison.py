@@ -83,13 +83,13 @@ def test_hidden_region_is_compared_with_the_face_without_the_obstacle(faces):
     guess = torch.zeros_like(clear["image"])
     found = score_method_module._hidden_part(guess, faces, 3)
     np.testing.assert_allclose(
-        found["covered/share"], hidden.sum((1, 2, 3)) / clear["mask"].numpy().sum((1, 2, 3)), rtol=1e-5
+        found["covered/fraction"], hidden.sum((1, 2, 3)) / clear["mask"].numpy().sum((1, 2, 3)), rtol=1e-5
     )
     error = (hidden * clear["image"].numpy() ** 2).sum((1, 2, 3)) / (3 * hidden.sum((1, 2, 3)))
     np.testing.assert_allclose(
-        found["covered/mse_hidden"], np.where(found["covered/share"] > 0.02, error, np.nan), rtol=1e-4
+        found["covered/mse_hidden"], np.where(found["covered/fraction"] > 0.02, error, np.nan), rtol=1e-4
     )
-    assert (found["covered/share"] > 0).any()
+    assert (found["covered/fraction"] > 0).any()
 
 
 def test_edits_are_measured_on_images_with_the_noise_of_the_inversion(generator, faces):
