@@ -13,8 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-from stylegan_inv.benchmark.method_runs import BY_NAME, DESCENT
-from stylegan_inv.benchmark.results import Table, cell, markdown, read_table
+from stylegan_inv.benchmark.compared_methods import BY_NAME, PER_IMAGE
+from stylegan_inv.benchmark.result_tables import cell, markdown
+from stylegan_inv.benchmark.results import Table, read_table
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "benchmark" / "benchmark.json"
@@ -78,7 +79,7 @@ def part() -> str:
     table = read_table(RESULTS)
     verdicts = [claim["verdict"] for claim in results["claims"]]
     trained = table["psp_synthfaces"]["clear/mse"]
-    optimized = next(row["clear/mse"] for name, row in table.items() if BY_NAME[name].kind == DESCENT)
+    optimized = next(row["clear/mse"] for name, row in table.items() if BY_NAME[name].kind == PER_IMAGE)
     paragraphs = [
         markdown(["`method=`", "paper", *COLUMNS.values()], rows(table)),
         f"Mean over {trained.faces} held-out SynthFaces and {trained.seeds} training seeds (methods that optimise each "

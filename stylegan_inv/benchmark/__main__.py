@@ -37,10 +37,11 @@ from stylegan_inv.benchmark.speed import (
     synthesis_speed,
 )
 from stylegan_inv.benchmark.speed.speed_tables import speed_table, world_table
-from stylegan_inv.config import CONF_DIR, EXIT_USER_ERROR, instantiate, report
+from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.utils import timing
+from stylegan_inv.utils.command_line import report_error
 
 METHODS, RENDER, WORLD = "methods", "render", "world"
 #: Subcommand -> module and description.
@@ -98,8 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             _measure_speed(parsed)
     except UserError as error:
-        report(error)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        sys.exit(report_error(error))
 
 
 def build_method(name: str, overrides: Sequence[str]) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.run_folder import RunFolder
 
 #: Kinds of methods: trained on many faces, optimised for each face, or the reference that knows the true factors.
 TRAINED, PER_IMAGE, REFERENCE = "trained", "per_image", "reference"
@@ -86,8 +87,8 @@ QUICK = Budget(
     per_image={
         "projector": ("method.steps=3",),
         "image2stylegan": ("method.steps=3",),
-        "image2stylegan_pp": ("method.parts.w.steps=3", "method.parts.noise.steps=3"),
-        "pti": ("method.start.steps=3", "method.start.rate=0.1", "method.steps=3"),
+        "image2stylegan_pp": ("method.stages.w.steps=3", "method.stages.noise.steps=3"),
+        "pti": ("method.start.steps=3", "method.start.lr=0.1", "method.steps=3"),
     },
 )
 
@@ -100,7 +101,7 @@ def train(compared: ComparedMethod, seed: int, run: Path, budget: Budget) -> Non
     Raises:
         UserError: If the training fails.
     """
-    if (run / "metrics.json").is_file():
+    if RunFolder(run).metrics_file.is_file():
         return
     arguments = [*compared.recipe, f"seed={seed}", f"hydra.run.dir={run}", "logger=csv", *budget.training]
     print(f"python -m stylegan_inv.train {' '.join(arguments)}", flush=True)

@@ -32,6 +32,7 @@ from stylegan_inv.benchmark.true_factors import TrueFactors
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator
 from stylegan_inv.loading import load_inverter
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.checks import whole_number
 
 #: Builds a method of ``conf/method`` from its name and overrides; the command composes the config.
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace, build: BuildMethod) -> Path:
             if number and compared.kind != TRAINED:
                 continue  # a method without training has one seed
             run_folder = options.runs / f"seed{seed}" / compared.name
-            if compared.kind == TRAINED and options.no_training and not (run_folder / "metrics.json").is_file():
+            if compared.kind == TRAINED and options.no_training and not RunFolder(run_folder).metrics_file.is_file():
                 print(f"omitted: {run_folder} has not been trained", flush=True)
                 continue
             if compared.kind == TRAINED:

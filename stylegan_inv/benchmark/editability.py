@@ -49,10 +49,10 @@ def measure_edits(generator: Generator, inversions: Sequence[Inversion], count: 
         Values for each attribute and measure, and for ``all`` the mean over the attributes.
     """
     network = load_face_network(_EVALUATION_NETWORK)
-    before = read_out_scores(network, originals)
-    subjects = subjects_of(generator, inversions, [str(n) for n in range(sum(len(one.w) for one in inversions))])
+    before = predict_attributes(network, originals)
+    inputs = from_inversions(generator, inversions, [str(n) for n in range(sum(len(one.w) for one in inversions))])
     scale = {_EVALUATION_NETWORK: {name: values.std() for name, values in before.items()}}
-    meter = EffectMeter(generator, {_EVALUATION_NETWORK: network}, subjects.w[:count], subjects.render, scale)
+    meter = EffectMeter(generator, {_EVALUATION_NETWORK: network}, inputs.w[:count], inputs.render, scale)
     edits: Edits = {}
     for attribute in embedded_directions():
         middle = (before[attribute].min() + before[attribute].max()) / 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stylegan_inv.data.datamodules.synthetic_faces import FacesDataModule
+from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.evaluate.evaluation_data import dataset_batches
 
 CLEAR, COVERED = "clear", "covered"
@@ -30,7 +30,7 @@ class Faces:
     @staticmethod
     def of(count: int, obstacles: float) -> Faces:
         """Returns the first ``count`` faces; ``obstacles`` is the probability of an obstacle."""
-        data = FacesDataModule(resolution=RESOLUTION, test_size=count, val_batch_size=count, obstacles=obstacles)
+        data = SynthFacesDataModule(resolution=RESOLUTION, test_size=count, val_batch_size=count, obstacles=obstacles)
         data.setup("test")
         batch = next(dataset_batches(data, "test"))
         return Faces({key: batch[key] for key in ("image", "mask", "normals", "index")})

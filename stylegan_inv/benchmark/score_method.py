@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,7 +35,6 @@ CONSISTENCY = ("age", 3.0)
 _CALLS = 11
 #: The error of the hidden part is undefined if it is a smaller fraction of the face.
 _LEAST_HIDDEN = 0.02
-_STEP = re.compile(r"(.+)_step(\d+)")
 
 
 class Inverter(Protocol):
@@ -108,14 +106,13 @@ def score_method(
         scores = Scores(_metrics(compared, method, condition))
         scores.add_all(invert_batches(cast(InversionMethod, recorder), held_out.batches(count)))
         _, values = scores.rows()
-        for name, column in values.items():
-            step = _STEP.fullmatch(name)
-            if step is None:
-                found.columns[f"{condition}/{name}"] = column.numpy()
+        for column, value in values.items():
+            if not column.step:
+                found.columns[f"{condition}/{column.label}"] = value.numpy()
             elif condition == CLEAR:
-                found.steps.setdefault(step[1], {})[int(step[2])] = column.numpy()
+                found.steps.setdefault(column.label, {})[column.step] = value.numpy()
         found.columns |= {f"{condition}/{name}": np.array(value) for name, value in scores.set_values().items()}
-        images = torch.cat([scores.seen(one.image, RESOLUTION) for one in recorder.inversions])
+        images = torch.cat([scores.prepared(one.image, RESOLUTION) for one in recorder.inversions])
         if condition == COVERED:
             found.columns |= _hidden_part(images, faces, count)
         else:

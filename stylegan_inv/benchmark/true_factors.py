@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.generators import Generator
-from stylegan_inv.losses.paired_regression import PairedWarmStart
+from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.common.base import Inversion
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from stylegan_inv.config import entry_point
 from stylegan_inv.errors import UserError
 from stylegan_inv.report.run_report import Sections, run_sections, sweep_sections
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.html_page import write_page
 
 

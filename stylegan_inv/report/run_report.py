@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.html_page import (
     code,
     collapsible,
@@ -54,7 +55,7 @@ def run_sections(folder: Path) -> Sections:
     run = RunFolder(folder)
     if not run.config_file.is_file():
         raise UserError(f"{folder}: no config.yaml in it, expected the folder of a run or of a sweep")
-    metrics, rows = _read_json(folder / "metrics.json"), _read_csv(folder / "metrics.csv")
+    metrics, rows = run.metrics(), _read_csv(run.logged_metrics_file)
     if not metrics and not rows:
         raise UserError(f"{folder}: neither metrics.json nor metrics.csv in it; the run has measured nothing yet")
     headlines = {label: metrics[key] for key, label in _HEADLINES.items() if key in metrics}
@@ -70,7 +71,7 @@ def run_sections(folder: Path) -> Sections:
     sections["Latent codes"] = _latent_codes(folder / "codes")
     for file in sorted((folder / "evaluation").glob("*/metrics.json")):
         sections[f"Evaluation: {file.parent.name}"] = _evaluation(_read_json(file))
-    sections["Reproduction"] = _reproduction(folder, metrics)
+    sections["Reproduction"] = _reproduction(run, metrics)
     return sections
 
 
@@ -157,11 +158,11 @@ def _evaluation(content: Mapping[str, Any]) -> list[str]:
     return [*parts, collapsible("Protocol", definitions(content.get("protocol", {})))]
 
 
-def _reproduction(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
-    parts: list[str] = [definitions(_read_json(folder / "versions.json"))]
+def _reproduction(run: RunFolder, metrics: Mapping[str, Any]) -> list[str]:
+    parts: list[str] = [definitions(_read_json(run.versions_file))]
     if metrics:
         parts.append(collapsible("All metrics", table(["metric", "value"], list(metrics.items()))))
-    parts.append(collapsible("Config", code((folder / "config.yaml").read_text(encoding="utf-8"))))
+    parts.append(collapsible("Config", code(run.config_file.read_text(encoding="utf-8"))))
     return parts
 
 

@@ -98,7 +98,7 @@ def test_edits_are_measured_on_images_with_the_noise_of_the_inversion(generator,
     w = TrueFactors(generator).invert(faces["clear"].batch["normals"]).w[:2]
     noise = [torch.randn(2, 1, *m.shape[-2:]) * 30 for m in generator.synthesis.noise_maps()]
     edits = measure_edits(generator, [Inversion(w, generator.synthesis(w, noise=noise), noise=noise)], 2, originals)
-    before = read_out_scores(network, originals)["age"]
+    before = predict_attributes(network, originals)["age"]
     sign = torch.where(before[:2] > (before.min() + before.max()) / 2, -1.0, 1.0)
     direction = load_direction("age", generator)
 

@@ -51,7 +51,7 @@ def cases() -> dict[str, Callable[[], object]]:
     }
 
 
-def _descent(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
+def _optimization(generator: Generator) -> tuple[Callable[[], object], Callable[[], object]]:
     """Returns steps of per-image optimisation, and the same steps of the networks alone.
 
     The difference is the overhead of the optimisation loop, which should be at most 5 %.
@@ -60,7 +60,6 @@ def _descent(generator: Generator) -> tuple[Callable[[], object], Callable[[], o
     method = Image2StyleGAN(generator=generator, features=features, steps=_STEPS, lr=0.05)
     size = generator.resolution
     faces = torch.stack([item["image"] for item in SynthFaces(size, seed=2).__getitems__(list(range(BATCH)))])
-    inputs = method.prepare(faces, None, None)
     w = method.average_codes(BATCH).clone().requires_grad_()
     initial_image = method.reconstruct(method.initial_variables(faces))
     stage = method.stage(0, InputImages(faces), initial_image)
@@ -69,13 +68,13 @@ def _descent(generator: Generator) -> tuple[Callable[[], object], Callable[[], o
     def networks() -> None:
         for _ in range(_STEPS):
             image = generator.synthesis(w, noise="const")
-            loss = features.distance(features.maps(image), inputs["features"]).sum()
+            loss = features.distance(features.maps(image), targets.features).sum()
             torch.autograd.grad(loss + (image - faces).square().mean((1, 2, 3)).sum(), w)
 
-    def descent() -> None:
-        state, stage = State(method._begin(faces)), method.stage(0, inputs, before)
-        state.enter(stage)
-        descend(stage, state, Watch())
+    def steps() -> None:
+        state = OptimizationState(method.initial_variables(faces))
+        state.begin_stage(stage.variables, stage.steps)
+        optimize(stage, state, Monitor())
 
     return steps, networks
 
