@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 PROGRAM = "stylegan-inv"
-EXIT_USER_ERROR = 2
 #: Command, which is a module of the package -> what it does.
 COMMANDS = {
     "train": "Train a method",
@@ -43,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not command:
         print(usage(), file=sys.stderr)
-        return EXIT_USER_ERROR
+        return 2
     if command not in COMMANDS:
-        print(f"error: {unknown(command)}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        from stylegan_inv.errors import UserError
+        from stylegan_inv.utils.command_line import report_error
+
+        return report_error(UserError(unknown(command)))
     run(command, rest)
     return 0
 

@@ -41,7 +41,7 @@ from stylegan_inv.config import CONF_DIR, instantiate
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.utils import timing
-from stylegan_inv.utils.command_line import report_error
+from stylegan_inv.utils.command_line import ArgumentParser, run
 
 METHODS, RENDER, WORLD = "methods", "render", "world"
 #: Subcommand -> module and description.
@@ -54,11 +54,15 @@ SPEED = {
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line; ``methods`` is the default subcommand."""
-    common = argparse.ArgumentParser(add_help=False)
+    """Parses the command line; ``methods`` is the default subcommand.
+
+    Raises:
+        UserError: If an option is unknown or invalid.
+    """
+    common = ArgumentParser(add_help=False)
     common.add_argument("--threads", type=_positive(int), default=torch.get_num_threads())
     common.add_argument("--json", type=Path, help="also write the measurements to this file")
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = ArgumentParser(prog="python -m stylegan_inv.benchmark", description=(__doc__ or "").splitlines()[0])
     parts = parser.add_subparsers(dest="part", metavar=f"{{{','.join([METHODS, RENDER, WORLD, *SPEED])}}}")
     methods = parts.add_parser(METHODS, help="train and score all methods; write tables and figures")
     methods.add_argument("--threads", type=_positive(int), default=torch.get_num_threads())
@@ -79,27 +83,34 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         values = [METHODS, *values]
     parsed = parser.parse_args(values)
     if parsed.part in SPEED and parsed.device == "cuda" and not torch.cuda.is_available():
-        parser.error("PyTorch does not find a GPU")
+        raise UserError("--device cuda: PyTorch does not find a GPU")
     if parsed.part in SPEED and parsed.batch < 1:
-        parser.error(f"argument --batch: got {parsed.batch}, must be positive")
+        raise UserError(f"--batch {parsed.batch}: must be positive")
     return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a subcommand and prints its table or the folder of its results."""
-    parsed = options(arguments)
-    try:
-        if parsed.part == METHODS:
-            tune_allocator()
-            torch.set_num_threads(parsed.threads)
-            print(f"results:    {comparison.run(parsed, build_method)}")
-        elif parsed.part == RENDER:
-            render_again(parsed.folder)
-            print(f"results:    {parsed.folder}")
-        else:
-            _measure_speed(parsed)
-    except UserError as error:
-        sys.exit(report_error(error))
+    """Runs a subcommand and prints its table or the folder of its results.
+
+    Args:
+        arguments: The command line; ``sys.argv[1:]`` if None.
+
+    Raises:
+        SystemExit: With code 2 for bad input.
+    """
+    run(lambda: _run(options(arguments)))
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    if parsed.part == METHODS:
+        tune_allocator()
+        torch.set_num_threads(parsed.threads)
+        print(f"results:    {comparison.run(parsed, build_method)}")
+    elif parsed.part == RENDER:
+        render_again(parsed.folder)
+        print(f"results:    {parsed.folder}")
+    else:
+        _measure_speed(parsed)
 
 
 def build_method(name: str, overrides: Sequence[str]) -> Any:
