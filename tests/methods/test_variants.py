@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stylegan_inv.config import CONF_DIR, build_loss_terms, instantiate, plain
+from stylegan_inv.config import CONF_DIR, build_loss_terms, instantiate, instantiate_method, plain
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, save_discriminator
 from stylegan_inv.loading import load_inverter
@@ -25,7 +25,7 @@ def trained(tmp_path: Path, *overrides: str) -> tuple[Any, Any, dict[str, float]
     data = ("dataset.train_size=8", "dataset.val_size=2", "dataset.batch_size=2")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("train", overrides=[*data, f"paths.run_dir={tmp_path}", *overrides])
-    method = instantiate(cfg.method)
+    method = instantiate_method(cfg.method)
     before = {name: value.detach().clone() for name, value in method.encoder.named_parameters()}
     trainer = pl.Trainer(
         max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
