@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import real_number
-from stylegan_inv.weights.download import TABLE
+from stylegan_inv.weights.table import TABLE
 
 #: Values of ``method.start`` that are not the run of another method.
 STARTS = ("average", "random")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.score_table import check_per_image
 from stylegan_inv.utils.checks import real_number, whole_number
-from stylegan_inv.weights.download import TABLE
+from stylegan_inv.weights.table import TABLE
 
 
 def check_options(cfg: DictConfig) -> None:

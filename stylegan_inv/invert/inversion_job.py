@@ -26,7 +26,7 @@ from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
-    from stylegan_inv.data.tasks.base import Task
+    from stylegan_inv.data.tasks.translation import Task
     from stylegan_inv.methods.common.base import Inversion, InversionMethod
     from stylegan_inv.methods.common.per_image import PerImageMethod
 
@@ -103,7 +103,7 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         _report(assemble(job.output, parts, entries, cfg.shard_images), job)
 
     if not job.unfinished.finish(files, write_result) and not job.ranks.starts_others:
-        print(f"{job.ranks}others are at work; the process that finishes last writes the codes", flush=True)
+        print(f"{job.ranks}other ranks are still working; the last one writes the codes", flush=True)
 
 
 @dataclass

@@ -80,6 +80,7 @@ def finished_batches(trainer: pl.Trainer) -> int:
     """Returns the number of training batches that are finished, over all resumed runs.
 
     ``trainer.global_step`` counts optimiser steps: one for several accumulated batches, and one per optimiser of a GAN.
+    This number increases right after the optimiser step, before any callback can save a checkpoint.
     """
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
     return int(progress.processed)

@@ -29,6 +29,7 @@ from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.data.tasks.base import Task
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import one_of, whole_number
+from stylegan_inv.utils.compat import finished_batches
 
 _log = logging.getLogger(__name__)
 #: The splits of a dataset.
@@ -219,7 +220,4 @@ class ImageDataModule(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batches_done(self) -> int:
-        # Not `global_step`, which counts every optimiser of a GAN, and gradient accumulation as one. `processed`
-        # increases right after the optimiser step, before any callback could save a checkpoint.
-        progress: Any = None if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return 0 if progress is None else int(progress.processed)
+        return 0 if self.trainer is None else finished_batches(self.trainer)
