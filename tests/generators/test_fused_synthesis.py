@@ -19,10 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator
-from stylegan_inv.generators.frozen import fused_synthesis as fused
+from stylegan_inv.generators.frozen import fused_plan as fused
 from stylegan_inv.generators.frozen import native_layer
-from stylegan_inv.generators.frozen.frozen_layer import FrozenLayer, TorchKernels
-from stylegan_inv.generators.ops import build
+from stylegan_inv.generators.frozen.frozen_layer import FrozenLayer
+from stylegan_inv.generators.frozen.torch_layer import TorchKernels
+from stylegan_inv.generators.ops import build, dispatch
 from tests import golden
 
 ODD = {4: 5, 8: 20, 16: 17, 32: 9, 64: 3}
@@ -40,7 +41,7 @@ def native():
 def kernels(request, monkeypatch):
     """Run the test with each of the two implementations."""
     chosen = None if request.param == "torch" else request.getfixturevalue("native")
-    monkeypatch.setattr(fused, "_native_kernels", lambda: chosen)
+    monkeypatch.setattr(fused, "native_kernels", lambda: chosen)
     return request.param
 
 
@@ -155,7 +156,7 @@ def test_clamped_and_with_kinks(kernels, noise):
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("few", [0, 1 << 20], ids=["winograd", "direct"])
 def test_threads_share_one_image(native, threads, monkeypatch, count, recompute, few):
-    monkeypatch.setattr(fused, "_native_kernels", lambda: native)
+    monkeypatch.setattr(fused, "native_kernels", lambda: native)
     monkeypatch.setattr(native_layer, "_MANY_CHANNELS", few)  # of the layers that upsample
     generator, modules = make(resolution=128, margin=8.0)
     generator.freeze(recompute=recompute)
@@ -280,7 +281,7 @@ def test_upsampling_by_winograd(native, threads, monkeypatch, size, channels, ba
 
 
 def test_layers_that_run_by_winograd(native, monkeypatch):
-    monkeypatch.setattr(fused, "_native_kernels", lambda: native)
+    monkeypatch.setattr(fused, "native_kernels", lambda: native)
     generator, _ = make(resolution=64, channels={4: 8, 8: 256, 16: 64, 32: 128, 64: 16})
     kinds = spied_kinds(native, monkeypatch)
     w = torch.randn(1, generator.num_ws, generator.w_dim, requires_grad=True)
@@ -355,11 +356,12 @@ def test_one_tensor_is_kept_for_each_layer(kernels):
         assert sizes == [(1, 4, 4, 5), *outputs[: None if not recompute else -1]]
         image.sum().backward()
         assert image.grad_fn.kept is None  # given back at once, though the image is still there
-    assert image.grad_fn.plan.keeps_last(2) is False
+    plan = image.grad_fn.plan
+    assert not plan.keeps(plan.layers[-1], 2) and plan.keeps(plan.layers[-2], 2)
     generator.freeze()
     generator.synthesis(w)
     plan = generator.synthesis.fused._constants[1]
-    assert plan.keeps_last(1) and not plan.keeps_last(2**20)  # by size
+    assert plan.keeps(plan.layers[-1], 1) and not plan.keeps(plan.layers[-1], 2**20)  # by size
 
 
 MEMORY = """
@@ -544,7 +546,7 @@ def test_copies_carry_the_switch_and_not_the_constants(kernels):
     keys = set(generator.state_dict())
     assert len(pickle.dumps(generator)) == len(unused)
     for twin in (copy.deepcopy(generator), pickle.loads(pickle.dumps(generator))):
-        assert twin.synthesis.fused.enabled and twin.synthesis.fused.recompute and not used(twin)
+        assert twin.synthesis.fused.enabled and twin.synthesis.fused.switches.recompute and not used(twin)
         assert torch.equal(twin.synthesis(w), image)
         assert set(twin.state_dict()) == keys == set(make()[0].state_dict())
     generator.to(torch.float64)
@@ -574,7 +576,7 @@ def test_who_wants_to_see_the_modules_gets_them(kernels, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         other.synthesis(w)
     assert not used(other)
-    monkeypatch.setattr(fused.dispatch, "_AUTO", "ref")  # the environment variable
+    monkeypatch.setattr(dispatch, "_AUTO", "ref")  # the environment variable
     other.synthesis(w)
     assert not used(other)
 
@@ -588,7 +590,7 @@ def test_a_generator_that_trains_keeps_to_its_modules():
 def test_without_a_compiler(monkeypatch):
     generator, modules = make(margin=8.0)
     build.load.cache_clear()
-    fused._native_kernels.cache_clear()
+    fused.native_kernels.cache_clear()
     monkeypatch.setattr(build, "find_host_compiler", lambda: None)
     try:
         with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler was found"):
@@ -599,7 +601,7 @@ def test_without_a_compiler(monkeypatch):
             compare(make(seed=1)[0], modules, torch.float32)
     finally:
         build.load.cache_clear()
-        fused._native_kernels.cache_clear()
+        fused.native_kernels.cache_clear()
 
 
 def test_bfloat16_from_64_pixels_on(kernels):
