@@ -150,8 +150,9 @@ class SynthesisBase(nn.Module):
     ) -> Tensor | Synthesis:
         """Renders W+ codes.
 
-        Gradients reach all inputs. A frozen generator on the CPU keeps its fast path for all arguments; ``features``
-        and ``return_features`` divide it at the named feature maps. The modules run where ``weights`` require gradients.
+        Gradients reach all inputs. The fast path of a frozen generator on the CPU covers all arguments: ``features``
+        and ``return_features`` divide it at the named feature maps. Where ``weights`` require gradients, the modules
+        run.
 
         Args:
             w: Codes ``(B, num_ws, w_dim)``. None if ``styles`` has a style for every layer that runs.
@@ -281,7 +282,7 @@ class SynthesisBase(nn.Module):
         count = len(layers) if plan.upto is None else plan.points[plan.upto].layers
         if w is None or styles:
             needed = [name for name in self.layer_names() if plan.upto is None or name in list(layers)[:count]]
-            channels = {name: len(self.get_submodule(f"{name}.affine").bias) for name in self.layer_names()}
+            channels = {name: self.get_parameter(f"{name}.affine.bias").numel() for name in self.layer_names()}
             check_styles(styles, channels, w, needed)
         like = StyleInputs(w, styles, []).like
         if not isinstance(noise, str) and len(noise) == len(layers):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
@@ -128,7 +127,5 @@ class FeaturePlan:
 
 
 def _broadcasts(value: Tensor, x: Tensor) -> bool:
-    try:
-        return torch.broadcast_shapes(value.shape, x.shape) == x.shape
-    except RuntimeError:
-        return False
+    pairs = zip(reversed(value.shape), reversed(x.shape), strict=False)
+    return value.ndim <= x.ndim and all(a in (1, b) for a, b in pairs)

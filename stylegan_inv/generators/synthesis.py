@@ -70,7 +70,7 @@ class SynthesisLayer(nn.Module):
         self._squares: tuple[Tensor, int, Tensor] | None = None
 
     def squares(self) -> Tensor | None:
-        """Returns the sums of squares for the demodulation, computed once for a frozen weight; None for a trained one."""
+        """Returns sums of squares for the demodulation, computed once for a frozen weight; None for a trained one."""
         weight = self.weight
         if not self.cache_squares or weight.requires_grad or torch.compiler.is_compiling() or weight.is_inference():
             return None
@@ -284,4 +284,5 @@ class SynthesisNetwork(SynthesisBase):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SynthesisNetwork:
         self.fused.clear()  # the constants of weights that move to another device or dtype are dropped
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

@@ -140,11 +140,11 @@ def test_graphs_refuse_what_was_not_captured(monkeypatch: pytest.MonkeyPatch) ->
     generator = small().freeze()
     with pytest.raises(UserError, match=r"the generator is on cpu, expected a GPU; move it: \.cuda\(\)"):
         GraphedSynthesis(generator, 2)
-    monkeypatch.setattr(cuda_graphs, "_check_place", lambda generator: None)
+    monkeypatch.setattr(cuda_graphs, "_check_device", lambda generator: None)
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
     with pytest.raises(UserError, match="still trains"):
         GraphedSynthesis(small(), 2)
-    for batch, noise, message in ((0, "const", "batch=0"), (True, "const", "batch=True"), (2, "some", "noise='some'")):
+    for batch, noise, message in ((0, "const", "batch=0"), (True, "const", "batch=True"), (2, "some", "noise=some")):
         with pytest.raises(UserError, match=message):
             GraphedSynthesis(generator, batch, noise)
     assert not captured

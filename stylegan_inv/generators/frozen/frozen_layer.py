@@ -1,6 +1,6 @@
 """Constants of a synthesis layer with frozen weights, and what one call of it keeps for backward.
 
-Frozen weights simplify a layer (Karras et al. 2020, section 2.2, with x scaled by s instead of the weights) in three ways:
+Frozen weights simplify a layer (Karras et al. 2020, section 2.2, with x scaled by s instead of the weights):
 
 * Demodulation only needs ``V[o, i] = sum_k w[o, i, k]**2``, which is summed once: ``d = gain / sqrt(s**2 V^T + eps)``.
 * ``gain * lrelu(v) = lrelu(gain * v)``. The gain of the activation is therefore part of d, noise and bias, and a layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from stylegan_inv.generators.frozen.segment import Segment
 from stylegan_inv.generators.frozen.torch_layer import activation_gradient
 
 T = TypeVar("T")
+Tensors: TypeAlias = Sequence[Tensor | None]
 
 
 class Modules(Protocol):
@@ -106,7 +107,7 @@ def run_segment(
     Returns:
         The output of the last layer ``(B, C, H, W)`` or None, and the image ``(B, colours, H, W)`` or None.
     """
-    values = Inputs(
+    values: Inputs[Tensor | None] = Inputs(
         x=None if x is None else x.permute(0, 2, 3, 1).contiguous(),
         image=None if image is None else image.contiguous(),
         styles=[style.contiguous() for style in styles],
@@ -162,7 +163,7 @@ class _FusedSegment(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None]:
         ctx.network, ctx.plan, ctx.segment = network, plan, segment
         ctx.set_materialize_grads(False)
-        inputs = Inputs.of(segment, tensors)
+        inputs: Inputs[Any] = Inputs.of(segment, tensors)
         y, image, ctx.kept = _forward(plan, segment, inputs, returns_x, keep=True)
         returned, saved = y, None
         if y is not None:
@@ -254,8 +255,8 @@ class _Backward:
 
     def _layers(self, top: int, first: int, grad_y: Tensor | None) -> None:
         plan, kept, needs, maps = self.plan, self.kept, self.needs, self.inputs.maps
-        # `output` is the memory of the output of layer i. It holds the gradient once layer i + 1 is done, and layer i is
-        # the last one to read it. An output that was returned belongs to the caller.
+        # `output` is the memory of the output of layer i. It holds the gradient once layer i + 1 is done, and layer i
+        # reads it last. An output that was returned belongs to the caller.
         y, output = (kept.y if self.returned is None else self.returned), kept.y
         if top + 1 < len(kept.xs):
             y = output = kept.xs[top + 1]

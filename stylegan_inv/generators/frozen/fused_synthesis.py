@@ -4,8 +4,8 @@
 :mod:`.fused_segment`), or as several where features are inserted, changed or returned. It runs for float32 and float64
 on the CPU. The modules run instead for weights that require gradients, autocast, ``torch.compile``, ``torch.func``,
 forward-mode derivatives, hooks inside the network, and ``ops="ref"``. The fast path computes gradients of styles, noise
-maps and features, not of weights, and keeps one tensor for each layer. Second derivatives are supported: a backward that
-is differentiated itself runs the modules.
+maps and features, not of weights, and keeps one tensor for each layer. Second derivatives are supported: a backward
+that is itself differentiated runs the modules.
 """
 
 from __future__ import annotations

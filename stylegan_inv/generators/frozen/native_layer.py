@@ -173,7 +173,8 @@ class NativeKernels:
             weight = layer.weight.contiguous()
             self.library.frozen_pack(kind, out, inputs, torch.get_num_threads(), weight.data_ptr(), packed.data_ptr())
             layer.prepared[self.name] = packed
-        return layer.prepared[self.name]
+        found: Tensor = layer.prepared[self.name]
+        return found
 
     def _output(self, layer: FrozenLayer, *shape: int) -> Tensor:
         """Returns memory that was given back, or new memory."""

@@ -50,7 +50,7 @@ class TorchKernels:
         rgb = None
         if epilogue.colour is not None:
             size = (epilogue.colour.shape[1], *y.shape[1:3])
-            rgb = (epilogue.colour @ y.flatten(1, 2).transpose(1, 2).to(epilogue.colour.dtype)).unflatten(2, size[1:])
+            rgb = (epilogue.colour @ y.flatten(1, 2).transpose(1, 2).to(epilogue.colour.dtype)).view(-1, *size)
         return y if keep else None, rgb
 
     def backward(
@@ -110,13 +110,14 @@ class TorchKernels:
         """Returns the weight in the form that the convolutions read, computed once."""
         if self.name not in layer.prepared:
             w = layer.weight.to(self.dtype or layer.weight.dtype)
-            # A transposed convolution by the parity of the output's row and column: a 2x2, 2x1, 1x2 and 1x1 convolution.
-            # Together they do the same work as one call, which takes twice as long on large images.
+            # A transposed convolution by the parity of the output's row and column: a 2x2, 2x1, 1x2 and 1x1
+            # convolution. Together they do the same work as one call, which takes twice as long on large images.
             rows = ((2, 0), (1,)) if layer.up == 2 else ((0, 1, 2),)
             parts = [w[:, :, list(i)][:, :, :, list(j)] for i in rows for j in rows]
             parts.append(w.transpose(0, 1) if layer.up == 2 else w)  # for backward
             layer.prepared[self.name] = [p.contiguous(memory_format=torch.channels_last) for p in parts]
-        return layer.prepared[self.name]
+        weights: list[Tensor] = layer.prepared[self.name]
+        return weights
 
     def _convolve(self, layer: FrozenLayer, xs: Tensor) -> Tensor:
         weights = self._weights(layer)
@@ -158,7 +159,7 @@ def activation_gradient(epilogue: Epilogue, y: Tensor, grad: Tensor | None) -> T
     assert grad is not None
     if epilogue.layer.clamp < math.inf:
         grad = grad.masked_fill_(y.abs() >= epilogue.layer.clamp, 0)
-    dz = torch.ops.aten.leaky_relu_backward(grad, y, epilogue.layer.slope, True)
+    dz: Tensor = torch.ops.aten.leaky_relu_backward(grad, y, epilogue.layer.slope, True)
     columns = dz.flatten(1, 2)
     if epilogue.noise is None:
         with_noise = columns.new_zeros(columns.shape[0], 1, columns.shape[2])
@@ -172,6 +173,6 @@ def activation_gradient(epilogue: Epilogue, y: Tensor, grad: Tensor | None) -> T
 
 
 def _blur(like: Tensor) -> Tensor:
-    """Returns the filter after a transposed convolution of stride 2, with the gain that compensates the inserted zeros."""
+    """Returns the filter after a transposed convolution of stride 2; its gain compensates the inserted zeros."""
     taps = _FILTER.to(like) * 2
     return torch.outer(taps, taps).expand(like.shape[1], 1, -1, -1)

@@ -115,5 +115,5 @@ def tuned(generator: Generator, difference: Mapping[str, Tensor]) -> Generator:
     other = copy.deepcopy(generator)
     changes = LowRankDifference({name: t[None] for name, t in difference.items()}, other.synthesis)
     for name, weight in other.synthesis.named_parameters():
-        weight += changes[name][0].to(weight)
+        weight.add_(changes[name][0].to(weight))
     return other.freeze()
