@@ -1,4 +1,4 @@
-"""The benchmark: its arithmetic, the forms that it compares, its output; nothing depends on how fast anything is."""
+"""The speed benchmarks: their arithmetic, the forms that they compare, their output; no test depends on a speed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_rows_and_bounds():
 # In a process of its own, with maps instead of malloc: what a heap gives back depends on all that ran before.
 PEAK = """
 import mmap
-from stylegan_inv.runtime import timing
+from stylegan_inv.utils import timing
 
 def resident(megabytes):
     block = mmap.mmap(-1, megabytes * 10**6)
@@ -133,7 +133,7 @@ class Generator(torch.nn.Module):
 
 
 def checkout(folder, kind):
-    """A stand-in with the face of a public implementation and our inside."""
+    """Writes a stand-in with the interface of a public implementation that runs our network."""
     folder.mkdir()
     if kind == "rosinality":
         (folder / "op").mkdir()
@@ -204,14 +204,22 @@ def test_generator_table_and_json(tmp_path, capsys):
     result = json.loads(path.read_text())
     rows = result["rows"]
     forms = {row["what"] for row in rows}
-    assert forms == {"frozen", "frozen, no C++", "modules", "grouped"}
-    assert len(rows) == 8 and {row["pass"] for row in rows} == {"forward", "with backward"}
+    new = {f"frozen, {argument}" for argument in ("features", "returned", "styles", "weights")}
+    assert forms == {"frozen", "frozen, no C++", "modules", "grouped"} | new
+    assert "x frozen" in text and all(row["times_frozen"] == 1 for row in rows if row["what"] == "frozen")
+    assert len(rows) == 16 and {row["pass"] for row in rows} == {"forward", "with backward"}
     assert all(row["seconds"] > 0 and row["of_roofline"] > 0 for row in rows)
     assert all(row["difference"] < 1e-5 for row in rows)
     assert all(row["times_reference"] == 1 for row in rows if row["what"] == "modules")
     assert result["options"]["batch"] == 2 and result["machine"]["bytes_per_second"] > 0
     benchmark.main(["generator", *options, "--only", "frozen", "--dtype", "bfloat16", "--json", str(path)])
-    assert {row["what"] for row in json.loads(path.read_text())["rows"]} == {"frozen", "frozen, no C++", "modules"}
+    assert {row["what"] for row in json.loads(path.read_text())["rows"]} == {
+        "frozen",
+        "frozen, no C++",
+        "modules",
+    } | new
+    benchmark.main(["generator", *options, "--only", "grouped", "--json", str(path)])
+    assert all(row["times_frozen"] is None for row in json.loads(path.read_text())["rows"])
 
 
 def test_operations_table(tmp_path, capsys):

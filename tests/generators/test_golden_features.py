@@ -1,4 +1,4 @@
-"""Feature insertion, feature modulation and weight differences against the official code of the methods that use them."""
+"""Feature insertion, feature modulation and weight differences, against official code that uses them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,32 @@
+"""Fixtures of the tests of the generators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stylegan_inv.generators.frozen import fused_plan as fused
+from stylegan_inv.generators.frozen import native_layer
+
+
+@pytest.fixture(scope="module")
+def native():
+    kernels = native_layer.load()
+    if kernels is None:
+        pytest.skip("no compiler")
+    return kernels
+
+
+@pytest.fixture(params=["torch", "native"])
+def kernels(request, monkeypatch):
+    """Runs the test with each of the two implementations."""
+    chosen = None if request.param == "torch" else request.getfixturevalue("native")
+    monkeypatch.setattr(fused, "native_kernels", lambda: chosen)
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
