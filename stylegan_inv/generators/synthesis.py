@@ -284,5 +284,5 @@ class SynthesisNetwork(SynthesisBase):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SynthesisNetwork:
         self.fused.clear()  # the constants of weights that move to another device or dtype are dropped
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         return self

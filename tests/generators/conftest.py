@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stylegan_inv.generators.frozen import fused_plan as fused
 from stylegan_inv.generators.frozen import native_layer
+from stylegan_inv.generators.frozen import network_plan as fused
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +30,19 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["modules", "fused", "native"])
+def path(request, monkeypatch):
+    """Prepares a generator for one of the three ways in which a frozen network runs on the CPU."""
+    kernels = native_layer.load() if request.param == "native" else None
+    if request.param == "native" and kernels is None:
+        pytest.skip("no compiler")
+    monkeypatch.setattr(fused, "native_kernels", lambda: kernels)
+
+    def prepared(generator):
+        generator.synthesis.fused.enabled = request.param != "modules"
+        return generator if request.param == "native" else generator.double()
+
+    prepared.name = request.param
+    return prepared

@@ -65,3 +65,22 @@ def compare(generator, modules, dtype, batch=2, noise="const"):
     gradients = torch.autograd.grad((want * probe).sum(), there)
     assert [g.shape for g in got_gradients] == [g.shape for g in gradients]
     return error(image, want), max(error(g, w) for g, w in zip(got_gradients, gradients, strict=True))
+
+
+SMALL = {4: 5, 8: 20, 16: 17}
+
+
+def frozen(resolution=16, seed=0, margin=0.0, **kwargs) -> Generator:
+    """Returns a small frozen generator; ``margin`` as for :func:`make`."""
+    torch.manual_seed(seed)
+    table = {r: c for r, c in SMALL.items() if r <= resolution}
+    options = {"z_dim": 6, "w_dim": 6, "mapping_layers": 1, "channels": table, **kwargs}
+    generator = Generator(resolution, **options)
+    for layer in generator.synthesis.layers():
+        torch.nn.init.normal_(layer.noise_strength, std=0.3)
+        torch.nn.init.normal_(layer.bias, std=0.3)
+        with torch.no_grad():
+            layer.bias += margin * (1 - 2 * (torch.arange(len(layer.bias)) % 2))
+    for block in generator.synthesis.blocks():
+        torch.nn.init.normal_(block.torgb.bias, std=0.3)
+    return generator.freeze()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.frozen import fused_plan as fused
+from stylegan_inv.generators.frozen import network_plan as fused
 from stylegan_inv.generators.ops import build, dispatch
 from tests.generators.frozen_generators import compare, error, make, used
 

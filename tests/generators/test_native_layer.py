@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylegan_inv.generators.frozen import fused_plan as fused
 from stylegan_inv.generators.frozen import native_layer
+from stylegan_inv.generators.frozen import network_plan as fused
 from stylegan_inv.generators.frozen.frozen_layer import FrozenLayer
 from stylegan_inv.generators.frozen.torch_layer import TorchKernels
 from tests.generators.frozen_generators import compare, error, make

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.generators.frozen.frozen_layer import Epilogue
-from stylegan_inv.generators.frozen.fused_plan import Plan, is_plain
+from stylegan_inv.generators.frozen.network_plan import Plan, is_plain
 from stylegan_inv.generators.frozen.segment import Segment
 from stylegan_inv.generators.frozen.torch_layer import activation_gradient
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_inv.generators.frozen.fused_plan import Network, Plan, Switches, is_plain, weights_of
+from stylegan_inv.generators.frozen.network_plan import Network, Plan, Switches, is_plain, weights_of
 from stylegan_inv.generators.ops import dispatch
 
 
