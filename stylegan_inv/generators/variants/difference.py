@@ -33,14 +33,14 @@ class LowRankDifference(Mapping[str, Tensor]):
     def __init__(self, factors: Mapping[str, Tensor], network: nn.Module) -> None:
         self.factors = dict(factors)
         self._like = {name: torch.empty_like(p, device="meta") for name, p in network.named_parameters()}
-        names = {name.removesuffix(_LEFT).removesuffix(_RIGHT) for name in factors}
-        if names != self._like.keys():
-            wrong = sorted(names ^ self._like.keys())[0]
-            raise UserError(
-                f"a difference of another generator: {wrong} is in {'the file' if wrong in names else 'the network'} "
-                "alone; expected the generator that was tuned"
-            )
-        for name, parameter in self._like.items():
+        self._names = sorted({name.removesuffix(_LEFT).removesuffix(_RIGHT) for name in factors})
+        for name in self._names:
+            if name not in self._like:
+                raise UserError(
+                    f"a difference of another generator: this network has no parameter {name}; "
+                    "expected the generator that was tuned"
+                )
+            parameter = self._like[name]
             left, right = self._factors_of(name)
             got = left.shape[1:].numel() if right is None else left.shape[1] * right.shape[2]
             if got != parameter.numel():
@@ -49,6 +49,8 @@ class LowRankDifference(Mapping[str, Tensor]):
                 )
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
         like = self._like[name]
         left, right = self._factors_of(name)
         if right is None:
@@ -60,10 +62,10 @@ class LowRankDifference(Mapping[str, Tensor]):
         return change.reshape(len(left), *like.shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._like)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._like)
+        return len(self._names)
 
     def _factors_of(self, name: str) -> tuple[Tensor, Tensor | None]:
         if name in self.factors:
@@ -114,6 +116,7 @@ def tuned(generator: Generator, difference: Mapping[str, Tensor]) -> Generator:
     """
     other = copy.deepcopy(generator)
     changes = LowRankDifference({name: t[None] for name, t in difference.items()}, other.synthesis)
-    for name, weight in other.synthesis.named_parameters():
-        weight.add_(changes[name][0].to(weight))
+    for name, change in changes.items():
+        weight = other.synthesis.get_parameter(name)
+        weight.add_(change[0].to(weight))
     return other.freeze()
