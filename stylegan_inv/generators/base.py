@@ -41,8 +41,11 @@ class Block(Protocol):
     resolution: int
     torgb: Any
 
+    def layers(self) -> list[Any]:
+        """Returns the layers without ToRGB."""
+
     def named_layers(self) -> list[tuple[str, Any]]:
-        """Names and modules of the layers, without ToRGB."""
+        """Returns the names and modules of the layers without ToRGB."""
 
 
 class SynthesisBase(nn.Module):
@@ -98,7 +101,7 @@ class SynthesisBase(nn.Module):
 
     def layers(self) -> list[Any]:
         """Returns the layers that take noise, in order."""
-        return list(self.named_layers().values())
+        return [layer for block in self.blocks() for layer in block.layers()]
 
     def layer_names(self) -> list[str]:
         """Returns the names of all layers that have a style, in order, as in the state dict.
@@ -276,18 +279,19 @@ class SynthesisBase(nn.Module):
     def _inputs(
         self, w: Tensor | None, noise: str | Sequence[Tensor], styles: Mapping[str, Tensor], plan: FeaturePlan
     ) -> StyleInputs:
-        layers = self.named_layers()
+        layers = self.layers()
         if w is not None:
             check_codes(w, self.num_ws, self.w_dim)
         count = len(layers) if plan.upto is None else plan.points[plan.upto].layers
         if w is None or styles:
-            needed = [name for name in self.layer_names() if plan.upto is None or name in list(layers)[:count]]
+            run = list(self.named_layers())[:count]
+            needed = [name for name in self.layer_names() if plan.upto is None or name in run]
             channels = {name: self.get_parameter(f"{name}.affine.bias").numel() for name in self.layer_names()}
             check_styles(styles, channels, w, needed)
         like = StyleInputs(w, styles, []).like
         if not isinstance(noise, str) and len(noise) == len(layers):
             noise = list(noise)[:count]
-        maps = noise_inputs(list(layers.values())[:count], noise, len(like), like)
+        maps = noise_inputs(layers[:count], noise, len(like), like)
         return StyleInputs(w, styles, maps)
 
     def _run(self, inputs: StyleInputs, plan: FeaturePlan) -> Tensor | Synthesis:

@@ -165,7 +165,7 @@ class SynthesisBlock(nn.Module):
 
     def layers(self) -> list[SynthesisLayer]:
         """Returns the layers that take noise."""
-        return [layer for _, layer in self.named_layers()]
+        return [self.conv1] if self.resolution == 4 else [self.conv0, self.conv1]
 
 
 class SynthesisNetwork(SynthesisBase):
@@ -253,13 +253,14 @@ class SynthesisNetwork(SynthesisBase):
 
     def _runner(self, inputs: StyleInputs, plan: FeaturePlan) -> Runner:
         fused = self.fused.plan(self, [*inputs.tensors(), *plan.tensors()])
-        by_modules = super()._runner(inputs, plan)
+        by_modules = super()._runner
         if fused is None:
-            return by_modules
-        names, torgbs = list(self.named_layers())[: len(inputs.maps)], self.colour_layers()
+            return by_modules(inputs, plan)
+        named, torgbs = self.named_layers(), self.colour_layers()
+        names = list(named)[: len(inputs.maps)]
         styles = [
-            inputs.styles[name] if name in inputs.styles else layer.affine(inputs.code(k))
-            for k, (name, layer) in enumerate(zip(names, self.layers(), strict=False))
+            inputs.styles[name] if name in inputs.styles else named[name].affine(inputs.code(k))
+            for k, name in enumerate(names)
         ]
 
         def run(
@@ -267,7 +268,7 @@ class SynthesisNetwork(SynthesisBase):
         ) -> tuple[Tensor | None, Tensor | None]:
             if segment.colours and segment.colours[0] < segment.first:  # reads a changed feature map
                 first = Segment(segment.first, segment.first, segment.colours[:1])
-                x, image = by_modules(first, x, image, True)
+                x, image = by_modules(inputs, plan)(first, x, image, True)
                 segment = Segment(segment.first, segment.stop, segment.colours[1:])
             if not segment.layers:
                 return x, image
