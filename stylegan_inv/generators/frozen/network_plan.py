@@ -9,13 +9,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.modules import module as nn_module
 
 from stylegan_inv.generators.frozen import native_layer
 from stylegan_inv.generators.frozen.frozen_layer import ColourConvolution, FrozenLayer, StyledConvolution
 from stylegan_inv.generators.frozen.native_layer import NativeKernels
 from stylegan_inv.generators.frozen.torch_layer import TorchKernels
+from stylegan_inv.utils import compat
 
 _LOW_PRECISION_FROM = 64  # pixels: below, bfloat16 would cost accuracy and save nothing
 _LARGE_BYTES = 64 << 20
@@ -122,23 +121,18 @@ _torch_kernels = functools.cache(TorchKernels)
 
 def is_plain(tensors: Sequence[Tensor]) -> bool:
     """Returns whether ordinary execution on ordinary tensors of one dtype in the memory of the CPU is asked for."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or compat.inside_functorch():
         return False
-    if torch.is_autocast_enabled("cpu") or forward_ad._current_level >= 0:
+    if torch.is_autocast_enabled("cpu") or compat.inside_forward_ad():
         return False
     dtype = tensors[0].dtype
     return dtype in (torch.float32, torch.float64) and all(
-        type(t) in (Tensor, nn.Parameter)
-        and t.dtype == dtype
-        and torch._C._dispatch_keys(t).has(torch._C.DispatchKey.CPU)  # excludes the batches of is_grads_batched=True
-        for t in tensors
+        type(t) in (Tensor, nn.Parameter) and t.dtype == dtype and compat.is_plain_cpu_tensor(t) for t in tensors
     )
 
 
 def weights_of(network: Network) -> list[Tensor] | None:
     """Returns the tensors that the constants are computed from; None where a hook observes the modules."""
-    if nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks:
-        return None
     modules: list[Any] = []
     weights: list[Tensor] = [network.const]
     for block in network.blocks():
@@ -148,6 +142,4 @@ def weights_of(network: Network) -> list[Tensor] | None:
         weights += [torgb.weight, torgb.bias]
         for layer in layers:
             weights += [layer.weight, layer.bias, layer.noise_strength]
-    if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules):
-        return None
-    return weights
+    return None if compat.has_hooks(modules) else weights
