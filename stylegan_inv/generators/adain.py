@@ -4,50 +4,58 @@
 arXiv 1812.04948, figure 1b and equation 1; constants as in the official code, https://github.com/NVlabs/stylegan
 (f3a0446). Each layer is
 
-    (enlarge ->) convolution (-> blur) -> noise -> bias -> leaky ReLU -> instance normalisation -> style
+    (upsampling ->) convolution (-> blur) -> noise -> bias -> leaky ReLU -> instance normalisation -> style
 
-and only the last resolution makes a picture. What differs: nothing in the numbers. The official code enlarges and
-convolves in one pass from 128 px on (``fused_scale``), with weights stored mirrored; here they are never mirrored, and
-all resolutions do so, which costs 16 multiplications an input pixel instead of 36.
+and only the last resolution has a ToRGB layer. The outputs equal those of the official code, which upsamples and
+convolves in one pass from 128 px on (``fused_scale``), with mirrored weights. Here no weights are mirrored, and all
+resolutions use one pass, which takes 16 multiplications per input pixel instead of 36.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.layers import FullyConnected, normal, resolutions
+from stylegan_inv.generators.base import SynthesisBase
+from stylegan_inv.generators.feature_maps import Synthesis
+from stylegan_inv.generators.layers import FullyConnected, normal
 from stylegan_inv.generators.ops import bias_act, filter2d, setup_filter
 from stylegan_inv.generators.ops.dispatch import full_precision
-from stylegan_inv.generators.progressive import Stage, check_stage, enlarged
-from stylegan_inv.generators.synthesis_inputs import check_codes, noise_inputs
+from stylegan_inv.generators.progressive import Stage, check_part, enlarged
+from stylegan_inv.generators.synthesis_inputs import noise_inputs
 
 BLUR_TAPS = (1, 2, 1)
 
 
 def adain(x: Tensor, style: Tensor, eps: float = 1e-8) -> Tensor:
-    """``(s + 1) (x - mean(x)) / sqrt(var(x) + eps) + t``, mean and variance over each channel's pixels (equation 1).
+    """Returns ``(s + 1) (x - mean(x)) / sqrt(var(x) + eps) + t``, mean and variance over each channel (equation 1).
 
     Args:
         x: ``(B, C, H, W)``.
         style: ``(B, 2 C)``: s, then t.
-        eps: below the root.
+        eps: Added to the variance.
     """
     scale, shift = style[:, :, None, None].chunk(2, dim=1)
-    with full_precision(x):  # half precision would lose the mean's small differences
+    with full_precision(x):  # half precision would lose the small differences from the mean
         variance, mean = torch.var_mean(x.to(style.dtype), dim=(2, 3), correction=0, keepdim=True)
         return torch.addcmul(shift, x - mean, (scale + 1) * (variance + eps).rsqrt()).to(x.dtype)
 
 
 def enlarged_conv2d(x: Tensor, weight: Tensor) -> Tensor:
-    """A 3x3 convolution of ``x`` with every pixel doubled: ``(B, I, h, w)``, ``(O, I, 3, 3)`` -> ``(B, O, 2h, 2w)``.
+    """Returns the 3x3 convolution of ``x`` with every pixel repeated twice along each axis, ``(B, O, 2h, 2w)``.
 
-    An input pixel lies below two taps of each axis at once, so their sums are the taps of a transposed convolution.
+    Each input pixel is multiplied by two neighbouring taps of each axis; their sums are the taps of a transposed
+    convolution.
+
+    Args:
+        x: ``(B, I, h, w)``.
+        weight: ``(O, I, 3, 3)``.
     """
     padded = F.pad(weight.flip(2, 3), (1, 1, 1, 1))
     rows = padded[:, :, 1:] + padded[:, :, :-1]
@@ -77,12 +85,20 @@ class AdaINLayer(nn.Module):
         self.register_buffer("resample_filter", setup_filter(BLUR_TAPS), persistent=False)
         self.convolves = in_channels is not None
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """``(B, I, r/up, r/up)``, ``(B, w_dim)``, noise ``(1 or B, 1, r, r)`` or None -> ``(B, O, r, r)``."""
-        return self.styled(x, self.affine(w), noise)
+    def forward(self, x: Tensor, w: Tensor | None, noise: Tensor | None, style: Tensor | None = None) -> Tensor:
+        """Runs the layer.
 
-    def styled(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
-        """The same from the style ``(B, 2 O)`` that the affine layer makes of w: scales less 1, then shifts."""
+        Args:
+            x: ``(B, I, r/up, r/up)``.
+            w: Code ``(B, w_dim)``; not read where a style is given.
+            noise: ``(1 or B, 1, r, r)``, or None for no noise.
+            style: ``(B, 2 O)``, used instead of the affine transformation of w: scales less 1, then shifts.
+
+        Returns:
+            ``(B, O, r, r)``.
+        """
+        if style is None:
+            style = self.affine(w)
         if self.convolves:
             weight = self.weight * self.weight_gain
             if self.up == 2:
@@ -103,18 +119,19 @@ class PlainToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
-    def forward(self, x: Tensor, w: Tensor | None = None) -> Tensor:
-        """``(B, C, r, r)`` -> ``(B, img_channels, r, r)``; what StyleGAN2 would take the style from is not used."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the colours ``(B, img_channels, r, r)`` of ``x`` ``(B, C, r, r)``."""
         return F.conv2d(x, self.weight * self.weight_gain, self.bias)
 
 
 class AdaINBlock(nn.Module):
-    """The two layers of one resolution, and its way to colours where it has one."""
+    """The two layers of one resolution, and its ToRGB layer where it has one."""
 
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, resolution: int, img_channels: int | None, ops: str
     ) -> None:
         super().__init__()
+        self.resolution = resolution
         first, up = (None, 1) if resolution == 4 else (in_channels, 2)
         if resolution == 4:
             self.const = nn.Parameter(torch.ones(out_channels, 4, 4))
@@ -123,22 +140,28 @@ class AdaINBlock(nn.Module):
         if img_channels is not None:
             self.torgb = PlainToRGB(out_channels, img_channels)
 
+    def named_layers(self) -> list[tuple[str, AdaINLayer]]:
+        """Returns the names and modules of both layers."""
+        return [("layer0", self.layer0), ("layer1", self.layer1)]
+
     def layers(self) -> list[AdaINLayer]:
-        """Both."""
+        """Returns both layers."""
         return [self.layer0, self.layer1]
 
 
-class AdaINSynthesis(nn.Module):
-    """W+ codes -> image; the interface of :class:`.SynthesisNetwork`.
+class AdaINSynthesis(SynthesisBase):
+    """W+ codes -> image. See :meth:`.SynthesisBase.forward`.
 
     Args:
-        resolution: side of the image in pixels.
-        channels: resolution -> channels.
-        w_dim: size of a style code.
-        img_channels: of the image.
-        progressive: every resolution has a way to colours, so that parts of the network make pictures.
-        ops: implementation of the operations.
+        resolution: Side of the image in pixels.
+        channels: Resolution -> channels.
+        w_dim: Size of a style code.
+        img_channels: Channels of the image.
+        progressive: Whether every resolution has a ToRGB layer, so that parts of the network render images.
+        ops: Implementation of the operations.
     """
+
+    styled_colours = False
 
     def __init__(
         self,
@@ -150,75 +173,61 @@ class AdaINSynthesis(nn.Module):
         progressive: bool = False,
         ops: str = "auto",
     ) -> None:
-        super().__init__()
-        self.resolution, self.w_dim, self.progressive = resolution, w_dim, progressive
-        self.resolutions = resolutions(resolution)
-        self.num_ws = 2 * len(self.resolutions)
+        super().__init__(resolution, w_dim, ops)
+        self.progressive = progressive
         for r in self.resolutions:
             colours = img_channels if progressive or r == resolution else None
             self.add_module(f"b{r}", AdaINBlock(channels.get(r // 2, 0), channels[r], w_dim, r, colours, ops))
 
-    def layers(self) -> list[AdaINLayer]:
-        """The layers, each of which takes a style and noise, in order: b4.layer0, b4.layer1, b8.layer0, ..."""
-        return [layer for block in self.blocks() for layer in block.layers()]
-
     def blocks(self) -> list[AdaINBlock]:
-        """One for each resolution, b4, b8, ..."""
+        """Returns one block for each resolution, b4, b8, ..."""
         return [getattr(self, f"b{r}") for r in self.resolutions]
 
-    def noise_maps(self) -> list[Tensor]:
-        """The stored noise, one ``(1, 1, r, r)`` tensor per layer: what ``noise="const"`` uses."""
-        return [layer.noise_const[None, None] for layer in self.layers()]
+    def colour_layers(self) -> dict[int, PlainToRGB]:
+        """Returns the last ToRGB layer, which alone draws the image."""
+        return {self.num_ws - 1: self.blocks()[-1].torgb}
 
-    def forward(self, w: Tensor, noise: str | Sequence[Tensor] = "const", stage: Stage | None = None) -> Tensor:
-        """Render W+ codes.
+    def add_colours(self, image: Tensor | None, rgb: Tensor) -> Tensor:
+        """Returns the colours: there are no skip connections."""
+        return rgb
+
+    def forward(
+        self,
+        w: Tensor | None = None,
+        noise: str | Sequence[Tensor] = "const",
+        stage: Stage | None = None,
+        **changes: Any,
+    ) -> Tensor | Synthesis:
+        """Renders W+ codes.
 
         Args:
             w: ``(B, num_ws, w_dim)``.
-            noise: "const", "random", "none" or a list of maps, one for each layer (``num_ws`` of them).
-            stage: how much of a progressive network to run; None for all.
+            noise: ``"const"``, ``"random"``, ``"none"`` or a list with one map for each layer.
+            stage: How much of a progressive network runs; None for all of it.
+            **changes: Features, styles and weights of the whole network, see :meth:`.SynthesisBase.forward`.
 
         Returns:
             Images ``(B, img_channels, r, r)``, nominally in [-1, 1] but not clamped.
 
         Raises:
-            UserError: codes, noise or a stage that do not fit.
+            UserError: Codes, noise, a stage or changes that do not fit.
         """
-        check_codes(w, self.num_ws, self.w_dim)
-        stage = stage or Stage(self.resolution)
-        if stage != Stage(self.resolution) and not self.progressive:
+        if stage is None or stage == Stage(self.resolution):
+            return super().forward(w, noise, **changes)
+        if not self.progressive:
             raise UserError("this generator cannot be run in parts: it needs progressive=true")
-        check_stage(stage, self.resolution)
+        w = check_part(self, w, stage, changes)
         count = self.resolutions.index(stage.resolution) + 1
         blocks = self.blocks()[:count]
         layers = [layer for block in blocks for layer in block.layers()]
-        given = noise if isinstance(noise, str) or count == len(self.resolutions) else list(noise)[: len(layers)]
-        maps = noise_inputs(layers, given, len(w), w)
-        before, x = self._features(len(w), count, lambda layer, x, k: layer(x, w[:, k], maps[k]))
-        image = blocks[-1].torgb(x)
+        maps = noise_inputs(layers, noise if isinstance(noise, str) else list(noise)[: len(layers)], len(w), w)
+        # channels_last: the convolutions of a CPU are up to twice as fast in it.
+        before = x = self.const[None].expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        for b, block in enumerate(blocks):
+            before = x
+            for k, layer in enumerate(block.layers(), start=2 * b):
+                x = layer(x, w[:, k], maps[k])
+        image: Tensor = blocks[-1].torgb(x)
         if stage.alpha < 1 and count > 1:
             image = torch.lerp(enlarged(blocks[-2].torgb(before), stage.resolution), image, stage.alpha)
         return image.contiguous()
-
-    def render(
-        self,
-        batch: int,
-        layer: Callable[[AdaINLayer, Tensor, int], Tensor],
-        torgb: Callable[[PlainToRGB, Tensor, int], Tensor],
-    ) -> Tensor:
-        """The network with its calls left to the caller, as :meth:`.SynthesisNetwork.render`; one call of ``torgb``."""
-        count = len(self.resolutions)
-        return torgb(self.blocks()[-1].torgb, self._features(batch, count, layer)[1], count - 1).contiguous()
-
-    def _features(
-        self, batch: int, count: int, layer: Callable[[AdaINLayer, Tensor, int], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """What the last but one and the last of the first ``count`` blocks give."""
-        const = self.get_parameter("b4.const")
-        # channels_last: the convolutions of a CPU are up to twice as fast in it.
-        before = x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        for b, block in enumerate(self.blocks()[:count]):
-            before = x
-            for k, module in enumerate(block.layers(), start=2 * b):
-                x = layer(module, x, k)
-        return before, x

@@ -24,7 +24,7 @@ from stylegan_inv.generators.ops import FILTER_TAPS, bias_act, conv2d_resample, 
 class ConvLayer(nn.Module):
     """Convolution with equalised learning rate, optional 2x downsampling, bias and activation.
 
-    The stored weight is ``N(0, 1)`` and is used divided by ``sqrt(in_channels * k * k)``.
+    The weight is initialised from ``N(0, 1)`` and divided by ``sqrt(in_channels * k * k)`` when it is used.
     """
 
     resample_filter: Tensor
@@ -53,10 +53,10 @@ class ConvLayer(nn.Module):
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """``(B, I, H, W)`` -> ``(B, O, H / down, W / down)``, multiplied by ``gain``."""
+        """Returns ``(B, O, H / down, W / down)``, multiplied by ``gain``, for ``x`` ``(B, I, H, W)``."""
         act_gain = (math.sqrt(2.0) if self.activation == "lrelu" else 1.0) * gain
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        # Positive homogeneity of the leaky ReLU again: the gain goes into the weight and the bias.
+        # The leaky ReLU is positively homogeneous: the gain is part of the weight and the bias.
         y = conv2d_resample(
             x,
             self.weight * (self.weight_gain * act_gain),
@@ -70,7 +70,7 @@ class ConvLayer(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Residual block that halves the resolution; with ``img_channels`` it can also read the image (``fromrgb``)."""
+    """Residual block that halves the resolution; with ``img_channels`` it also has a ``fromrgb`` layer."""
 
     def __init__(
         self, in_channels: int, out_channels: int, img_channels: int | None, conv_clamp: float | None, ops: str
@@ -83,26 +83,27 @@ class DiscriminatorBlock(nn.Module):
         self.skip = ConvLayer(in_channels, out_channels, 1, bias=False, down=2, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, I, r, r)`` -> ``(B, O, r/2, r/2)``."""
-        y = self.skip(x, gain=math.sqrt(0.5))
-        return self.conv1(self.conv0(x), gain=math.sqrt(0.5)) + y
+        """Returns ``(B, O, r/2, r/2)`` for ``x`` ``(B, I, r, r)``."""
+        skipped: Tensor = self.skip(x, gain=math.sqrt(0.5))
+        main: Tensor = self.conv1(self.conv0(x), gain=math.sqrt(0.5))
+        return main + skipped
 
 
 def minibatch_stddev(x: Tensor, group_size: int = 4, num_features: int = 1) -> Tensor:
-    """Standard deviation over groups of samples as extra channels (Karras et al. 2018, section 3).
+    """Returns the standard deviation over groups of samples as extra channels (Karras et al. 2018, section 3).
 
     Sample ``n`` of ``N`` belongs to group ``n mod (N / G)`` with ``G = min(group_size, N)``.
 
     Args:
         x: ``(N, C, H, W)``.
-        group_size: samples per group.
-        num_features: channels to append; ``C`` must be a multiple of it.
+        group_size: Samples per group.
+        num_features: Number of extra channels; ``C`` must be a multiple of it.
 
     Returns:
-        The appended channels only, ``(N, num_features, H, W)``.
+        The extra channels alone, ``(N, num_features, H, W)``.
 
     Raises:
-        UserError: the batch does not split into groups.
+        UserError: The batch cannot be divided into groups.
     """
     n, c, h, w = x.shape
     g, f = min(group_size, n), num_features
@@ -118,7 +119,7 @@ def minibatch_stddev(x: Tensor, group_size: int = 4, num_features: int = 1) -> T
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """The 4x4 end of the discriminator: minibatch statistics, convolution, two linear layers."""
+    """The 4x4 end of the discriminator: minibatch standard deviation, convolution, two linear layers."""
 
     def __init__(
         self,
@@ -142,31 +143,32 @@ class DiscriminatorEpilogue(nn.Module):
         self.out = FullyConnected(channels, out_features, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, 4, 4)`` -> ``(B, out_features)``."""
+        """Returns ``(B, out_features)`` for ``x`` ``(B, C, 4, 4)``."""
         if self.mbstd_features > 0:
             x = torch.cat([x, minibatch_stddev(x, self.mbstd_group_size, self.mbstd_features)], dim=1)
-        return self.out(self.fc(self.conv(x).flatten(1)))
+        logits: Tensor = self.out(self.fc(self.conv(x).flatten(1)))
+        return logits
 
 
 class Discriminator(nn.Module):
     """StyleGAN2 image discriminator with residual blocks.
 
     Args:
-        resolution: side of the image in pixels.
-        channels: resolution -> channels; None for the rule of :func:`channel_table`.
-        channel_base: for ``channels=None``.
-        channel_max: for ``channels=None``.
-        c_dim: size of the condition, 0 for none (projection discriminator otherwise).
-        img_channels: of the image.
-        mbstd_group_size: samples per group of the minibatch standard deviation.
-        mbstd_features: its channels; 0 switches it off.
-        conv_clamp: largest magnitude of any activation, or None.
-        mapping_layers: depth of the network that maps the condition.
-        progressive: every resolution can read images, so that smaller ones are judged too, see :mod:`.progressive`.
-        ops: implementation of the operations.
+        resolution: Side of the image in pixels.
+        channels: Resolution -> channels; None for :func:`channel_table`.
+        channel_base: Of :func:`channel_table`, read where ``channels`` is None.
+        channel_max: Of :func:`channel_table`, read where ``channels`` is None.
+        c_dim: Size of the condition; 0 for none. With a condition the network is a projection discriminator.
+        img_channels: Channels of the image.
+        mbstd_group_size: Samples per group of the minibatch standard deviation.
+        mbstd_features: Channels of the minibatch standard deviation; 0 switches it off.
+        conv_clamp: Largest magnitude of any activation, or None.
+        mapping_layers: Number of layers of the network that maps the condition.
+        progressive: Whether every resolution has a ``fromrgb`` layer, for smaller images, see :mod:`.progressive`.
+        ops: Implementation of the operations, see :mod:`.ops.dispatch`.
 
     Attributes:
-        config: plain dict; ``Discriminator(**config)`` builds the same network.
+        config: Plain dict; ``Discriminator(**config)`` builds the same network.
     """
 
     def __init__(
@@ -223,19 +225,17 @@ class Discriminator(nn.Module):
             self.mapping = MappingNetwork(0, c_dim, self.cmap_dim, 1, num_layers=mapping_layers, ops=ops)
 
     def forward(self, image: Tensor, c: Tensor | None = None, alpha: float = 1.0) -> Tensor:
-        """Logits, larger for images that look real.
+        """Returns logits ``(B, 1)``, which are larger for images that look real.
 
         Args:
-            image: ``(B, img_channels, R, R)`` in [-1, 1]; ``B`` below the group size or a multiple of it. A progressive
-                discriminator reads smaller ones too.
-            c: condition ``(B, c_dim)`` of a conditional discriminator.
-            alpha: share of the block that reads the image, beside what the next one reads of it at half the size.
-
-        Returns:
-            ``(B, 1)``.
+            image: ``(B, img_channels, R, R)`` in [-1, 1]; ``B`` is below the group size or a multiple of it. A
+                progressive discriminator reads smaller images too.
+            c: Condition ``(B, c_dim)`` of a conditional discriminator.
+            alpha: Weight of the first block's output; the rest is what the next block reads of the image at half the
+                size.
 
         Raises:
-            UserError: an image of another shape, or a batch that does not split into groups.
+            UserError: An image of another shape, or a batch that cannot be divided into groups.
         """
         sizes = self.resolutions if self.progressive else [self.resolution]
         if image.ndim != 4 or image.shape[1] != self.img_channels or image.shape[2:] not in [(r, r) for r in sizes]:

@@ -1,4 +1,4 @@
-"""StyleGAN2's generator: mapping and synthesis network together; with ``style="adain"`` that of the first StyleGAN.
+"""StyleGAN2's generator, a mapping and a synthesis network; with ``style="adain"`` the generator of the first StyleGAN.
 
 "Analyzing and Improving the Image Quality of StyleGAN", Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, CVPR 2020,
 arXiv 1912.04958, configuration F at any resolution and channel table. Definition: https://github.com/NVlabs/stylegan2
@@ -21,36 +21,36 @@ from stylegan_inv.generators.mapping import MappingNetwork
 from stylegan_inv.generators.ops import dispatch
 from stylegan_inv.generators.progressive import GrowingSynthesis
 from stylegan_inv.generators.synthesis import SynthesisNetwork
+from stylegan_inv.utils.checks import one_of
 
 STYLES = ("modulated", "adain")
 
 
 class Generator(nn.Module):
-    """StyleGAN2 generator, or the original StyleGAN's.
+    """Generator of StyleGAN2 or of the original StyleGAN.
 
     Args:
-        resolution: side of the image in pixels, a power of two of at least 4.
-        z_dim: size of the input noise vector.
-        w_dim: size of a style code.
-        mapping_layers: depth of the mapping network.
-        channels: resolution -> channels for each of 4, 8, ..., ``resolution``; None for the rule of
-            :func:`channel_table`.
-        channel_base: for ``channels=None``.
-        channel_max: for ``channels=None``.
-        c_dim: size of the condition, 0 for an unconditional generator.
-        img_channels: of the image.
-        conv_clamp: largest magnitude of any activation, or None.
-        mapping_lr_multiplier: of the equalised mapping layers.
-        demod_eps_scaled: where demodulation adds its 1e-8: True as TensorFlow and rosinality, False as NVIDIA's
-            PyTorch code. Invisible unless styles collapse to zero.
-        style: how a style acts: "modulated" (StyleGAN2) or "adain" (StyleGAN, see :mod:`.adain`).
-        progressive: whether parts of the network make pictures too, see :mod:`.progressive`.
-        ops: implementation of the operations, see :mod:`.ops.dispatch`.
+        resolution: Side of the image in pixels, a power of two of at least 4.
+        z_dim: Size of the input noise vector.
+        w_dim: Size of a style code.
+        mapping_layers: Number of layers of the mapping network.
+        channels: Resolution -> channels for each of 4, 8, ..., ``resolution``; None for :func:`channel_table`.
+        channel_base: Of :func:`channel_table`, read where ``channels`` is None.
+        channel_max: Of :func:`channel_table`, read where ``channels`` is None.
+        c_dim: Size of the condition; 0 for an unconditional generator.
+        img_channels: Channels of the image.
+        conv_clamp: Largest magnitude of any activation, or None.
+        mapping_lr_multiplier: Learning rate multiplier of the mapping layers.
+        demod_eps_scaled: Where demodulation adds its 1e-8: True as in TensorFlow's and rosinality's code, False as in
+            NVIDIA's PyTorch code. The difference is invisible unless styles are close to zero.
+        style: How a style acts: "modulated" (StyleGAN2) or "adain" (StyleGAN, see :mod:`.adain`).
+        progressive: Whether parts of the network render images too, see :mod:`.progressive`.
+        ops: Implementation of the operations, see :mod:`.ops.dispatch`.
 
     Attributes:
-        config: plain dict; ``Generator(**config)`` builds the same network.
-        num_ws: rows of a W+ code, ``2 * log2(resolution) - 2``.
-        source_hash: sha256 of the file it was loaded from, or None.
+        config: Plain dict; ``Generator(**config)`` builds the same network.
+        num_ws: Rows of a W+ code, ``2 * log2(resolution) - 2``.
+        source_hash: SHA-256 of the file that the generator was loaded from, or None.
     """
 
     def __init__(
@@ -74,8 +74,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         dispatch.check(ops)
-        if style not in STYLES:
-            raise UserError(f"generator.style={style}: expected one of {', '.join(STYLES)}")
+        one_of("generator.style", style, STYLES)
         if style == "adain" and conv_clamp is not None:
             raise UserError(f"generator.conv_clamp={conv_clamp}: style=adain has no clamp; give null")
         table = resolve_channels(resolution, channels, channel_base, channel_max)
@@ -128,33 +127,40 @@ class Generator(nn.Module):
 
     @property
     def w_avg(self) -> Tensor:
-        """The tracked mean of w, ``(w_dim,)``."""
+        """The latent average, ``(w_dim,)``."""
         return self.mapping.w_avg
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor, beta: float = 0.998) -> None:
-        """Move the tracked mean: ``w_avg <- mean(w) + beta * (w_avg - mean(w))``.
+        """Updates the latent average: ``w_avg <- mean(w) + beta * (w_avg - mean(w))``.
 
         Args:
-            w: untruncated codes ``(B, w_dim)`` or ``(B, num_ws, w_dim)`` (its first row is used).
-            beta: weight of the past.
+            w: Codes without truncation, ``(B, w_dim)`` or ``(B, num_ws, w_dim)``, of which the first row is read.
+            beta: Weight of the previous average.
         """
         w = w.detach()[:, 0] if w.ndim == 3 else w.detach()
         self.w_avg.copy_(w.to(self.w_avg.dtype).mean(dim=0).lerp(self.w_avg, beta))
 
     def freeze(self, *, dtype: torch.dtype | None = None, recompute: bool | None = None) -> Generator:
-        """Set evaluation mode, stop all weight gradients and compute once what depends on the weights alone.
+        """Sets evaluation mode, switches off all weight gradients and switches on the fast path.
 
-        On a CPU the synthesis network then runs as one function, see :mod:`.fused_synthesis`; it follows weights that
-        change, and the modules take over while weights require gradients. The memory of its activations stays between
-        a backward and the next forward (``synthesis.fused.clear_activations()`` gives it back).
+        On a CPU the synthesis network then runs as one function (see :mod:`.fused_synthesis`), with constants that are
+        computed once from the weights and again when the weights change. The modules run while weights require
+        gradients. The memory of activations is kept from one backward to the next forward;
+        ``synthesis.fused.clear_activations()`` frees it.
 
         Args:
-            dtype: ``torch.bfloat16`` for the convolutions and activations of the CPU from 64 pixels on, at 60 dB from
-                single precision; fast where the CPU has instructions for it (avx512_bf16, amx), slow elsewhere.
-            recompute: compute the last layer's activation, the largest of all, again in backward instead of keeping
-                it: 5 % slower, a quarter less memory. None for doing so where it has more than 64 MB. Where the modules
-                run (on a GPU), True keeps the input of each resolution alone; None keeps everything.
+            dtype: ``torch.bfloat16`` for the convolutions and activations on the CPU from 64 pixels on, at 60 dB from
+                single precision. It is fast where the CPU has instructions for it (avx512_bf16, amx), slow elsewhere.
+            recompute: Whether backward computes the last layer's activation, the largest of all, again instead of
+                keeping it: 5 % slower, a quarter less memory. None does so where it is larger than 64 MB. Where the
+                modules run (on a GPU), True keeps the input of each resolution alone; None keeps everything.
+
+        Returns:
+            The generator itself.
+
+        Raises:
+            UserError: Another dtype, or options that a generator of style "adain" does not have.
         """
         if dtype not in (None, torch.bfloat16, torch.float32):
             raise UserError(f"a frozen generator computes in float32 or bfloat16, got {dtype}")
@@ -179,5 +185,14 @@ class Generator(nn.Module):
         cutoff: int | None = None,
         c: Tensor | None = None,
     ) -> Tensor:
-        """``z`` ``(B, z_dim)`` -> images ``(B, img_channels, R, R)``; see the mapping and synthesis networks."""
-        return self.synthesis(self.mapping(z, psi, cutoff, c=c), noise=noise)
+        """Returns images ``(B, img_channels, R, R)`` of ``z`` ``(B, z_dim)``.
+
+        Args:
+            z: Standard normal.
+            psi: Truncation, see :meth:`.MappingNetwork.forward`.
+            noise: See :meth:`.SynthesisBase.forward`.
+            cutoff: See :meth:`.MappingNetwork.forward`.
+            c: Condition ``(B, c_dim)`` of a conditional generator.
+        """
+        image: Tensor = self.synthesis(self.mapping(z, psi, cutoff, c=c), noise=noise)
+        return image

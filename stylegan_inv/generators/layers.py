@@ -1,4 +1,4 @@
-"""What the networks of StyleGAN2 share: the table of channels and the layer with equalised learning rate."""
+"""Parts that the networks of StyleGAN2 share: the table of channels and the layer with equalised learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stylegan_inv.generators.ops.dispatch import full_precision
 
 
 def resolutions(resolution: int) -> list[int]:
-    """``[4, 8, ..., resolution]``.
+    """Returns the resolutions of the blocks, ``[4, 8, ..., resolution]``.
 
     Raises:
         UserError: ``resolution`` is not a power of two of at least 4.
@@ -25,9 +25,12 @@ def resolutions(resolution: int) -> list[int]:
 
 
 def channel_table(resolution: int, channel_base: int = 32768, channel_max: int = 512) -> dict[int, int]:
-    """Channels at each resolution: ``min(channel_base // r, channel_max)``.
+    """Returns the channels at each resolution: ``min(channel_base // r, channel_max)``.
 
-    ``channel_base`` 32768 is config F (rosinality's ``channel_multiplier`` 2), 16384 is half of it.
+    Args:
+        resolution: Side of the image in pixels.
+        channel_base: 32768 for config F (``channel_multiplier=2`` in rosinality's code), 16384 for half of it.
+        channel_max: Largest number of channels.
     """
     return {r: min(channel_base // r, channel_max) for r in resolutions(resolution)}
 
@@ -35,10 +38,16 @@ def channel_table(resolution: int, channel_base: int = 32768, channel_max: int =
 def resolve_channels(
     resolution: int, channels: Mapping[int, int] | None, channel_base: int, channel_max: int
 ) -> dict[int, int]:
-    """The given table, checked, or that of :func:`channel_table`.
+    """Returns the given table, checked, or that of :func:`channel_table`.
+
+    Args:
+        resolution: Side of the image in pixels.
+        channels: Resolution -> channels; None for :func:`channel_table`.
+        channel_base: See :func:`channel_table`.
+        channel_max: See :func:`channel_table`.
 
     Raises:
-        UserError: a table without a positive number for each resolution.
+        UserError: A table without a positive number for each resolution.
     """
     if channels is None:
         return channel_table(resolution, channel_base, channel_max)
@@ -50,13 +59,13 @@ def resolve_channels(
 
 
 def normal(*shape: int, std: float = 1.0) -> Tensor:
-    """Normal numbers; on the meta device (a network about to be filled from a file) nothing is drawn."""
+    """Returns normal random numbers; draws none on the meta device, where weights are about to be read from a file."""
     x = torch.empty(shape)
     return x if x.is_meta else x.normal_(std=std)
 
 
 def normalize_2nd_moment(x: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """``x / sqrt(mean(x^2) + eps)`` along ``dim``."""
+    """Returns ``x / sqrt(mean(x^2) + eps)`` along ``dim``."""
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
 
 
@@ -64,6 +73,14 @@ class FullyConnected(nn.Module):
     """Linear layer with equalised learning rate: ``act(x @ (W * lr_mul / sqrt(in)).T + b * lr_mul)``.
 
     ``W`` is initialised from ``N(0, 1) / lr_mul``, ``b`` with ``bias_init / lr_mul``.
+
+    Args:
+        in_features: Size of the input.
+        out_features: Size of the output.
+        activation: ``linear`` or ``lrelu``.
+        lr_multiplier: ``lr_mul``.
+        bias_init: Initial value of the bias term.
+        ops: Implementation of the operations, see :mod:`.ops.dispatch`.
     """
 
     def __init__(
@@ -85,8 +102,8 @@ class FullyConnected(nn.Module):
         self.bias = nn.Parameter(torch.full((out_features,), bias_init / lr_multiplier))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_features)`` -> ``(B, out_features)``."""
+        """Returns ``(B, out_features)`` for ``x`` ``(B, in_features)``."""
         bias = self.bias * self.bias_gain if self.bias_gain != 1 else self.bias
-        with full_precision(x):  # codes and styles act on whole images: their error would be seen everywhere
+        with full_precision(x):  # an error of a code or style would be visible in the whole image
             x = torch.addmm(bias, x.to(bias.dtype), self.weight.t(), alpha=self.weight_gain)
         return bias_act(x, act=self.activation, impl=self.ops)

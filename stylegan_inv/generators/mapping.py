@@ -10,16 +10,19 @@ from stylegan_inv.generators.layers import FullyConnected, normalize_2nd_moment
 
 
 class MappingNetwork(nn.Module):
-    """``z`` (and a condition) -> ``w``, one row per synthesis layer.
+    """Maps ``z`` (and a condition) to ``w``, one row per synthesis layer.
 
     Args:
-        z_dim: size of ``z``; 0 for a network of the condition alone.
-        c_dim: size of the condition; 0 for none.
-        w_dim: size of ``w`` and of every hidden layer.
-        num_ws: rows of the output.
-        num_layers: depth.
-        lr_multiplier: of the equalised layers.
-        ops: implementation of the operations.
+        z_dim: Size of ``z``; 0 for a network of the condition alone.
+        c_dim: Size of the condition; 0 for none.
+        w_dim: Size of ``w`` and of every hidden layer.
+        num_ws: Rows of the output.
+        num_layers: Number of layers.
+        lr_multiplier: Learning rate multiplier of the layers.
+        ops: Implementation of the operations, see :mod:`.ops.dispatch`.
+
+    Attributes:
+        w_avg: The latent average, ``(w_dim,)``.
     """
 
     w_avg: Tensor
@@ -54,10 +57,14 @@ class MappingNetwork(nn.Module):
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def w(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        """One ``w`` per sample, not truncated: ``(B, z_dim)`` [and ``(B, c_dim)``] -> ``(B, w_dim)``.
+        """Returns one ``w`` per sample, ``(B, w_dim)``, without truncation.
+
+        Args:
+            z: ``(B, z_dim)``, standard normal; None where ``z_dim`` is 0.
+            c: Condition ``(B, c_dim)``; None where ``c_dim`` is 0.
 
         Raises:
-            UserError: inputs of other shapes, or a condition where the network has none (or the reverse).
+            UserError: Inputs of another shape, a missing condition, or a condition that the network does not have.
         """
         parts = []
         if self.z_dim > 0:
@@ -80,13 +87,13 @@ class MappingNetwork(nn.Module):
     def forward(
         self, z: Tensor | None, psi: float = 1.0, cutoff: int | None = None, *, c: Tensor | None = None
     ) -> Tensor:
-        """Codes with truncation ``w_avg + psi * (w - w_avg)`` (Karras et al. 2019, appendix B).
+        """Returns codes with truncation ``w_avg + psi * (w - w_avg)`` (Karras et al. 2019, appendix B).
 
         Args:
             z: ``(B, z_dim)``, standard normal.
-            psi: 1 keeps ``w``, 0 gives the average.
-            cutoff: truncate only this many of the first layers; None for all.
-            c: condition ``(B, c_dim)`` of a conditional generator.
+            psi: Truncation; 1 keeps ``w``, 0 gives the latent average.
+            cutoff: Number of the first layers that are truncated; None for all.
+            c: Condition ``(B, c_dim)`` of a conditional generator.
 
         Returns:
             ``(B, num_ws, w_dim)``.

@@ -1,4 +1,4 @@
-"""Progressive growing: networks that work at a part of their resolution, the newest block being faded in.
+"""Progressive growing: networks that work at a part of their resolution, while the newest block is faded in.
 
 "Progressive Growing of GANs for Improved Quality, Stability, and Variation", Karras, Aila, Laine, Lehtinen, ICLR 2018,
 arXiv 1710.10196, section 2; the schedule is that of the official code of StyleGAN
@@ -7,16 +7,18 @@ arXiv 1710.10196, section 2; the schedule is that of the official code of StyleG
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.base import SynthesisBase
+from stylegan_inv.generators.feature_maps import Synthesis
 from stylegan_inv.generators.layers import resolutions
-from stylegan_inv.generators.ops import upsample2d
 from stylegan_inv.generators.synthesis import SynthesisNetwork
 from stylegan_inv.generators.synthesis_inputs import check_codes, noise_inputs
 
@@ -26,8 +28,8 @@ class Stage:
     """How far a network has grown.
 
     Attributes:
-        resolution: side in pixels of the images that it makes or judges now.
-        alpha: share of the newest block, in [0, 1]; 0 is what half the resolution shows, enlarged.
+        resolution: Side in pixels of the images of this stage.
+        alpha: Weight of the newest block, in [0, 1]; at 0 the image is the one of half the resolution, enlarged.
     """
 
     resolution: int
@@ -36,13 +38,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Growth:
-    """When which resolution is trained: stable, then fading into the next, and so on up to the whole.
+    """The schedule of the resolutions: each is trained alone, then the next one is faded in, up to the last.
 
     Attributes:
-        resolution: the whole, in pixels.
-        start: resolution at the beginning.
-        grow_images: images for which a resolution stays as it is before the next one comes.
-        fade_images: images over which the next one is faded in.
+        resolution: The last one, in pixels.
+        start: The first one, in pixels.
+        grow_images: Images for which a resolution is trained alone.
+        fade_images: Images over which the next one is faded in.
     """
 
     resolution: int
@@ -51,7 +53,7 @@ class Growth:
     fade_images: int = 600_000
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Checks the numbers."""
         if self.start not in resolutions(self.resolution):
             raise UserError(f"growth starts at {self.start} px, expected one of {resolutions(self.resolution)}")
         if self.grow_images < 0 or self.fade_images < 0 or self.grow_images + self.fade_images < 1:
@@ -60,7 +62,7 @@ class Growth:
             )
 
     def stage(self, images: int) -> Stage:
-        """The stage after so many images."""
+        """Returns the stage after a number of training images."""
         steps, into = divmod(images, self.grow_images + self.fade_images)
         resolution = self.start << min(steps, self.resolution.bit_length())
         if resolution >= self.resolution:
@@ -70,14 +72,14 @@ class Growth:
 
     @property
     def images(self) -> int:
-        """Images until all is grown and faded in."""
+        """Number of images until the last resolution is faded in."""
         return (self.grow_images + self.fade_images) * ((self.resolution // self.start).bit_length() - 1)
 
 
 def at_stage(image: Tensor, stage: Stage) -> Tensor:
-    """Pictures as a network of this stage should see them: ``(B, C, R, R)`` -> ``(B, C, r, r)``, averaged over pixels.
+    """Returns real images as a network of this stage generates them: ``(B, C, R, R)`` -> ``(B, C, r, r)``.
 
-    While a block is faded in, the details that only it can make are faded in too.
+    Pixels are averaged. While a block is faded in, the details of its resolution are faded in too.
     """
     image = F.avg_pool2d(image, image.shape[-1] // stage.resolution)
     if stage.alpha == 1:
@@ -86,35 +88,48 @@ def at_stage(image: Tensor, stage: Stage) -> Tensor:
 
 
 def enlarged(image: Tensor, resolution: int) -> Tensor:
-    """Each pixel repeated up to ``resolution``."""
+    """Returns the image at ``resolution``, with each pixel repeated."""
     factor = resolution // image.shape[-1]
     return image if factor == 1 else F.interpolate(image, scale_factor=factor, mode="nearest")
 
 
-def check_stage(stage: Stage, resolution: int) -> None:
-    """Raise a `UserError` unless a network of ``resolution`` can be at ``stage``."""
-    if stage.resolution not in resolutions(resolution) or not 0 <= stage.alpha <= 1:
-        raise UserError(f"{stage}: expected a resolution out of {resolutions(resolution)} and alpha in [0, 1]")
+def check_part(network: SynthesisBase, w: Tensor | None, stage: Stage, changes: Mapping[str, object]) -> Tensor:
+    """Checks a call that runs a part of a synthesis network, and returns its codes.
+
+    Raises:
+        UserError: A stage or codes that the network does not have, or changes of the whole network.
+    """
+    if stage.resolution not in network.resolutions or not 0 <= stage.alpha <= 1:
+        raise UserError(f"{stage}: expected a resolution out of {network.resolutions} and alpha in [0, 1]")
+    if changes or w is None:
+        what = ", ".join(changes) or "no codes"
+        raise UserError(f"{stage} with {what}: a part of a network takes codes and noise alone; expected stage=None")
+    check_codes(w, network.num_ws, network.w_dim)
+    return w
 
 
 class GrowingSynthesis(SynthesisNetwork):
-    """StyleGAN2's synthesis network, of which a part can be run; grown, it is the same network.
+    """StyleGAN2's synthesis network, of which a part can be run; the whole is the same network.
 
-    With skip connections a picture is the sum of what each resolution adds, so that the newest block's part is faded
-    in by weighting it with alpha; the original networks, without, blend two pictures.
+    With skip connections the image is the sum of the colours of all resolutions. The newest block is therefore faded in
+    by a factor alpha of its colours, where the original networks, without skip connections, blend two images.
     """
 
-    def forward(self, w: Tensor, noise: str | Sequence[Tensor] = "const", stage: Stage | None = None) -> Tensor:
-        """As :meth:`.SynthesisNetwork.forward`, for a ``stage`` below the whole ``(B, C, r, r)``."""
+    def forward(
+        self,
+        w: Tensor | None = None,
+        noise: str | Sequence[Tensor] = "const",
+        stage: Stage | None = None,
+        **changes: Any,
+    ) -> Tensor | Synthesis:
+        """Renders codes as :meth:`.SynthesisBase.forward`; images of a ``stage`` are ``(B, C, r, r)``."""
         if stage is None or stage == Stage(self.resolution):
-            return super().forward(w, noise)
-        check_stage(stage, self.resolution)
-        check_codes(w, self.num_ws, self.w_dim)
-        blocks = [block for r, block in zip(self.resolutions, self.blocks(), strict=True) if r <= stage.resolution]
+            return super().forward(w, noise, **changes)
+        w = check_part(self, w, stage, changes)
+        blocks = [block for block in self.blocks() if block.resolution <= stage.resolution]
         layers = [layer for block in blocks for layer in block.layers()]
-        given = noise if isinstance(noise, str) else list(noise)[: len(layers)]
-        maps = noise_inputs(layers, given, len(w), w)
-        x = self.get_parameter("b4.const")[None].expand(len(w), -1, -1, -1)
+        maps = noise_inputs(layers, noise if isinstance(noise, str) else list(noise)[: len(layers)], len(w), w)
+        x = self.const[None].expand(len(w), -1, -1, -1)
         image: Tensor | None = None
         k = 0
         for b, block in enumerate(blocks):
@@ -124,6 +139,6 @@ class GrowingSynthesis(SynthesisNetwork):
             rgb = block.torgb(x, w[:, 2 * b + 1])
             if b == len(blocks) - 1 and image is not None:
                 rgb = rgb * stage.alpha
-            image = rgb if image is None else upsample2d(image, self.resample_filter, add=rgb, impl=self.ops)
+            image = self.add_colours(image, rgb)
         assert image is not None
         return image

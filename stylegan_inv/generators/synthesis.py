@@ -1,22 +1,25 @@
 """StyleGAN2's synthesis network with skip connections: W+ -> image (Karras et al. 2020, sections 2 and 4).
 
 Modulation scales the activations instead of the weights (see :mod:`.ops.modulated_conv`), and the FIR filters are not
-stored with the weights. The numbers are the references'.
+stored with the weights. The outputs equal those of the official code.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis, synthesize
-from stylegan_inv.generators.layers import FullyConnected, normal, resolutions
+from stylegan_inv.generators.base import Runner, SynthesisBase
+from stylegan_inv.generators.feature_maps import FeaturePlan
+from stylegan_inv.generators.frozen.fused_segment import run_segment
+from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
+from stylegan_inv.generators.frozen.segment import Segment
+from stylegan_inv.generators.layers import FullyConnected, normal
 from stylegan_inv.generators.ops import (
     FILTER_TAPS,
     bias_act,
@@ -26,7 +29,9 @@ from stylegan_inv.generators.ops import (
     upsample2d,
     weight_squares,
 )
-from stylegan_inv.generators.synthesis_inputs import check_codes, noise_inputs
+from stylegan_inv.generators.synthesis_inputs import StyleInputs
+
+N = TypeVar("N", bound="SynthesisNetwork")
 
 
 class SynthesisLayer(nn.Module):
@@ -65,7 +70,7 @@ class SynthesisLayer(nn.Module):
         self._squares: tuple[Tensor, int, Tensor] | None = None
 
     def squares(self) -> Tensor | None:
-        """Sums of squares for the demodulation of a frozen weight, computed once; None for a trained one."""
+        """Returns sums of squares for the demodulation, computed once for a frozen weight; None for a trained one."""
         weight = self.weight
         if not self.cache_squares or weight.requires_grad or torch.compiler.is_compiling() or weight.is_inference():
             return None
@@ -75,16 +80,24 @@ class SynthesisLayer(nn.Module):
             if same_memory and source.device == weight.device and version == weight._version:
                 return squares
         with torch.inference_mode(False), torch.no_grad():
-            source = weight.detach()  # kept, so that no other tensor can come to lie at its address
+            source = weight.detach()  # kept, so that no other tensor gets the same address
             self._squares = (source, weight._version, weight_squares(source))
         return self._squares[2]
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """``(B, I, r/up, r/up)``, ``(B, w_dim)``, noise ``(1 or B, 1, r, r)`` or None -> ``(B, O, r, r)``."""
-        return self.styled(x, self.affine(w), noise)
+    def forward(self, x: Tensor, w: Tensor | None, noise: Tensor | None, style: Tensor | None = None) -> Tensor:
+        """Runs the layer.
 
-    def styled(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
-        """The same from the style ``(B, I)`` that the affine layer makes of w."""
+        Args:
+            x: ``(B, I, r/up, r/up)``.
+            w: Code ``(B, w_dim)``; not read where a style is given.
+            noise: ``(1 or B, 1, r, r)``, or None for no noise.
+            style: ``(B, I)``, used instead of the affine transformation of w.
+
+        Returns:
+            ``(B, O, r, r)``.
+        """
+        if style is None:
+            style = self.affine(w)
         return styled_conv2d(
             x,
             self.weight,
@@ -114,23 +127,28 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(normal(img_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """``(B, C, r, r)``, ``(B, w_dim)`` -> ``(B, img_channels, r, r)``."""
-        return self.styled(x, self.affine(w))
+    def forward(self, x: Tensor, w: Tensor | None, style: Tensor | None = None) -> Tensor:
+        """Returns the colours ``(B, img_channels, r, r)``.
 
-    def styled(self, x: Tensor, style: Tensor) -> Tensor:
-        """The same from the style ``(B, C)`` that the affine layer makes of w."""
+        Args:
+            x: ``(B, C, r, r)``.
+            w: Code ``(B, w_dim)``; not read where a style is given.
+            style: ``(B, C)``, used instead of the affine transformation of w.
+        """
+        if style is None:
+            style = self.affine(w)
         y = modulated_conv2d(x, self.weight, style * self.weight_gain, demodulate=False, impl=self.ops)
         return bias_act(y, self.bias, clamp=self.conv_clamp, impl=self.ops)
 
 
 class SynthesisBlock(nn.Module):
-    """The layers of one resolution: (upsampling conv0,) conv1 and torgb."""
+    """The layers of one resolution: conv0, which upsamples (not at 4 px), conv1 and torgb."""
 
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, resolution: int, img_channels: int, **layer: Any
     ) -> None:
         super().__init__()
+        self.resolution = resolution
         if resolution == 4:
             self.const = nn.Parameter(normal(out_channels, 4, 4))
         else:
@@ -140,22 +158,30 @@ class SynthesisBlock(nn.Module):
             out_channels, img_channels, w_dim, conv_clamp=layer.get("conv_clamp"), ops=layer.get("ops", "auto")
         )
 
+    def named_layers(self) -> list[tuple[str, SynthesisLayer]]:
+        """Returns the names and modules of the layers that take noise."""
+        last = ("conv1", self.conv1)
+        return [last] if self.resolution == 4 else [("conv0", self.conv0), last]
+
     def layers(self) -> list[SynthesisLayer]:
-        """(conv0 and) conv1."""
-        return [getattr(self, name) for name in ("conv0", "conv1") if hasattr(self, name)]
+        """Returns the layers that take noise."""
+        return [self.conv1] if self.resolution == 4 else [self.conv0, self.conv1]
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+class SynthesisNetwork(SynthesisBase):
+    """W+ codes -> image. See :meth:`.SynthesisBase.forward`.
 
-
-class SynthesisNetwork(nn.Module):
-    """W+ codes -> image.
+    Args:
+        resolution: Side of the image in pixels.
+        channels: Resolution -> channels.
+        w_dim: Size of a style code.
+        img_channels: Channels of the image.
+        conv_clamp: Largest magnitude of any activation, or None.
+        demod_eps_scaled: See :class:`.Generator`.
+        ops: Implementation of the operations, see :mod:`.ops.dispatch`.
 
     Attributes:
-        fused: the fast path of a frozen network on a CPU.
-        recompute_blocks: elsewhere (on a GPU, in training) keep the input of each block alone for backward, which
-            computes the block again: less memory, about a third more time. :meth:`.Generator.freeze` sets it.
+        fused: The fast path of a frozen network on a CPU.
     """
 
     resample_filter: Tensor
@@ -171,14 +197,8 @@ class SynthesisNetwork(nn.Module):
         demod_eps_scaled: bool = True,
         ops: str = "auto",
     ) -> None:
-        super().__init__()
-        self.resolution = resolution
-        self.resolutions = resolutions(resolution)
-        self.w_dim = w_dim
-        self.num_ws = 2 * len(self.resolutions)
-        self.ops = ops
+        super().__init__(resolution, w_dim, ops)
         self.fused = FusedSynthesis()
-        self.recompute_blocks = False
         self.register_buffer("resample_filter", setup_filter(FILTER_TAPS), persistent=False)
         for r in self.resolutions:
             block = SynthesisBlock(
@@ -193,85 +213,77 @@ class SynthesisNetwork(nn.Module):
             )
             self.add_module(f"b{r}", block)
 
-    def layers(self) -> list[SynthesisLayer]:
-        """The layers that take noise, in order: b4.conv1, b8.conv0, b8.conv1, ..."""
-        return [layer for block in self.blocks() for layer in block.layers()]
-
     def blocks(self) -> list[SynthesisBlock]:
-        """One for each resolution, b4, b8, ..."""
+        """Returns one block for each resolution, b4, b8, ..."""
         return [getattr(self, f"b{r}") for r in self.resolutions]
 
-    def noise_maps(self) -> list[Tensor]:
-        """The stored noise, one ``(1, 1, r, r)`` tensor per layer: what ``noise="const"`` uses."""
-        return [layer.noise_const[None, None] for layer in self.layers()]
+    def colour_layers(self) -> dict[int, ToRGB]:
+        """Returns the ToRGB layers by the number of the layer whose output they read."""
+        return {2 * b: block.torgb for b, block in enumerate(self.blocks())}
 
-    def forward(self, w: Tensor, noise: str | Sequence[Tensor] = "const") -> Tensor:
-        """Render W+ codes.
+    def add_colours(self, image: Tensor | None, rgb: Tensor) -> Tensor:
+        """Returns the sum of the upsampled image and the colours of the next block."""
+        return rgb if image is None else upsample2d(image, self.resample_filter, add=rgb, impl=self.ops)
 
-        Args:
-            w: ``(B, num_ws, w_dim)``.
-            noise: ``"const"`` the stored maps, ``"random"`` fresh ones per sample, ``"none"``, or a list with one
-                ``(1 or B, 1, r, r)`` tensor per layer (see :meth:`noise_maps`).
+    def with_weights(self: N, changes: Mapping[str, Tensor], row: int) -> N:
+        """Returns this network with other weights, which have their own constants, see :func:`.with_changes`."""
+        other = super().with_weights(changes, row)
+        other.fused = copy.copy(self.fused)
+        return other
 
-        Returns:
-            Images ``(B, img_channels, R, R)``, nominally in [-1, 1] but not clamped.
-
-        Raises:
-            UserError: codes or noise of another shape.
-        """
-        check_codes(w, self.num_ws, self.w_dim)
-        batch, rows = w.shape[0], w.unbind(dim=1)
-        maps = noise_inputs(self.layers(), noise, batch, w)
-        plan = self.fused.plan(self, w, maps)
-        if plan is not None:
-            styles = [layer.affine(rows[k]) for k, layer in enumerate(self.layers())]
-            colour_styles = [block.torgb.affine(rows[2 * b + 1]) for b, block in enumerate(self.blocks())]
-            return synthesize(self, plan, styles, colour_styles, maps)
-        # ToRGB of a block and conv0 of the next one read the same row.
+    def run_modules(
+        self,
+        segment: Segment,
+        x: Tensor | None,
+        image: Tensor | None,
+        styles: Sequence[Tensor],
+        colour_styles: Sequence[Tensor],
+        maps: Sequence[Tensor | None],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Runs the modules of a segment on given styles; for the second derivatives of the fast path."""
+        of_colour = dict(zip(segment.colours, colour_styles, strict=True))
         return self.render(
-            batch,
-            lambda layer, x, k: layer(x, rows[k], maps[k]),
-            lambda torgb, x, b: torgb(x, rows[2 * b + 1]),
-            recompute=self.recompute_blocks and torch.is_grad_enabled(),
+            len(styles[0]),
+            lambda layer, x, k: layer(x, None, maps[k - segment.first], styles[k - segment.first]),
+            lambda torgb, x, k: torgb(x, None, of_colour[k]),
+            segment,
+            x,
+            image,
         )
 
-    def render(
-        self,
-        batch: int,
-        layer: Callable[[SynthesisLayer, Tensor, int], Tensor],
-        torgb: Callable[[ToRGB, Tensor, int], Tensor],
-        recompute: bool = False,
-    ) -> Tensor:
-        """The network with its calls left to the caller.
+    def _runner(self, inputs: StyleInputs, plan: FeaturePlan) -> Runner:
+        fused = self.fused.plan(self, [*inputs.tensors(), *plan.tensors()])
+        by_modules = super()._runner
+        if fused is None:
+            return by_modules(inputs, plan)
+        named, torgbs = self.named_layers(), self.colour_layers()
+        names = list(named)[: len(inputs.maps)]
+        styles = [
+            inputs.styles[name] if name in inputs.styles else named[name].affine(inputs.code(k))
+            for k, name in enumerate(names)
+        ]
 
-        Args:
-            batch: number of images.
-            layer: ``(module, x, k)`` -> output of the k-th layer.
-            torgb: ``(module, x, b)`` -> colours of the b-th block.
-            recompute: keep the input of each block alone and compute the block again in backward.
+        def run(
+            segment: Segment, x: Tensor | None, image: Tensor | None, returns_x: bool
+        ) -> tuple[Tensor | None, Tensor | None]:
+            if segment.colours and segment.colours[0] < segment.first:  # reads a changed feature map
+                first = Segment(segment.first, segment.first, segment.colours[:1])
+                x, image = by_modules(inputs, plan)(first, x, image, True)
+                segment = Segment(segment.first, segment.stop, segment.colours[1:])
+            if not segment.layers:
+                return x, image
+            colour_styles = []
+            for k in segment.colours:
+                code, style = self._colour_style(inputs, names[k], k)
+                colour_styles.append(torgbs[k].affine(code) if style is None else style)
+            part = slice(segment.first, segment.stop)
+            return run_segment(
+                self, fused, segment, x, image, styles[part], colour_styles, inputs.maps[part], returns_x
+            )
 
-        Returns:
-            Images ``(batch, img_channels, R, R)``.
-        """
-        # channels_last: the convolutions and filters of a CPU are up to twice as fast in it.
-        const = self.get_parameter("b4.const")
-        x = const[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image: Tensor | None = None
-        run: Callable[..., Any] = partial(checkpoint, use_reentrant=False) if recompute else _call
-        for b in range(len(self.resolutions)):
-            x, image = run(self._block, b, x, image, layer, torgb)
-        assert image is not None
-        return image.contiguous()
-
-    def _block(
-        self, b: int, x: Tensor, image: Tensor | None, layer: Callable[..., Tensor], torgb: Callable[..., Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        block = self.blocks()[b]
-        for k, module in enumerate(block.layers(), start=max(2 * b - 1, 0)):
-            x = layer(module, x, k)
-        rgb = torgb(block.torgb, x, b)
-        return x, rgb if image is None else upsample2d(image, self.resample_filter, add=rgb, impl=self.ops)
+        return run
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SynthesisNetwork:
-        self.fused.clear()  # weights that move to another device or dtype leave nothing behind
-        return super()._apply(fn, recurse)
+        self.fused.clear()  # the constants of weights that move to another device or dtype are dropped
+        super()._apply(fn, recurse)
+        return self

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.variants.difference import compress, tuned
+from stylegan_inv.generators.variants.difference import LowRankDifference, compress
 from stylegan_inv.methods.common.base import InversionMethod, Step, pool
 from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages, OptimizedInversion, PerImageMethod
 from stylegan_inv.optim.optimization_state import Monitor, Progress
@@ -200,7 +200,9 @@ class PTI(PerImageMethod):
         for row, result in enumerate(state.tuned):
             w, noise = state.pivot(row)
             before.append(self.generator.synthesis(w, noise=noise))
-            after.append(tuned(self.generator, result.difference).synthesis(w, noise=noise))
+            factors = {name: t[None] for name, t in result.difference.items()}
+            weights = LowRankDifference(factors, self.generator.synthesis)
+            after.append(self.generator.synthesis(w, noise=noise, weights=weights))
         image = torch.cat(after)
         own = [m.expand(len(image), -1, -1, -1) for m in self.generator.synthesis.noise_maps()]
         differences = [result.difference for result in state.tuned]

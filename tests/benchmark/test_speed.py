@@ -205,14 +205,22 @@ def test_generator_table_and_json(tmp_path, capsys):
     result = json.loads(path.read_text())
     rows = result["rows"]
     forms = {row["what"] for row in rows}
-    assert forms == {"frozen", "frozen, no C++", "modules", "grouped"}
-    assert len(rows) == 8 and {row["pass"] for row in rows} == {"forward", "with backward"}
+    new = {f"frozen, {argument}" for argument in ("features", "returned", "styles", "weights")}
+    assert forms == {"frozen", "frozen, no C++", "modules", "grouped"} | new
+    assert "x frozen" in text and all(row["times_frozen"] == 1 for row in rows if row["what"] == "frozen")
+    assert len(rows) == 16 and {row["pass"] for row in rows} == {"forward", "with backward"}
     assert all(row["seconds"] > 0 and row["of_roofline"] > 0 for row in rows)
     assert all(row["difference"] < 1e-5 for row in rows)
     assert all(row["times_reference"] == 1 for row in rows if row["what"] == "modules")
     assert result["options"]["batch"] == 2 and result["machine"]["bytes_per_second"] > 0
     benchmark.main(["generator", *options, "--only", "frozen", "--dtype", "bfloat16", "--json", str(path)])
-    assert {row["what"] for row in json.loads(path.read_text())["rows"]} == {"frozen", "frozen, no C++", "modules"}
+    assert {row["what"] for row in json.loads(path.read_text())["rows"]} == {
+        "frozen",
+        "frozen, no C++",
+        "modules",
+    } | new
+    benchmark.main(["generator", *options, "--only", "grouped", "--json", str(path)])
+    assert all(row["times_frozen"] is None for row in json.loads(path.read_text())["rows"])
 
 
 def test_operations_table(tmp_path, capsys):

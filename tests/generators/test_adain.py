@@ -67,7 +67,7 @@ def check(generator: Generator, v: dict[str, np.ndarray], fused_from: int, toler
 
 
 @pytest.mark.parametrize("file", CASES)
-def test_tensorflow_pickle_gives_the_pictures_of_the_formulae(folder, file):
+def test_tensorflow_pickle_gives_the_images_of_the_formulas(folder, file):
     generator = load_generator(folder / file)
     assert generator.config["style"] == "adain" and generator.progressive and generator.num_ws == 6
     assert generator.channels == SMALL and (generator.z_dim, generator.w_dim) == (5, 6)
@@ -82,8 +82,8 @@ def test_fused_scaling_begins_at_128_pixels(folder):
 
 def test_fused_weights_are_mirrored_and_the_difference_shows(folder):
     codes = torch.randn(1, 6, 6)
-    pictures = [load_generator(folder / file).synthesis(codes) for file in CASES]
-    assert (pictures[0] - pictures[1]).abs().max() > 0.1 * pictures[0].abs().max()
+    images = [load_generator(folder / file).synthesis(codes) for file in CASES]
+    assert (images[0] - images[1]).abs().max() > 0.1 * images[0].abs().max()
 
 
 @pytest.mark.parametrize("fused_from", [4, 16, 128])
@@ -153,11 +153,11 @@ def test_noise_modes(generator):
 
 def test_styles_are_local_to_their_layer(generator):
     w = generator.mapping(torch.randn(1, 4)).clone()
-    picture = generator.synthesis(w, noise="none")
+    image = generator.synthesis(w, noise="none")
     for layer in range(6):
         changed = w.clone()
         changed[:, layer] += 1
-        assert not torch.equal(generator.synthesis(changed, noise="none"), picture), layer
+        assert not torch.equal(generator.synthesis(changed, noise="none"), image), layer
 
 
 def test_gradients_to_second_order():
@@ -209,7 +209,7 @@ def test_other_variants_are_refused(folder, file, message):
     assert file in str(info.value) and "\n" not in str(info.value)
 
 
-def test_what_does_not_fit_is_said(folder, generator, tmp_path):
+def test_errors_name_what_does_not_fit(folder, generator, tmp_path):
     with pytest.raises(UserError, match="a discriminator of the original StyleGAN, expected a StyleGAN2 discriminator"):
         load_discriminator(folder / "plain.pkl")
     for layout in LAYOUTS:

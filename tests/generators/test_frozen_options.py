@@ -1,4 +1,4 @@
-"""Options of a frozen generator: implementation, precision, recomputation, CUDA graphs; they change how, never what."""
+"""Options of a frozen generator: implementation, precision, recomputation and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_bfloat16_is_sixty_decibels_from_float32_on_a_trained_generator() -> Non
         error = (low.synthesis(w) - full.synthesis(w)).square().mean(dim=(1, 2, 3))
     assert error.min() > 0, "nothing was computed in bfloat16"
     assert 10 * torch.log10(4 / error.mean()) >= 60
-    assert (10 * torch.log10(4 / error)).min() >= 58  # the worst single picture; measured: 59.5, and 62.7 on average
+    assert (10 * torch.log10(4 / error)).min() >= 58  # the worst single image; measured: 59.5, and 62.7 on average
 
 
 # -- recomputation -----------------------------------------------------------------------------------------------------
 
 
 def kept_bytes(generator: Generator, w: torch.Tensor) -> tuple[int, torch.Tensor]:
-    """Bytes that autograd keeps of a forward pass, weights aside, and the image."""
+    """Returns the bytes that autograd keeps of a forward pass, without weights, and the image."""
     sizes: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in [*generator.parameters(), *generator.buffers()]}
 
@@ -122,14 +122,14 @@ def test_random_noise_is_the_same_when_computed_again() -> None:
 # -- CUDA graphs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is available")
 def test_graphs_need_a_gpu() -> None:
     with pytest.raises(UserError, match=r"no GPU is available here; call generator\.synthesis"):
         GraphedSynthesis(small().freeze(), 1)
 
 
 def test_graphs_refuse_what_was_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the capture, which needs a GPU: what is captured, and what is said to other shapes."""
+    """What is captured, and the errors of other shapes; with a stand-in for the capture, which needs a GPU."""
     captured = []
 
     def capture(function: object, sample: tuple[torch.Tensor, ...]) -> object:
@@ -140,11 +140,11 @@ def test_graphs_refuse_what_was_not_captured(monkeypatch: pytest.MonkeyPatch) ->
     generator = small().freeze()
     with pytest.raises(UserError, match=r"the generator is on cpu, expected a GPU; move it: \.cuda\(\)"):
         GraphedSynthesis(generator, 2)
-    monkeypatch.setattr(cuda_graphs, "_check_place", lambda generator: None)
+    monkeypatch.setattr(cuda_graphs, "_check_device", lambda generator: None)
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
     with pytest.raises(UserError, match="still trains"):
         GraphedSynthesis(small(), 2)
-    for batch, noise, message in ((0, "const", "batch=0"), (True, "const", "batch=True"), (2, "some", "noise='some'")):
+    for batch, noise, message in ((0, "const", "batch=0"), (True, "const", "batch=True"), (2, "some", "noise=some")):
         with pytest.raises(UserError, match=message):
             GraphedSynthesis(generator, batch, noise)
     assert not captured

@@ -1,4 +1,4 @@
-"""Growing networks: the schedule in numbers, and that a fade joins what was before to what comes after."""
+"""Growing networks: the schedule, and the fade from one resolution to the next."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_part_of_a_generator(style):
     for r in (8, 16, 32):
         before, after = generator.synthesis(w, stage=Stage(r // 2)), generator.synthesis(w, stage=Stage(r))
         assert before.shape == (2, 3, r // 2, r // 2) and after.shape == (2, 3, r, r)
-        # Alpha 0: half the resolution enlarged, in the way in which each network enlarges pictures.
+        # Alpha 0: the image of half the resolution, enlarged as each network enlarges images.
         if style == "adain":
             large = F.interpolate(before, scale_factor=2, mode="nearest")
         else:
@@ -78,7 +78,7 @@ def test_a_part_is_the_smaller_network(style):
     torch.testing.assert_close(part, small.synthesis(w[:, : small.num_ws], noise=small.synthesis.noise_maps()))
 
 
-def test_stylegan2_grows_into_the_very_same_network():
+def test_stylegan2_grows_into_the_same_network():
     growing, fixed = grown("modulated"), grown("modulated", progressive=False)
     fixed.load_state_dict(growing.state_dict())
     z = torch.randn(2, 4)
@@ -93,7 +93,7 @@ def test_discriminator():
         image = torch.randn(4, 3, r, r)
         assert discriminator(image).shape == (4, 1)
         if r > 4:
-            # Alpha 0: what the smaller one says of the picture at half the size.
+            # Alpha 0: the logits of the smaller network for the image at half the size.
             torch.testing.assert_close(discriminator(image, alpha=0.0), discriminator(F.avg_pool2d(image, 2)))
             assert not torch.allclose(discriminator(image, alpha=0.5), discriminator(image))
     fixed = Discriminator(32, channels=CHANNELS)
@@ -105,7 +105,7 @@ def test_discriminator():
             network(torch.randn(4, 3, size, size), alpha=alpha)
 
 
-def test_real_pictures_fade_like_generated_ones():
+def test_real_images_fade_like_generated_ones():
     image = torch.randn(2, 3, 32, 32)
     assert torch.equal(at_stage(image, Stage(32)), image)
     half = F.avg_pool2d(image, 2)

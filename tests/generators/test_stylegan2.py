@@ -84,7 +84,7 @@ def test_initialisation():
     assert (layer.affine.bias == 1).all() and (rgb.affine.bias == 1).all()
     assert rgb.bias.abs().max() == 0
     assert generator.w_avg.abs().max() == 0
-    # unit variance through the first layers is what all of this is for
+    # the initialisation keeps unit variance through the first layers
     w = generator.mapping(torch.randn(64, 512))[:, 0]
     assert 0.5 < w.std() < 1.5
 
@@ -100,7 +100,7 @@ def test_config_rebuilds():
     twin.load_state_dict(discriminator.state_dict())
     image = torch.randn(2, 3, 16, 16)
     assert torch.equal(twin(image, c), discriminator(image, c))
-    # string keys, as JSON makes them
+    # string keys, as in JSON
     assert Generator(16, channels={str(k): v for k, v in SMALL.items()}).channels == SMALL
 
 
@@ -140,14 +140,14 @@ def test_update_w_avg():
     before, w = generator.w_avg.clone(), torch.randn(10, 7, requires_grad=True)
     buffer = generator.w_avg
     generator.update_w_avg(w, beta=0.9)
-    assert generator.w_avg is buffer  # in place: an optimiser or a checkpoint that holds it sees the change
+    assert generator.w_avg is buffer  # in place: an optimiser or checkpoint that refers to it sees the change
     torch.testing.assert_close(buffer, 0.9 * before + 0.1 * w.detach().mean(dim=0))
     generator.update_w_avg(w[:, None].expand(-1, 6, -1), beta=0.0)
     torch.testing.assert_close(buffer, w.detach().mean(dim=0))
     assert not buffer.requires_grad
 
 
-def test_which_row_styles_which_layer():
+def test_rows_of_w_and_the_layers_they_style():
     generator = small().double()
     w = torch.randn(1, 6, 7, dtype=torch.float64)
     seen = {}
@@ -179,10 +179,10 @@ def test_noise_modes():
     torch.manual_seed(1)
     assert torch.equal(first, generator.synthesis(w, noise="random"))
     same = generator.synthesis(w[:1].expand(2, -1, -1), noise="random")
-    assert not torch.equal(same[0], same[1])  # each sample has its own
+    assert not torch.equal(same[0], same[1])  # each sample has its own noise
 
 
-def test_samples_do_not_see_each_other():
+def test_samples_are_independent():
     generator = small().double()
     w = torch.randn(3, 6, 7, dtype=torch.float64)
     together = generator.synthesis(w)
@@ -233,7 +233,7 @@ def test_frozen_generator_computes_no_weight_gradients():
     image.square().sum().backward()
     assert w.grad is not None and not generator.training
     assert all(p.grad is None and not p.requires_grad for p in generator.parameters())
-    # the graph leads to the codes and to nothing else
+    # the codes are the only leaf of the graph
     leaves, todo, done = [], [image.grad_fn], set()
     while todo:
         node = todo.pop()
@@ -258,7 +258,7 @@ def test_frozen_sums_follow_the_weights():
     fresh.load_state_dict(generator.state_dict())
     torch.testing.assert_close(changed, fresh.synthesis(w))
     assert not torch.allclose(first, changed)
-    # a tuned copy (PTI) trains, and does not touch the original
+    # a tuned copy (PTI) trains and leaves the original as it is
     tuned = copy.deepcopy(generator).requires_grad_(True)
     tuned.synthesis(w).sum().backward()
     assert tuned.synthesis.b8.conv1.weight.grad is not None

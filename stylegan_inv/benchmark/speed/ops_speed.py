@@ -15,8 +15,9 @@ from torch import Tensor
 from stylegan_inv.generators import channel_table
 from stylegan_inv.generators import ops as operations
 from stylegan_inv.generators.frozen import native_layer
-from stylegan_inv.generators.frozen.frozen_layer import GAIN, Epilogue, FrozenLayer, TorchKernels
+from stylegan_inv.generators.frozen.frozen_layer import GAIN, Epilogue, FrozenLayer
 from stylegan_inv.generators.frozen.native_layer import NativeKernels
+from stylegan_inv.generators.frozen.torch_layer import TorchKernels
 from stylegan_inv.utils import timing
 
 REFERENCE = "ref"

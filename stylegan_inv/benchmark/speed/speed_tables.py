@@ -11,6 +11,7 @@ from rich.table import Table
 def speed_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Returns the table of rows of `stylegan_inv.utils.timing.row`."""
     columns = ["what", "pass", "ms", "spread", "CPU ms", "x reference", "of roofline", "peak MB"]
+    columns += ["x frozen"] * ("times_frozen" in rows[0])
     columns += ["difference"] * ("difference" in rows[0])
     table = Table(title=title, title_justify="left")
     for column in columns:
@@ -20,6 +21,8 @@ def speed_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         cells += [f"{row[key] * 1e3:.2f}" for key in ("seconds", "spread", "cpu_seconds")]
         cells += [f"{row['times_reference']:.2f}", f"{row['of_roofline']:.0%}"]
         cells.append("-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}")
+        if "times_frozen" in row:
+            cells.append("-" if row["times_frozen"] is None else f"{row['times_frozen']:.2f}")
         cells += [f"{row['difference']:.0e}"] if "difference" in row else []
         table.add_row(*cells)
     return table

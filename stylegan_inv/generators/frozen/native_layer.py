@@ -10,14 +10,14 @@ from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from stylegan_inv.generators.frozen.frozen_layer import SLOPE, Epilogue, FrozenLayer
+from stylegan_inv.generators.frozen.frozen_layer import Epilogue, FrozenLayer
 from stylegan_inv.generators.ops import build
 
 MOST_COLOURS = 4  # as in csrc/cpu/layer.h
 _CONV, _WINOGRAD, _UP, _UP_WINOGRAD = range(4)
 _LARGE_BYTES = 4 << 20
-_SMALL_WEIGHT = 128 * 128  # transformed, it fits in the cache
-_MANY_CHANNELS = 128 * 64  # with fewer, upsampling is bound by memory
+_SMALL_WEIGHT = 128 * 128  # the transformed weight fits in the cache
+_MANY_CHANNELS = 128 * 64  # with fewer, upsampling is bound by the memory bandwidth
 
 
 class _Epilogue(Structure):
@@ -41,12 +41,15 @@ class _Layer(Structure):
 
 
 class NativeKernels:
-    """The same interface as :class:`.TorchKernels`.
+    """The passes of a layer by the C++ kernels; the interface is that of :class:`.TorchKernels`.
 
-    From 16 pixels on (8 with few channels) the 3x3 convolutions run by Winograd's algorithm: 36 products instead of
-    144, or, where a layer upsamples and has many channels, 81 instead of 144, at a relative error of 1e-6 instead of
-    3e-7. Weights are kept as the kernels read them, made at the first use and for both passes: four times the memory of
-    a weight where Winograd's algorithm runs, once elsewhere (config F at 256 px: 261 MB).
+    From 16 pixels on (from 8 with few channels) the 3x3 convolutions use Winograd's algorithm: 36 products instead of
+    144, or 81 instead of 144 where a layer upsamples and has many channels, at a relative error of 1e-6 instead of
+    3e-7. The weights are packed for the kernels at the first use, for both passes: four times the memory of a weight
+    with Winograd's algorithm, once otherwise (config F at 256 px: 261 MB).
+
+    Args:
+        library: The compiled ``ops/csrc/cpu``.
     """
 
     name = "native"
@@ -100,9 +103,9 @@ class NativeKernels:
 
     @staticmethod
     def give_back(layer: FrozenLayer, y: Tensor) -> None:
-        """Keep the memory of a large output for the layer's next one: fresh pages cost more than what is done in them.
+        """Keeps the memory of a large output for the next one: new pages cost more than the computation in them.
 
-        A layer has as many as graphs were alive at a time, and they go with the frozen network's constants.
+        A layer keeps as many outputs as graphs were alive at the same time. The network's constants own them.
         """
         if y.nbytes >= _LARGE_BYTES:
             layer.spare.append(y)
@@ -141,7 +144,7 @@ class NativeKernels:
 
     @staticmethod
     def _epilogue(epilogue: Epilogue, r: int, gradient: bool = False) -> _Epilogue:
-        """The struct; for a gradient with the tensors that it fills in."""
+        """Returns the C struct; for a gradient, allocates the tensors that the kernel writes."""
         layer, demod, noise, colour = epilogue.layer, epilogue.demod, epilogue.noise, epilogue.colour
         batch, channels = demod.shape
         colours = 0 if colour is None or (gradient and epilogue.grad_rgb is None) else colour.shape[1]
@@ -152,7 +155,7 @@ class NativeKernels:
             channels=channels,
             colours=colours,
             noise_stride=0 if noise is None or len(noise) < batch else noise.stride(0),
-            slope=SLOPE,
+            slope=layer.slope,
             clamp=layer.clamp,
             demod=_pointer(demod),
             bias=_pointer(layer.bias),
@@ -170,13 +173,14 @@ class NativeKernels:
             weight = layer.weight.contiguous()
             self.library.frozen_pack(kind, out, inputs, torch.get_num_threads(), weight.data_ptr(), packed.data_ptr())
             layer.prepared[self.name] = packed
-        return layer.prepared[self.name]
+        found: Tensor = layer.prepared[self.name]
+        return found
 
     def _output(self, layer: FrozenLayer, *shape: int) -> Tensor:
-        """Memory that was given back, or new."""
+        """Returns memory that was given back, or new memory."""
         with contextlib.suppress(IndexError):
             while True:
-                y = layer.spare.pop()  # those of another batch size go
+                y = layer.spare.pop()  # outputs of another batch size are dropped
                 if y.shape == shape:
                     return y
         return self._empty(*shape)
@@ -189,16 +193,16 @@ class NativeKernels:
 
 
 def _kind(layer: FrozenLayer) -> int:
-    """How the layer is computed: by Winograd's algorithm where that was measured to pay."""
+    """Returns the algorithm of a layer: Winograd's where it was measured to be faster."""
     size, channels = layer.resolution // layer.up, layer.weight.shape[0] * layer.weight.shape[1]
-    winograd = size >= 16 or (size >= 8 and channels <= _SMALL_WEIGHT)  # tiles enough for the larger weights
+    winograd = size >= 16 or (size >= 8 and channels <= _SMALL_WEIGHT)  # enough tiles for the larger weights
     if layer.up == 2:
         return _UP_WINOGRAD if winograd and channels >= _MANY_CHANNELS else _UP
     return _WINOGRAD if winograd else _CONV
 
 
 def load() -> NativeKernels | None:
-    """The kernels, compiled at the first call; None, after one warning, where that is impossible."""
+    """Returns the kernels, compiled at the first call; warns once and returns None where they cannot be compiled."""
     library = build.load("cpu")
     return None if library is None else NativeKernels(library)
 

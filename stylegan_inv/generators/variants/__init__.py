@@ -1,1 +1,1 @@
-"""Generators changed for one image or one domain."""
+"""Generators and renderings that are changed for one image or one domain."""

@@ -1,20 +1,20 @@
-"""One picture with the activations of another copied into a region."""
+"""Rendering of one code with the feature maps of another copied into a region."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.synthesis import SynthesisNetwork
-from stylegan_inv.generators.synthesis_inputs import noise_inputs
+from stylegan_inv.generators.base import SynthesisBase
+from stylegan_inv.generators.synthesis_inputs import StyleInputs, noise_inputs
+from stylegan_inv.generators.variants.blended_synthesis import mask_of_size
 
 
 def transfer_features(
-    synthesis: SynthesisNetwork,
+    synthesis: SynthesisBase,
     w: Tensor,
     other: Tensor,
     mask: Tensor,
@@ -22,26 +22,26 @@ def transfer_features(
     noise: str | Sequence[Tensor] = "const",
     other_noise: str | Sequence[Tensor] = "const",
 ) -> Tensor:
-    """Render ``w`` with the outputs of some layers replaced, inside the mask, by those of rendering ``other``.
+    """Renders ``w`` with the outputs of some layers replaced inside the mask by those of ``other``.
 
-    The colours are read under ``w``'s styles, and the layers after the last chosen one see the mixture: so what is
-    copied is form, which takes on its new surroundings' light and colour (Image2StyleGAN++, section 5.6). Noise goes
-    with what it belongs to: inside the mask all layers have that of ``other``.
+    The ToRGB layers and the layers after the last chosen one use the styles of ``w``, so that the copied shapes get
+    the light and the colours of their new surroundings (Image2StyleGAN++, section 5.6). Inside the mask all layers use
+    the noise of ``other``.
 
     Args:
-        synthesis: of a generator.
-        w: (B, L, D).
-        other: (B, L, D).
-        mask: (B, 1, H, W) in [0, 1], averaged to each layer's size.
-        resolutions: of the layers whose activations are copied.
-        noise: as for `SynthesisNetwork`, of ``w``.
-        other_noise: of ``other``.
+        synthesis: Synthesis network of a generator.
+        w: Codes ``(B, L, D)``.
+        other: Codes ``(B, L, D)``.
+        mask: ``(B, 1, H, W)`` in [0, 1], averaged to the size of each layer.
+        resolutions: Of the layers whose outputs are copied.
+        noise: Noise of ``w``, as for :meth:`.SynthesisBase.forward`.
+        other_noise: Noise of ``other``.
 
     Returns:
-        Images (B, 3, R, R), nominally in [-1, 1].
+        Images ``(B, 3, R, R)``, nominally in [-1, 1].
 
     Raises:
-        UserError: shapes that do not fit, or a resolution that the network does not have.
+        UserError: Codes or a mask of another shape, or a resolution that the network does not have.
     """
     if w.shape != other.shape or mask.ndim != 4 or mask.shape[:2] != (len(w), 1):
         raise UserError(
@@ -55,27 +55,24 @@ def transfer_features(
     maps = noise_inputs(layers, noise, batch, w)
     other_maps = noise_inputs(layers, other_noise, batch, other)
     mixed = [
-        None if a is None or b is None else torch.lerp(a, b, _sized(mask, a.shape[-1]))
+        None if a is None or b is None else torch.lerp(a, b, mask_of_size(mask, a.shape[-1]))
         for a, b in zip(maps, other_maps, strict=True)
     ]
+    source, target = StyleInputs(other, {}, other_maps), StyleInputs(w, {}, mixed)
+    of_source, of_target = synthesis.layer_call(source), synthesis.layer_call(target)
     copied: dict[int, Tensor] = {}
 
-    def record(layer: torch.nn.Module, x: Tensor, k: int) -> Tensor:
-        y = layer(x, other[:, k], other_maps[k])
+    def record(layer: nn.Module, x: Tensor, k: int) -> Tensor:
+        y = of_source(layer, x, k)
         if layers[k].resolution in resolutions:
             copied[k] = y
         return y
 
-    def replace(layer: torch.nn.Module, x: Tensor, k: int) -> Tensor:
-        y = layer(x, w[:, k], mixed[k])
-        return torch.lerp(y, copied[k], _sized(mask, y.shape[-1])) if k in copied else y
+    def replace(layer: nn.Module, x: Tensor, k: int) -> Tensor:
+        y = of_target(layer, x, k)
+        return torch.lerp(y, copied[k], mask_of_size(mask, y.shape[-1])) if k in copied else y
 
-    def colours(codes: Tensor, torgb: torch.nn.Module, x: Tensor, b: int) -> Tensor:
-        return torgb(x, codes[:, 2 * b + 1])
-
-    synthesis.render(batch, record, lambda torgb, x, b: colours(other, torgb, x, b))
-    return synthesis.render(batch, replace, lambda torgb, x, b: colours(w, torgb, x, b))
-
-
-def _sized(mask: Tensor, r: int) -> Tensor:
-    return F.adaptive_avg_pool2d(mask, (r, r)) if mask.shape[-1] >= r else F.interpolate(mask, (r, r), mode="bilinear")
+    synthesis.render(batch, record, synthesis.colour_call(source))
+    _, image = synthesis.render(batch, replace, synthesis.colour_call(target))
+    assert image is not None
+    return image.contiguous()

@@ -1,4 +1,4 @@
-"""Generators that start from another one, for a new domain whose codes keep their meaning."""
+"""Generators that are fine-tuned from another one for a new domain, whose codes keep their meaning."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from stylegan_inv.generators.io.formats import load_generator
 
 
 def finetuned(source: str | Path, from_resolution: int = 4) -> Generator:
-    """A trained generator whose synthesis is trained on, from one resolution upwards; the rest stays frozen.
+    """Returns a trained generator whose synthesis network trains from one resolution upwards; the rest is frozen.
 
-    The mapping network always stays. So a code means the same person in both generators, which is what toonification
-    (Pinkney and Adler, arXiv 2010.05334) and encoder bootstrapping (ReStyle) live on.
+    The mapping network is always frozen. A code therefore stands for the same person in both generators, which
+    toonification (Pinkney and Adler, arXiv 2010.05334) and encoder bootstrapping (ReStyle) rely on.
 
     Args:
         source: See :func:`.load_generator`.
-        from_resolution: 4 trains all of the synthesis; 16 leaves pose and outline to the layers of 4 and 8 px.
+        from_resolution: First resolution that trains; 4 trains the whole synthesis network, 16 keeps pose and outline,
+            which the layers of 4 and 8 px determine.
 
     Raises:
         UserError: The generator has no layers of that resolution, or the source cannot be read.

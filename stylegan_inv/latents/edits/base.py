@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.variants.difference import tuned
+from stylegan_inv.generators.variants.difference import LowRankDifference
 from stylegan_inv.utils.checks import real_numbers
 
 
@@ -57,22 +57,25 @@ class EditInputs:
         """
         sources = torch.arange(len(w)) if rows is None else torch.tensor(rows)
         if self.weights is None:
-            return self._render_with(self.generator, w, sources, noise)
+            return self._render_with(w, sources, noise, None)
         out = torch.empty(len(w), self.generator.img_channels, self.generator.resolution, self.generator.resolution)
         for row in sources.unique():
-            generator, same = tuned(self.generator, self.weights[int(row)]), sources == row
-            out[same] = self._render_with(generator, w[same], sources[same], noise)
+            factors, same = {name: t[None] for name, t in self.weights[int(row)].items()}, sources == row
+            weights = LowRankDifference(factors, self.generator.synthesis)
+            out[same] = self._render_with(w[same], sources[same], noise, weights)
         return out
 
-    def _render_with(self, generator: Generator, w: Tensor, sources: Tensor, noise: list[Tensor] | None) -> Tensor:
+    def _render_with(
+        self, w: Tensor, sources: Tensor, noise: list[Tensor] | None, weights: LowRankDifference | None
+    ) -> Tensor:
         images = []
         for codes, rows in zip(w.split(self.batch_size), sources.split(self.batch_size), strict=True):
-            options: dict[str, Any] = {"noise": noise or "const"}
+            options: dict[str, Any] = {"noise": noise or "const", "weights": weights}
             if noise is None and self.noise is not None:
                 options["noise"] = [layer[rows] for layer in self.noise]
             if self.features is not None:
                 options["features"] = {layer: maps[rows] for layer, maps in self.features.items()}
-            images.append(generator.synthesis(codes, **options).clamp(-1, 1).cpu())
+            images.append(self.generator.synthesis(codes, **options).clamp(-1, 1).cpu())
         return torch.cat(images)
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.variants.difference import tuned
+from stylegan_inv.generators.variants.difference import LowRankDifference
 from stylegan_inv.methods.common.image_means import ImageMeans
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.frozen_module import Frozen, check_frozen, frozen_hashes
@@ -116,14 +116,13 @@ class InversionMethod(pl.LightningModule):
             edit: Maps latent codes (B, L, D) to edited ones, for example
                 ``partial(load_direction("smile").apply, strength=2.0)``.
         """
-        w = edit(inversion.w)
-        if inversion.weights is None:
-            return self._synthesize(self.generator, w, inversion, slice(None))
-        images = []
-        for row in range(len(w)):
-            generator = tuned(self.generator, {name: part[row] for name, part in inversion.weights.items()})
-            images.append(self._synthesize(generator, w[row : row + 1], inversion, slice(row, row + 1)))
-        return torch.cat(images)
+        weights = None
+        if inversion.weights is not None:
+            weights = LowRankDifference(inversion.weights, self.generator.synthesis)
+        images: Tensor = self.generator.synthesis(
+            edit(inversion.w), noise=inversion.noise or "const", features=inversion.features, weights=weights
+        )
+        return images
 
     @property
     def generator(self) -> Generator:
@@ -159,15 +158,6 @@ class InversionMethod(pl.LightningModule):
     def average_image(self, size: int) -> Tensor:
         """Returns the image of the latent average with constant noise, pooled to (1, 3, size, size)."""
         return pool(self.generator.synthesis(self.average_codes(1), noise="const"), size)
-
-    @staticmethod
-    def _synthesize(generator: Generator, w: Tensor, inversion: Inversion, rows: slice) -> Tensor:
-        options: dict[str, Any] = {}
-        if inversion.features is not None:
-            options["features"] = {layer: maps[rows] for layer, maps in inversion.features.items()}
-        noise = "const" if inversion.noise is None else [maps[rows] for maps in inversion.noise]
-        images: Tensor = generator.synthesis(w, noise=noise, **options)
-        return images
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
