@@ -25,7 +25,7 @@ from stylegan_inv.benchmark.compared_methods import (
 from stylegan_inv.benchmark.comparison_report import draw_reconstructions, write_results
 from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
 from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores
-from stylegan_inv.benchmark.protocol import ComparisonProtocol
+from stylegan_inv.benchmark.protocol_text import ComparisonProtocol
 from stylegan_inv.benchmark.results import compute_results
 from stylegan_inv.benchmark.score_method import score_method
 from stylegan_inv.benchmark.true_factors import TrueFactors

@@ -18,7 +18,7 @@ from stylegan_inv.benchmark.claims import CLAIMS, Claim, Verdict, judge
 from stylegan_inv.benchmark.compared_methods import BY_NAME, PER_IMAGE
 from stylegan_inv.benchmark.edits_table import EditCurves, edits_csv, read_edits
 from stylegan_inv.benchmark.method_scores import MethodScores, stack_seeds
-from stylegan_inv.benchmark.protocol import ComparisonProtocol
+from stylegan_inv.benchmark.protocol_text import ComparisonProtocol
 from stylegan_inv.benchmark.significance import Difference, Estimate, estimate
 
 #: Method -> column -> estimate.
