@@ -189,6 +189,8 @@ def test_front_doors_list_what_they_open(path: Path) -> None:
         assert listed == set(module.__all__)
         for name in module.__all__:
             assert getattr(module, name) is not None
+            # Python sets a submodule as an attribute of its package, which would hide the object of the same name.
+            assert not (path.parent / f"{name}.py").exists(), f"{name} has the name of its file"
 
 
 def test_import_is_light_and_touches_nothing() -> None:

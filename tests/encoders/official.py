@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import ir_se
 from stylegan_inv.encoders.last_layer import LastLayerEncoder
-from stylegan_inv.encoders.resnet34 import resnet34
+from stylegan_inv.encoders.resnet_backbone import resnet34
 from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.encoders.single_w import SingleWEncoder
 from stylegan_inv.generators import Generator, to_rosinality

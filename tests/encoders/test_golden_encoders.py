@@ -20,7 +20,7 @@ from stylegan_inv.encoders.backbone import Backbone
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import FaceRecognition
 from stylegan_inv.encoders.last_layer import LastLayerEncoder
-from stylegan_inv.encoders.resnet34 import resnet34
+from stylegan_inv.encoders.resnet_backbone import resnet34
 from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.encoders.single_w import SingleWEncoder
 from tests.golden import arrays, check, fill, golden_dir, key_shapes, needs_golden, reference_state, tensor

@@ -19,7 +19,7 @@ from stylegan_inv.encoders.backbone import Backbone, Layers
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import FaceRecognition, curricularface, ir_se
 from stylegan_inv.encoders.last_layer import LastLayerEncoder
-from stylegan_inv.encoders.resnet34 import resnet34
+from stylegan_inv.encoders.resnet_backbone import resnet34
 from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.encoders.single_w import SingleWEncoder
 from stylegan_inv.errors import UserError

@@ -58,7 +58,7 @@ class EncoderGeometry:
         """The encoder, with random weights."""
         backbone: Callable[..., Layers] = partial(ir_se, channels=self.channels, units=self.units, se=self.se)
         if self.backbone == "resnet34":
-            from stylegan_inv.encoders.resnet34 import resnet34  # torchvision takes seconds to import
+            from stylegan_inv.encoders.resnet_backbone import resnet34  # torchvision takes seconds to import
 
             backbone = partial(resnet34, channels=self.channels, units=self.units)
         sizes = (num_ws, self.w_dim, self.in_channels)
