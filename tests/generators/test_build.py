@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.ops import build
+from stylegan_inv.generators.ops import build, compilers
 from stylegan_inv.generators.ops.__main__ import main
 
 pytestmark = pytest.mark.skipif(
-    build.find_host_compiler() is None or build.find_ninja() is None, reason="no C++ compiler or no ninja"
+    compilers.find_host_compiler() is None or compilers.find_ninja() is None, reason="no C++ compiler or no ninja"
 )
 EXPORT = 'extern "C" __attribute__((visibility("default")))'
 
@@ -36,7 +36,7 @@ def sources(tmp_path, monkeypatch):
     """
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
     compiler = tmp_path / "logging compiler"  # the space is on purpose
-    (real,) = build.find_host_compiler()
+    (real,) = compilers.find_host_compiler()
     compiler.write_text(
         "#!/bin/sh\n"
         f'case "$*" in *--version*) exec {real} "$@";; esac\n'
@@ -49,7 +49,7 @@ def sources(tmp_path, monkeypatch):
     folder = tmp_path / "sources"
     folder.mkdir()
     (folder / "answer.cpp").write_text(f"{EXPORT} int answer() {{ return 42; }}\n")
-    build.compiler_version.cache_clear()
+    compilers.compiler_version.cache_clear()
     return folder
 
 
@@ -95,9 +95,9 @@ def test_key_holds_compiler_torch_cuda_and_processor(sources, monkeypatch):
     for target, value in [("torch.__version__", "9.9"), ("torch.version.cuda", "99.9")]:
         monkeypatch.setattr(target, value)
         names.append(build.plan("cpu", sources=sources).name)
-    monkeypatch.setattr(build, "_cpu", lambda: "another processor")
+    monkeypatch.setattr(compilers, "cpu_description", lambda: "another processor")
     names.append(build.plan("cpu", sources=sources).name)
-    monkeypatch.setattr(build, "compiler_version", lambda compiler: "another compiler")
+    monkeypatch.setattr(compilers, "compiler_version", lambda compiler: "another compiler")
     names.append(build.plan("cpu", sources=sources).name)
     assert len(set(names)) == len(names)
 
@@ -145,7 +145,7 @@ def test_a_lock_that_is_held_is_waited_for_within_bounds(sources):
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("12345 on elsewhere")
         file.flush()
-        with pytest.raises(build.BuildError, match="process 12345 on elsewhere has been building"):
+        with pytest.raises(compilers.BuildError, match="process 12345 on elsewhere has been building"):
             build.build("cpu", sources=sources, wait_seconds=0.2)
     # the file is still there; its owner is not
     assert answer(build.build("cpu", sources=sources, wait_seconds=0.2)) == 42
@@ -163,7 +163,7 @@ def test_a_file_system_without_locks(sources, monkeypatch):
 
 def test_a_failing_compiler_is_quoted(sources):
     (sources / "answer.cpp").write_text("int answer( {\n")
-    with pytest.raises(build.BuildError, match=r"failed: .*answer\.cpp:1.*error") as info:
+    with pytest.raises(compilers.BuildError, match=r"failed: .*answer\.cpp:1.*error") as info:
         build.build("cpu", sources=sources)
     assert "CXX" in info.value.cure and "\n" not in str(info.value)
     assert not list(build.cache_folder().glob("*.tmp-*")) and not list(build.cache_folder().glob("*.so"))
@@ -171,42 +171,42 @@ def test_a_failing_compiler_is_quoted(sources):
 
 def test_no_compiler(sources, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(build.BuildError, match=r"no C\+\+ compiler was found"):
+    with pytest.raises(compilers.BuildError, match=r"no C\+\+ compiler was found"):
         build.build("cpu", sources=sources)
     monkeypatch.setenv("CXX", "/bin/false")
-    with pytest.raises(build.BuildError, match="false failed"):
+    with pytest.raises(compilers.BuildError, match="false failed"):
         build.build("cpu", sources=sources)
 
 
 def test_no_nvcc(sources, monkeypatch, tmp_path):
     (sources / "kernel.cu").write_text("")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nothing"))
-    with pytest.raises(build.BuildError, match=r"\(nvcc\) was found.*pip install stylegan_inv\[cuda\]"):
+    with pytest.raises(compilers.BuildError, match=r"\(nvcc\) was found.*pip install stylegan_inv\[cuda\]"):
         build.build("cuda", "90", sources=sources)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "toolkit"))
     (tmp_path / "toolkit" / "bin").mkdir(parents=True)
     nvcc = tmp_path / "toolkit" / "bin" / "nvcc"
     nvcc.write_text("#!/bin/sh\necho \"nvcc fatal   : Unsupported gpu architecture 'compute_90'\"; exit 1\n")
     nvcc.chmod(0o755)
-    with pytest.raises(build.BuildError, match="Unsupported gpu architecture.*toolkit that does"):
+    with pytest.raises(compilers.BuildError, match="Unsupported gpu architecture.*toolkit that does"):
         build.build("cuda", "90", sources=sources)
     with pytest.raises(UserError, match="'sm_90' is not a GPU architecture"):
         build.build("cuda", "sm_90", sources=sources)
 
 
 def test_no_ninja(sources, monkeypatch):
-    monkeypatch.setattr(build, "find_ninja", lambda: None)
-    with pytest.raises(build.BuildError, match="pip install ninja"):
+    monkeypatch.setattr(compilers, "find_ninja", lambda: None)
+    with pytest.raises(compilers.BuildError, match="pip install ninja"):
         build.build("cpu", sources=sources)
 
 
 def test_ninja_need_not_be_on_the_path(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(build.sysconfig, "get_path", lambda name: str(tmp_path))
-    assert build.find_ninja() is None
+    monkeypatch.setattr(compilers.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert compilers.find_ninja() is None
     (tmp_path / "ninja").write_text("#!/bin/sh\n")
     (tmp_path / "ninja").chmod(0o755)
-    assert build.find_ninja() == str(tmp_path / "ninja")
+    assert compilers.find_ninja() == str(tmp_path / "ninja")
 
 
 # Root writes where it may not; without its capabilities it is a user like others.
@@ -255,7 +255,7 @@ def test_one_warning_names_cause_and_cure(sources, monkeypatch):
 
 def test_a_library_that_does_not_load(tmp_path):
     (tmp_path / "broken.so").write_text("not a library")
-    with pytest.raises(build.BuildError, match="does not load"):
+    with pytest.raises(compilers.BuildError, match="does not load"):
         build.open_library(tmp_path / "broken.so")
 
 
@@ -270,31 +270,43 @@ def test_nvcc_of_the_python_package_is_found(tmp_path, monkeypatch):
         nvcc.parent.mkdir(parents=True)
         nvcc.write_text("#!/bin/sh\n")
         nvcc.chmod(0o755)
-    assert build.find_nvcc() == str(tmp_path / "nvidia" / "cu13" / "bin" / "nvcc")
+    assert compilers.find_nvcc() == str(tmp_path / "nvidia" / "cu13" / "bin" / "nvcc")
 
 
 def test_diagnosis(sources, monkeypatch, capsys):
     monkeypatch.setattr(build, "SOURCES", sources.parent)
     sources.rename(sources.with_name("cpu"))
-    assert main([]) == 0
+    main([])
     text = capsys.readouterr().out
     assert "CPU kernels   not built yet" in text and str(build.cache_folder()) in text
-    assert "On the CPU would run: the kernels." in text
-    assert ("On the GPU would run" in text) == torch.cuda.is_available()
-    assert main(["--build", "cpu"]) == 0
+    assert "On the CPU, the kernels run." in text
+    assert ("On the GPU, " in text) == torch.cuda.is_available()
+    main(["--build", "cpu"])
     (built,) = build.cache_folder().glob("*.so")
     assert str(built) in capsys.readouterr().out
     main([])
     assert f"ready ({built.name})" in capsys.readouterr().out
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert main(["--build", "cpu"]) == 1
+    with pytest.raises(SystemExit, match="1"):
+        main(["--build", "cpu"])
     assert "no C++ compiler was found" in capsys.readouterr().err
     main([])
     text = capsys.readouterr().out
-    assert "cannot be built: no C++ compiler was found" in text and "On the CPU would run: plain PyTorch." in text
+    assert "cannot be built: no C++ compiler was found" in text and "On the CPU, plain PyTorch runs." in text
 
 
-def test_architectures_belong_to_cuda():
-    with pytest.raises(SystemExit):
-        main(["--build", "cpu", "--arch", "90"])
-    assert main(["--build", "cuda", "--arch", "ninety"]) == 1
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--build", "cpu", "--arch", "90"], "error: --arch requires --build cuda"),
+        (["--build", "cuda", "--arch", "ninety"], "error: 'ninety' is not a GPU architecture"),
+    ],
+)
+def test_architectures_belong_to_cuda(arguments, message, monkeypatch, tmp_path, capsys):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "nvcc").chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert capsys.readouterr().err.startswith(message)

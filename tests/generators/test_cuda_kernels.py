@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.ops import build, cuda, library, setup_filter
+from stylegan_inv.generators.ops import build, compilers, cuda, library, setup_filter
 
 HERE = Path(__file__).parent
 OPERATORS = ("upfirdn2d", "bias_act", "bias_act_backward", "modulate", "modulate_backward")
@@ -25,7 +25,7 @@ LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory):
-    if platform.machine() != "x86_64" or build.find_host_compiler() is None or build.find_ninja() is None:
+    if platform.machine() != "x86_64" or compilers.find_host_compiler() is None or compilers.find_ninja() is None:
         pytest.skip("the emulation needs an x86 processor, a C++ compiler and ninja")
     folder = tmp_path_factory.mktemp("emulator")
     for source in (build.SOURCES / "cuda").glob("*.cu"):
