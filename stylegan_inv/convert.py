@@ -13,29 +13,24 @@ from pathlib import Path
 
 import torch
 
+from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint, to_psp
 from stylegan_inv.encoders.official.official_checkpoint import (
     OfficialCheckpoint,
     checkpoint_generator,
     read_checkpoint,
     recognise,
-    save_checkpoint,
-    to_psp,
 )
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator
-from stylegan_inv.generators.io.formats import (
-    W_AVG_SAMPLES,
-    build_generator,
-    locate,
-    save_discriminator,
-    save_generator,
-)
+from stylegan_inv.generators.io.building import W_AVG_SAMPLES, build_generator
+from stylegan_inv.generators.io.formats import locate, save_discriminator, save_generator
 from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits, save_exported
 from stylegan_inv.generators.io.weight_files import read_weights
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.weights.download import TABLE, file_hash
+from stylegan_inv.weights.download import file_hash
+from stylegan_inv.weights.table import TABLE
 
 SUFFIXES = {"ours": (".safetensors",)} | dict.fromkeys(LAYOUTS, (".pt", ".pth"))
 _SEED = 0

@@ -17,7 +17,7 @@ MISSING_FILES = {
     "edit": ["input=missing", "edit=smile"],
     "evaluate": ["run=missing"],
     "report": ["run=missing"],
-    "benchmark": ["loader", "dataset=folder", "dataset.root=missing"],
+    "benchmark": ["methods", "--no-training", "--only", "psp_synthfaces", "--runs", "missing"],
     "convert": ["missing.pkl", "new.safetensors"],
     "directions": ["show", "missing.safetensors"],
     "prepare align": ["align", "missing", "new"],

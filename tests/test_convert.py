@@ -96,7 +96,7 @@ def test_limits_of_a_layout_are_printed(tmp_path, capsys):
     save_generator(generator, tmp_path / "g.safetensors")
     run(tmp_path / "g.safetensors", tmp_path / "g.pt")
     out = capsys.readouterr().out
-    for text in ("does not clamp", "no such table of channels", "z and w of one size", "lr_mlp=0.1"):
+    for text in ("does not clamp", "does not support these numbers of channels", "z and w of one size", "lr_mlp=0.1"):
         assert text in out
     assert "0.0e+00 in images" not in out  # the clamp of this generator is low enough to change the images
 

@@ -12,13 +12,12 @@ import torch
 from stylegan_inv import load_generator
 from stylegan_inv.encoders.irse import UNITS_101, FaceRecognition
 from stylegan_inv.encoders.official.architecture import infer_encoder
+from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint, to_psp
 from stylegan_inv.encoders.official.official_checkpoint import (
     build_encoder,
     checkpoint_generator,
     read_checkpoint,
     recognise,
-    save_checkpoint,
-    to_psp,
 )
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import misfits
@@ -137,7 +136,7 @@ def test_further_envelopes():
     }
     found = recognise(hyper)
     assert found.kind == "hyperstyle" and set(found.networks()) == {"decoder", "hypernet"}
-    with pytest.raises(UserError, match="holds no encoder, but decoder, hypernet"):
+    with pytest.raises(UserError, match="contains no encoder, but decoder, hypernet"):
         build_encoder(found)
 
     gan = {
@@ -244,9 +243,9 @@ def test_bad_files(tmp_path):
         read_checkpoint(path)
     assert not canary.exists()
     torch.save({"layer4.weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"holds 1 unknown entry \(layer4.weight\), expected a checkpoint of pSp"):
+    with pytest.raises(UserError, match=r"contains 1 unknown key \(layer4.weight\), expected a checkpoint of pSp"):
         read_checkpoint(path)
     sg3 = {"decoder.synthesis.input.freqs": torch.zeros(1), "encoder.x": torch.zeros(1)}
     torch.save({"state_dict": sg3, "opts": {}}, path)
-    with pytest.raises(UserError, match="holds a StyleGAN3 generator"):
+    with pytest.raises(UserError, match="contains a StyleGAN3 generator"):
         checkpoint_generator(read_checkpoint(path))

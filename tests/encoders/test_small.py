@@ -92,7 +92,7 @@ def test_a_perfect_reconstruction_is_left_alone() -> None:
 
 
 def test_errors(face_file: str) -> None:
-    with pytest.raises(UserError, match="expected 'early' or 'difference'"):
+    with pytest.raises(UserError, match="expected one of early, difference"):
         SmallEncoder(4, 8, fusion="late")
     with pytest.raises(UserError, match="set encoder.width=8"):
         SmallEncoder(4, 8, width=12, pretrained=face_file)
