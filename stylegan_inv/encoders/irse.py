@@ -131,7 +131,8 @@ class _Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The official shortcut is a strided 1x1 max-pooling, which stores an 8-byte index for each value.
         shortcut = x[..., :: self.stride, :: self.stride] if self.shortcut_layer is None else self.shortcut_layer(x)
-        return self.res_layer(x) + shortcut
+        residual: Tensor = self.res_layer(x)
+        return residual + shortcut
 
 
 class _SqueezeExcite(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from stylegan_inv.encoders.backbone import Backbone, Layers
@@ -44,5 +45,5 @@ class LastLayerEncoder(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(B, in_channels, H, W)`` in [-1, 1] to codes ``(B, L, D)``."""
-        codes = self.linear(self.output_layer_2(self.maps(x)[-1]))
-        return codes.unflatten(1, (self.num_ws, self.w_dim))
+        codes: Tensor = self.linear(self.output_layer_2(self.maps(x)[-1]))
+        return torch.unflatten(codes, 1, (self.num_ws, self.w_dim))

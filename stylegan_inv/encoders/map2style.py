@@ -37,7 +37,8 @@ class MapToStyle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(B, C, h, w)`` to ``(B, D)``."""
-        return self.linear(self.convs(x).flatten(1))
+        style: Tensor = self.linear(self.convs(x).flatten(1))
+        return style
 
 
 class StyleEncoder(Backbone):

@@ -72,9 +72,10 @@ def resnet34(
 
 
 def _unit(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if in_channels == out_channels and stride == 1:
-        return BasicBlock(in_channels, out_channels)
-    downsample = nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
-    return BasicBlock(in_channels, out_channels, stride, downsample)
+    downsample = None
+    if in_channels != out_channels or stride != 1:
+        downsample = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+        )
+    unit: nn.Module = BasicBlock(in_channels, out_channels, stride, downsample)
+    return unit

@@ -37,5 +37,5 @@ class SingleWEncoder(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(B, in_channels, H, W)`` in [-1, 1] to codes ``(B, L, D)``, a view that repeats one w."""
-        w = self.linear(self.maps(x)[-1].mean(dim=(2, 3)))
+        w: Tensor = self.linear(self.maps(x)[-1].mean(dim=(2, 3)))
         return w[:, None].expand(-1, self.num_ws, -1)

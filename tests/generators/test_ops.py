@@ -95,9 +95,9 @@ def test_upsampling_weights():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"up": 0}, "up must be a positive integer"),
-        ({"down": (1, 2, 3)}, "down must be"),
-        ({"padding": (1, 2, 3)}, "padding must be"),
+        ({"up": 0}, "up=0: expected a positive integer"),
+        ({"down": (1, 2, 3)}, r"down=\(1, 2, 3\): expected"),
+        ({"padding": (1, 2, 3)}, r"padding=\(1, 2, 3\): expected"),
         ({"padding": -4}, "leaves no pixels"),
         ({"impl": "cuda"}, "unknown implementation 'cuda'"),
     ],
@@ -116,7 +116,7 @@ def test_bias_act_derivatives(act):
 
 
 def test_bias_act_errors():
-    with pytest.raises(UserError, match="unknown activation 'gelu'"):
+    with pytest.raises(UserError, match="act='gelu': unknown activation"):
         ops.bias_act(torch.zeros(1, 2), act="gelu")
     with pytest.raises(UserError, match=r"bias of shape \(3,\) does not fit axis 1"):
         ops.bias_act(torch.zeros(1, 2), torch.zeros(3))

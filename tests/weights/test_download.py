@@ -208,7 +208,7 @@ def test_mirrors_in_order(server, known, tmp_path):
 def test_a_web_page_is_never_kept(size, server, known, tmp_path):
     url, _ = server.add("/f", data=b"\n " + PAGE)
     known(url, size=size and size + 2, sha256=None)
-    with pytest.raises(UserError, match="answers with a web page"):
+    with pytest.raises(UserError, match="returned a web page"):
         fetch("thing", cache=tmp_path)
     assert not (tmp_path / "file.pkl").exists()
 
@@ -290,7 +290,9 @@ def test_no_room_and_no_right_to_write(server, known, tmp_path, monkeypatch):
     known(url)
     usage = weights.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UserError, match="cannot be written to .*2048000 bytes are needed.*STYLEGAN_INV_CACHE"):
+    with pytest.raises(
+        UserError, match="cannot be written to .*2048000 bytes of free space are required.*STYLEGAN_INV_CACHE"
+    ):
         fetch("thing", cache=tmp_path)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be written to"):
