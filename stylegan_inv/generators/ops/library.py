@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-_LIBRARY = torch.library.Library("stylegan_inv", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("stylegan_inv", "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
 
@@ -29,9 +29,9 @@ def define(schema: str, plain: Callable[..., Any], kernels: Callable[..., Any], 
         fake: Returns tensors of the output's shape and memory format.
     """
     name = schema.split("(")[0]
-    _LIBRARY.define(schema, tags=_TAGS)  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, plain, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    _LIBRARY.impl(name, kernels, "CUDA")  # type: ignore[no-untyped-call]
+    _LIBRARY.define(schema, tags=_TAGS)
+    _LIBRARY.impl(name, plain, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, kernels, "CUDA")
     torch.library.register_fake(f"stylegan_inv::{name}", fake, lib=_LIBRARY)
 
 
