@@ -26,17 +26,6 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class FixedSizeEncoder(Protocol):
-    """An encoder that accepts a single image size.
-
-    Attributes:
-        resolution: Longest side of the images, in pixels.
-    """
-
-    resolution: int
-
-
-@runtime_checkable
 class ProgressiveEncoder(Protocol):
     """An encoder with e4e's rule (Tov et al. 2021, section 4): one code w and an offset for each further layer.
 
