@@ -1,4 +1,4 @@
-"""Files: what is written is read back, what is wrong is said in one line."""
+"""Files are read back as they were written, and errors are one line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_safetensors_round_trip(generator, tmp_path):
     assert set(loaded.state_dict()) == set(generator.state_dict())
 
 
-def test_what_shapes_do_not_tell_is_in_the_config(tmp_path):
+def test_the_config_stores_what_shapes_do_not_tell(tmp_path):
     generator = Generator(
         8, channels={4: 4, 8: 4}, conv_clamp=0.1, mapping_lr_multiplier=0.5, mapping_layers=1, z_dim=4
     )
@@ -124,7 +124,7 @@ def test_conditional_generator(tmp_path):
         to_rosinality(generator.state_dict())
 
 
-def test_missing_average_is_estimated(generator, tmp_path):
+def test_missing_latent_average_is_estimated(generator, tmp_path):
     torch.save(to_rosinality(generator.state_dict()), tmp_path / "g.pt")
     first, second = load_generator(tmp_path / "g.pt"), load_generator(tmp_path / "g.pt")
     assert torch.equal(first.w_avg, second.w_avg)
@@ -226,7 +226,7 @@ def test_bad_files(content, message, tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-def test_bad_places(tmp_path):
+def test_bad_sources(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         load_generator(tmp_path)
     with pytest.raises(UserError, match="got no generator"):
@@ -300,7 +300,7 @@ def test_metadata_must_be_text(generator, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_conversion_names_the_layout_it_got(generator):
+def test_conversion_errors_name_the_layout(generator):
     with pytest.raises(UserError, match="expected a rosinality state dict, got a generator in NVIDIA's layout"):
         from_rosinality(generator.state_dict())
     with pytest.raises(UserError, match="expected a state dict in NVIDIA's layout"):

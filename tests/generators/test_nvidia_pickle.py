@@ -1,4 +1,4 @@
-"""NVIDIA's pickles are read bit by bit, and no file can make the reader execute anything."""
+"""NVIDIA's pickles are read exactly, and no file can make the reader execute anything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _audit(tmp_path_factory) -> None:
 
 
 def read(path: Path):
-    """`read_weights`, during which Python reports that nothing was compiled, imported, unpickled or started."""
+    """Runs `read_weights` under an audit hook that fails if anything is compiled, imported, unpickled or started."""
     global _seen
     _seen = []
     try:
@@ -76,7 +76,7 @@ def networks() -> tuple[Generator, Discriminator]:
 
 
 def to_tensorflow(generator: Generator, discriminator: Discriminator) -> dict[str, dict[str, torch.Tensor]]:
-    """The inverse of NVIDIA's conversion, written from its table."""
+    """Inverts NVIDIA's conversion."""
     g: dict[str, torch.Tensor] = {}
     for key, value in generator.state_dict().items():
         parts = key.split(".")
@@ -159,11 +159,11 @@ def test_tensorflow_pickle(networks, files):
 
 
 def test_pickled_module_in_a_torch_file(networks, files):
-    """PTI saves its tuned generators so."""
+    """PTI saves its tuned generators in this form."""
     assert same(load_generator(files / "pti.pt"), networks[0])
 
 
-def test_what_shapes_do_not_tell(files):
+def test_hints_beyond_shapes(files):
     assert load_discriminator(files / "whole_batch.pkl").config["mbstd_group_size"] == WHOLE_BATCH
     with pytest.raises(UserError, match="has synthesis.b4.conv1.activation 'relu'; only StyleGAN2's 'lrelu'"):
         load_generator(files / "relu.pkl")
@@ -223,7 +223,7 @@ def attacks(canary: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "attributes of a function", rebuild + b"}\x8c\x0c__code__here\x8c\x01xsb.", "sets attributes of a Global"
     yield "attributes of a list", b"\x80\x04]}\x8c\x09__class__\x8c\x01xsb.", "sets attributes of a list"
     yield "call of text", b"\x80\x04\x8c\x04exec\x8c\x01x\x85R.", "calls a str"
-    yield "call of a name that is only named", b"\x80\x04ctorch\nFloatStorage\n)R.", "calls torch.FloatStorage"
+    yield "call of a name that may not be called", b"\x80\x04ctorch\nFloatStorage\n)R.", "calls torch.FloatStorage"
     yield "a name of numbers", b"\x80\x04K\x01K\x02\x93.", "a name that is not text"
     yield "a dotted name", b"\x80\x04\x8c\x08builtins\x8c\x10set.__init__.__x\x93.", "names builtins.set.__init__.__x"
     yield "INST", b"\x80\x02(ios\nsystem\n.", "the instruction INST"
@@ -244,7 +244,7 @@ def attacks(canary: Path) -> Iterator[tuple[str, bytes, str]]:
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x04\x00\x00\x00utf8\x86R.",
         "encodes something other",
     )
-    # Lengths and numbers that no file has.
+    # Impossible lengths and numbers.
     yield "bytes of 2^60", b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "damaged"
     yield "text of 2^60", b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.", "damaged"
     yield "frame of 2^60", b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"].", "contains a list"
@@ -283,8 +283,8 @@ def test_nothing_is_executed(content, message, tmp_path, monkeypatch):
     assert not CANARY.exists()
 
 
-def test_the_attacks_would_work_elsewhere(tmp_path):
-    """With Python's own unpickler the canary appears: the files above are no blanks."""
+def test_pythons_unpickler_executes_the_attacks(tmp_path):
+    """The attacks are real: with Python's own unpickler, the canary file appears."""
     canary = tmp_path / "canary"
     contents = {name: content for name, content, _ in attacks(canary)}
     for name in ("os.system in a pickle", "builtins.eval in protocol 0", "os.system in a storage"):
@@ -324,7 +324,7 @@ def test_tensors_stay_inside_their_storage(offset, size, stride, tmp_path):
     assert read(path)["a"].shape == (3,)
 
 
-def test_modules_that_hold_each_other(files):
+def test_modules_that_contain_each_other(files):
     with pytest.raises(UserError, match="has too many or too deeply nested networks"):
         read(files / "twice.pkl")
 
@@ -361,7 +361,7 @@ def test_damaged_zip_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def instructions(files) -> dict[str, list[int]]:
-    """Where the instructions begin: most other bytes are weights, which may be anything."""
+    """Positions of the instructions; most other bytes are weights, whose values are arbitrary."""
     return {
         name: [position or 0 for _, _, position in pickletools.genops((files / name).read_bytes())]
         for name in ("network.pkl", "tensorflow.pkl")
@@ -371,7 +371,7 @@ def instructions(files) -> dict[str, list[int]]:
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutations_of_a_good_file(files, instructions, tmp_path, data):
-    """Whatever the bytes: a mapping, or one line of error; never another exception, never anything executed."""
+    """Arbitrary bytes give a mapping or a one-line error, no other exception, and execute nothing."""
     name = data.draw(st.sampled_from(["network.pkl", "tensorflow.pkl", "pti.pt"]))
     content = bytearray((files / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
