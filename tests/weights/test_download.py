@@ -169,7 +169,7 @@ def test_a_changed_file_is_downloaded_again(server, known, tmp_path):
 
 
 @pytest.mark.parametrize("faults", [{"ranges": False}, {"etag": ""}, {"etag": 'W/"1"'}])
-def test_servers_without_ranges(faults, server, known, tmp_path):
+def test_servers_that_cannot_resume(faults, server, known, tmp_path):
     url, _ = server.add("/f", cuts=[700_000], **faults)
     known(url)
     assert fetch("thing", cache=tmp_path).read_bytes() == DATA
