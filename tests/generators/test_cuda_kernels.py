@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.ops import build, compilers, cuda, library, setup_filter
+from stylegan_inv.generators.ops import build, compilers, cuda, layer_operators, resampling_operator, setup_filter
 
 HERE = Path(__file__).parent
 OPERATORS = ("upfirdn2d", "bias_act", "bias_act_backward", "modulate", "modulate_backward")
+FUNCTIONS = {**vars(resampling_operator), **vars(layer_operators)}
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
@@ -50,7 +51,7 @@ def device(request, monkeypatch):
     monkeypatch.setattr(cuda, "_launch", lambda function, arguments, device: function(*arguments, None))
     override = torch.library.Library("stylegan_inv", "IMPL")
     for name in OPERATORS:
-        override.impl(name, getattr(library, f"_{name}_kernels"), "CPU")
+        override.impl(name, FUNCTIONS[f"_{name}_kernels"], "CPU")
     yield torch.device("cpu")
     override._destroy()
 
@@ -58,12 +59,12 @@ def device(request, monkeypatch):
 def plain(name, *arguments):
     """Runs the operator's plain implementation in double precision."""
     wide = [a.double().cpu() if isinstance(a, torch.Tensor) else a for a in arguments]
-    return getattr(library, f"_{name}")(*wide)
+    return FUNCTIONS[f"_{name}"](*wide)
 
 
 def kernels(name, *arguments):
     assert cuda.available(arguments[0]), "the test would compare PyTorch with itself"
-    return getattr(library, f"_{name}_kernels")(*arguments)
+    return FUNCTIONS[f"_{name}_kernels"](*arguments)
 
 
 def compare(got, want, dtype, layout=None):
