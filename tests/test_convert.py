@@ -1,4 +1,4 @@
-"""`python -m stylegan_inv.convert`: every direction is bit exact, and bad input is one line."""
+"""The command convert: every conversion is bit exact, and bad input gives one line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rosinality_to_ours_to_every_layout_and_back(tmp_path, capsys):
     for layout in ("rosinality", "nvidia", "psp"):
         run(tmp_path / "g.safetensors", tmp_path / f"{layout}.pt", "--to", layout)
         assert equal(load_generator(tmp_path / f"{layout}.pt").state_dict(), generator.state_dict())
-        torch.load(tmp_path / f"{layout}.pt", weights_only=True)  # plain enough for anyone
+        torch.load(tmp_path / f"{layout}.pt", weights_only=True)  # PyTorch's own restricted loader reads it
     again = torch.load(tmp_path / "rosinality.pt", weights_only=True)
     assert equal(again["g_ema"], source["g_ema"]) and torch.equal(again["latent_avg"], source["latent_avg"])
     assert equal(torch.load(tmp_path / "nvidia.pt", weights_only=True), to_nvidia(generator.state_dict()))
@@ -59,7 +59,7 @@ def test_checkpoint_to_ours_and_back(tmp_path, capsys):
     run(tmp_path / "e4e.pt", tmp_path / "e4e.safetensors")
     run(tmp_path / "e4e.safetensors", tmp_path / "back.pt", "--to", "psp", "--codes", 1)
     out = capsys.readouterr().out
-    assert "psp: encoder (" in out and "the average code and the options equal, bit by bit; 4 codes" in out
+    assert "psp: encoder (" in out and "the latent average and the options equal, bit by bit; 4 codes" in out
     back = torch.load(tmp_path / "back.pt", weights_only=True)
     assert equal(back["state_dict"], content["state_dict"]) and back["opts"] == content["opts"]
     assert torch.equal(back["latent_avg"], content["latent_avg"])
@@ -82,7 +82,7 @@ def test_networks_of_a_training_file(tmp_path, capsys):
         tmp_path / "train.pt",
     )
     run(tmp_path / "train.pt", tmp_path / "ema.safetensors", "--codes", 1)
-    assert "no average code: that of the generator is estimated from 10,000 samples" in capsys.readouterr().out
+    assert "has no latent average: estimated from 10,000 samples of the generator" in capsys.readouterr().out
     run(tmp_path / "train.pt", tmp_path / "raw.safetensors", "--network", "raw-generator", "--codes", 1)
     difference = load_generator(tmp_path / "raw.safetensors").synthesis.b4.const - ema.synthesis.b4.const
     assert torch.allclose(difference, torch.ones(()))
@@ -91,14 +91,14 @@ def test_networks_of_a_training_file(tmp_path, capsys):
     assert equal(load_discriminator(tmp_path / "d.pt").state_dict(), discriminator.state_dict())
 
 
-def test_what_a_layout_cannot_say_is_said(tmp_path, capsys):
+def test_limits_of_a_layout_are_printed(tmp_path, capsys):
     generator = Generator(8, z_dim=4, w_dim=5, channels={4: 3, 8: 2}, conv_clamp=0.2, mapping_lr_multiplier=0.1)
     save_generator(generator, tmp_path / "g.safetensors")
     run(tmp_path / "g.safetensors", tmp_path / "g.pt")
     out = capsys.readouterr().out
-    for text in ("does not clamp", "no such table of channels", "z and w of one size", "lr_mlp=0.1"):
+    for text in ("does not clamp", "does not support these numbers of channels", "z and w of one size", "lr_mlp=0.1"):
         assert text in out
-    assert "0.0e+00 in images" not in out  # the clamp of this one is low enough to be seen
+    assert "0.0e+00 in images" not in out  # the clamp of this generator is low enough to change the images
 
 
 def test_face_networks(tmp_path, capsys):
@@ -107,7 +107,7 @@ def test_face_networks(tmp_path, capsys):
     run(tmp_path / "moco.pth.tar", tmp_path / "moco.safetensors")
     assert equal(read_checkpoint(tmp_path / "moco.safetensors").encoder, state)
     assert "2 tensors equal, bit by bit" in capsys.readouterr().out
-    assert "no place for" in error_of(capsys, tmp_path / "moco.pth.tar", tmp_path / "m.pt", "--to", "psp")
+    assert "cannot store" in error_of(capsys, tmp_path / "moco.pth.tar", tmp_path / "m.pt", "--to", "psp")
 
 
 def test_bad_input(tmp_path, capsys):
@@ -116,7 +116,7 @@ def test_bad_input(tmp_path, capsys):
     torch.save({"g_ema": decoder_state(small_generator())}, source)
     assert "exists" in error_of(capsys, source, source)
     assert ".pt or .pth" in error_of(capsys, source, target, "--to", "psp")
-    assert "--codes -1" in error_of(capsys, source, target, "--codes", -1)
+    assert "--codes=-1" in error_of(capsys, source, target, "--codes", -1)
     assert "invalid choice" in error_of(capsys, source, target, "--to", "onnx")
     assert "the following arguments are required: target" in error_of(capsys, source)
     assert "expected a StyleGAN2 discriminator" in error_of(capsys, source, target, "--network", "discriminator")

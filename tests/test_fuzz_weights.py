@@ -1,4 +1,4 @@
-"""Anything at all as a file of weights: read, or refused in one line. What is found belongs here as an example."""
+"""Arbitrary bytes as files of weights are read or refused with one line. Failures are kept as examples."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ EXTREME = st.sampled_from([-1, 0, 10**9, 2**40, 1.5, float("nan"), True, [10**9]
 @given(st.data())
 @_QUICK
 def test_config_of_a_generator(tmp_path: Path, data: st.DataObject) -> None:
-    """Nothing is built as large as a header says before the tensors of the file were seen."""
+    """A header cannot make the reader allocate more memory than the tensors of the file need."""
     metadata = safetensors_metadata(locate("synthfaces64", None))
     config = json.loads(metadata["config"])
     config[data.draw(st.sampled_from([*config, "unknown"]))] = data.draw(EXTREME)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint, save_checkpoint
+from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint
+from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_official
 from tests.encoders.official import W_DIM, psp_file, small_encoder, small_generator

@@ -11,7 +11,6 @@ python -m stylegan_inv.directions show age
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,32 +28,31 @@ from stylegan_inv.latents.discovery.scores import csv_scores, factor_scores, pre
 from stylegan_inv.latents.discovery.sefa import sefa_directions
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.statistics import map_codes, sample_z
+from stylegan_inv.utils.command_line import ArgumentParser, run
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Finds directions or shows one; returns 0, or 2 after bad input."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.command == "show":
-            _show(load_direction(options.direction))
-            return 0
-        generator = load_generator(options.generator)
-        if options.command in ("interfacegan", "means"):
-            found = [_from_scores(options, generator)]
-        else:
-            found = _unsupervised(options, generator)
-        for direction in found:
-            several = options.command in ("sefa", "ganspace")
-            target = Path(options.output) / f"{direction.name}.safetensors" if several else Path(options.output)
-            print(save_direction(direction, target), *(f"{key}={value}" for key, value in direction.made.items()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(lambda: _find_or_show(_parser().parse_args(arguments)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m stylegan_inv.directions", description=__doc__.splitlines()[0])
+def _find_or_show(options: argparse.Namespace) -> None:
+    if options.command == "show":
+        _show(load_direction(options.direction))
+        return
+    generator = load_generator(options.generator)
+    if options.command in ("interfacegan", "means"):
+        found = [_from_scores(options, generator)]
+    else:
+        found = _unsupervised(options, generator)
+    for direction in found:
+        several = options.command in ("sefa", "ganspace")
+        target = Path(options.output) / f"{direction.name}.safetensors" if several else Path(options.output)
+        print(save_direction(direction, target), *(f"{key}={value}" for key, value in direction.made.items()))
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m stylegan_inv.directions", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("show", help="print the contents of a direction").add_argument("direction")
     for name in ("interfacegan", "means", "sefa", "ganspace"):
@@ -157,4 +155,4 @@ def _show(direction: Direction) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""Encoders from images to latent codes, and face networks; plain modules."""
+"""Encoders from images to latent codes, and face networks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the encoders of the papers stand on: a stem and four groups of residual units, image -> four feature maps.
+"""The backbone of the papers' encoders: a stem and four groups of residual units, which give four feature maps.
 
-Official state dicts name the layers of a backbone and those of the heads side by side, without a prefix. A backbone is
-therefore not a child of an encoder but its base class, filled with the layers that a recipe builds:
-`irse.ir_se` or `resnet34.resnet34`, or one of yours.
+In official state dicts the layers of the backbone and of the heads have no prefix. A backbone is therefore the base
+class of an encoder, not one of its submodules. Its layers come from a function: `irse.ir_se`, `resnet34.resnet34` or
+your own.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import read_weights
-from stylegan_inv.weights.download import TABLE, fetch
+from stylegan_inv.utils.checks import one_of
+from stylegan_inv.weights.download import fetch
+from stylegan_inv.weights.table import TABLE
 
 
 @dataclass
 class Layers:
-    """The parts of a backbone.
+    """The layers of a backbone.
 
     Attributes:
         in_channels: Channels of the input.
-        stem: Layers before the body under their official names, in the order in which they run.
-        groups: Four groups of residual units; together the stem and group i halve the input i + 1 times.
-        channels: Of the map that each group ends with.
+        stem: Layers before the groups by their official names, in the order of execution.
+        groups: Four groups of residual units. The map of group i = 0 ... 3 has 1 / 2^(i + 1) of the input's size.
+        channels: Channels of the last map of each group.
     """
 
     in_channels: int
@@ -38,7 +40,11 @@ class Layers:
 
 
 class Backbone(nn.Module):
-    """Image (B, C, H, W) -> maps of 1/2, 1/4, 1/8 and 1/16 of its size (rounded up)."""
+    """Maps images ``(B, C, H, W)`` to feature maps of 1/2, 1/4, 1/8 and 1/16 of their size, rounded up.
+
+    Args:
+        layers: The layers.
+    """
 
     def __init__(self, layers: Layers) -> None:
         super().__init__()
@@ -50,18 +56,18 @@ class Backbone(nn.Module):
         self._last_units = frozenset(accumulate(len(group) for group in layers.groups))
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """The four maps, finest first.
+        """Returns the four feature maps, the finest first.
 
         Raises:
-            UserError: the input has another number of axes or channels.
+            UserError: An input with another number of axes or channels.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UserError(
                 f"the encoder got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W); "
-                f"give it other images or set in_channels"
+                f"give other images or set in_channels"
             )
         for name in self.stem_names:
-            x = getattr(self, name)(x)
+            x = self.get_submodule(name)(x)
         maps = []
         for number, unit in enumerate(self.body, start=1):
             x = unit(x)
@@ -77,7 +83,14 @@ def residual_groups(
     units: Sequence[int],
     first_stride: int,
 ) -> list[list[nn.Module]]:
-    """Four groups of ``unit(in_channels, out_channels, stride)``; the first unit of each carries the stride.
+    """Builds four groups of residual units.
+
+    Args:
+        unit: Builds a unit from its input channels, output channels and stride.
+        in_channels: Channels of the input.
+        channels: Channels of each group.
+        units: Number of units in each group.
+        first_stride: Stride of the first group; that of the others is 2. The first unit of a group has the stride.
 
     Raises:
         UserError: ``channels`` or ``units`` are not four positive numbers.
@@ -104,36 +117,35 @@ def start_from(
     absent: Iterable[str] = (),
     extra_channels: str = "zero",
 ) -> None:
-    """Fill a backbone from a file of a network for three-channel images; nothing in it is executed.
+    """Initialises a backbone with the weights of a network for RGB images.
 
-    An input of 6, 9, ... channels is taken for RGB images side by side: the first takes the weights of the file. With
-    any other number (1 for sketches, 19 for label maps) it is no RGB image, and the stem stays as initialised (as pSp).
+    An input of 6, 9, ... channels is a concatenation of RGB images, the first of which gets the weights of the file.
+    With another number of channels (1 for sketches, 19 for label maps) the stem keeps its initialisation, as in pSp.
 
     Args:
-        layers: Filled in place.
-        path: Of the file, or its name in the weights table, which is downloaded once.
+        layers: Layers of the backbone, initialised in place.
+        path: The file, or its name in the weights table, which is downloaded once.
         first_conv: Name of the first convolution's weight.
-        ignored: Beginning of the file's keys that belong to its own head.
-        rename: Key in the file -> key here.
-        absent: Keys that the file cannot have.
-        extra_channels: Weights of the second and later images: ``zero`` or ``normal``.
+        ignored: Prefix of keys of the file's own head.
+        rename: Converts a key of the file to a key of the backbone.
+        absent: Keys that the file does not contain.
+        extra_channels: Weights of the second and further images: ``zero`` or ``normal``.
 
     Raises:
-        UserError: No such file, a broken one, or one of another network.
+        UserError: No such file, a damaged one, or one of another network.
     """
-    # ReStyle's code draws the extra weights from N(0, 1) ("normal"), ten times the scale at which PyTorch initialises
-    # a 3x3 convolution of three channels: the second image drowns the first, and the units behind the stem see nothing
-    # like what they were trained on. With zeros training starts from exactly the pretrained features.
-    if extra_channels not in ("zero", "normal"):
-        raise UserError(f"extra_channels={extra_channels!r}: expected 'zero' or 'normal'")
+    # ReStyle's code draws the extra weights from N(0, 1) ("normal"), ten times the scale of PyTorch's initialisation of
+    # a 3x3 convolution of three channels. The second image then dominates, and the pretrained units get inputs unlike
+    # those of their training. With zeros, training starts from the pretrained features.
+    one_of("extra_channels", extra_channels, ("zero", "normal"))
     if not (str(path) in TABLE or Path(path).expanduser().is_file()):
         raise UserError(
-            f"{path}: no such file, expected pretrained weights; give their path, or a name (ir-se50, resnet34) to "
-            f"download them, or pretrained=null"
+            f"{path}: no such file, expected pretrained weights; give their path, a name to download (ir-se50, "
+            f"resnet34), or pretrained=null"
         )
     content, _ = read_weights(fetch(path))
     state = {rename(key): value for key, value in content.items() if not key.startswith(ignored)}
-    backbone = Backbone(layers)  # holds the same layers: loading into it fills them
+    backbone = Backbone(layers)  # shares the layers, so loading its state dict initialises them
     own = backbone.state_dict()
     absent = set(absent)
     if layers.in_channels % 3:
@@ -149,18 +161,18 @@ def start_from(
 
 
 def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], absent: set[str], path: str | Path) -> None:
-    # Files of early PyTorch versions (torchvision's among them) do not count batches.
+    # Files of early PyTorch versions, among them torchvision's, have no counters of batch norm.
     needed = {key for key in own if key not in absent and not key.endswith("num_batches_tracked")}
     shapes = {
         f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
         for key, value in state.items()
         if key in own and isinstance(value, Tensor) and value.shape != own[key].shape
     }
-    found = {"missing": needed - state.keys(), "surplus": state.keys() - own.keys(), "shape": shapes}
+    found = {"missing": needed - state.keys(), "unexpected": state.keys() - own.keys(), "shape": shapes}
     problems = [
         f"{what} {', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''} ({len(keys)})"
         for what, keys in found.items()
         if keys
     ]
     if problems:
-        raise UserError(f"{path}: not the weights of this backbone, give another file: {'; '.join(problems)}")
+        raise UserError(f"{path}: expected the weights of this backbone: {'; '.join(problems)}")

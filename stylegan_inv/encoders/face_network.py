@@ -1,7 +1,7 @@
-"""A small face network for the embedded world: identity embedding, perceptual features, attribute read-outs.
+"""A small network for SynthFaces that gives identity embeddings, perceptual features and factors of faces.
 
-It plays the parts that ArcFace, AlexNet-LPIPS and attribute classifiers play for photographs. What it measures is named
-after what it is: its perceptual distance is not LPIPS, the Frechet distance on its features is not FID.
+It replaces ArcFace, LPIPS and attribute classifiers, which are made for photographs. The metrics computed from it have
+names of their own: its perceptual distance is not LPIPS, and the Frechet distance of its features is not FID.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ INPUT_SIZE = 64
 
 
 class FaceNetwork(nn.Module):
-    """One backbone with two linear heads on its last map.
+    """A backbone with two linear heads on its last map, for identity embeddings and factors.
 
-    Images are (B, 3, H, W) in [-1, 1]; any size is brought to 64 x 64 first.
+    Images are ``(B, 3, H, W)`` in [-1, 1] and are resized to 64 x 64.
 
     Args:
-        width: see `SmallBackbone`.
-        factor_names: names of the read-outs. ``group=value`` names form a choice and are read out as probabilities;
-            all others are standardised numbers.
-        embedding_dim: size E of the identity embedding.
-        norm: batch norm; False is the folded form that `folded` returns.
+        width: Width of the backbone, see `SmallBackbone`.
+        factor_names: Names of the F predicted factors. Names ``group=value`` with the same group are the classes of a
+            categorical factor, predicted as probabilities. The others are standardised numbers.
+        embedding_dim: Size E of the identity embedding.
+        norm: Use batch norm; False for the folded network that `folded` returns.
     """
 
     def __init__(
@@ -45,48 +45,48 @@ class FaceNetwork(nn.Module):
         self.backbone = SmallBackbone(3, width, norm=norm)
         conv = nn.Conv2d(self.backbone.channels[-1], NECK_CHANNELS, 1, bias=not norm)
         self.neck = nn.Sequential(conv, nn.BatchNorm2d(NECK_CHANNELS)) if norm else nn.Sequential(conv)
-        # The map is flattened, not averaged: where something is tells pose, light and shape.
+        # The map is flattened, not averaged, because positions tell pose, light and shape.
         flat = NECK_CHANNELS * (INPUT_SIZE // 16) ** 2
         self.identity_head = nn.Linear(flat, embedding_dim)
         self.factor_head = nn.Linear(flat, len(self.factor_names))
 
-    # -- from images -------------------------------------------------------------------------------------------
-
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four feature maps at 32, 16, 8 and 4 px, finest first."""
+        """Returns the feature maps of 32, 16, 8 and 4 px."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise UserError(f"the face network got images of shape {tuple(image.shape)}, expected (B, 3, H, W)")
-        return self.backbone(to_input_size(image, INPUT_SIZE))
+        maps: list[Tensor] = self.backbone(to_input_size(image, INPUT_SIZE))
+        return maps
 
     def embed(self, image: Tensor) -> Tensor:
-        """Identity embeddings (B, E) of unit length."""
+        """Returns the identity embeddings ``(B, E)``, of unit length."""
         return self.embed_features(self.features(image))
 
     def read_out(self, image: Tensor) -> Tensor:
-        """Factors (B, F) in the order of ``factor_names``: standardised numbers, and probabilities for choices."""
+        """Returns the factors ``(B, F)``, standardised numbers and probabilities, in the order of ``factor_names``."""
         return self.probabilities(self.factor_logits(self.features(image)))
 
     def pooled(self, image: Tensor) -> Tensor:
-        """Mean of the last map (B, 6 * width): what Frechet distance, precision and recall look at."""
+        """Returns the mean of the last map ``(B, 6 * width)``, for Frechet distance, precision and recall."""
         return self.features(image)[-1].mean(dim=(2, 3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Identity embeddings (B, E) and raw read-outs (B, F; logits for choices): what training needs."""
+        """Returns the identity embeddings ``(B, E)`` and the factors ``(B, F)`` before the softmax, for training."""
         maps = self.features(image)
         return self.embed_features(maps), self.factor_logits(maps)
 
-    # -- from feature maps, so that several losses can share one pass --------------------------------------------
+    # The following methods take feature maps, so that several losses can share one forward pass.
 
     def embed_features(self, maps: Sequence[Tensor]) -> Tensor:
-        """`embed`, given `features`."""
+        """Returns the result of `embed` from the feature maps."""
         return F.normalize(self.identity_head(self._flat(maps)), dim=1)
 
     def factor_logits(self, maps: Sequence[Tensor]) -> Tensor:
-        """Raw read-outs (B, F), given `features`."""
-        return self.factor_head(self._flat(maps))
+        """Returns the factors ``(B, F)`` before the softmax from the feature maps."""
+        logits: Tensor = self.factor_head(self._flat(maps))
+        return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Raw read-outs with a softmax over the columns of each choice."""
+        """Applies a softmax to the classes of each categorical factor, ``(B, F)``."""
         out = logits.clone()
         for columns in self.choices.values():
             out[:, columns] = logits[:, columns].softmax(dim=1)
@@ -95,16 +95,14 @@ class FaceNetwork(nn.Module):
     def _flat(self, maps: Sequence[Tensor]) -> Tensor:
         return F.relu(self.neck(maps[-1])).flatten(1)
 
-    # -- files ---------------------------------------------------------------------------------------------------
-
     @property
     def config(self) -> dict[str, object]:
-        """The constructor's arguments."""
+        """The arguments of the constructor."""
         names = list(self.factor_names)
         return {"width": self.width, "factor_names": names, "embedding_dim": self.embedding_dim, "norm": self.norm}
 
     def folded(self) -> FaceNetwork:
-        """The same function in evaluation mode with batch norm folded into the convolutions: faster."""
+        """Returns a network in evaluation mode with batch norm folded into the convolutions, which is faster."""
         if not self.norm:
             return self
         like = next(self.parameters())
@@ -125,7 +123,7 @@ class FaceNetwork(nn.Module):
 
 
 def choice_columns(names: Sequence[str]) -> dict[str, list[int]]:
-    """Choice -> its columns, from names like ``eyeglasses=none``."""
+    """Returns the columns of each categorical factor, from names like ``eyeglasses=none``."""
     groups: dict[str, list[int]] = {}
     for column, name in enumerate(names):
         if "=" in name:
@@ -134,11 +132,11 @@ def choice_columns(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Distance (B,) of two lists of feature maps, in [0, 2] for maps without negative values.
+    """Returns the distance ``(B,)`` between two lists of feature maps, in [0, 2] for non-negative maps.
 
-    As in LPIPS (arXiv 1801.03924, equation 1) features are scaled to unit length over channels, squared differences
-    summed over channels and averaged over positions; unlike it, channels and maps weigh the same: nothing is
-    calibrated on human judgements.
+    As in LPIPS (arXiv 1801.03924, equation 1), features are normalised over the channels, and squared differences are
+    summed over the channels and averaged over the positions. Unlike in LPIPS, all channels and maps have the same
+    weight, because nothing is calibrated on human judgements.
     """
     distances = [
         (_unit_length(x) - _unit_length(y)).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)
@@ -147,12 +145,12 @@ def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _unit_length(x: Tensor) -> Tensor:
-    # Epsilon inside the root: where all channels are zero the gradient is zero and not 0/0.
+    # Epsilon is inside the root, so that the gradient is 0 and not 0/0 where all channels are zero.
     return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + 1e-8)
 
 
 def save_face_network(network: FaceNetwork, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file that `load_face_network` reads; ``metadata`` says where it came from."""
+    """Writes a face network as safetensors, with further metadata such as its origin."""
     from safetensors.torch import save_file
 
     state = {name: value.detach().contiguous().cpu() for name, value in network.state_dict().items()}
@@ -162,13 +160,13 @@ def save_face_network(network: FaceNetwork, path: str | Path, metadata: Mapping[
 
 
 def load_face_network(name_or_path: str | Path) -> FaceNetwork:
-    """Loads a face network, frozen, batch norm folded. The same file gives the same object: losses share it.
+    """Loads a face network, frozen, with batch norm folded. Losses that load the same file share the network.
 
     Args:
         name_or_path: ``face_train`` (for losses), ``face_eval`` (for evaluation), or a file.
 
     Raises:
-        UserError: no such name or file, or a file that holds something else.
+        UserError: No such name or file, or a file of something else.
     """
     path = Path(name_or_path)
     if path.suffix != ".safetensors" and not path.exists():

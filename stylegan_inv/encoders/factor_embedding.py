@@ -1,9 +1,9 @@
-"""Ground-truth factors -> w: a stand-in for the mapping network where the world is procedural.
+"""An embedding that maps ground-truth factors of procedural data to w, in place of the mapping network.
 
-Not a part of StyleGAN2. A mapping network learns slowly what a factor means: hues are circular, hair styles are cut out
-of one normal at thresholds, and every picture shows it only one combination. Given as features, the factors can be read
-from the first step; afterwards the mapping network learns the embedding's function on millions of codes, which costs no
-picture at all (`distill_mapping`).
+It is not a part of StyleGAN2. A mapping network learns the meaning of a factor slowly: hues are circular, hair styles
+are intervals of one normal number, and every image shows a single combination. Features of the factors are informative
+from the first step. After training, `distill_mapping` teaches the mapping network the function of the embedding on
+millions of codes, without images.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from stylegan_inv.generators.mapping import MappingNetwork
 
 
 class FactorEmbedding(nn.Module):
-    """Normals (B, K) -> w (B, D) through features of the factors.
+    """Maps normal numbers to w through features of the factors that these determine.
 
     Args:
-        features: normals -> features (B, F); for SynthFaces `data.synthfaces_features.factor_features`.
-        num_features: F.
-        num_normals: K.
-        w_dim: D, that of the generator.
-        hidden: width of the two hidden layers.
-        knots: (column of the normals, position, slope) of ramps; the mapping network that is to learn this embedding
-            starts with them as its first layer. Random first weights mix all columns and are slow to find the cuts
-            between discrete factors. Seen on SynthFaces, share of the variance of w left unexplained: 46 % after 2,500
-            steps from random weights at a rate of 0.002; from knots 26 % after 2,000 steps at 0.01, 19 % at 0.03, and
-            8 % after 11,000 at 0.04 (random weights were not tried at the higher rates).
+        features: Maps normal numbers ``(B, K)`` to features ``(B, F)``; for SynthFaces, `data.factor_features`.
+        num_features: Number F of features.
+        num_normals: Number K of normal numbers.
+        w_dim: Size D of w.
+        hidden: Width of the two hidden layers.
+        knots: Ramps, each given by (column of the normal numbers, position, slope), with which `distill_mapping`
+            initialises the first layer of the mapping network. Random weights mix all columns and learn the thresholds
+            between discrete factors slowly. Unexplained variance of w on SynthFaces: 46 % after 2,500 steps from random
+            weights with lr 0.002; from knots 26 % after 2,000 steps with lr 0.01, 19 % with 0.03, and 8 % after 11,000
+            steps with 0.04 (random weights were not tried with the higher learning rates).
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class FactorEmbedding(nn.Module):
         )
 
     def forward(self, normals: Tensor) -> Tensor:
-        """(B, K) -> (B, D)."""
-        return self.layers(self.features(normals).to(normals.device))
+        """Maps normal numbers ``(B, K)`` to codes ``(B, D)``."""
+        w: Tensor = self.layers(self.features(normals).to(normals.device))
+        return w
 
 
 def distill_mapping(
@@ -66,19 +67,19 @@ def distill_mapping(
     lr: float = 4e-2,
     seed: int = 0,
 ) -> float:
-    """Teach the mapping network to give, for z, the w that the embedding gives for the factors behind z.
+    """Trains the mapping network to return, for z, the w that the embedding returns for the factors of z.
 
     Args:
-        embedding: the teacher; left as it is.
-        mapping: the pupil, changed in place; its ``w_avg`` is set to the mean of its own codes.
-        latents: normals (B, K) -> z (B, Z).
-        steps: of Adam, with a rate that falls along a cosine to a hundredth.
-        batch_size: fresh codes each step.
-        lr: the highest rate.
-        seed: of the codes; the global random numbers stay as they were.
+        embedding: The teacher, which does not change.
+        mapping: The student, trained in place. Its ``w_avg`` is set to the mean code of the teacher.
+        latents: Maps normal numbers ``(B, K)`` to z ``(B, Z)``.
+        steps: Number of steps of Adam. The learning rate follows a cosine to a hundredth.
+        batch_size: Number of new codes in each step.
+        lr: Highest learning rate.
+        seed: Seed of the codes. The global random state does not change.
 
     Returns:
-        The squared error on the last tenth of the steps, relative to the variance of w.
+        The squared error of the last tenth of the steps, relative to the variance of w.
     """
     device = next(mapping.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -126,7 +127,7 @@ def _distill(
 
 @torch.no_grad()
 def _start_from_knots(mapping: MappingNetwork, knots: Sequence[tuple[int, float, float]]) -> None:
-    """Set the first rows of the first layer to ``lrelu(slope * (z[column] - position))``."""
+    """Sets the first units of the first layer to ``lrelu(slope * (z[column] - position))``."""
     layer = mapping.get_submodule("fc0")
     assert isinstance(layer, FullyConnected)
     count = min(len(knots), len(layer.weight))

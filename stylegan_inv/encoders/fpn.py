@@ -1,4 +1,4 @@
-"""The feature-pyramid encoder of pSp, and with the progressive rule that of e4e.
+"""The feature-pyramid encoder of pSp and, with the progressive rule, of e4e.
 
 =========  ===============  ======================================================================
 backbone   ``progressive``  paper and official class
@@ -24,22 +24,22 @@ from stylegan_inv.encoders.backbone import Layers
 from stylegan_inv.encoders.irse import ir_se
 from stylegan_inv.encoders.map2style import StyleEncoder
 
-# Paper: the finest map gives styles 7-18. Official code: 7-17, counted from 0 (coarse_ind 3, middle_ind 7), the same
-# bounds for every number of styles. We follow the code.
+# Paper: the finest map gives styles 7-18. Official code: 7-17, counted from 0 (coarse_ind 3, middle_ind 7), for every
+# number of styles. We follow the code.
 MIDDLE, FINE = 3, 7
 
 
 class FPNEncoder(StyleEncoder):
-    """Styles 0-2 read the map of 1/16 of the image, 3-6 that of 1/8, all others that of 1/4.
+    """Reads styles 0-2 from the map of 1/16 of the image's size, 3-6 from that of 1/8, the others from that of 1/4.
 
-    The finer maps are the sum of the coarser one, upsampled, and a 1x1 convolution of the backbone's map.
+    A finer map is the sum of the upsampled coarser one and a 1x1 convolution of the backbone's map.
 
     Args:
-        num_ws: Styles L of the generator.
-        w_dim: Their size D.
-        in_channels: 3 for RGB images (pSp, e4e), 6 for an image beside its reconstruction (ReStyle), 1 or 19 for
-            sketches or label maps (pSp).
-        backbone: A recipe of layers, called with ``in_channels``.
+        num_ws: Number L of styles of the generator.
+        w_dim: Size D of a style.
+        in_channels: 3 for RGB images (pSp, e4e), 6 for an image concatenated with its reconstruction (ReStyle), 1 or 19
+            for sketches or label maps (pSp).
+        backbone: Builds the layers, called with ``in_channels``.
         resolution: Longest side of the images, in pixels.
         progressive: e4e's rule, see `map2style.StyleEncoder`.
     """
@@ -61,7 +61,7 @@ class FPNEncoder(StyleEncoder):
         self.latlayer2 = nn.Conv2d(fine, coarse, 1)
 
     def levels(self, x: Tensor, count: int) -> list[Tensor]:
-        """The maps that the first ``count`` styles read; no finer ones are computed than these need."""
+        """Returns the maps of the first ``count`` styles. Finer maps are not computed."""
         _, fine, middle, coarse = self.maps(x)
         pyramid = [coarse]
         if count > MIDDLE:

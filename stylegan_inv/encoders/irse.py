@@ -1,4 +1,4 @@
-"""Improved residual networks with squeeze and excitation: the backbone of pSp, and the networks that compare faces.
+"""Improved residual networks with squeeze and excitation: pSp's backbone and face recognition networks.
 
 Official classes: ``Backbone``, ``bottleneck_IR`` and ``bottleneck_IR_SE`` (eladrich/pixel2style2pixel,
 models/encoders/model_irse.py, after TreB1eN/InsightFace_Pytorch). Papers: ArcFace (Deng et al., CVPR 2019, arXiv
@@ -22,8 +22,8 @@ from stylegan_inv.errors import UserError
 CHANNELS = (64, 128, 256, 512)
 UNITS_50 = (3, 4, 14, 3)
 UNITS_101 = (3, 13, 30, 3)
+#: Side of the aligned faces of recognition networks, in pixels.
 FACE_SIZE = 112
-"""Side of the aligned faces that recognition networks take, in pixels."""
 EMBEDDING_DIM = 512
 
 
@@ -36,16 +36,16 @@ def ir_se(
     pretrained: str | Path | None = None,
     extra_channels: str = "zero",
 ) -> Layers:
-    """The layers of IR-SE50, or of a smaller or larger network of the kind.
+    """Builds the layers of IR-SE50, or of a similar network.
 
     Args:
         in_channels: Channels of the input.
-        channels: Of the four groups; the stem has those of the first.
-        units: Residual units in each group; a group starts with a stride of 2.
-        se: Squeeze and excitation in each unit.
-        pretrained: File of an ArcFace network of the same size (``model_ir_se50.pth``, or its name in the weights
-            table, ``ir-se50``) whose weights to start from.
-        extra_channels: See `backbone.start_from`.
+        channels: Channels of the four groups; the stem has those of the first.
+        units: Number of residual units in each group. A group starts with a stride of 2.
+        se: Use squeeze and excitation in each unit.
+        pretrained: Initial weights: the file of an ArcFace network of the same size (``model_ir_se50.pth``), or its
+            name in the weights table, ``ir-se50``.
+        extra_channels: Weights of further input images, see `backbone.start_from`.
     """
     groups = residual_groups(partial(_Unit, se=se), channels[0], channels, units, first_stride=2)
     stem = nn.Sequential(
@@ -64,16 +64,16 @@ def ir_se(
 
 
 class FaceRecognition(Backbone):
-    """Aligned faces (B, 3, 112, 112), RGB in [-1, 1] -> embeddings (B, 512) of unit length.
+    """A face recognition network.
 
     The default is the ArcFace network of pSp's identity loss (``model_ir_se50.pth``); see also `curricularface`.
 
     Args:
-        units: Residual units in each group.
-        se: Squeeze and excitation in each unit.
-        affine: The closing batch norm has weights.
-        dropout: Before the linear layer, in training.
-        channels: Of the four groups.
+        units: Number of residual units in each group.
+        se: Use squeeze and excitation in each unit.
+        affine: Whether the last batch norm has weights.
+        dropout: Probability of the dropout before the linear layer.
+        channels: Channels of the four groups.
     """
 
     def __init__(
@@ -95,21 +95,21 @@ class FaceRecognition(Backbone):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, 112, 112) -> (B, 512)."""
+        """Maps aligned RGB faces ``(B, 3, 112, 112)`` in [-1, 1] to embeddings ``(B, 512)`` of unit length."""
         if x.shape[-2:] != (FACE_SIZE, FACE_SIZE):
             raise UserError(
-                f"faces of {tuple(x.shape)}, expected (B, 3, {FACE_SIZE}, {FACE_SIZE}); crop and resize them"
+                f"got faces of shape {tuple(x.shape)}, expected (B, 3, {FACE_SIZE}, {FACE_SIZE}); crop and resize them"
             )
         return F.normalize(self.output_layer(self.maps(x)[-1]), dim=1)
 
 
 def curricularface() -> FaceRecognition:
-    """CurricularFace's IR-101 (49 units without squeeze and excitation), by which the papers measure identity."""
+    """Builds CurricularFace's IR-101 (49 units without squeeze and excitation), the papers' metric of identity."""
     return FaceRecognition(UNITS_101, se=False, affine=False, dropout=0.4)
 
 
 class _Unit(nn.Module):
-    """BN, 3x3, PReLU, strided 3x3, BN, squeeze and excitation; added to the shortcut without an activation."""
+    """A residual unit: BN, 3x3, PReLU, strided 3x3, BN, squeeze and excitation, without an activation after the sum."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, se: bool) -> None:
         super().__init__()
@@ -129,13 +129,14 @@ class _Unit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # The official shortcut is a 1x1 max-pool with a stride, which keeps an 8-byte index for each value.
+        # The official shortcut is a strided 1x1 max-pooling, which stores an 8-byte index for each value.
         shortcut = x[..., :: self.stride, :: self.stride] if self.shortcut_layer is None else self.shortcut_layer(x)
-        return self.res_layer(x) + shortcut
+        residual: Tensor = self.res_layer(x)
+        return residual + shortcut
 
 
 class _SqueezeExcite(nn.Module):
-    """Scales each channel by a number in (0, 1) that follows from the means of all channels (arXiv 1709.01507)."""
+    """Scales each channel by a factor in (0, 1) computed from the means of all channels (arXiv 1709.01507)."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()

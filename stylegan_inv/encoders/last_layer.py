@@ -1,4 +1,4 @@
-"""Image -> W+ from the flattened last map: the "naive W+" encoder of pSp's ablation.
+"""The "naive W+" encoder of pSp's ablation, which reads w+ from the flattened last map.
 
 Paper: Richardson et al., CVPR 2021, arXiv 2008.00951. Official class: ``BackboneEncoderUsingLastLayerIntoWPlus``
 (eladrich/pixel2style2pixel, models/encoders/psp_encoders.py).
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from stylegan_inv.encoders.backbone import Backbone, Layers
 from stylegan_inv.encoders.irse import ir_se
 from stylegan_inv.generators.layers import FullyConnected
 
+#: Side to which the last map is pooled, that of a 112-px face in ArcFace.
 POOLED_SIZE = 7
-"""Side to which the last map is pooled, as that of a 112-px face in ArcFace."""
 
 
 class LastLayerEncoder(Backbone):
-    """The last map, pooled to 7x7 and flattened, through two linear layers; images of any size.
+    """Maps the last feature map, pooled to 7x7 and flattened, through two linear layers. Accepts images of any size.
 
     Args:
-        num_ws: Styles L of the generator.
-        w_dim: Their size D.
+        num_ws: Number L of styles of the generator.
+        w_dim: Size D of a style.
         in_channels: Channels of the input.
-        backbone: A recipe of layers, called with ``in_channels``.
+        backbone: Builds the layers, called with ``in_channels``.
     """
 
     def __init__(
@@ -43,6 +44,6 @@ class LastLayerEncoder(Backbone):
         self.linear = FullyConnected(w_dim, num_ws * w_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) in [-1, 1] to (B, L, D)."""
-        codes = self.linear(self.output_layer_2(self.maps(x)[-1]))
-        return codes.unflatten(1, (self.num_ws, self.w_dim))
+        """Maps images ``(B, in_channels, H, W)`` in [-1, 1] to codes ``(B, L, D)``."""
+        codes: Tensor = self.linear(self.output_layer_2(self.maps(x)[-1]))
+        return torch.unflatten(codes, 1, (self.num_ws, self.w_dim))

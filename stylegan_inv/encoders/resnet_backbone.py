@@ -1,4 +1,4 @@
-"""ResNet-34 without max-pooling: ReStyle's backbone for images other than faces.
+"""ResNet-34 without max-pooling, ReStyle's backbone for images other than faces.
 
 Official code: ``ResNetBackboneEncoder`` and ``ResNetGradualStyleEncoder`` (yuval-alaluf/restyle-encoder,
 models/encoders/restyle_psp_encoders.py and fpn_encoders.py). Papers: ReStyle (Alaluf et al., ICCV 2021, arXiv
@@ -28,18 +28,18 @@ def resnet34(
     pretrained: str | Path | None = None,
     extra_channels: str = "zero",
 ) -> Layers:
-    """The layers of ResNet-34, or of a smaller network of the kind.
+    """Builds the layers of ResNet-34, or of a similar network.
 
-    As in the official code there is no max-pooling after the stem, so that the last map is 1/16 of the image, and the
-    stem ends with a PReLU, which no pretrained file has: it starts at a slope of 0.25.
+    As in the official code, no max-pooling follows the stem, so that the last map has 1/16 of the image's size. The
+    stem ends with a PReLU, which pretrained files do not contain; its initial slope is 0.25.
 
     Args:
         in_channels: Channels of the input.
-        channels: Of the four groups; the stem has those of the first.
-        units: Residual units in each group; all but the first group start with a stride of 2.
-        pretrained: File of a torchvision ResNet of the same size (``resnet34-….pth``, or its name in the weights
-            table, ``resnet34``) whose weights to start from.
-        extra_channels: See `backbone.start_from`.
+        channels: Channels of the four groups; the stem has those of the first.
+        units: Number of residual units in each group. All groups but the first start with a stride of 2.
+        pretrained: Initial weights: the file of a torchvision ResNet of the same size (``resnet34-….pth``), or its name
+            in the weights table, ``resnet34``.
+        extra_channels: Weights of further input images, see `backbone.start_from`.
     """
     groups = residual_groups(_unit, channels[0], channels, units, first_stride=1)
     stem = {
@@ -52,7 +52,7 @@ def resnet34(
         firsts = list(accumulate(units, initial=0))
 
         def rename(key: str) -> str:
-            """``layer2.1.conv1.weight`` -> ``body.4.conv1.weight``."""
+            """Converts e.g. ``layer2.1.conv1.weight`` to ``body.4.conv1.weight``."""
             for group, first in enumerate(firsts[:-1], start=1):
                 if key.startswith(f"layer{group}."):
                     _, unit, rest = key.split(".", 2)
@@ -72,9 +72,10 @@ def resnet34(
 
 
 def _unit(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if in_channels == out_channels and stride == 1:
-        return BasicBlock(in_channels, out_channels)
-    downsample = nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
-    return BasicBlock(in_channels, out_channels, stride, downsample)
+    downsample = None
+    if in_channels != out_channels or stride != 1:
+        downsample = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+        )
+    unit: nn.Module = BasicBlock(in_channels, out_channels, stride, downsample)
+    return unit

@@ -1,4 +1,4 @@
-"""ReStyle's simplified encoder: every style is read from the last map.
+"""ReStyle's simplified encoder, which reads every style from the last map.
 
 Paper: Alaluf et al., ICCV 2021, arXiv 2104.02699.
 
@@ -24,13 +24,13 @@ from stylegan_inv.encoders.map2style import StyleEncoder
 
 
 class SingleLevelEncoder(StyleEncoder):
-    """All styles read the map of 1/16 of the image.
+    """Reads all styles from the map of 1/16 of the image's size.
 
     Args:
-        num_ws: Styles L of the generator.
-        w_dim: Their size D.
-        in_channels: 6 for an image beside its reconstruction.
-        backbone: A recipe of layers, called with ``in_channels``.
+        num_ws: Number L of styles of the generator.
+        w_dim: Size D of a style.
+        in_channels: 6 for an image concatenated with its reconstruction.
+        backbone: Builds the layers, called with ``in_channels``.
         resolution: Longest side of the images, in pixels.
         progressive: e4e's rule, see `map2style.StyleEncoder`.
     """
@@ -48,5 +48,5 @@ class SingleLevelEncoder(StyleEncoder):
         super().__init__(num_ws, w_dim, in_channels, backbone, [16] * num_ws, resolution, progressive)
 
     def levels(self, x: Tensor, count: int) -> list[Tensor]:
-        """The last map, ``count`` times."""
+        """Returns the last map ``count`` times."""
         return [self.maps(x)[-1]] * count

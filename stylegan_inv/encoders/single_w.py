@@ -1,6 +1,6 @@
-"""Image -> one w for all layers.
+"""The encoder of one w for all layers.
 
-Official class ``BackboneEncoderUsingLastLayerIntoW``: of pSp (Richardson et al., CVPR 2021, arXiv 2008.00951;
+Official class ``BackboneEncoderUsingLastLayerIntoW`` of pSp (Richardson et al., CVPR 2021, arXiv 2008.00951;
 ``--learn_in_w``) and, as ``SingleStyleCodeEncoder``, of e4e (Tov et al., SIGGRAPH 2021, arXiv 2102.02766), with which
 HyperStyle's W encoders were trained.
 """
@@ -17,13 +17,15 @@ from stylegan_inv.generators.layers import FullyConnected
 
 
 class SingleWEncoder(Backbone):
-    """The mean of the last map and a linear layer with equalised learning rate; images of any size.
+    """Maps the mean of the last feature map through a linear layer with equalised learning rate.
+
+    Accepts images of any size.
 
     Args:
-        num_ws: Styles L of the generator.
-        w_dim: Their size D.
+        num_ws: Number L of styles of the generator.
+        w_dim: Size D of a style.
         in_channels: Channels of the input.
-        backbone: A recipe of layers, called with ``in_channels``.
+        backbone: Builds the layers, called with ``in_channels``.
     """
 
     def __init__(
@@ -34,6 +36,6 @@ class SingleWEncoder(Backbone):
         self.linear = FullyConnected(self.channels[-1], w_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) in [-1, 1] to (B, L, D): one row, repeated as a view."""
-        w = self.linear(self.maps(x)[-1].mean(dim=(2, 3)))
+        """Maps images ``(B, in_channels, H, W)`` in [-1, 1] to codes ``(B, L, D)``, a view that repeats one w."""
+        w: Tensor = self.linear(self.maps(x)[-1].mean(dim=(2, 3)))
         return w[:, None].expand(-1, self.num_ws, -1)

@@ -1,4 +1,4 @@
-"""The inversion encoder for 64-px images: W+ codes from a compact residual backbone."""
+"""An encoder for 64-px images with a compact residual backbone, which gives codes in w+."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from torch.nn import functional as F
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.encoders.small_backbone import FINE_CHANNELS, NECK_CHANNELS, SmallBackbone, to_input_size
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import one_of, whole_number
 
 
 class SmallEncoder(nn.Module):
-    """Image, or image beside its last reconstruction, -> codes in W+ (residuals: zero before training).
+    """Maps an image, or an image and its last reconstruction, to codes in w+, or to residuals of these.
 
-    There is no batch norm. A refinement step feeds the pair (image, average image) first and (image, close
-    reconstruction) last, so that the statistics of one batch differ from step to step and running averages fit none of
-    them: an encoder with batch norm behaves differently in evaluation. A pretrained backbone has its norms folded into
-    its convolutions, an untrained one starts with residual branches at zero.
+    The output is zero before training. There is no batch norm, because the statistics of a batch differ between the
+    refinement iterations: the first pair is (image, average image), the last one (image, close reconstruction). Running
+    averages would fit none of them, and the encoder would behave differently in evaluation. The norms of a pretrained
+    backbone are folded into its convolutions. In an untrained backbone the residual branches start at zero.
 
     Args:
-        num_ws: styles L of the generator.
-        w_dim: their size D.
-        in_channels: 3 for an image alone, 6 for the image beside its reconstruction.
-        width: see `SmallBackbone`; must be the face network's when ``pretrained`` is given.
-        pretrained: name or file of a face network (`load_face_network`) to start from; None starts from scratch. Inputs
-            that are no pictures (sketches, label maps) have a first convolution of their own, as in pSp.
-        fusion: how a pair is read. ``early`` concatenates the two images at the input (the papers; weights of the
-            reconstruction's channels start at zero). ``difference`` passes both through the same backbone and maps
-            the difference of their features linearly: a Newton step with a learnt inverse Jacobian, and no difference
-            means no correction. It learns faster: after 100 steps of 8 images on a half-trained embedded generator the
-            fifth reconstruction had a squared error of 0.022; with ``early`` 0.041, growing from the second step on.
-        progressive: e4e's rule (Tov et al. 2021, section 4): the code of layer 0 stands for all layers, and the others
-            are offsets from it, which `set_stage` activates one after the other.
-        gain: multiplies the output. Adam moves every weight by about the learning rate, whatever the gradient's scale,
-            so this sets how fast the codes can move.
+        num_ws: Number L of styles of the generator.
+        w_dim: Size D of a style.
+        in_channels: 3 for an image, 6 for an image concatenated with its reconstruction.
+        width: Width of the backbone, see `SmallBackbone`; must be that of the face network if ``pretrained`` is set.
+        pretrained: Initial weights: the name or file of a face network (`load_face_network`); None initialises
+            randomly. For inputs other than RGB images (sketches, label maps) the first convolution is not pretrained,
+            as in pSp.
+        fusion: How a pair is read. ``early`` concatenates the two images at the input, as in the papers; the weights of
+            the reconstruction's channels start at zero. ``difference`` passes both through the same backbone and maps
+            the difference of their features linearly, like a Newton step with a learnt inverse Jacobian; equal images
+            give no correction. It learns faster: after 100 steps of 8 images on a half-trained embedded generator, the
+            squared error of the fifth reconstruction was 0.022, and with ``early`` 0.041, growing after the first
+            iteration.
+        gain: Factor of the output. Adam changes every weight by about the learning rate, whatever the scale of the
+            gradient, so the gain determines how fast the codes change.
+        progressive: Follow e4e's rule (Tov et al. 2021, section 4): the code of layer 0 applies to all layers, and the
+            others are offsets from it, which `set_stage` activates one after the other.
     """
 
     def __init__(
@@ -51,10 +54,9 @@ class SmallEncoder(nn.Module):
         progressive: bool = False,
     ) -> None:
         super().__init__()
-        if fusion not in ("early", "difference"):
-            raise UserError(f"encoder.fusion={fusion!r}: expected 'early' or 'difference'")
-        if fusion == "difference" and in_channels not in (3, 6):
-            raise UserError(f"encoder.in_channels={in_channels}: expected 3 or 6; set encoder.fusion=early for others")
+        one_of("encoder.fusion", fusion, ("early", "difference"))
+        if fusion == "difference":
+            one_of("encoder.in_channels", in_channels, (3, 6), hint="set encoder.fusion=early for others")
         self.num_ws, self.w_dim, self.in_channels, self.gain = num_ws, w_dim, in_channels, gain
         self.progressive, self.stage = progressive, num_ws - 1
         self.siamese = fusion == "difference" and in_channels == 6
@@ -64,7 +66,7 @@ class SmallEncoder(nn.Module):
             self._start_from(pretrained)
         self.fine = nn.Conv2d(self.backbone.channels[-2], FINE_CHANNELS, 1)
         features = NECK_CHANNELS * 16 + FINE_CHANNELS * 64
-        # Images of the generator have one w for all layers: most of a residual is common to them, the rest is own.
+        # Images of the generator have one w for all layers, so most of a residual is common to the layers.
         self.common = nn.Linear(features, w_dim, bias=not self.siamese)
         self.own = nn.Linear(features, num_ws * w_dim, bias=not self.siamese)
         for parameter in (*self.common.parameters(), *self.own.parameters()):
@@ -86,17 +88,18 @@ class SmallEncoder(nn.Module):
         self.neck.load_state_dict(face.neck[0].state_dict())
 
     def set_stage(self, stage: int) -> None:
-        """Activate the offsets of layers 1 ... ``stage``; 0 is a single w, L - 1 or more everything (the start).
+        """Activates the offsets of layers 1 to ``stage``, see :class:`.ProgressiveEncoder`. Initially all are active.
 
         Raises:
-            UserError: the encoder is not progressive, or the stage is negative.
+            UserError: The encoder is not progressive, or the stage is negative.
         """
-        if not self.progressive or stage < 0:
-            raise UserError(f"stage={stage}: expected encoder.progressive=true and a stage of at least 0")
+        if not self.progressive:
+            raise UserError("this encoder has no stages; set encoder.progressive=true")
+        whole_number("stage", stage, least=0)
         self.stage = min(stage, self.num_ws - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) in [-1, 1] to (B, L, D)."""
+        """Maps images ``(B, in_channels, H, W)`` in [-1, 1] to codes ``(B, L, D)``."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UserError(
                 f"the encoder got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W); "
@@ -105,18 +108,19 @@ class SmallEncoder(nn.Module):
         batch = len(x)
         x = to_input_size(x)
         if self.siamese:
-            image, reconstruction = self._read(torch.cat([x[:, :3], x[:, 3:]])).chunk(2)
+            image, reconstruction = self._features(torch.cat([x[:, :3], x[:, 3:]])).chunk(2)
             features = image - reconstruction
         else:
-            features = self._read(x)
+            features = self._features(x)
         own, common = self.own(features).view(batch, self.num_ws, self.w_dim), self.common(features)[:, None]
         if not self.progressive:
-            return self.gain * (own + common)
+            codes: Tensor = own + common
+            return self.gain * codes
         first = common + own[:, :1]
         active = own[:, 1 : self.stage + 1]
-        idle = first.expand(-1, self.num_ws - 1 - self.stage, -1)
-        return self.gain * torch.cat([first, first + active, idle], dim=1)
+        inactive = first.expand(-1, self.num_ws - 1 - self.stage, -1)
+        return self.gain * torch.cat([first, first + active, inactive], dim=1)
 
-    def _read(self, x: Tensor) -> Tensor:
+    def _features(self, x: Tensor) -> Tensor:
         maps = self.backbone(x)
         return torch.cat([F.relu(self.neck(maps[-1])).flatten(1), F.relu(self.fine(maps[-2])).flatten(1)], dim=1)

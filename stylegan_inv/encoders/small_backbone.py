@@ -1,7 +1,7 @@
 """A compact residual backbone for 64-px images.
 
-Meant for the embedded world (SynthFaces, the 64-px generator), where training must show something within minutes on
-two CPU cores. About 33 million multiply-adds at 64 px with ``width=24``.
+For the embedded data and generator (SynthFaces at 64 px), where training should give results within minutes on two CPU
+cores. It takes about 33 million multiply-adds at 64 px with ``width=24``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 
+#: Channels of the four stages, in multiples of ``width``.
 MULTIPLIERS = (1, 2, 4, 6)
-"""Channels of the four stages, in units of ``width``."""
+#: Channels to which the last map (4x4) is reduced before the linear layers.
 NECK_CHANNELS = 64
-"""Channels to which the last map (4x4) is reduced before it is read out."""
+#: Channels to which the second to last map (8x8) is reduced, which only the encoder uses.
 FINE_CHANNELS = 24
-"""The same for the last map but one (8x8), which the encoder reads as well."""
 
 
 def _conv(in_channels: int, out_channels: int, stride: int, norm: bool) -> nn.Sequential:
@@ -34,8 +34,8 @@ class _Block(nn.Module):
         self.conv1 = _conv(out_channels, out_channels, 1, norm)
         self.skip = nn.Conv2d(in_channels, out_channels, 1, bias=False) if stride > 1 else None
         if not norm:
-            # Without normalisation a residual branch that starts at zero keeps the variance of the sum in bounds
-            # (Fixup, arXiv 1901.09321, section 3).
+            # Without normalisation, residual branches that start at zero bound the variance of the sum (Fixup, arXiv
+            # 1901.09321, section 3).
             nn.init.zeros_(self.conv1.get_parameter("0.weight"))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,13 +44,13 @@ class _Block(nn.Module):
 
 
 class SmallBackbone(nn.Module):
-    """Image -> four feature maps at 1/2, 1/4, 1/8 and 1/16 of its size.
+    """Maps images to four feature maps of 1/2, 1/4, 1/8 and 1/16 of their size.
 
     Args:
-        in_channels: channels of the input.
-        width: channels of the first map; the maps have ``width`` times (1, 2, 4, 6).
-        norm: batch norm after each 3x3 convolution. False gives convolutions with bias: what batch norm becomes when
-            its statistics are frozen and folded in (`fold_batch_norm`).
+        in_channels: Channels of the input.
+        width: Channels of the first map; the maps have 1, 2, 4 and 6 times as many.
+        norm: Use batch norm after each 3x3 convolution. Without it the convolutions have a bias, as after
+            `fold_batch_norm`.
     """
 
     def __init__(self, in_channels: int = 3, width: int = 32, norm: bool = True) -> None:
@@ -63,11 +63,11 @@ class SmallBackbone(nn.Module):
         self.blocks = nn.ModuleList(
             _Block(i, o, s, norm) for i, o, s in zip(inputs, self.channels, strides, strict=True)
         )
-        # Plain NCHW convolutions with this few channels run 1.5 times slower on a CPU (torch 2.15, Zen 3).
+        # In NCHW, convolutions with so few channels are 1.5 times slower on a CPU (torch 2.15, Zen 3).
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Maps (B, in_channels, H, W), H and W multiples of 16, to four maps of 1/2 ... 1/16 of the size."""
+        """Maps ``(B, in_channels, H, W)``, H and W multiples of 16, to four feature maps, the finest first."""
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.shape[2] % 16 or x.shape[3] % 16:
             raise UserError(
                 f"got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W) with H and W "
@@ -82,7 +82,7 @@ class SmallBackbone(nn.Module):
 
 
 def fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals ``norm(conv(x))`` in evaluation mode."""
+    """Returns weight and bias of a convolution that equals ``norm(conv(x))`` in evaluation mode."""
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     bias = torch.zeros_like(scale) if conv.bias is None else conv.bias
@@ -90,9 +90,9 @@ def fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def fold_batch_norm(backbone: SmallBackbone) -> SmallBackbone:
-    """Returns the same function without batch norm: running statistics folded into the convolutions.
+    """Returns a copy without batch norm, whose running statistics are folded into the convolutions.
 
-    Exact for ``backbone.eval()``; faster, and safe to fine-tune with tiny batches.
+    The copy computes the same as ``backbone.eval()``, is faster and can be fine-tuned with very small batches.
     """
     if not backbone.norm:
         return backbone
@@ -105,7 +105,7 @@ def fold_batch_norm(backbone: SmallBackbone) -> SmallBackbone:
                 continue
             conv = source[name]
             assert isinstance(conv, nn.Conv2d)
-            if target.bias is None:  # the 1x1 shortcuts have no norm
+            if target.bias is None:  # a 1x1 shortcut, which has no norm
                 target.weight.copy_(conv.weight)
                 continue
             norm = source[name.rsplit(".", 1)[0] + ".1"]
@@ -117,7 +117,7 @@ def fold_batch_norm(backbone: SmallBackbone) -> SmallBackbone:
 
 
 def to_input_size(image: Tensor, size: int = 64) -> Tensor:
-    """Resizes (B, C, H, W) to (B, C, size, size): box mean for whole ratios, antialiased bilinear otherwise."""
+    """Resizes ``(B, C, H, W)`` to ``(B, C, size, size)``, by box means for integer ratios, else bilinearly."""
     height, width = image.shape[-2:]
     if (height, width) == (size, size):
         return image

@@ -1,4 +1,4 @@
-"""A small U-Net: image -> map of the same size (Ronneberger, Fischer, Brox, MICCAI 2015, arXiv 1505.04597)."""
+"""A small U-Net (Ronneberger, Fischer, Brox, MICCAI 2015, arXiv 1505.04597)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
 
 class UNet(nn.Module):
-    """Halves the image ``depth`` times and comes back up, each level seeing its own map again.
+    """A U-Net, whose output has the size of the image.
 
     Args:
-        in_channels: of the image.
-        out_channels: of the result.
-        width: channels of the finest level; twice as many at each coarser one, at most eight times.
-        depth: number of halvings.
+        in_channels: Channels of the image.
+        out_channels: Channels of the output.
+        width: Channels of the finest level; they double at each coarser level, up to eight times.
+        depth: Number of downsampling steps.
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 1, width: int = 16, depth: int = 3) -> None:
         super().__init__()
-        if width < 1 or depth < 1:
-            raise UserError(f"UNet: width={width}, depth={depth}; expected at least 1")
+        whole_number("UNet.width", width)
+        whole_number("UNet.depth", depth)
         self.depth = depth
         channels = [width * min(2**level, 8) for level in range(depth + 1)]
         self.down = nn.ModuleList(_pair(i, o) for i, o in zip([in_channels, *channels], channels, strict=False))
@@ -30,17 +31,18 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(width, out_channels, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, in_channels, H, W), H and W multiples of ``2 ** depth``, -> (B, out_channels, H, W)."""
+        """Maps ``(B, in_channels, H, W)``, H and W multiples of ``2 ** depth``, to ``(B, out_channels, H, W)``."""
         step = 2**self.depth
         if image.ndim != 4 or image.shape[2] % step or image.shape[3] % step:
-            raise UserError(f"UNet got {tuple(image.shape)}, expected (B, C, H, W) with multiples of {step}")
+            raise UserError(f"UNet got {tuple(image.shape)}, expected (B, C, H, W) with H and W multiples of {step}")
         maps = [self.down[0](image)]
         for block in list(self.down)[1:]:
             maps.append(block(F.avg_pool2d(maps[-1], 2)))
         x = maps.pop()
-        for block, own in zip(reversed(self.up), reversed(maps), strict=True):
-            x = block(torch.cat([own, F.interpolate(x, scale_factor=2, mode="nearest")], dim=1))
-        return self.last(x)
+        for block, skip in zip(reversed(self.up), reversed(maps), strict=True):
+            x = block(torch.cat([skip, F.interpolate(x, scale_factor=2, mode="nearest")], dim=1))
+        output: Tensor = self.last(x)
+        return output
 
 
 def _pair(in_channels: int, out_channels: int) -> nn.Sequential:

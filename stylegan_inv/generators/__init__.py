@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from stylegan_inv.generators.io.formats import save_discriminator as save_discriminator
     from stylegan_inv.generators.io.formats import save_generator as save_generator
     from stylegan_inv.generators.io.layouts import from_nvidia as from_nvidia
-    from stylegan_inv.generators.io.layouts import from_rosinality as from_rosinality
     from stylegan_inv.generators.io.layouts import to_nvidia as to_nvidia
-    from stylegan_inv.generators.io.layouts import to_rosinality as to_rosinality
+    from stylegan_inv.generators.io.rosinality_layout import from_rosinality as from_rosinality
+    from stylegan_inv.generators.io.rosinality_layout import to_rosinality as to_rosinality
     from stylegan_inv.generators.io.weight_files import file_hash as file_hash
     from stylegan_inv.generators.layers import channel_table as channel_table
     from stylegan_inv.generators.variants.finetune import finetuned as finetuned
@@ -36,7 +36,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "save_discriminator",
             "save_generator",
         ],
-        "io.layouts": ["from_nvidia", "from_rosinality", "to_nvidia", "to_rosinality"],
+        "io.layouts": ["from_nvidia", "to_nvidia"],
+        "io.rosinality_layout": ["from_rosinality", "to_rosinality"],
         "io.weight_files": ["file_hash"],
         "layers": ["channel_table"],
         "variants.finetune": ["finetuned"],

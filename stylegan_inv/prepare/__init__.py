@@ -1,1 +1,1 @@
-"""Prepare data: align, mask, pack and verify images."""
+"""Preparation of data: aligns, masks, packs and verifies images."""

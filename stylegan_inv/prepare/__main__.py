@@ -5,65 +5,61 @@
     python -m stylegan_inv.prepare pack   faces/ faces.zip --resolution 256
     python -m stylegan_inv.prepare verify faces.zip --report report.json
 
-Every source is a folder (with those below), a zip, an LMDB, tar shards or a list of images. Nothing is lost silently:
-what cannot be read or has no face is counted, named and in the report. A killed command continues when it is given
-again.
+The source is a folder (read recursively), a zip file, an LMDB, tar shards or a list of images. Every image that cannot
+be read or shows no face is counted, printed by name and listed in the report. An interrupted command continues when it
+is run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from typing import NoReturn
+from collections.abc import Sequence
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.prepare import align_images as prepare_align
-from stylegan_inv.prepare import make_masks as prepare_masks
-from stylegan_inv.prepare import pack_images as prepare_pack
-from stylegan_inv.prepare import verify_images as prepare_verify
-from stylegan_inv.utils.command_line import report_error
+from stylegan_inv.prepare import align_images, make_masks, pack_images, verify_images
+from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.command_line import ArgumentParser, run
 
-PARTS = {"align": prepare_align, "masks": prepare_masks, "pack": prepare_pack, "verify": prepare_verify}
+SUBCOMMANDS = {"align": align_images, "masks": make_masks, "pack": pack_images, "verify": verify_images}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line.
 
-
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line.
+    Args:
+        arguments: The command line; None takes that of the process.
 
     Raises:
-        UserError: It is not one.
+        UserError: An unknown subcommand or option, or a value of the wrong type.
     """
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="python -m stylegan_inv.prepare",
-        description=(__doc__ or ""),
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parts = parser.add_subparsers(dest="part", required=True, metavar="{" + ",".join(PARTS) + "}")
-    for name, module in PARTS.items():
-        words = (module.__doc__ or "").split(": ", 1)[1].strip()
-        part = parts.add_parser(name, help=words, description=words)
-        module.arguments(part)
-        part.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 for none but this")
-    parsed = parser.parse_args(arguments)
-    if parsed.workers < 0:
-        parser.error(f"--workers {parsed.workers}: expected 0 or more")
-    return parsed
+    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="{" + ",".join(SUBCOMMANDS) + "}")
+    for name, module in SUBCOMMANDS.items():
+        subparser = subparsers.add_parser(name, help=module.DESCRIPTION, description=module.DESCRIPTION)
+        module.add_arguments(subparser)
+        subparser.add_argument(
+            "--workers", type=int, default=os.cpu_count() or 1, help="worker processes; 0 uses the main process only"
+        )
+    options = parser.parse_args(arguments)
+    whole_number("--workers", options.workers, least=0)
+    return options
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; bad input ends with one line and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run(lambda: _prepare(parse(arguments)))
+
+
+def _prepare(options: argparse.Namespace) -> int:
     try:
-        parsed = options(arguments)
-        sys.exit(PARTS[parsed.part].run(parsed))
-    except UserError as error:
-        sys.exit(report_error(error))
+        return SUBCOMMANDS[options.subcommand].run(options)
     except OSError as error:
-        sys.exit(report_error(UserError(f"{error.filename or 'writing'}: {error.strerror or error}")))
+        raise UserError(f"{error.filename or 'writing'}: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``prepare align``: photographs into portraits aligned as FFHQ's."""
+"""``prepare align``: crops and rotates photographs into portraits, aligned as FFHQ's."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.prepare.face_alignment import align_face, face_quad
 from stylegan_inv.prepare.landmarks import default_predictor, find_faces, read_landmarks
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
 
+DESCRIPTION = "crop and rotate photographs into portraits, aligned as FFHQ's"
 REPORT = "align.json"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this subcommand."""
-    parser.add_argument("source", type=Path, help="folder, zip, LMDB, shards or list of photographs")
-    parser.add_argument("target", type=Path, help="folder of the portraits; what is there already is kept")
-    parser.add_argument("--size", type=int, default=1024, help="side of the portraits")
-    parser.add_argument("--supersampling", type=int, default=4, help="FFHQ turns faces at 4 times the size, pSp at 1")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand to a parser."""
+    parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of photographs")
+    parser.add_argument("target", type=Path, help="folder of the portraits; existing files are kept")
+    parser.add_argument("--size", type=int, default=1024, help="side of the portraits in pixels")
+    parser.add_argument("--supersampling", type=int, default=4, help="factor at which faces are rotated: FFHQ 4, pSp 1")
     parser.add_argument(
-        "--no-padding", action="store_true", help="black, not blurred reflections, beyond the photograph"
+        "--no-padding", action="store_true", help="fill the area outside of the photograph with black, not reflections"
     )
-    parser.add_argument("--faces", choices=("largest", "all"), default="largest", help="of photographs with several")
-    parser.add_argument("--landmarks", type=Path, help="JSON or CSV with 68 landmarks for each name, instead of dlib")
-    parser.add_argument("--predictor", type=Path, help="dlib's shape_predictor_68_face_landmarks.dat")
+    parser.add_argument("--faces", choices=("largest", "all"), default="largest", help="which faces to align")
+    parser.add_argument("--landmarks", type=Path, help="JSON or CSV file of landmarks, used instead of dlib")
+    parser.add_argument("--predictor", type=Path, help="path of dlib's shape_predictor_68_face_landmarks.dat")
 
 
 @dataclass
@@ -49,7 +51,15 @@ class _Aligner:
 
 
 def align(aligner: _Aligner, index: int) -> dict[str, Any]:
-    """Align the faces of an image and write them; what became of it."""
+    """Aligns the faces of an image and writes them.
+
+    Args:
+        aligner: The source and the options.
+        index: Position of the image in the source.
+
+    Returns:
+        The image's entry of the report.
+    """
     options, name = aligner.options, aligner.source.names[index]
     entry: dict[str, Any] = {"name": name, "status": "aligned", "faces": 0, "written": []}
     try:
@@ -71,8 +81,8 @@ def align(aligner: _Aligner, index: int) -> dict[str, Any]:
         try:
             entry["quads"].append(face_quad(landmarks).round(3).tolist())
             if not path.exists():
-                picture = Image.fromarray(pixels)
-                face = align_face(picture, landmarks, options.size, options.supersampling, not options.no_padding)
+                photograph = Image.fromarray(pixels)
+                face = align_face(photograph, landmarks, options.size, options.supersampling, not options.no_padding)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as temporary:
                     face.save(temporary)
@@ -83,19 +93,27 @@ def align(aligner: _Aligner, index: int) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Align; 1 if not one face was found.
+    """Runs the subcommand.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        The exit code: 1 if no face was found.
 
     Raises:
-        UserError: Bad input, or no detector.
+        UserError: Bad input, or no face detector.
     """
-    if options.size < 1 or not 1 <= options.supersampling <= 16:
-        raise UserError("expected --size of at least 1 and --supersampling from 1 to 16")
+    whole_number("--size", options.size)
+    whole_number("--supersampling", options.supersampling, most=16)
     source = open_source(options.source)
     if options.target.resolve().is_relative_to(options.source.resolve()):
-        raise UserError(f"{options.target}: lies inside {options.source}; give a folder outside of it")
+        raise UserError(f"{options.target}: is inside {options.source}; give a folder outside of it")
     stems = Counter(stem(name) for name in source.names)
-    if twice := [name for name, count in stems.items() if count > 1]:
-        raise UserError(f"{options.source}: {len(twice)} names occur with two suffixes: {name_list(twice)}; rename one")
+    if repeated := [name for name, count in stems.items() if count > 1]:
+        raise UserError(
+            f"{options.source}: {len(repeated)} names occur with several suffixes: {name_list(repeated)}; rename them"
+        )
     landmarks = None if options.landmarks is None else read_landmarks(options.landmarks)
     predictor = None if landmarks is not None else options.predictor or default_predictor()
     if predictor is not None and not predictor.is_file():
@@ -105,13 +123,17 @@ def run(options: argparse.Namespace) -> int:
     options.target.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.target / REPORT) as temporary:
         temporary.write_text(json.dumps({"source": str(options.source), "images": entries}, indent=1) + "\n")
+    _print_summary(entries, options)
+    return 0 if any(entry["status"] == "aligned" for entry in entries) else 1
+
+
+def _print_summary(entries: list[dict[str, Any]], options: argparse.Namespace) -> None:
     aligned = [entry for entry in entries if entry["status"] == "aligned"]
     faces = sum(len(entry["written"]) for entry in entries)
     print(f"{len(aligned)} of {len(entries)} images aligned, {faces} faces at {options.size} px in {options.target}")
     for status in ("no face", "unreadable", "wrong landmarks"):
         if names := [entry["name"] for entry in entries if entry["status"] == status]:
-            print(f"{len(names)} left out, {status}: {name_list(names)}")
+            print(f"{len(names)} skipped, {status}: {name_list(names)}")
     if several := [entry["name"] for entry in aligned if entry["faces"] > len(entry["written"])]:
-        print(f"{len(several)} have several faces, the largest was taken: {name_list(several)}")
+        print(f"{len(several)} show several faces, of which the largest was aligned: {name_list(several)}")
     print(f"report: {options.target / REPORT}")
-    return 0 if aligned else 1

@@ -1,6 +1,6 @@
-"""The alignment of FFHQ: a portrait turned and cut so that eyes and mouth lie where the generator has them.
+"""The alignment of FFHQ: rotates and crops a portrait so that eyes and mouth have the same place in every image.
 
-Karras et al. 2019, appendix C (68 landmarks; NVlabs/ffhq-dataset, ``download_ffhq.py``), at any size.
+Source: Karras et al. 2019, appendix C, and NVlabs/ffhq-dataset, ``download_ffhq.py`` (68 landmarks). Any output size.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from stylegan_inv.errors import UserError
 
 LANDMARKS = 68
 _LEFT_EYE, _RIGHT_EYE, _MOUTH = slice(36, 42), slice(42, 48), (48, 54)
-#: A face so many times larger than the image is not where the landmarks say.
+#: Largest side of a face, in sides of the image. Larger faces come from wrong landmarks.
 _MAX_SIDE = 10
 
 
 def face_quad(landmarks: np.ndarray) -> np.ndarray:
-    """The square around a face.
+    """Returns the square around a face.
 
     Args:
-        landmarks: (68, 2) in pixels, x to the right and y down, numbered as iBUG 300-W does.
+        landmarks: Landmarks ``(68, 2)`` in pixels, x to the right and y down, in the order of iBUG 300-W.
 
     Returns:
-        (4, 2) float64: top left, bottom left, bottom right, top right.
+        Corners ``(4, 2)`` in float64: top left, bottom left, bottom right, top right.
 
     Raises:
-        UserError: Other shapes, numbers that are not finite, or landmarks on one spot.
+        UserError: Landmarks of another shape, that are not finite, or that coincide.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (LANDMARKS, 2) or not np.isfinite(points).all():
@@ -35,37 +35,39 @@ def face_quad(landmarks: np.ndarray) -> np.ndarray:
     left, right = points[_LEFT_EYE].mean(0), points[_RIGHT_EYE].mean(0)
     eyes, mouth = (left + right) / 2, points[list(_MOUTH)].mean(0)
     across, down = right - left, mouth - eyes
-    # Both the line between the eyes and the one at right angles to eyes-mouth tell how the head is tilted.
-    x = across - _turned(down)
+    # The tilt of the head is the mean of two directions: between the eyes, and perpendicular to eyes-mouth.
+    x = across - _rotated(down)
     length = np.hypot(*x)
     if length == 0 or (scale := max(2.0 * np.hypot(*across), 1.8 * np.hypot(*down))) == 0:
-        raise UserError("landmarks whose eyes and mouth are on one spot")
+        raise UserError("landmarks whose eyes and mouth coincide")
     x *= scale / length
-    y = _turned(x)
+    y = _rotated(x)
     centre = eyes + 0.1 * down
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
-def _turned(vector: np.ndarray) -> np.ndarray:
+def _rotated(vector: np.ndarray) -> np.ndarray:
     return np.array([-vector[1], vector[0]])
 
 
 def align_face(
     image: Image.Image, landmarks: np.ndarray, size: int = 1024, supersampling: int = 4, padding: bool = True
 ) -> Image.Image:
-    """Cut out a face.
+    """Crops and rotates a face.
 
     Args:
-        image: RGB, upright.
+        image: RGB image.
         landmarks: See :func:`face_quad`.
-        size: Side of the result.
-        supersampling: The face is turned at so many times ``size`` and then reduced (FFHQ: 4; pSp's script: 1).
-        padding: Continue the image by its blurred mirror image where the square leaves it; else by black.
+        size: Side of the result in pixels.
+        supersampling: The face is rotated at this multiple of ``size`` and then downsampled (FFHQ: 4; pSp's script: 1).
+        padding: Extends the image by its blurred reflection where the square leaves it. False extends it by black.
 
-    As there, pixel (i, j) of the result lies on the corner that four pixels share, half a pixel from its own place.
+    Returns:
+        The aligned face. As in the official code, pixel (i, j) of the result samples the corner that four pixels
+        share, half a pixel from its centre.
 
     Raises:
-        UserError: Landmarks that do not belong to the image.
+        UserError: Landmarks that do not fit the image.
     """
     quad = face_quad(landmarks)
     side = np.hypot(*(quad[3] - quad[0]))
@@ -73,9 +75,9 @@ def align_face(
         raise UserError(f"landmarks of a face of {side:.0f} px in an image of {image.width} x {image.height} px")
     image, quad, side = _reduced(image, quad, side, size)
     border = max(int(np.rint(side * 0.1)), 3)
-    image, quad = _cut(image, quad, border)
+    image, quad = _cropped(image, quad, border)
     if padding:
-        image, quad = _continued(image, quad, side, border)
+        image, quad = _extended(image, quad, side, border)
     inner = size * supersampling
     corners = tuple((quad + 0.5).flatten().tolist())
     face = image.transform((inner, inner), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
@@ -83,7 +85,7 @@ def align_face(
 
 
 def _reduced(image: Image.Image, quad: np.ndarray, side: float, size: int) -> tuple[Image.Image, np.ndarray, float]:
-    """At a fraction of its size where that is still twice what is needed."""
+    """Downsamples an image that is more than twice as large as necessary."""
     shrink = int(np.floor(side / size * 0.5))
     if shrink <= 1:
         return image, quad, side
@@ -91,16 +93,16 @@ def _reduced(image: Image.Image, quad: np.ndarray, side: float, size: int) -> tu
     return image.resize(reduced, Image.Resampling.LANCZOS), quad / shrink, side / shrink  # type: ignore[arg-type]
 
 
-def _cut(image: Image.Image, quad: np.ndarray, border: int) -> tuple[Image.Image, np.ndarray]:
+def _cropped(image: Image.Image, quad: np.ndarray, border: int) -> tuple[Image.Image, np.ndarray]:
     low = np.maximum(np.floor(quad.min(0)).astype(int) - border, 0)
     high = np.minimum(np.ceil(quad.max(0)).astype(int) + border, image.size)
     if (high <= low).any():
-        raise UserError(f"landmarks that lie outside of the image of {image.width} x {image.height} px")
+        raise UserError(f"landmarks outside of the image of {image.width} x {image.height} px")
     return image.crop((*low.tolist(), *high.tolist())), quad - low
 
 
-def _continued(image: Image.Image, quad: np.ndarray, side: float, border: int) -> tuple[Image.Image, np.ndarray]:
-    """With the mirrored image around it, more blurred and closer to the median colour the further out."""
+def _extended(image: Image.Image, quad: np.ndarray, side: float, border: int) -> tuple[Image.Image, np.ndarray]:
+    """Extends an image by its reflection, which fades into a blur and then into the median colour."""
     low = np.maximum(border - np.floor(quad.min(0)).astype(int), 0)
     high = np.maximum(np.ceil(quad.max(0)).astype(int) - image.size + border, 0)
     if max(*low, *high) <= border - 4:
@@ -117,7 +119,7 @@ def _continued(image: Image.Image, quad: np.ndarray, side: float, border: int) -
 
 
 def _outside(length: int, low: int, high: int, axis: int) -> np.ndarray:
-    """1 at the edges of the padding, 0 where the image begins, negative inside of it; broadcasts along ``axis``."""
-    place = np.arange(length, dtype=np.float32)
-    nearness = np.minimum(place / np.float32(low), (length - 1 - place) / np.float32(high))
-    return np.expand_dims(1.0 - nearness, axis)
+    """Returns 1 at the edges of the padding, 0 at those of the image, less inside; broadcasts along ``axis``."""
+    position = np.arange(length, dtype=np.float32)
+    depth = np.minimum(position / np.float32(low), (length - 1 - position) / np.float32(high))
+    return np.expand_dims(1.0 - depth, axis)

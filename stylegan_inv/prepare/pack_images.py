@@ -1,4 +1,8 @@
-"""``prepare pack``: images into a zip, an LMDB or tar shards; checked, continued after a stop, whole or not there."""
+"""``prepare pack``: packs images into a zip file, an LMDB or tar shards.
+
+The images are decoded before they are stored and compared with what was written. An interrupted command continues where
+it stopped, and the target appears only when it is complete.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +27,29 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import MANIFEST_FILE, Packer, open_packer
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.parallel import ordered
 
+DESCRIPTION = "pack images into a zip file, an LMDB or tar shards"
 _FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this subcommand."""
-    parser.add_argument("source", type=Path, help="folder, zip, LMDB, shards or list of images")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand to a parser."""
+    parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of images")
     parser.add_argument("target", type=Path, help="what to write: data.zip, data.lmdb, or a folder of shards")
-    parser.add_argument("--to", choices=("zip", "lmdb", "shards"), help="by default as the target is called")
-    parser.add_argument("--resolution", type=int, help="side of the square to bring them to; without, files stay as is")
+    parser.add_argument("--to", choices=("zip", "lmdb", "shards"), help="container; default: from the suffix")
+    parser.add_argument("--resolution", type=int, help="side of the resized, square images; default: files unchanged")
     parser.add_argument("--mode", choices=MODES, default="crop")
-    parser.add_argument("--format", choices=_FORMATS, default="png", help="of resized images; webp is lossless as well")
-    parser.add_argument("--quality", type=int, default=95, help="of jpg")
+    parser.add_argument("--format", choices=_FORMATS, default="png", help="format of resized images; webp is lossless")
+    parser.add_argument("--quality", type=int, default=95, help="quality of jpg, 1 to 100")
     parser.add_argument("--shard-images", type=int, default=1000)
     parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error")
 
 
 @dataclass
 class _Encoder:
-    """What turns image number i into the bytes to store."""
+    """Encodes images of a source as the bytes to store."""
 
     source: Source
     geometry: Geometry | None
@@ -56,7 +62,15 @@ class _Encoder:
 
 
 def encode(encoder: _Encoder, index: int) -> tuple[bytes, tuple[int, int]] | str:
-    """The file to store with its height and width, or what is wrong with the image."""
+    """Encodes an image.
+
+    Args:
+        encoder: The source and the format.
+        index: Position of the image in the source.
+
+    Returns:
+        The bytes to store and (height, width), or an error message.
+    """
     try:
         data, where = encoder.source.read(index), encoder.source.where(index)
         pixels = decode(data, where)
@@ -78,14 +92,20 @@ def _write(pixels: torch.Tensor, encoder: _Encoder) -> bytes:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Pack; the exit code.
+    """Runs the subcommand.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        The exit code, 0.
 
     Raises:
-        UserError: Bad input, a target that exists, or one that does not hold what was written.
+        UserError: Bad input, an existing target, or a target whose content differs from what was written.
     """
     kind = _kind(options)
     if options.target.exists():
-        raise UserError(f"{options.target}: exists; give another name or remove it")
+        raise UserError(f"{options.target}: exists already; give another name or remove it")
     source = open_source(options.source, options.resolution or 256)
     geometry = None if options.resolution is None else Geometry(options.resolution, options.mode)
     encoder = _Encoder(source, geometry, options.format, options.quality)
@@ -101,22 +121,22 @@ def run(options: argparse.Namespace) -> int:
     journal = _Journal(work, settings)
     content = work / ("content.zip" if kind == "zip" else "content")
     if journal.lines:
-        print(f"continues {work}: {len(journal.lines)} of {len(source)} images are done")
+        print(f"continuing {work}: {len(journal.lines)} of {len(source)} images are done")
     manifest = _pack(options, encoder, journal, kind, content)
     _check(content, manifest, encoder, options.target)
     content.replace(options.target)
     shutil.rmtree(work)
     skipped = manifest["skipped"]
-    print(f"{len(manifest['images'])} images in {options.target}, each read back and compared")
+    print(f"{len(manifest['images'])} images in {options.target}, all read back and compared")
     if skipped:
-        print(f"{len(skipped)} unreadable images are left out (why: manifest): {name_list(list(skipped))}")
+        print(f"{len(skipped)} unreadable images are skipped (reasons in the manifest): {name_list(list(skipped))}")
     return 0
 
 
 def _pack(
     options: argparse.Namespace, encoder: _Encoder, journal: _Journal, kind: str, content: Path
 ) -> dict[str, Any]:
-    """Write the rest of the images; the manifest."""
+    """Writes the remaining images and returns the manifest."""
     stored = [(line["name"], line["bytes"]) for line in journal.lines if "bytes" in line]
     packer = open_packer(kind, content, stored, _side(encoder), options.shard_images)
     try:
@@ -139,29 +159,29 @@ def _pack(
 
 
 def _add(options: argparse.Namespace, encoder: _Encoder, journal: _Journal, packer: Packer) -> list[dict[str, Any]]:
-    """Add what the journal does not have; the lines that are not in it yet."""
-    rest = range(len(journal.lines), len(encoder.source))
-    waiting: list[dict[str, Any]] = []
+    """Adds the images that the journal lacks and returns the lines that it does not contain yet."""
+    remaining = range(len(journal.lines), len(encoder.source))
+    pending: list[dict[str, Any]] = []
     since = 0
-    for index, result in zip(rest, ordered(encode, encoder, rest, options.workers, "packing"), strict=True):
+    for index, result in zip(remaining, ordered(encode, encoder, remaining, options.workers, "packing"), strict=True):
         if isinstance(result, str):
             if options.on_bad_image == "error":
-                raise UserError(f"{result}; or give --on-bad-image skip")
-            waiting.append({"name": encoder.source.names[index], "skipped": result})
+                raise UserError(f"{result}; or skip such images with --on-bad-image skip")
+            pending.append({"name": encoder.source.names[index], "skipped": result})
             continue
         data, name = result[0], encoder.name(index)
         packer.add(name, data)
-        waiting.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        pending.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
         since += 1
         if since == packer.interval:
             packer.flush()
-            journal.add(waiting)
-            waiting, since = [], 0
-    return waiting
+            journal.add(pending)
+            pending, since = [], 0
+    return pending
 
 
 def _side(encoder: _Encoder) -> int:
-    """The larger side of the first image that can be read: the size in an LMDB's keys."""
+    """Returns the larger side of the first readable image, which is part of an LMDB's keys."""
     if encoder.geometry is not None:
         return encoder.geometry.resolution
     results = (encode(encoder, index) for index in range(len(encoder.source)))
@@ -172,10 +192,14 @@ def _side(encoder: _Encoder) -> int:
 
 
 class _Journal:
-    """What of a packing is done for certain, beside the content: one line for each batch that was flushed together.
+    """The images that are stored safely: a file with one line for each batch that was flushed.
+
+    Args:
+        work: Folder of the unfinished target.
+        settings: Settings of the command; those of an earlier journal must be equal.
 
     Raises:
-        UserError: It belongs to another command.
+        UserError: The journal belongs to a command with other settings.
     """
 
     def __init__(self, work: Path, settings: dict[str, Any]) -> None:
@@ -185,9 +209,11 @@ class _Journal:
         text = json.dumps(settings, indent=1)
         if (work / "settings.json").is_file():
             if (work / "settings.json").read_text() != text:
-                raise UserError(f"{work}: is left from another command; remove it, or give that command again")
+                raise UserError(
+                    f"{work}: belongs to an interrupted command with other options; remove it or repeat that command"
+                )
             if self._path.is_file():
-                self.lines = _whole_lines(self._path)
+                self.lines = _complete_lines(self._path)
                 self._path.write_text(json.dumps(self.lines) + "\n")
             return
         work.mkdir(parents=True, exist_ok=True)
@@ -199,10 +225,10 @@ class _Journal:
         self.lines += lines
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):  # killed in the middle
+        if not line.endswith("\n"):  # the process was killed while it wrote this line
             break
         lines.extend(json.loads(line))
     return lines
@@ -210,21 +236,21 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 def _check(content: Path, manifest: dict[str, Any], encoder: _Encoder, target: Path) -> None:
     packed = open_source(content, encoder.geometry.resolution if encoder.geometry else 1)
-    rows = {name: row for row, name in enumerate(packed.names)}  # shards write some names differently
+    rows = {name: row for row, name in enumerate(packed.names)}  # shards change some names
     for index, (name, expected) in enumerate(manifest["images"].items()):
         if hashlib.sha256(packed.read(rows.get(name, index))).hexdigest() != expected:
-            raise UserError(f"{target}: {name} is not what was written; is the disk in order? pack it again")
+            raise UserError(f"{target}: {name} differs from what was written; check the disk and pack it again")
     if len(packed) != len(manifest["images"]):
-        raise UserError(f"{target}: holds {len(packed)} images of {len(manifest['images'])}; pack it again")
+        raise UserError(f"{target}: contains {len(packed)} of {len(manifest['images'])} images; pack it again")
 
 
 def _kind(options: argparse.Namespace) -> str:
     suffixes = {".zip": "zip", ".lmdb": "lmdb"}
     kind = options.to or suffixes.get(options.target.suffix, "shards")
     if options.target.suffix in suffixes and suffixes[options.target.suffix] != kind:
-        raise UserError(f"{options.target}: is called {options.target.suffix}, expected a name that fits --to {kind}")
+        raise UserError(f"{options.target}: got the suffix {options.target.suffix}, expected one that fits --to {kind}")
     if options.target.suffix in (".tar", *SUFFIXES):
         raise UserError(f"{options.target}: expected a name for a folder of shards, without a suffix")
-    if options.shard_images < 1 or not 1 <= options.quality <= 100:
-        raise UserError("expected --shard-images of at least 1 and --quality from 1 to 100")
+    whole_number("--shard-images", options.shard_images)
+    whole_number("--quality", options.quality, most=100)
     return kind

@@ -1,7 +1,7 @@
-"""Label maps from a network in a file: a state dict of one of torchvision's segmentation architectures.
+"""Label maps from one of torchvision's segmentation networks, whose weights are read from a file.
 
-TorchScript and whole pickled modules would bring code of their own, so only weights are read: safetensors, or a file of
-``torch.save`` of which nothing is executed. Which architecture it is and how many classes it has stands in its keys.
+TorchScript programs and pickled modules contain code. Only weights are therefore read: safetensors, or a file of
+``torch.save``, of which nothing is executed. The keys tell the architecture and the number of classes.
 """
 
 from __future__ import annotations
@@ -25,16 +25,22 @@ ARCHITECTURES = (
     "fcn_resnet50",
     "fcn_resnet101",
 )
-#: The layer that has an output for each class, by architecture.
+#: The layer with one output for each class, in the architectures.
 _LAST = ("classifier.low_classifier.weight", "classifier.4.weight")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def load_segmentation(path: Path) -> nn.Module:
-    """Build the network that a file holds the weights of.
+    """Loads a segmentation network.
+
+    Args:
+        path: File of the weights.
+
+    Returns:
+        The network, frozen and in evaluation mode.
 
     Raises:
-        UserError: No weights, or of another architecture.
+        UserError: No file of weights, or those of another architecture.
     """
     from torchvision.models import get_model
 
@@ -63,15 +69,15 @@ def load_segmentation(path: Path) -> nn.Module:
 
 @torch.inference_mode()
 def segment(network: nn.Module, pixels: Tensor, side: int) -> np.ndarray:
-    """The most likely class of each pixel.
+    """Returns the most likely class of each pixel.
 
     Args:
-        network: From :func:`load_segmentation`.
-        pixels: (3, H, W) uint8, RGB.
-        side: Of the square that the network sees.
+        network: The network from :func:`load_segmentation`.
+        pixels: RGB image ``(3, H, W)``, uint8.
+        side: Side of the network's square input in pixels.
 
     Returns:
-        (H, W) int64.
+        Class indices ``(H, W)``, int64.
     """
     image = F.interpolate(pixels[None].float() / 255, (side, side), mode="bilinear", antialias=True)
     image = (image - image.new_tensor(_MEAN)[:, None, None]) / image.new_tensor(_STD)[:, None, None]

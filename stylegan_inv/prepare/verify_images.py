@@ -1,4 +1,4 @@
-"""``prepare verify``: decode every image and report what is wrong, which are equal, and their sizes."""
+"""``prepare verify``: decodes every image and reports unreadable images, duplicates and sizes."""
 
 from __future__ import annotations
 
@@ -19,32 +19,48 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this subcommand."""
-    parser.add_argument("source", type=Path, help="folder, zip, LMDB, shards or list of images")
-    parser.add_argument("--resolution", type=int, help="count images with fewer pixels than this as well")
-    parser.add_argument("--report", type=Path, help="write all of it as JSON")
+DESCRIPTION = "decode every image and report unreadable images, duplicates and sizes"
 
 
-def look(source: Source, index: int) -> tuple[str, str, str, tuple[int, int]] | str:
-    """Hash of the file, hash of the pixels, name, height and width; or what is wrong."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand to a parser."""
+    parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of images")
+    parser.add_argument("--resolution", type=int, help="also list images with a side below this, in pixels")
+    parser.add_argument("--report", type=Path, help="JSON file to write the report to")
+
+
+def inspect(source: Source, index: int) -> tuple[str, str, str, tuple[int, int]] | str:
+    """Decodes an image.
+
+    Args:
+        source: The source of the images.
+        index: Position of the image in it.
+
+    Returns:
+        Hash of the file, hash of the pixels, name, and (height, width); or an error message.
+    """
     try:
         data = source.read(index)
         pixels = decode(data, source.where(index))
     except BadImage as error:
         return str(error)
     shape = int(pixels.shape[-2]), int(pixels.shape[-1])
-    picture = hashlib.sha256(pixels.permute(1, 2, 0).contiguous().numpy().tobytes())
-    picture.update(repr(shape).encode())
-    return hashlib.sha256(data).hexdigest(), picture.hexdigest(), source.names[index], shape
+    pixel_hash = hashlib.sha256(pixels.permute(1, 2, 0).contiguous().numpy().tobytes())
+    pixel_hash.update(repr(shape).encode())
+    return hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), source.names[index], shape
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify; 1 if an image cannot be read or is not what its manifest says.
+    """Runs the subcommand.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        The exit code: 1 if an image cannot be read or differs from the manifest.
 
     Raises:
-        UserError: Nothing there to verify.
+        UserError: No source of images.
     """
     source = open_source(options.source, options.resolution or 256)
     bad: dict[str, str] = {}
@@ -52,14 +68,14 @@ def run(options: argparse.Namespace) -> int:
     same: dict[str, list[str]] = {}
     sizes: Counter[tuple[int, int]] = Counter()
     small: list[str] = []
-    results = ordered(look, source, range(len(source)), options.workers, "verifying")
-    for index, found in enumerate(results):
-        if isinstance(found, str):
-            bad[source.names[index]] = found
+    results = ordered(inspect, source, range(len(source)), options.workers, "verifying")
+    for index, result in enumerate(results):
+        if isinstance(result, str):
+            bad[source.names[index]] = result
             continue
-        file, picture, name, shape = found
+        file, pixel_hash, name, shape = result
         files[name] = file
-        same.setdefault(picture, []).append(name)
+        same.setdefault(pixel_hash, []).append(name)
         sizes[shape] += 1
         if options.resolution and min(shape) < options.resolution:
             small.append(name)
@@ -84,16 +100,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _changed(path: Path, source: Source, files: dict[str, str]) -> list[str] | None:
-    """Names whose file is not that of the manifest; None without a manifest."""
+    """Returns the names of files that differ from the manifest; None without a manifest."""
     text = read_manifest(path)
     if text is None:
         return None
     content = read_json(text, f"{path}: manifest")
     if not isinstance(content, dict) or not isinstance(content.get("images"), dict):
-        raise UserError(f"{path}: its manifest is not one of prepare pack")
+        raise UserError(f"{path}: its manifest was not written by prepare pack")
     expected = list(content["images"].items())
     names = source.names if len(expected) == len(source) else []
-    # Shards write some names differently, and keep the order.
+    # Shards change some names, but keep the order.
     found = [files.get(name, files.get(names[index]) if names else None) for index, (name, _) in enumerate(expected)]
     return [name for (name, sha256), file in zip(expected, found, strict=True) if file != sha256]
 
@@ -104,12 +120,12 @@ def _print(report: dict[str, Any]) -> None:
     print(f"sizes: {name_list(sizes)}" if sizes else "sizes: none")
     for key, words in {
         "bad": "cannot be read",
-        "smaller": "have fewer pixels than asked for",
-        "changed": "are not what the manifest says",
+        "smaller": "are smaller than --resolution",
+        "changed": "differ from the manifest",
     }.items():
         if report[key]:
             print(f"{len(report[key])} {words}: {name_list(list(report[key]))}")
     if report["duplicates"]:
         pairs = [" = ".join(names[:3]) for names in report["duplicates"]]
         more = sum(len(names) - 1 for names in report["duplicates"])
-        print(f"{more} show the same pixels as another: {name_list(pairs)}")
+        print(f"{more} have the same pixels as another image: {name_list(pairs)}")

@@ -1,1 +1,1 @@
-"""Weights made by others: a table, and their download."""
+"""Weights published by others: a table of them, and their download."""

@@ -1,8 +1,7 @@
-"""Weights made by others: downloaded at their first use into a cache, checked, and never fetched twice.
+"""Downloads published weights into a cache at their first use, and checks them.
 
-What exists, from where and under which licence is one table, `weights_table`. The cache is
-``$STYLEGAN_INV_CACHE/weights`` (by default ``~/.cache/stylegan_inv/weights``); ``STYLEGAN_INV_OFFLINE=1`` forbids the
-network, and so does ``weights.offline=true`` on every command line.
+`table` lists the weights. The cache is ``$STYLEGAN_INV_CACHE/weights``, by default ``~/.cache/stylegan_inv/weights``.
+``STYLEGAN_INV_OFFLINE=1`` forbids downloads, as does ``weights.offline=true`` on the command line.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.weights.table import TABLE, Weights
 
 OFFLINE = "STYLEGAN_INV_OFFLINE"
-ATTEMPTS = 3  # for each address, as long as it answers with passing faults
+ATTEMPTS = 3  # for each address, after temporary errors
 PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 20
@@ -32,18 +31,19 @@ _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
 def fetch(source: str | Path, *, offline: bool | None = None, cache: Path | None = None) -> Path:
-    """The file of a name of the table, downloaded unless the cache has it; a path to a file is returned as it is.
+    """Returns the path of a file of weights, which is downloaded unless it is in the cache.
 
-    A download that was cut short goes on where it stopped. The file gets its name only when it is complete and its size
-    and hash are right; several processes that want it wait for the first.
+    An interrupted download continues where it stopped. The file appears under its name only when it is complete and has
+    the expected size and hash. Concurrent processes wait for the first one.
 
     Args:
-        source: a name of `TABLE`, or a local file.
-        offline: never use the network; None: as ``STYLEGAN_INV_OFFLINE`` says.
-        cache: folder to keep files in.
+        source: A name of `TABLE`, or a local file, which is returned unchanged.
+        offline: Never use the network; None reads ``STYLEGAN_INV_OFFLINE``.
+        cache: Folder of the cache; None takes the default one.
 
     Raises:
-        UserError: no such name, not in the cache and offline, or no address gave the right file.
+        UserError: An unknown name, a file that is not in the cache while downloads are forbidden, or no address with
+            the expected file.
     """
     path = Path(source).expanduser()
     entry = TABLE.get(str(source))
@@ -60,30 +60,30 @@ def fetch(source: str | Path, *, offline: bool | None = None, cache: Path | None
             f"{source} is not in the cache and downloads are switched off: put the file at {target} "
             f"(from {entry.urls[0]}), or allow downloads (weights.offline=false)"
         )
-    from filelock import FileLock  # PyTorch depends on it
+    from filelock import FileLock  # a dependency of PyTorch
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # The system takes this lock back when its owner dies, so waiting ends.
+        # The operating system releases this lock when its owner ends.
         with FileLock(target.with_name(f"{target.name}.lock")):
             if not _complete(target, entry):
                 _download(str(source), entry, target)
     except OSError as error:
         raise UserError(
-            f"{source}: cannot be written to {folder} ({error.strerror or error}); set STYLEGAN_INV_CACHE to a folder "
-            f"that is writable and has room"
+            f"{source}: cannot be written to {folder} ({error.strerror or error}); set STYLEGAN_INV_CACHE to a "
+            f"writable folder with free space"
         ) from error
     return target
 
 
 def cache_folder() -> Path:
-    """Where downloaded weights lie."""
+    """Returns the folder of downloaded weights."""
     root = os.environ.get("STYLEGAN_INV_CACHE")
     return (Path(root).expanduser() if root else Path.home() / ".cache" / "stylegan_inv") / "weights"
 
 
 def offline_wanted(offline: bool | None = None) -> bool:
-    """The given answer, or that of ``STYLEGAN_INV_OFFLINE``."""
+    """Returns ``offline``, or what ``STYLEGAN_INV_OFFLINE`` says if it is None."""
     if offline is not None:
         return offline
     return os.environ.get(OFFLINE, "").strip().lower() not in ("", "0", "false", "no")
@@ -91,10 +91,13 @@ def offline_wanted(offline: bool | None = None) -> bool:
 
 @contextlib.contextmanager
 def downloads(offline: bool | None) -> Iterator[None]:
-    """Forbid downloads inside, also to child processes (True), or allow them (False); None changes nothing.
+    """A context that forbids or allows downloads, also in child processes.
+
+    Args:
+        offline: True forbids them, False allows them, None changes nothing.
 
     Raises:
-        UserError: Something else than these three.
+        UserError: Another value.
     """
     if offline is not None and not isinstance(offline, bool):
         raise UserError(f"weights.offline={offline!r}: expected true, false or null")
@@ -111,7 +114,7 @@ def downloads(offline: bool | None) -> Iterator[None]:
 
 
 def file_hash(path: str | Path) -> str:
-    """sha256 of a file, as 64 hexadecimal digits."""
+    """Returns the sha256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as f:
         while block := f.read(_CHUNK):
@@ -120,16 +123,16 @@ def file_hash(path: str | Path) -> str:
 
 
 def is_web_page(head: bytes) -> bool:
-    """Whether a file that begins so is HTML: servers answer with pages about logins and quotas."""
+    """Returns whether the first bytes of a file are HTML, such as the login or quota page of a server."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE)
 
 
-class _Passing(Exception):
-    """A fault that another attempt may not meet."""
+class _TemporaryError(Exception):
+    """Raised when another attempt may succeed."""
 
 
-class _Lasting(Exception):
-    """A fault of this address."""
+class _PermanentError(Exception):
+    """Raised when this address does not have the file."""
 
 
 def _complete(target: Path, entry: Weights) -> bool:
@@ -148,41 +151,41 @@ def _download(name: str, entry: Weights, target: Path) -> None:
             try:
                 resumed = _receive(url, part, entry)
                 digest = _check(part, entry, resumed)
-            except _Passing as error:
+            except _TemporaryError as error:
                 problem = str(error)
-            except _Lasting as error:
+            except _PermanentError as error:
                 problem = str(error)
                 break
             else:
                 if entry.sha256 is None:
-                    print(f"sha256 {digest}: none is published to compare with; its keys are checked when it is loaded")
+                    print(f"sha256 {digest}: no hash is published; its keys are checked when it is loaded")
                 os.replace(part, target)
-                _forget(part)
+                _remove_partial(part)
                 print(f"saved {target}", flush=True)
                 return
         problems.append(f"{url}: {problem}")
     raise UserError(
-        f"{name} could not be downloaded ({'; '.join(problems)}); fetch it with a browser and put it at {target}, or "
-        f"give the path of your copy"
+        f"{name} could not be downloaded ({'; '.join(problems)}); download it with a browser to {target}, or give the "
+        f"path of your copy"
     )
 
 
 def _note(part: Path) -> Path:
-    """Remembers which version of which address a part belongs to."""
+    """Returns the file that stores the address and version of a partial download."""
     return part.with_name(f"{part.name}.etag")
 
 
-def _forget(part: Path) -> None:
+def _remove_partial(part: Path) -> None:
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
 
 
 def _receive(url: str, part: Path, entry: Weights) -> bool:
-    """Fetch an address to the end, going on after what is there already; whether there was something."""
+    """Downloads a file, continues a partial download, and returns whether there was one."""
     start = part.stat().st_size if part.is_file() else 0
     known = _note(part).read_text().split("\n") if _note(part).is_file() else ["", ""]
     version = known[1] if known[0] == url else ""
-    if start and not version:  # of another address, or nothing tells whether the file there is still the same
+    if start and not version:  # from another address, or the version is unknown
         start = 0
     if entry.size is not None and start > entry.size:
         start = 0
@@ -198,13 +201,14 @@ def _receive(url: str, part: Path, entry: Weights) -> bool:
             _store(answer, url, part, start, entry)
             return start > 0
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is longer than the file: begin anew
-            _forget(part)
-            raise _Passing("the file there is shorter than what was fetched before") from error
-        kind = _Passing if error.code in (408, 425, 429) or error.code >= 500 else _Lasting
+        if error.code == 416:  # the partial download is longer than the file
+            _remove_partial(part)
+            raise _TemporaryError("the file is shorter than the partial download") from error
+        kind = _TemporaryError if error.code in (408, 425, 429) or error.code >= 500 else _PermanentError
         raise kind(f"HTTP {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
-        raise _Passing(f"the connection failed ({getattr(error, 'reason', None) or error})") from error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise _TemporaryError(f"the connection failed ({reason})") from error
 
 
 def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> None:
@@ -213,9 +217,9 @@ def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> Non
     if entry.size is not None and total != entry.size:
         page = answer.read(256)
         what = "a web page (a quota or login page?)" if is_web_page(page) else f"a file of {total} bytes"
-        raise _Lasting(f"answers with {what}, expected {entry.size} bytes")
+        raise _PermanentError(f"returned {what}, expected {entry.size} bytes")
     if total is not None and shutil.disk_usage(part.parent).free < total - start:
-        raise OSError(f"{total - start} bytes are needed")
+        raise OSError(f"{total - start} bytes of free space are required")
     with open(part, "ab" if start else "wb") as file, _progress() as progress:
         bar = progress.add_task(entry.file, total=total, completed=start)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
@@ -223,12 +227,12 @@ def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> Non
         received = start
         while block := answer.read(_CHUNK):
             if received == 0 and is_web_page(block):
-                raise _Lasting("answers with a web page (a quota or login page?), expected a file of weights")
+                raise _PermanentError("returned a web page (a quota or login page?), expected a file of weights")
             file.write(block)
             received += len(block)
             progress.update(bar, completed=received)
     if total is not None and received != total:
-        raise _Passing(f"the connection ended after {received} of {total} bytes")
+        raise _TemporaryError(f"the connection ended after {received} of {total} bytes")
 
 
 def _progress() -> Any:
@@ -243,10 +247,10 @@ def _progress() -> Any:
 def _check(part: Path, entry: Weights, resumed: bool) -> str:
     digest = file_hash(part)
     if part.stat().st_size == 0:
-        raise _Lasting("answers with an empty file")
+        raise _PermanentError("returned an empty file")
     if entry.sha256 is not None and not digest.startswith(entry.sha256):
-        _forget(part)  # nothing to go on from
-        # Two downloads may have been joined that do not belong together; a whole one would come the same again.
-        kind = _Passing if resumed else _Lasting
-        raise kind(f"gives a file with sha256 {digest}, expected {entry.sha256}")
+        _remove_partial(part)
+        # A resumed download may consist of two versions; a complete one would be the same again.
+        kind = _TemporaryError if resumed else _PermanentError
+        raise kind(f"returned a file with sha256 {digest}, expected {entry.sha256}")
     return digest

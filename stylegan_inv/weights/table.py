@@ -1,8 +1,7 @@
-"""Weights made by others: where they are, under which licence, and how to know that the right ones came.
+"""The weights that others published: addresses, licences and checksums.
 
-``sha256`` may be the beginning of the hash, as torchvision writes it into file names. Where it is None nobody published
-one: the file is then checked by its size, if that is known, and by its keys and shapes when it is loaded, and the hash
-that came is printed.
+``sha256`` may be the first digits of the hash, as in torchvision's file names. It is None if no hash is published. The
+file is then checked by its size, if known, and by its keys and shapes when it is loaded, and its hash is printed.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Weights:
-    """One file.
+    """A file of weights.
 
     Attributes:
-        file: Its name in the cache.
-        urls: Tried in order.
-        licence: Of the weights, as far as their authors state one.
-        source: Who made them.
+        file: Name of the file in the cache.
+        urls: Addresses, tried in this order.
+        licence: Licence of the weights, if their authors state one.
+        source: Repository that published the weights.
         holds: ``generator``, ``encoder`` (with its generator) or ``network`` (for losses and metrics).
-        size: In bytes.
-        sha256: 64 hexadecimal digits, or the first ones (at least 8).
+        size: Size in bytes.
+        sha256: Hash, 64 hexadecimal digits or the first 8 or more.
     """
 
     file: str
@@ -34,7 +33,7 @@ class Weights:
 
 
 def _drive(identifier: str) -> str:
-    # The address that skips the page "too large to scan for viruses".
+    # This address skips the page that warns of files too large for a virus scan.
     return f"https://drive.usercontent.google.com/download?id={identifier}&export=download&confirm=t"
 
 
@@ -44,7 +43,7 @@ _ADA = "NVlabs/stylegan2-ada-pytorch"
 _PSP = "eladrich/pixel2style2pixel"
 _E4E = "omertov/encoder4editing"
 _RESTYLE = "yuval-alaluf/restyle-encoder"
-_MIT = "MIT (code); holds a generator of NVIDIA's (non-commercial)"
+_MIT = "MIT (code); contains a generator of NVIDIA (non-commercial)"
 
 
 def _encoder(file: str, drive: str, source: str) -> Weights:
@@ -81,7 +80,7 @@ TABLE: dict[str, Weights] = {
         _ADA,
         "generator",
     ),
-    # What pSp, e4e, ReStyle and HyperStyle were trained with (config F, converted by rosinality's script).
+    # The generator of pSp, e4e, ReStyle and HyperStyle (config F, converted by rosinality's script)
     "stylegan2-ffhq-config-f": Weights(
         "stylegan2-ffhq-config-f.pt",
         (_drive("1EM87UquaoQmk17Q8d5kYIAHqu0dkYqdT"),),
@@ -120,7 +119,7 @@ TABLE: dict[str, Weights] = {
     "restyle-e4e-cars": _encoder("restyle_e4e_cars_encode.pt", "1v6Yi-Yne6JX0Pyas6XPS83IzKKUvCe8r", _RESTYLE),
     "restyle-e4e-church": _encoder("restyle_e4e_church_encode.pt", "1sCRzbM1fGTgTbWO87jP_rxApw-tS0CH_", _RESTYLE),
     "restyle-e4e-horse": _encoder("restyle_e4e_horse_encode.pt", "19_sUpTYtJmhSAolKLm3VgI-ptYqd-hgY", _RESTYLE),
-    # Networks of losses and metrics, and what encoders start from
+    # Networks of losses and metrics, and initial weights of encoders
     "ir-se50": Weights(
         "model_ir_se50.pth",
         (
@@ -151,7 +150,7 @@ TABLE: dict[str, Weights] = {
         "network",
     ),
     "resnet34": _torchvision("resnet34-b627a593.pth"),
-    # The trunks of LPIPS, whose heads come with the package `lpips`
+    # The backbones of LPIPS; the package `lpips` contains its heads
     "alexnet": _torchvision("alexnet-owt-7be5be79.pth"),
     "vgg16": _torchvision("vgg16-397923af.pth"),
     "squeezenet": _torchvision("squeezenet1_1-b8a52dc0.pth"),

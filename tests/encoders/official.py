@@ -1,4 +1,4 @@
-"""Files with the structure of the papers' checkpoints, with small networks in them."""
+"""Builds small networks in files with the structure of official checkpoints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decoder_state(generator: Generator) -> dict[str, Tensor]:
 
 
 def psp_file(name: str, **more: Any) -> dict[str, Any]:
-    """The envelope of pSp, e4e and ReStyle."""
+    """Returns a checkpoint of pSp, e4e or ReStyle."""
     generator, encoder = small_generator(), small_encoder(name)
     state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
     state |= {f"decoder.{key}": value for key, value in decoder_state(generator).items()}

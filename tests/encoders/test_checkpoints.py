@@ -1,4 +1,4 @@
-"""The papers' files are recognised by their names and shapes, and give back the same encoder and generator."""
+"""Official checkpoints are recognised by names and shapes and give the same encoder and generator."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import torch
 from stylegan_inv import load_generator
 from stylegan_inv.encoders.irse import UNITS_101, FaceRecognition
 from stylegan_inv.encoders.official.architecture import infer_encoder
+from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint, to_psp
 from stylegan_inv.encoders.official.official_checkpoint import (
     build_encoder,
     checkpoint_generator,
     read_checkpoint,
     recognise,
-    save_checkpoint,
-    to_psp,
 )
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import misfits
@@ -36,7 +35,7 @@ from tests.golden import key_shapes, needs_golden
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_comes_back(name, tmp_path):
+def test_every_encoder_round_trips(name, tmp_path):
     torch.save(psp_file(name), tmp_path / "x.pt")
     checkpoint = read_checkpoint(tmp_path / "x.pt")
     assert checkpoint.kind == "psp" and checkpoint.opts["encoder_type"] == name
@@ -70,7 +69,7 @@ def test_every_encoder_comes_back(name, tmp_path):
     ],
 )
 def test_official_key_lists(keys, head, backbone, num_ws, in_channels, resolution):
-    """The key lists of the official classes, in their real size."""
+    """The key lists of the official classes, in full size."""
     state = {key: torch.empty(shape, device="meta") for key, shape in key_shapes(keys).items()}
     geometry = infer_encoder(state)
     got = (geometry.head, geometry.backbone, geometry.num_ws, geometry.in_channels, geometry.resolution)
@@ -96,7 +95,7 @@ def test_options_are_plain_data(opts, tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["(D,)", "(1, D)", "(L, D)", "absent"])
-def test_average_code_in_every_shape(shape, tmp_path, caplog):
+def test_latent_average_of_every_shape(shape, tmp_path, caplog):
     content = psp_file("GradualStyleEncoder")
     average = small_generator().w_avg
     content["latent_avg"] = {"(D,)": average, "(1, D)": average[None], "(L, D)": average.repeat(NUM_WS, 1)}.get(shape)
@@ -111,7 +110,7 @@ def test_average_code_in_every_shape(shape, tmp_path, caplog):
         assert torch.equal(generator.w_avg, average)
 
 
-def test_what_opts_do_not_tell_is_asked_for():
+def test_missing_options_must_be_given():
     content = psp_file("GradualStyleEncoder", opts={})
     with pytest.raises(UserError, match="does not tell pSp's encoder from e4e's.*progressive=true"):
         build_encoder(recognise(content))
@@ -125,7 +124,7 @@ def test_what_opts_do_not_tell_is_asked_for():
     assert build_encoder(recognise({"state_dict": only, "opts": {"stylegan_size": 64}})).num_ws == 10
 
 
-def test_further_envelopes():
+def test_further_formats():
     restyle = psp_file("Encoder4Editing", discriminator_state_dict={"mlp.0.weight": torch.zeros(7, 7)}, optimizer={})
     assert set(recognise(restyle).networks()) == {"encoder", "decoder", "discriminator"}
 
@@ -137,7 +136,7 @@ def test_further_envelopes():
     }
     found = recognise(hyper)
     assert found.kind == "hyperstyle" and set(found.networks()) == {"decoder", "hypernet"}
-    with pytest.raises(UserError, match="holds no encoder, but decoder, hypernet"):
+    with pytest.raises(UserError, match="contains no encoder, but decoder, hypernet"):
         build_encoder(found)
 
     gan = {
@@ -173,7 +172,7 @@ def test_face_networks(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["Encoder4Editing", "SingleStyleCodeEncoder"])
-def test_ours_and_back_is_bit_exact(name, tmp_path):
+def test_conversion_and_back_is_bit_exact(name, tmp_path):
     twin = torch.randn(3, 3)
     content = psp_file(name, discriminator_state_dict={"mlp.0.weight": torch.randn(7, 7)})
     content["state_dict"] |= {"hypernet.a": twin, "hypernet.b": twin}
@@ -210,7 +209,7 @@ def change(content, key, value):
         ("encoder.body.1.res_layer.5.fc1.weight", None, "missing key"),
     ],
 )
-def test_refusals_name_the_keys(key, value, message):
+def test_errors_name_the_keys(key, value, message):
     content = psp_file("GradualStyleEncoder")
     change(content, key, value)
     with pytest.raises(UserError, match=message) as info:
@@ -244,9 +243,9 @@ def test_bad_files(tmp_path):
         read_checkpoint(path)
     assert not canary.exists()
     torch.save({"layer4.weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"holds 1 unknown entry \(layer4.weight\), expected a checkpoint of pSp"):
+    with pytest.raises(UserError, match=r"contains 1 unknown key \(layer4.weight\), expected a checkpoint of pSp"):
         read_checkpoint(path)
     sg3 = {"decoder.synthesis.input.freqs": torch.zeros(1), "encoder.x": torch.zeros(1)}
     torch.save({"state_dict": sg3, "opts": {}}, path)
-    with pytest.raises(UserError, match="holds a StyleGAN3 generator"):
+    with pytest.raises(UserError, match="contains a StyleGAN3 generator"):
         checkpoint_generator(read_checkpoint(path))

@@ -54,20 +54,20 @@ def test_folding_batch_norm_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 128, 100, 32, 256])
-def test_any_size_is_brought_to_64(size: int) -> None:
+def test_images_are_resized_to_64(size: int) -> None:
     network = shaken()
     assert network.embed(images(2, size)).shape == (2, 16)
     flat = torch.full((1, 3, size, size), 0.25)
     torch.testing.assert_close(to_input_size(flat), torch.full((1, 3, 64, 64), 0.25))
 
 
-def test_whole_ratios_are_box_means() -> None:
+def test_integer_ratios_are_box_means() -> None:
     x = images(1, 192)
     want = x.reshape(1, 3, 64, 3, 64, 3).mean(dim=(3, 5))
     torch.testing.assert_close(to_input_size(x), want)
 
 
-def test_file_round_trip_and_one_object_for_one_file(tmp_path) -> None:
+def test_file_round_trip_and_sharing(tmp_path) -> None:
     network = shaken()
     path = tmp_path / "face.safetensors"
     save_face_network(network, path, {"seed": "7"})
@@ -78,7 +78,7 @@ def test_file_round_trip_and_one_object_for_one_file(tmp_path) -> None:
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
 
 
-def test_bad_files_are_named(tmp_path) -> None:
+def test_errors_name_bad_files(tmp_path) -> None:
     with pytest.raises(UserError, match=r"no_such.*no such file.*train one with"):
         load_face_network("no_such")
     broken = tmp_path / "broken.safetensors"
@@ -105,13 +105,13 @@ def test_perceptual_distance_follows_the_formula() -> None:
     assert perceptual_distance(a, a).abs().max() == 0
 
 
-def test_perceptual_gradient_is_finite_where_features_vanish() -> None:
+def test_perceptual_gradient_is_finite_for_zero_features() -> None:
     a = torch.zeros(1, 4, 2, 2, requires_grad=True)
     perceptual_distance([a], [torch.rand(1, 4, 2, 2)]).sum().backward()
     assert a.grad is not None and a.grad.isfinite().all()
 
 
-def test_frozen_follows_but_is_not_saved() -> None:
+def test_frozen_networks_move_but_are_not_saved() -> None:
     network = shaken()
     holder = nn.Sequential(Frozen(network))
     assert holder.state_dict() == {} and list(holder.parameters()) == []
@@ -122,7 +122,7 @@ def test_frozen_follows_but_is_not_saved() -> None:
     holder.load_state_dict({})
 
 
-def test_backbone_says_what_is_wrong() -> None:
+def test_backbone_errors() -> None:
     with pytest.raises(UserError, match=r"\(1, 3, 60, 64\)"):
         SmallBackbone(3, 8)(torch.zeros(1, 3, 60, 64))
     with pytest.raises(UserError, match=r"\(1, 6, 64, 64\)"):
@@ -131,7 +131,7 @@ def test_backbone_says_what_is_wrong() -> None:
 
 @pytest.mark.parametrize("name", ["face_train", "face_eval"])
 def test_embedded_networks(name: str) -> None:
-    """The shipped files load, are small, and know one person from another."""
+    """The embedded networks load, are small and distinguish people."""
     from stylegan_inv.data.synthfaces.dataset import sample_identity_pairs
     from stylegan_inv.data.synthfaces.factor_specs import VECTOR_NAMES
     from stylegan_inv.metrics.face_similarity import roc_auc

@@ -1,4 +1,4 @@
-"""The embedding of factors: its features against numpy, and the mapping network that learns its function."""
+"""The embedding of factors: its features against numpy, and its distillation into the mapping network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_features_against_numpy() -> None:
     assert column == 150
 
 
-def test_distillation_lowers_the_error_and_leaves_random_numbers_alone() -> None:
+def test_distillation_lowers_the_error_and_keeps_the_random_state() -> None:
     torch.manual_seed(0)
     embedding = FactorEmbedding(lambda n: torch.cat([n, n.square()], 1), 8, 4, w_dim=16, hidden=16)
     teacher = {name: value.clone() for name, value in embedding.state_dict().items()}

@@ -42,12 +42,12 @@ def images(first: int, last: int) -> Tensor:
 
 
 def pairs() -> Tensor:
-    """What ReStyle sees: an image beside another."""
+    """ReStyle's input: two concatenated images."""
     return torch.cat([images(0, 2), images(2, 4)], dim=1)
 
 
 def official(build: Callable[[], nn.Module], keys: str) -> Any:
-    """A network in double precision with the reference's weights, loaded as a published file would be.
+    """Returns a network in double precision with the reference's weights, loaded like a published file.
 
     The weights follow from the names, so that those of e4e are those of pSp.
     """
@@ -59,7 +59,7 @@ def official(build: Callable[[], nn.Module], keys: str) -> Any:
 
 @pytest.fixture(scope="module", autouse=True)
 def remembered_maps() -> Iterator[None]:
-    """Several encoders have the same backbone weights and see the same images: their maps are computed once."""
+    """Computes the maps once for several encoders with the same backbone weights and images."""
     maps, memory = Backbone.maps, {}
 
     def remember(self: Backbone, x: Tensor) -> list[Tensor]:

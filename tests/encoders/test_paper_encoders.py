@@ -1,4 +1,4 @@
-"""The encoders of pSp, e4e and ReStyle: sizes, which style reads which map, stages, pretrained backbones."""
+"""The encoders of pSp, e4e and ReStyle: sizes, maps of the styles, stages, pretrained backbones."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_any_resolution(name: str, backbone: str, size: int | tuple[int, int]) -
     assert [tuple(level.shape[2:]) for level in encoder.maps(x)] == sides
 
 
-def test_single_w_is_one_row_seen_many_times() -> None:
+def test_single_w_is_a_view_of_one_code() -> None:
     codes = tiny("single_w", 14)(images())
     assert codes.stride(1) == 0
     assert not torch.equal(codes[0, 0], codes[1, 0])
@@ -128,7 +128,7 @@ def test_a_map_reaches_only_its_own_and_finer_styles(backbone: str, level: int, 
     assert changed.tolist() == [False] * first + [True] * (14 - first)
 
 
-def test_the_laterals_alone_carry_the_finer_maps() -> None:
+def test_finer_maps_pass_through_the_lateral_layers() -> None:
     encoder = tiny("fpn", 14).eval()
     with torch.no_grad():
         before = encoder(images())
@@ -167,7 +167,7 @@ def test_stages_add_one_offset_each(name: str, backbone: str) -> None:
 
 
 @pytest.mark.parametrize("name", SIZED)
-def test_blocks_above_the_stage_are_idle(name: str) -> None:
+def test_blocks_above_the_stage_are_not_used(name: str) -> None:
     encoder = tiny(name, progressive=True)
     calls: list[int] = []
     for number, style in enumerate(encoder.styles):
@@ -206,7 +206,7 @@ def test_wrong_stages() -> None:
 
 @pytest.mark.parametrize("backbone", TINY)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_gradient_reaches_everything(name: str, backbone: str) -> None:
+def test_every_parameter_gets_a_gradient(name: str, backbone: str) -> None:
     encoder = tiny(name, backbone=backbone)
     x = images(4).requires_grad_()
     encoder(x).square().sum().backward()
@@ -240,7 +240,7 @@ def test_channels_last_gives_the_same_codes(name: str, backbone: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_layers_can_be_replaced(name: str) -> None:
-    """As SyncBatchNorm and low-rank adapters do, on a copy as well."""
+    """SyncBatchNorm and low-rank adapters replace layers, also in a copy."""
     encoder = tiny(name, backbone="resnet34").eval()
     twin = copy.deepcopy(encoder)
     twin.bn1 = nn.Sequential(twin.bn1, nn.Threshold(torch.inf, 0.0))
@@ -279,7 +279,7 @@ def resnet_file(tmp_path_factory: pytest.TempPathFactory, torchvision_resnet: Re
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_ir_se_starts_from_a_recognition_network(name: str, arcface_file: Path) -> None:
+def test_ir_se_loads_a_recognition_network(name: str, arcface_file: Path) -> None:
     recipe = partial(TINY["ir_se"], pretrained=str(arcface_file))
     options = {"resolution": 64} if name in SIZED else {}
     encoder = ENCODERS[name](10, 12, 3, backbone=recipe, **options)
@@ -290,7 +290,7 @@ def test_ir_se_starts_from_a_recognition_network(name: str, arcface_file: Path) 
     assert all(p.requires_grad for p in encoder.parameters())
 
 
-def test_resnet_starts_from_torchvision(resnet_file: Path, torchvision_resnet: ResNet) -> None:
+def test_resnet_loads_torchvision_weights(resnet_file: Path, torchvision_resnet: ResNet) -> None:
     backbone = Backbone(resnet34(units=UNITS, pretrained=resnet_file)).eval()
     net, x = torchvision_resnet, images()
     levels = []
@@ -325,7 +325,7 @@ def test_second_images_start_at_zero_or_from_the_normal_distribution(
 
 
 @pytest.mark.parametrize("in_channels", [1, 19])
-def test_inputs_that_are_no_images_keep_a_fresh_stem(in_channels: int, arcface_file: Path) -> None:
+def test_other_inputs_keep_an_initialised_stem(in_channels: int, arcface_file: Path) -> None:
     torch.manual_seed(6)
     fresh = Backbone(TINY["ir_se"](in_channels)).state_dict()
     torch.manual_seed(6)
@@ -335,7 +335,7 @@ def test_inputs_that_are_no_images_keep_a_fresh_stem(in_channels: int, arcface_f
         assert torch.equal(value, fresh[key] if key.startswith("input_layer.") else file[key])
 
 
-def test_wrong_files_are_named(tmp_path: Path, arcface_file: Path, resnet_file: Path) -> None:
+def test_errors_name_wrong_files(tmp_path: Path, arcface_file: Path, resnet_file: Path) -> None:
     with pytest.raises(UserError, match="missing.pth: no such file, expected pretrained weights"):
         TINY["ir_se"](pretrained=tmp_path / "missing.pth")
     with pytest.raises(UserError, match=r"missing body\.0\.res_layer.*surplus bn1\."):
@@ -410,7 +410,7 @@ def test_errors() -> None:
 
 
 def test_own_backbone() -> None:
-    """Whoever has other layers writes a function that returns them; the names become the keys."""
+    """A function returns other layers; their names become the keys."""
 
     def recipe(in_channels: int) -> Layers:
         widths = (in_channels, *CHANNELS)

@@ -1,4 +1,4 @@
-"""The small encoder: shapes, what it starts as, and how it starts from a face network."""
+"""The small encoder: shapes, initialisation and pretrained weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def face_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("fusion", ["early", "difference"])
 @pytest.mark.parametrize("in_channels", [3, 6])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_shapes_and_zero_start(fusion: str, in_channels: int, batch: int) -> None:
+def test_shapes_and_zero_initial_output(fusion: str, in_channels: int, batch: int) -> None:
     encoder = SmallEncoder(10, 32, in_channels, width=8, fusion=fusion)
     codes = encoder(torch.randn(batch, in_channels, 64, 64))
     assert codes.shape == (batch, 10, 32)
@@ -43,7 +43,7 @@ def test_training_and_evaluation_agree_and_images_do_not_mix(fusion: str) -> Non
 
 
 @pytest.mark.parametrize("fusion", ["early", "difference"])
-def test_starts_from_a_face_network(fusion: str, face_file: str) -> None:
+def test_loads_a_face_network(fusion: str, face_file: str) -> None:
     encoder = SmallEncoder(4, 8, 6, width=8, pretrained=face_file, fusion=fusion)
     face = load_face_network(face_file)
     x = torch.randn(2, 3, 64, 64)
@@ -64,7 +64,7 @@ def test_sketches_and_label_maps_get_a_first_convolution_of_their_own(in_channel
     assert torch.equal(encoder.backbone.blocks[0].conv0[0].weight, face.backbone.blocks[0].conv0[0].weight)
     stem = encoder.backbone.stem[0].weight
     assert stem.shape[1] == in_channels and stem.std() > 0
-    # All channels alike: none holds the pretrained colours.
+    # All channels have the same scale, so none has the pretrained weights.
     assert stem.std((0, 2, 3)).min() > 0.8 * stem.std((0, 2, 3)).max()
 
 
@@ -72,7 +72,7 @@ def test_every_parameter_learns() -> None:
     torch.manual_seed(0)
     encoder = SmallEncoder(4, 8, 6, width=8)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
-    for _ in range(4):  # zeros open up layer by layer
+    for _ in range(4):  # layers that start at zero get gradients one after the other
         optimizer.zero_grad()
         # Strong contrast: biases before a ReLU cancel in the difference of two images that open the same units.
         (encoder(20 * torch.randn(4, 6, 64, 64)) - 1).square().mean().backward()
@@ -80,7 +80,7 @@ def test_every_parameter_learns() -> None:
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
 
 
-def test_a_perfect_reconstruction_is_left_alone() -> None:
+def test_a_perfect_reconstruction_gives_no_correction() -> None:
     torch.manual_seed(0)
     encoder = SmallEncoder(4, 8, 6, width=8, fusion="difference")
     for layer in (encoder.own, encoder.common):
@@ -92,7 +92,7 @@ def test_a_perfect_reconstruction_is_left_alone() -> None:
 
 
 def test_errors(face_file: str) -> None:
-    with pytest.raises(UserError, match="expected 'early' or 'difference'"):
+    with pytest.raises(UserError, match="expected one of early, difference"):
         SmallEncoder(4, 8, fusion="late")
     with pytest.raises(UserError, match="set encoder.width=8"):
         SmallEncoder(4, 8, width=12, pretrained=face_file)

@@ -73,7 +73,7 @@ class Persistent(nn.Module):
 
 
 def tree(state: dict[str, torch.Tensor], kind: str, attributes: dict[str, object]) -> Persistent:
-    """Modules that hold this state dict."""
+    """Returns modules with this state dict."""
     root = Persistent()
     root.kind = kind
 
@@ -143,7 +143,7 @@ def network(variables: dict[str, np.ndarray], components: dict[str, Network], **
 
 
 def part(prefix: str, name: str) -> dict[str, np.ndarray]:
-    """The variables below a prefix, in Fortran order half of the time, as numpy keeps transposed arrays."""
+    """Returns the variables with a prefix, every other one in Fortran order, as numpy stores transposed arrays."""
     found = tensorflow[name]
     arrays = {key.removeprefix(prefix): value.numpy() for key, value in found.items() if key.startswith(prefix)}
     return {key: np.asfortranarray(a) if i % 2 else a for i, (key, a) in enumerate(arrays.items())}

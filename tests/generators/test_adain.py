@@ -200,7 +200,7 @@ def test_features_copied_inside_a_mask(generator):
     [
         ("blur.pkl", r"blur_filter \[1, 3, 3, 1\]; only StyleGAN's \[1, 2, 1\]"),
         ("pixel.pkl", "use_pixel_norm True"),
-        ("young.pkl", "not grown up"),
+        ("young.pkl", "an unfinished network"),
     ],
 )
 def test_other_variants_are_refused(folder, file, message):
@@ -213,12 +213,12 @@ def test_errors_name_what_does_not_fit(folder, generator, tmp_path):
     with pytest.raises(UserError, match="a discriminator of the original StyleGAN, expected a StyleGAN2 discriminator"):
         load_discriminator(folder / "plain.pkl")
     for layout in LAYOUTS:
-        with pytest.raises(UserError, match="no place for an original StyleGAN"):
+        with pytest.raises(UserError, match="cannot store an original StyleGAN"):
             exported(generator, layout)
     state = tensors(stylegan1.to_interfacegan(stylegan1.variables(16, SMALL)))
     for change, message in (
         ({"synthesis.layer2.blur.kernel": torch.ones(3, 1, 3, 3)}, r"not the \[1, 2, 1\] filter"),
-        ({"synthesis.lod": torch.tensor(2.0)}, "not grown up"),
+        ({"synthesis.lod": torch.tensor(2.0)}, "an unfinished network"),
         ({"synthesis.layer2.surplus": torch.ones(1)}, r"1 key \(synthesis.layer2.surplus\) not part of InterFaceGAN"),
         ({"synthesis.layer0.first_layer": torch.ones(4, 4, 4)}, r"first_layer has shape \(4, 4, 4\)"),
         ({"synthesis.layer3.epilogue.bias": torch.ones(9)}, r"16 px StyleGAN generator: .*layer1.bias is \(9,\)"),

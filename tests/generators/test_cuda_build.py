@@ -1,16 +1,16 @@
-"""The CUDA extension compiles, links and loads where nvcc is, with or without a GPU."""
+"""The CUDA kernels compile, link and load where nvcc is installed, with or without a GPU."""
 
 from __future__ import annotations
 
 import pytest
 
-from stylegan_inv.generators.ops import build, cuda
+from stylegan_inv.generators.ops import build, compilers, cuda
 
 pytestmark = [
-    pytest.mark.slow,  # the first time: the libraries stay in the cache
-    pytest.mark.skipif(build.find_nvcc() is None, reason="no nvcc here: `pip install stylegan_inv[cuda]` brings it"),
+    pytest.mark.slow,  # the first time; later the cache has the libraries
+    pytest.mark.skipif(compilers.find_nvcc() is None, reason="no nvcc: run `pip install stylegan_inv[cuda]`"),
     pytest.mark.skipif(
-        build.find_host_compiler() is None or build.find_ninja() is None, reason="no C++ compiler or ninja"
+        compilers.find_host_compiler() is None or compilers.find_ninja() is None, reason="no C++ compiler or ninja"
     ),
 ]
 
@@ -19,8 +19,8 @@ pytestmark = [
 def test_compiles_links_and_loads(arch):
     path = build.build("cuda", arch)
     assert f"sm{arch}" in path.name
-    assert f"sm_{arch}".encode() in path.read_bytes()  # the architecture that its machine code is for
+    assert f"sm_{arch}".encode() in path.read_bytes()  # the architecture of its machine code
     library = cuda.declare(build.open_library(path))
-    # without a GPU the functions still answer, with the runtime's error
+    # Without a GPU the functions return the runtime's error.
     assert library.modulate(cuda._Division(dtype=7), cuda._View(), cuda._View(), None, None) != 0
     assert build.build("cuda", arch) == path

@@ -1,4 +1,4 @@
-"""The CUDA kernels against plain PyTorch in double precision: on a GPU, and thread for thread on the CPU.
+"""The CUDA kernels against plain PyTorch in double precision: on a GPU, and thread by thread on the CPU.
 
 Without a GPU the same sources run through ``cuda_on_cpu.h``, called by the same Python code. That covers what threads
 read, compute and write; not what only the hardware has (races between blocks, which write apart; speed).
@@ -15,17 +15,18 @@ import pytest
 import torch
 
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.ops import build, cuda, library, setup_filter
+from stylegan_inv.generators.ops import build, compilers, cuda, layer_operators, resampling_operator, setup_filter
 
 HERE = Path(__file__).parent
 OPERATORS = ("upfirdn2d", "bias_act", "bias_act_backward", "modulate", "modulate_backward")
+FUNCTIONS = {**vars(resampling_operator), **vars(layer_operators)}
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory):
-    if platform.machine() != "x86_64" or build.find_host_compiler() is None or build.find_ninja() is None:
+    if platform.machine() != "x86_64" or compilers.find_host_compiler() is None or compilers.find_ninja() is None:
         pytest.skip("the emulation needs an x86 processor, a C++ compiler and ninja")
     folder = tmp_path_factory.mktemp("emulator")
     for source in (build.SOURCES / "cuda").glob("*.cu"):
@@ -38,7 +39,7 @@ def emulator(tmp_path_factory):
 
 @pytest.fixture(params=["emulated", "gpu"])
 def device(request, monkeypatch):
-    """Where the kernels run; every operator uses them there."""
+    """The device on which the kernels run, for all operators."""
     if request.param == "gpu":
         if not torch.cuda.is_available():
             pytest.skip("no GPU: the kernels ran on the CPU only")
@@ -50,20 +51,20 @@ def device(request, monkeypatch):
     monkeypatch.setattr(cuda, "_launch", lambda function, arguments, device: function(*arguments, None))
     override = torch.library.Library("stylegan_inv", "IMPL")
     for name in OPERATORS:
-        override.impl(name, getattr(library, f"_{name}_kernels"), "CPU")
+        override.impl(name, FUNCTIONS[f"_{name}_kernels"], "CPU")
     yield torch.device("cpu")
     override._destroy()
 
 
 def plain(name, *arguments):
-    """The operator's plain implementation in double precision."""
+    """Runs the operator's plain implementation in double precision."""
     wide = [a.double().cpu() if isinstance(a, torch.Tensor) else a for a in arguments]
-    return getattr(library, f"_{name}")(*wide)
+    return FUNCTIONS[f"_{name}"](*wide)
 
 
 def kernels(name, *arguments):
     assert cuda.available(arguments[0]), "the test would compare PyTorch with itself"
-    return getattr(library, f"_{name}_kernels")(*arguments)
+    return FUNCTIONS[f"_{name}_kernels"](*arguments)
 
 
 def compare(got, want, dtype, layout=None):
@@ -84,7 +85,7 @@ def seed():
 
 
 def strips(monkeypatch, rows):
-    """Strips of at most so many rows: small images get two, large ones sixteen."""
+    """Sets the largest number of rows of a strip: small images get 2, large ones 16."""
     monkeypatch.setattr(cuda, "_ROWS", rows)
     monkeypatch.setattr(cuda, "_BLOCKS", 1)
 
@@ -128,7 +129,7 @@ def test_upfirdn2d_backward_is_its_adjoint(device, factors):
         torch.testing.assert_close((dx * x).sum(), (y * g).sum(), rtol=1e-5, atol=1e-4)
 
 
-def test_strides_that_are_neither_layout(device):
+def test_other_strides(device):
     f = setup_filter().to(device)
     big = image(3, 9, 12, 14, device=device)
     last = image(3, 12, 12, 14, layout=torch.channels_last, device=device)
@@ -149,7 +150,7 @@ def test_strides_that_are_neither_layout(device):
 
 
 def layer(device, dtype, layout, *, channels, size, batch=2, blur=False, shared_noise=False):
-    """Input and the rest of a layer."""
+    """Returns the input and the other tensors of a layer."""
     grow = 1 if blur else 0
     x = image(batch, channels, size + grow, size + 2 + grow, dtype=dtype, layout=layout, device=device)
     bias, scale = image(channels, device=device), image(batch, channels, device=device).abs() + 0.3
@@ -205,7 +206,7 @@ def test_rounding_to_sixteen_bits(device, dtype):
     assert torch.equal(kernels("modulate", x, s), exact)
 
 
-def test_not_a_number_stays(device):
+def test_nan_propagates(device):
     x = torch.full((1, 4, 2, 2), float("nan"), device=device)
     for dtype in TOLERANCE:
         y = kernels("bias_act", x.to(dtype), None, None, None, None, 1.0, 0.2, 1.0, 0.5)
@@ -222,7 +223,7 @@ def test_errors_of_the_kernels_are_raised(device):
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "trained"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_whole_generator(device, dtype, frozen):
-    """Image and gradients through kernels and PyTorch's convolutions, beside the reference in double precision."""
+    """Compares image and gradients with the reference in double precision."""
     generator = Generator(16, z_dim=5, w_dim=7, mapping_layers=1, channels={4: 8, 8: 8, 16: 4}, conv_clamp=4.0)
     for module in generator.synthesis.layers():
         torch.nn.init.normal_(module.noise_strength, std=0.3)

@@ -1,4 +1,4 @@
-"""Files: what is written is read back, what is wrong is said in one line."""
+"""Files are read back as they were written, and errors are one line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_safetensors_round_trip(generator, tmp_path):
     assert set(loaded.state_dict()) == set(generator.state_dict())
 
 
-def test_what_shapes_do_not_tell_is_in_the_config(tmp_path):
+def test_the_config_stores_what_shapes_do_not_tell(tmp_path):
     generator = Generator(
         8, channels={4: 4, 8: 4}, conv_clamp=0.1, mapping_lr_multiplier=0.5, mapping_layers=1, z_dim=4
     )
@@ -120,11 +120,11 @@ def test_conditional_generator(tmp_path):
     assert (loaded.z_dim, loaded.c_dim) == (5, 3)
     z, c = torch.randn(2, 5), torch.randn(2, 3)
     torch.testing.assert_close(loaded(z, c=c), generator(z, c=c))
-    with pytest.raises(UserError, match="no place for .*mapping.embed"):
+    with pytest.raises(UserError, match="cannot store .*mapping.embed"):
         to_rosinality(generator.state_dict())
 
 
-def test_missing_average_is_estimated(generator, tmp_path):
+def test_missing_latent_average_is_estimated(generator, tmp_path):
     torch.save(to_rosinality(generator.state_dict()), tmp_path / "g.pt")
     first, second = load_generator(tmp_path / "g.pt"), load_generator(tmp_path / "g.pt")
     assert torch.equal(first.w_avg, second.w_avg)
@@ -154,7 +154,7 @@ def test_discriminator_round_trip(tmp_path):
     save_discriminator(discriminator, tmp_path / "d.safetensors")
     loaded = load_discriminator(tmp_path / "d.safetensors")
     assert loaded.config == discriminator.config
-    with pytest.raises(UserError, match="holds a stylegan2-discriminator, expected a stylegan2-generator"):
+    with pytest.raises(UserError, match="contains a stylegan2-discriminator, expected a stylegan2-generator"):
         load_generator(tmp_path / "d.safetensors")
 
 
@@ -165,7 +165,7 @@ def test_embedded_names(generator, tmp_path, monkeypatch):
     (tmp_path / "broken.safetensors").write_bytes(b"")
     assert embedded_generators() == ["tiny"]
     assert same_image(load_generator("tiny"), generator)
-    with pytest.raises(UserError, match=r"no file .*nothing, and no embedded generator .*\(there are: tiny\)"):
+    with pytest.raises(UserError, match=r"no file nothing; .* an embedded generator \(there are: tiny\)"):
         load_generator("nothing")
     with pytest.raises(UserError, match="face-network"):
         load_generator("face")
@@ -208,7 +208,7 @@ BAD_FILES = {
     "a pickle of something else": (pickle.dumps({"G_ema": 1}, protocol=4), "expected a StyleGAN2 generator"),
     "code in a zip": (torch_bytes({"g_ema": Evil()}), "could execute: refused"),
     "code in the old format": (torch_bytes({"g_ema": Evil()}, _use_new_zipfile_serialization=False), "refused"),
-    "a list": (torch_bytes([torch.zeros(1)]), "holds a list, expected a state dict"),
+    "a list": (torch_bytes([torch.zeros(1)]), "contains a list, expected a state dict"),
     "a tensor": (torch_bytes(torch.zeros(1)), "expected a state dict"),
     "another network": (torch_bytes({"layer1.0.conv1.weight": torch.zeros(1)}), "expected a StyleGAN2 generator"),
     "nothing in it": (torch_bytes({}), "expected a StyleGAN2 generator"),
@@ -226,10 +226,10 @@ def test_bad_files(content, message, tmp_path, capsys):
     assert "executed" not in capsys.readouterr().out
 
 
-def test_bad_places(tmp_path):
+def test_bad_sources(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         load_generator(tmp_path)
-    with pytest.raises(UserError, match="no generator given"):
+    with pytest.raises(UserError, match="got no generator"):
         load_generator("")
 
 
@@ -272,9 +272,9 @@ def test_wrong_keys_and_shapes(generator, layout, case, tmp_path):
     ("config", "message"),
     [
         ({"resolution": 32}, "each of the resolutions"),
-        ({"resolution": "16"}, "does not fit this version"),
-        ({"novelty": 1}, "does not fit this version"),
-        ({"channels": [8, 6, 4]}, "does not fit this version"),
+        ({"resolution": "16"}, "is not valid in this version"),
+        ({"novelty": 1}, "is not valid in this version"),
+        ({"channels": [8, 6, 4]}, "is not valid in this version"),
         ({"w_dim": 8}, "wrong shapes"),
     ],
 )
@@ -288,7 +288,7 @@ def test_config_that_does_not_fit(generator, config, message, tmp_path):
 
 def test_discriminator_given_as_generator(tmp_path):
     torch.save(to_rosinality(Discriminator(8, channels={4: 4, 8: 4}).state_dict()), tmp_path / "d.pt")
-    with pytest.raises(UserError, match="holds a discriminator in rosinality's layout, expected a StyleGAN2 generator"):
+    with pytest.raises(UserError, match="a discriminator in rosinality's layout, expected a StyleGAN2 generator"):
         load_generator(tmp_path / "d.pt")
 
 
@@ -300,7 +300,7 @@ def test_metadata_must_be_text(generator, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_conversion_names_the_layout_it_got(generator):
+def test_conversion_errors_name_the_layout(generator):
     with pytest.raises(UserError, match="expected a rosinality state dict, got a generator in NVIDIA's layout"):
         from_rosinality(generator.state_dict())
     with pytest.raises(UserError, match="expected a state dict in NVIDIA's layout"):

@@ -12,7 +12,7 @@ import torch
 
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.frozen import network_plan as fused
-from stylegan_inv.generators.ops import build, dispatch
+from stylegan_inv.generators.ops import build, compilers, dispatch
 from tests.generators.frozen_generators import compare, error, make, used
 
 
@@ -120,7 +120,7 @@ def test_without_a_compiler(monkeypatch):
     generator, modules = make(margin=8.0)
     build.load.cache_clear()
     fused.native_kernels.cache_clear()
-    monkeypatch.setattr(build, "find_host_compiler", lambda: None)
+    monkeypatch.setattr(compilers, "find_host_compiler", lambda: None)
     try:
         with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler was found"):
             image, gradient = compare(generator, modules, torch.float32)

@@ -16,7 +16,7 @@ pytestmark = golden.needs_golden
 
 
 def cases(name: str) -> list[dict]:
-    """Parameters of every case; empty (nothing to collect) where the folder does not exist."""
+    """Returns the parameters of every case; empty if the folder does not exist."""
     return golden.entry(name)["cases"] if (golden.golden_dir() / "index.json").is_file() else []
 
 

@@ -1,4 +1,4 @@
-"""The operations as operators of torch.library, on the CPU: registration, derivatives, compilation, choice.
+"""The operations as operators of torch.library, on the CPU: registration, derivatives, compilation, selection.
 
 The operators' kernels are the business of test_cuda_kernels.py; here they run their plain implementations.
 """
@@ -89,8 +89,8 @@ def test_first_and_second_derivatives(call):
 @pytest.mark.parametrize("noise", [None, "shared", "each"])
 @pytest.mark.parametrize("clamp", [None, 0.9])
 @pytest.mark.parametrize("up", [1, 2])
-def test_fused_layer_is_the_plain_one(up, clamp, noise):
-    """Value, gradients of all inputs, gradients of their squares."""
+def test_fused_layer_equals_the_plain_one(up, clamp, noise):
+    """Compares values, gradients of all inputs, and gradients of their squares."""
     x, weight = leaf(2, 4, 5, 6, dtype=torch.float64), leaf(3, 4, 3, 3, dtype=torch.float64)
     styles, bias = leaf(2, 4, dtype=torch.float64), leaf(3, dtype=torch.float64)
     inputs = [x, weight, styles, bias]
@@ -111,7 +111,7 @@ def test_fused_layer_is_the_plain_one(up, clamp, noise):
         torch.testing.assert_close(got, want)
 
 
-def test_layers_that_the_fused_one_does_not_cover():
+def test_layers_that_the_fused_one_does_not_support():
     x, weight, styles, bias = torch.randn(2, 4, 5, 6), torch.randn(3, 4, 3, 3), torch.randn(2, 4), torch.randn(3)
     long = setup_filter([1, 2, 3, 4, 5, 6])
     for kwargs in (
@@ -127,7 +127,7 @@ def test_layers_that_the_fused_one_does_not_cover():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_sixteen_bits_and_large_styles(dtype):
-    """Products that leave the range of halves: the layer divides by their size anyway."""
+    """The products exceed the range of float16, but the layer normalises them."""
     x, weight = torch.randn(2, 64, 8, 8) * 50, torch.randn(8, 64, 3, 3)
     styles, bias = (torch.randn(2, 64) * 100).requires_grad_(), torch.randn(8)
     want = ops.styled_conv2d(x, weight, styles, bias, impl="ref")
@@ -148,14 +148,14 @@ def test_resampling_with_an_image_added():
     torch.testing.assert_close(ops.upsample2d(x, f, impl="fast"), want - add)
 
 
-def test_nothing_to_do_costs_nothing():
+def test_identity_returns_its_input():
     x = torch.randn(2, 3)
     assert ops.bias_act(x, impl="fast") is x and ops.bias_act(x, impl="ref") is x
 
 
 @pytest.mark.parametrize("act", ["linear", "relu", "lrelu", "swish"])
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2, 5), (3, 4, 6)], ids=str)
-def test_bias_act_chooses_what_it_can(act, shape):
+def test_bias_act_selects_a_supported_implementation(act, shape):
     x, b = leaf(*shape), leaf(4)
     for bias in (b, None):
         got, want = (ops.bias_act(x, bias, act=act, clamp=1.1, impl=impl) for impl in ("fast", "ref"))
@@ -209,7 +209,7 @@ def test_autocast_keeps_activations_small_and_the_image_exact():
 
 
 class WeightGradients(TorchDispatchMode):
-    """Counts convolutions that are computed for a weight's gradient."""
+    """Counts the convolutions that compute the gradient of a weight."""
 
     count = 0
 
@@ -231,7 +231,7 @@ def test_frozen_weights_cost_no_gradients(impl):
 
 
 def test_memory_of_a_layer_is_its_output():
-    """What autograd keeps of a frozen layer: the input, which is the layer before's output, and its own output."""
+    """Autograd saves the input of a frozen layer, which is the previous output, and its output."""
     x, weight = leaf(2, 4, 8, 8), torch.randn(4, 4, 3, 3)
     kept = {}
 
@@ -246,7 +246,7 @@ def test_memory_of_a_layer_is_its_output():
 
 
 def test_a_gpu_runs_the_operators():
-    """Traced with tensors that say they are on a GPU: which operators a synthesis would launch."""
+    """Traces a synthesis with fake tensors on a GPU and lists its operators."""
     with FakeTensorMode(), torch.device("cuda"):
         generator = small()  # ops="auto"
         with Launches() as launches:
@@ -260,7 +260,7 @@ def test_a_gpu_runs_the_operators():
 
 
 class Launches(TorchDispatchMode):
-    """Counts what is called by name."""
+    """Counts calls by name."""
 
     def __init__(self):
         super().__init__()
@@ -271,7 +271,7 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_choice():
+def test_selection():
     x = torch.zeros(1)
     assert [dispatch.resolve(impl, x) for impl in dispatch.IMPLEMENTATIONS] == ["ref", "fast", "ref"]
 

@@ -1,4 +1,4 @@
-"""NVIDIA's pickles are read bit by bit, and no file can make the reader execute anything."""
+"""NVIDIA's pickles are read exactly, and no file can make the reader execute anything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _audit(tmp_path_factory) -> None:
 
 
 def read(path: Path):
-    """`read_weights`, during which Python reports that nothing was compiled, imported, unpickled or started."""
+    """Runs `read_weights` under an audit hook that fails if anything is compiled, imported, unpickled or started."""
     global _seen
     _seen = []
     try:
@@ -76,7 +76,7 @@ def networks() -> tuple[Generator, Discriminator]:
 
 
 def to_tensorflow(generator: Generator, discriminator: Discriminator) -> dict[str, dict[str, torch.Tensor]]:
-    """The inverse of NVIDIA's conversion, written from its table."""
+    """Inverts NVIDIA's conversion."""
     g: dict[str, torch.Tensor] = {}
     for key, value in generator.state_dict().items():
         parts = key.split(".")
@@ -159,11 +159,11 @@ def test_tensorflow_pickle(networks, files):
 
 
 def test_pickled_module_in_a_torch_file(networks, files):
-    """PTI saves its tuned generators so."""
+    """PTI saves its tuned generators in this form."""
     assert same(load_generator(files / "pti.pt"), networks[0])
 
 
-def test_what_shapes_do_not_tell(files):
+def test_hints_beyond_shapes(files):
     assert load_discriminator(files / "whole_batch.pkl").config["mbstd_group_size"] == WHOLE_BATCH
     with pytest.raises(UserError, match="has synthesis.b4.conv1.activation 'relu'; only StyleGAN2's 'lrelu'"):
         load_generator(files / "relu.pkl")
@@ -199,21 +199,21 @@ def attacks(canary: Path) -> Iterator[tuple[str, bytes, str]]:
     }
     for name, call in calls.items():
         shown = name.replace("os.system", "posix.system").replace("torch.load", "torch.serialization.load")
-        message = f"names {shown}, which loading it could execute"
+        message = f"names {shown}, which unpickling could execute"
         yield f"{name} in a pickle", pickle.dumps({"G_ema": call}, protocol=4), message
-        yield f"{name} in protocol 0", pickle.dumps({"G_ema": call}, protocol=2), "which loading it could execute"
-        yield f"{name} in a zip", torch_bytes({"g_ema": call}), "which loading it could execute"
-        yield f"{name} in the old format", torch_bytes({"g_ema": call}, legacy=True), "which loading it could execute"
+        yield f"{name} in protocol 0", pickle.dumps({"G_ema": call}, protocol=2), "which unpickling could execute"
+        yield f"{name} in a zip", torch_bytes({"g_ema": call}), "which unpickling could execute"
+        yield f"{name} in the old format", torch_bytes({"g_ema": call}, legacy=True), "which unpickling could execute"
         inner = torch_bytes(call, legacy=True)
         nested = pickle.dumps({"G_ema": Call(torch.storage._load_from_bytes, inner)}, protocol=4)
-        yield f"{name} in a storage", nested, "which loading it could execute"
+        yield f"{name} in a storage", nested, "which unpickling could execute"
     inner = torch_bytes({"a": torch.zeros(2)}, legacy=True)
     nested = pickle.dumps(Call(torch.storage._load_from_bytes, inner), protocol=4)
     yield "a state dict in a storage", nested, "torch._utils._rebuild_tensor_v2, which"
     yield (
         "a list in a storage",
         pickle.dumps(Call(torch.storage._load_from_bytes, torch_bytes([1], legacy=True)), protocol=4),
-        "something else than a storage",
+        "contain something else",
     )
     storage = b"\x80\x04ctorch.storage\n_load_from_bytes\nC"
     yield "storage of text", b"\x80\x04ctorch.storage\n_load_from_bytes\n\x8c\x01x\x85R.", "storage that is not bytes"
@@ -222,8 +222,8 @@ def attacks(canary: Path) -> Iterator[tuple[str, bytes, str]]:
     rebuild = b"\x80\x04ctorch._utils\n_rebuild_tensor_v2\n"
     yield "attributes of a function", rebuild + b"}\x8c\x0c__code__here\x8c\x01xsb.", "sets attributes of a Global"
     yield "attributes of a list", b"\x80\x04]}\x8c\x09__class__\x8c\x01xsb.", "sets attributes of a list"
-    yield "call of text", b"\x80\x04\x8c\x04exec\x8c\x01x\x85R.", "wants to call a str"
-    yield "call of a name that is only named", b"\x80\x04ctorch\nFloatStorage\n)R.", "wants to call torch.FloatStorage"
+    yield "call of text", b"\x80\x04\x8c\x04exec\x8c\x01x\x85R.", "calls a str"
+    yield "call of a name that may not be called", b"\x80\x04ctorch\nFloatStorage\n)R.", "calls torch.FloatStorage"
     yield "a name of numbers", b"\x80\x04K\x01K\x02\x93.", "a name that is not text"
     yield "a dotted name", b"\x80\x04\x8c\x08builtins\x8c\x10set.__init__.__x\x93.", "names builtins.set.__init__.__x"
     yield "INST", b"\x80\x02(ios\nsystem\n.", "the instruction INST"
@@ -233,22 +233,26 @@ def attacks(canary: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "BINPERSID", b"\x80\x02K\x01Q.", "the instruction BINPERSID"
     yield "NEWOBJ_EX", b"\x80\x04cbuiltins\nset\n)}\x92.", "the instruction NEWOBJ_EX"
     objects = pickle.dumps(np.array([Call(os.system, touch)], dtype=object), protocol=4)
-    yield "numpy objects", objects, "numpy array of something else than numbers|posix.system"
-    yield "numpy objects, empty", pickle.dumps(np.array([None], dtype=object)), "something else than numbers"
+    yield "numpy objects", objects, "numpy array of does not contain numbers|posix.system"
+    yield "numpy objects, empty", pickle.dumps(np.array([None], dtype=object)), "does not contain numbers"
     structure = np.zeros(2, dtype=[("a", "f4")])
-    yield "numpy structures", pickle.dumps({"a": structure}, protocol=4), "something else than numbers"
+    yield "numpy structures", pickle.dumps({"a": structure}, protocol=4), "does not contain numbers"
     array = pickle.dumps({"a": np.zeros(4, dtype=np.float32)}, protocol=4)
     yield "numpy array with less data", array.replace(b"K\x04\x85", b"K\x05\x85"), "damaged"
-    yield "encode", b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x04\x00\x00\x00utf8\x86R.", "encode something else"
-    # Lengths and numbers that no file has.
+    yield (
+        "encode",
+        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00xX\x04\x00\x00\x00utf8\x86R.",
+        "encodes something other",
+    )
+    # Impossible lengths and numbers.
     yield "bytes of 2^60", b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "damaged"
     yield "text of 2^60", b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.", "damaged"
-    yield "frame of 2^60", b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"].", "holds a list"
-    yield "memo at 2^32", b"\x80\x02}r\xff\xff\xff\xff.", "holds 0 unknown|expected a StyleGAN2"
+    yield "frame of 2^60", b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"].", "contains a list"
+    yield "memo at 2^32", b"\x80\x02}r\xff\xff\xff\xff.", "contains 0 unknown|expected a StyleGAN2"
     yield "memo bomb", b"\x80\x04}" + b"\x94" * 1001 + b".", "more than 1,000 objects"
     yield "a long program", b"\x80\x04}" + b"N0" * 30_001 + b".", "more than 60,000 instructions"
     deep = 25_000
-    yield "lists in lists", b"\x80\x04" + b"]" * deep + b"a" * (deep - 1) + b".", "holds a list"
+    yield "lists in lists", b"\x80\x04" + b"]" * deep + b"a" * (deep - 1) + b".", "contains a list"
     yield "tuples as key", b"\x80\x04})" + b"\x85" * deep + b"Ns.", "has a tuple as a key"
     yield "tuples in a set", b"\x80\x04\x8f()" + b"\x85" * deep + b"\x90.", "has a tuple as a key"
     yield "tuples in a frozenset", b"\x80\x04()" + b"\x85" * deep + b"\x91.", "has a tuple as a key"
@@ -279,8 +283,8 @@ def test_nothing_is_executed(content, message, tmp_path, monkeypatch):
     assert not CANARY.exists()
 
 
-def test_the_attacks_would_work_elsewhere(tmp_path):
-    """With Python's own unpickler the canary appears: the files above are no blanks."""
+def test_pythons_unpickler_executes_the_attacks(tmp_path):
+    """The attacks are real: with Python's own unpickler, the canary file appears."""
     canary = tmp_path / "canary"
     contents = {name: content for name, content, _ in attacks(canary)}
     for name in ("os.system in a pickle", "builtins.eval in protocol 0", "os.system in a storage"):
@@ -320,8 +324,8 @@ def test_tensors_stay_inside_their_storage(offset, size, stride, tmp_path):
     assert read(path)["a"].shape == (3,)
 
 
-def test_modules_that_hold_each_other(files):
-    with pytest.raises(UserError, match="networks inside networks without end"):
+def test_modules_that_contain_each_other(files):
+    with pytest.raises(UserError, match="has too many or too deeply nested networks"):
         read(files / "twice.pkl")
 
 
@@ -348,7 +352,7 @@ def test_damaged_zip_files(tmp_path):
     with pytest.raises(UserError, match="big-endian"):
         read(path)
     rewrite(lambda new, name, data: new.writestr(name.replace("data.pkl", "other"), data))
-    with pytest.raises(UserError, match="not one that torch.save wrote"):
+    with pytest.raises(UserError, match="was not written by torch.save"):
         read(path)
     path.write_bytes(good[:200] + b"\x00\xff" + good[202:])
     with pytest.raises(UserError):
@@ -357,7 +361,7 @@ def test_damaged_zip_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def instructions(files) -> dict[str, list[int]]:
-    """Where the instructions begin: most other bytes are weights, which may be anything."""
+    """Positions of the instructions; most other bytes are weights, whose values are arbitrary."""
     return {
         name: [position or 0 for _, _, position in pickletools.genops((files / name).read_bytes())]
         for name in ("network.pkl", "tensorflow.pkl")
@@ -367,7 +371,7 @@ def instructions(files) -> dict[str, list[int]]:
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mutations_of_a_good_file(files, instructions, tmp_path, data):
-    """Whatever the bytes: a mapping, or one line of error; never another exception, never anything executed."""
+    """Arbitrary bytes give a mapping or a one-line error, no other exception, and execute nothing."""
     name = data.draw(st.sampled_from(["network.pkl", "tensorflow.pkl", "pti.pt"]))
     content = bytearray((files / name).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):

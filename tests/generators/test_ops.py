@@ -1,4 +1,4 @@
-"""The operations against definitions written out, and their derivatives against finite differences."""
+"""The operations against their definitions, and their derivatives against finite differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stylegan_inv.generators import ops
 
 
 def brute_force(x, f, up, down, padding, flip, gain):
-    """The definition of upfirdn2d: zero insertion, padding, filter, decimation; one pixel at a time."""
+    """The definition of upfirdn2d, pixel by pixel: zero insertion, padding, filter, downsampling."""
     x, f = x.numpy(), np.outer(f, f) if f.ndim == 1 else f.numpy()
     if not flip:
         f = f[::-1, ::-1]
@@ -51,7 +51,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("f", FILTERS.values(), ids=FILTERS.keys())
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_upfirdn2d_is_its_definition(case, f):
+def test_upfirdn2d_equals_its_definition(case, f):
     x = torch.randn(2, 3, 7, 6, dtype=torch.float64)
     f = f.double()
     up, down, padding, flip, gain = case
@@ -95,9 +95,9 @@ def test_upsampling_weights():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"up": 0}, "up must be a positive integer"),
-        ({"down": (1, 2, 3)}, "down must be"),
-        ({"padding": (1, 2, 3)}, "padding must be"),
+        ({"up": 0}, "up=0: expected a positive integer"),
+        ({"down": (1, 2, 3)}, r"down=\(1, 2, 3\): expected"),
+        ({"padding": (1, 2, 3)}, r"padding=\(1, 2, 3\): expected"),
         ({"padding": -4}, "leaves no pixels"),
         ({"impl": "cuda"}, "unknown implementation 'cuda'"),
     ],
@@ -116,7 +116,7 @@ def test_bias_act_derivatives(act):
 
 
 def test_bias_act_errors():
-    with pytest.raises(UserError, match="unknown activation 'gelu'"):
+    with pytest.raises(UserError, match="act='gelu': unknown activation"):
         ops.bias_act(torch.zeros(1, 2), act="gelu")
     with pytest.raises(UserError, match=r"bias of shape \(3,\) does not fit axis 1"):
         ops.bias_act(torch.zeros(1, 2), torch.zeros(3))
@@ -138,7 +138,7 @@ def per_sample(x, weight, styles, up, f, eps):
 
 
 @pytest.mark.parametrize("up", [1, 2])
-def test_styled_conv2d_is_its_definition(up):
+def test_styled_conv2d_equals_its_definition(up):
     x = torch.randn(3, 4, 6, 6, dtype=torch.float64)
     weight = torch.randn(5, 4, 3, 3, dtype=torch.float64)
     styles, bias = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The operations over drawn shapes, paddings, strides, types and memory formats, beside their definitions in double."""
+"""The operations for random shapes, paddings, strides, dtypes and memory formats, against double precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ small, seeds = st.integers(1, 7), st.integers(0, 2**31)
 
 
 def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
-    """The same numbers in other memory."""
+    """Returns the same numbers in another memory format."""
     if layout == "channels_last":
         return x.contiguous(memory_format=torch.channels_last)
     if layout == "transposed":
@@ -32,7 +32,7 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype, size: float = 1.0) -> None:
-    """Errors are measured against the sum of what was added up, ``size`` times the largest of the inputs."""
+    """The tolerance is relative to the sum of the terms, ``size`` times the largest input."""
     assert got.dtype == dtype and got.shape == want.shape
     error = (got.double() - want).abs().max() if want.numel() else torch.zeros(())
     assert error <= TOLERANCE[dtype] * size, float(error)
@@ -58,7 +58,7 @@ def test_upfirdn2d(shape, up, down, padding, taps, flip, gain, dtype, layout, im
     x0, x1, y0, y1 = padding
     inside = (shape[3] * up[0] + x0 + x1, shape[2] * up[1] + y0 + y1)
     assume(inside[0] >= width and inside[1] >= height)
-    # What negative padding takes must be there.
+    # Negative padding cannot crop more than the image.
     assume(max(-x0, 0) + max(-x1, 0) < shape[3] * up[0] and max(-y0, 0) + max(-y1, 0) < shape[2] * up[1])
     x, f = torch.randn(shape).to(dtype), torch.randn(taps)
     arguments = (up, down, padding, flip, gain)

@@ -110,12 +110,12 @@ def test_command_finds_a_direction_from_factors(tmp_path, generator, capsys):
     arguments = ["--attribute", "pose", "--scores", "factors", "--samples", "2000", "--fraction", "0.1"]
     for command in ("interfacegan", "means"):
         file = tmp_path / f"{command}.safetensors"
-        assert main([command, *arguments, "--against", "smile", "--output", str(file)]) == 0
+        main([command, *arguments, "--against", "smile", "--output", str(file)])
         found, shipped = load_direction(file, generator), load_direction("pose")
         assert abs(float(found.vector @ load_direction("smile").vector)) < 1e-5
         assert float(found.vector @ shipped.vector) > 0.95
     assert "accuracy=1.0000" in capsys.readouterr().out
-    assert main(["show", str(tmp_path / "interfacegan.safetensors")]) == 0
+    main(["show", str(tmp_path / "interfacegan.safetensors")])
     assert "scores      factors" in capsys.readouterr().out
 
 
@@ -131,7 +131,7 @@ def test_command_accepts_scores_of_inverted_images(tmp_path, generator):
     (tmp_path / "ages.csv").write_text("\n".join(["name,age", *np.random.default_rng(0).permutation(rows)]))
     file = tmp_path / "age.safetensors"
     options = ["--scores", str(tmp_path / "ages.csv"), "--codes", str(tmp_path), "--fraction", "0.2"]
-    assert main(["means", "--attribute", "age", *options, "--output", str(file)]) == 0
+    main(["means", "--attribute", "age", *options, "--output", str(file)])
     assert float(load_direction(file, generator).vector @ load_direction("age").vector) > 0.7
 
 
@@ -147,7 +147,8 @@ def test_command_accepts_scores_of_inverted_images(tmp_path, generator):
     ],
 )
 def test_bad_options_print_one_error_line(tmp_path, capsys, arguments, message):
-    assert main([*arguments, "--samples", "100", "--output", str(tmp_path / "x.safetensors")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--samples", "100", "--output", str(tmp_path / "x.safetensors")])
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ") and message in line and "\n" not in line
     assert not list(tmp_path.iterdir())

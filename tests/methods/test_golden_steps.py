@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.generators import Generator, from_rosinality
-from stylegan_inv.generators.io.layouts import infer_generator_config
+from stylegan_inv.generators.io.network_geometry import infer_generator_config
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossTerms

@@ -79,12 +79,12 @@ def test_padding_reflects_or_is_black() -> None:
     [
         (np.zeros((5, 2)), r"shape \(5, 2\), expected \(68, 2\)"),
         (np.full((68, 2), np.nan), "finite"),
-        (np.ones((68, 2)), "on one spot"),
+        (np.ones((68, 2)), "coincide"),
         (upright(centre=(9000, 100)), "outside of the image"),
         (upright(eyes=1e6, centre=(32, 32)), "a face of 4000000 px in an image of 64 x 64"),
     ],
 )
-def test_landmarks_that_cannot_be(landmarks: np.ndarray, message: str) -> None:
+def test_bad_landmarks(landmarks: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
         align_face(Image.new("RGB", (64, 64)), landmarks, 32)
 

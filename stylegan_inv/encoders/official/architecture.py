@@ -1,7 +1,6 @@
-"""Which of the papers' encoders a state dict belongs to, and in which size: read off the names and shapes.
+"""Infers the class and the sizes of the papers' encoders from the names and shapes of a state dict.
 
-The one thing that names and shapes do not tell is e4e's progressive rule, as pSp's and e4e's encoders have the same
-weights.
+The encoders of pSp and e4e have the same weights, so e4e's progressive rule cannot be inferred.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from stylegan_inv.errors import UserError
 
 @dataclass(frozen=True)
 class EncoderGeometry:
-    """An encoder's class and sizes.
+    """The class and the sizes of an encoder.
 
     Attributes:
         head: ``fpn``, ``single_level``, ``last_layer``, ``single_w``, or ``none`` for a backbone or a face network.
         backbone: ``ir_se`` or ``resnet34``.
-        in_channels: Of the input; 6 for ReStyle.
-        channels: Of the four groups of units.
-        units: In each group.
-        se: Squeeze and excitation in the units.
-        num_ws: Styles; None where the weights are the same for any number (``single_w``).
-        w_dim: Size of a style.
-        resolution: Of the images, the largest that fits; None for heads that take any.
+        in_channels: Channels of the input; 6 for ReStyle.
+        channels: Channels of the four groups of units.
+        units: Number of units in each group.
+        se: Whether the units have squeeze and excitation.
+        num_ws: Number L of styles; None if the weights are the same for any number (``single_w``).
+        w_dim: Size D of a style.
+        resolution: Largest image size that fits, in pixels; None for heads that accept any size.
     """
 
     head: str
@@ -51,11 +50,16 @@ class EncoderGeometry:
 
     @property
     def may_be_progressive(self) -> bool:
-        """Whether e4e's rule could apply."""
+        """Whether the encoder may follow e4e's progressive rule."""
         return self.head in ("fpn", "single_level")
 
     def build(self, num_ws: int, progressive: bool = False) -> Backbone:
-        """The encoder, with random weights."""
+        """Builds the encoder, with random weights.
+
+        Args:
+            num_ws: Number L of styles.
+            progressive: Whether it follows e4e's progressive rule.
+        """
         backbone: Callable[..., Layers] = partial(ir_se, channels=self.channels, units=self.units, se=self.se)
         if self.backbone == "resnet34":
             from stylegan_inv.encoders.resnet_backbone import resnet34  # torchvision takes seconds to import
@@ -71,17 +75,17 @@ class EncoderGeometry:
 
 
 def infer_encoder(state: Mapping[str, Tensor]) -> EncoderGeometry:
-    """Class and sizes of the encoder that a state dict belongs to.
+    """Infers the class and the sizes of an encoder from its state dict.
 
     Raises:
-        UserError: None of the papers' encoders.
+        UserError: The state dict of another network.
     """
     if "input_layer.0.weight" in state:
         backbone, first, unit = "ir_se", "input_layer.0.weight", "res_layer.1.weight"
     elif "conv1.weight" in state and "relu.weight" in state:
         backbone, first, unit = "resnet34", "conv1.weight", "conv1.weight"
     else:
-        raise UserError("holds none of the papers' encoders: expected input_layer.0.weight or conv1.weight")
+        raise UserError("contains none of the papers' encoders: expected input_layer.0.weight or conv1.weight")
     count = 1 + max((int(m[1]) for key in state if (m := re.match(r"body\.(\d+)\.", key))), default=-1)
     widths = [_shape(state, f"body.{i}.{unit}", 4)[0] for i in range(count)]
     groups = [(width, len(list(members))) for width, members in groupby(widths)]
@@ -119,5 +123,5 @@ def _head(state: Mapping[str, Tensor]) -> tuple[str, int | None, int]:
 def _shape(state: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
     if key not in state or state[key].ndim != ndim:
         found = "no such key" if key not in state else f"shape {tuple(state[key].shape)}"
-        raise UserError(f"is not an encoder of the papers: {key}: {found}, expected {ndim} axes")
+        raise UserError(f"contains none of the papers' encoders: {key}: {found}, expected {ndim} axes")
     return tuple(state[key].shape)

@@ -1,1 +1,1 @@
-"""File formats of generators, read without executing anything."""
+"""File formats of generators. Reading them executes nothing."""

@@ -1,9 +1,9 @@
-"""The networks in NVIDIA's pickles, of PyTorch and of TensorFlow: state dicts instead of objects.
+"""Extracts state dicts from NVIDIA's pickles of PyTorch and TensorFlow.
 
-PyTorch (NVlabs/stylegan2-ada-pytorch d72cc7d, NVlabs/stylegan3 c233a91): a dict of networks whose modules are stored by
-``torch_utils.persistence``, each with the source text of its class. TensorFlow (NVlabs/stylegan2 bf0fe0b,
-stylegan2-ada): a tuple (G, D, Gs) of ``dnnlib.tflib.network.Network``. The objects come from `pickle_machine`, so that
-no source text was run. The original StyleGAN's files (NVlabs/stylegan f3a0446) have the same form.
+The pickles of PyTorch (NVlabs/stylegan2-ada-pytorch d72cc7d, NVlabs/stylegan3 c233a91) contain a dict of networks.
+``torch_utils.persistence`` stores their modules together with the source text of the classes. Those of TensorFlow
+(NVlabs/stylegan2 bf0fe0b, stylegan2-ada) contain a tuple (G, D, Gs) of ``dnnlib.tflib.network.Network``, as do those of
+the original StyleGAN (NVlabs/stylegan f3a0446). `pickle_machine` reads the objects without executing the source texts.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from stylegan_inv.generators.io.pickle_objects import NumpyArray, plain
 from stylegan_inv.generators.io.stylegan1_layout import check_tensorflow_options, from_stylegan_tensorflow
 from stylegan_inv.generators.io.tensorflow_layout import from_tensorflow
 
-# NVIDIA's largest networks have 200 modules in 4 levels and 400 MB; what holds itself would be walked for ever.
+# NVIDIA's largest networks have 200 modules, 4 levels and 400 MB. The limits end the walk through a cycle.
 _MAX_PARTS = 20_000
 _MAX_DEPTH = 32
 _MAX_BYTES = 8 << 30
-_TOLD = ("activation", "architecture", "bias_gain", "conv_clamp", "group_size", "use_noise")
+_ATTRIBUTES = ("activation", "architecture", "bias_gain", "conv_clamp", "group_size", "use_noise")
+#: Group size of a minibatch standard deviation over all samples.
 WHOLE_BATCH = 1 << 30
-"""Group size of a minibatch standard deviation over all samples."""
 
 
 @dataclass
 class StoredNetwork:
-    """A network out of a pickle.
+    """A network from a pickle.
 
     Attributes:
-        name: Of its class.
-        state: Its state dict, in NVIDIA's layout for StyleGAN2.
-        hints: What its shapes do not tell: arguments of :class:`.Generator` or :class:`.Discriminator`.
-        source_sha256: Of the source text that came with the class, which was not run; None without one.
+        name: Name of its class.
+        state: Its state dict, for StyleGAN2 in NVIDIA's layout.
+        hints: Arguments of :class:`.Generator` or :class:`.Discriminator` that the shapes do not tell.
+        source_sha256: Hash of the source text of its class, which is not executed; None without one.
     """
 
     name: str
@@ -50,17 +50,17 @@ class StoredNetwork:
 
 
 def networks(content: Any) -> Any:
-    """Replace the networks at the top of a file's content by :class:`StoredNetwork`, other objects by plain data.
+    """Replaces networks by :class:`StoredNetwork`, and other objects by plain data.
 
     Args:
-        content: From `torch_pickle`.
+        content: Content of a file, from `torch_pickle`. Only its top level is searched.
 
     Raises:
-        RefusedPickle: Objects that are no networks of the kind.
+        RefusedPickle: A network that is not supported.
     """
     if isinstance(content, tuple) and len(content) == 3 and all(map(_is_tensorflow, content)):
         content = dict(zip(("G", "D", "G_ema"), content, strict=True))  # Gs is the average of G
-    elif isinstance(content, Record):  # a network by itself, as PTI saves them
+    elif isinstance(content, Record):  # a single network, as PTI saves it
         content = {"G_ema": content}
     if not isinstance(content, dict):
         return content
@@ -87,7 +87,7 @@ def _network(name: Any, value: Any) -> Any:
                 state[f"{path}{key}"] = tensor
         if len(state) > _MAX_PARTS:
             raise RefusedPickle(f"has more than {_MAX_PARTS:,} tensors in a network")
-        attributes.update((path + key, module.state[key]) for key in _TOLD if key in module.state)
+        attributes.update((path + key, module.state[key]) for key in _ATTRIBUTES if key in module.state)
     return StoredNetwork(value.name, state, _hints(attributes), _sha256(value.source))
 
 
@@ -97,14 +97,14 @@ def _get(module: Record, key: str, kind: type = dict) -> Any:
 
 
 def _parts(network: Record, key: str, separator: str) -> Iterator[tuple[str, Record]]:
-    """A network and all below it, each with its path."""
+    """Yields a network and all its children, each with its path."""
     count = 0
 
     def walk(part: Record, path: str, depth: int) -> Iterator[tuple[str, Record]]:
         nonlocal count
         count += 1
         if depth > _MAX_DEPTH or count > _MAX_PARTS:
-            raise RefusedPickle("has networks inside networks without end")
+            raise RefusedPickle("has too many or too deeply nested networks")
         yield path, part
         for name, child in _get(part, key).items():
             if isinstance(child, Record) and isinstance(child.state, dict):
@@ -114,7 +114,7 @@ def _parts(network: Record, key: str, separator: str) -> Iterator[tuple[str, Rec
 
 
 def _hints(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that shapes do not tell, from the attributes of the modules."""
+    """Returns the arguments that shapes do not tell, from the attributes of the modules."""
     for name, expected in (
         ("mapping.fc0.activation", "lrelu"),
         ("synthesis.b4.conv1.activation", "lrelu"),
@@ -165,7 +165,7 @@ def _tensorflow_network(network: Record) -> StoredNetwork:
     if any("/StyleMod/" in variable for variable in variables):
         state = from_stylegan_tensorflow(variables, check_tensorflow_options(plain(options)))
         return StoredNetwork(name, state, source_sha256=_sha256(source))
-    if "FromRGB_lod0/weight" in variables:  # its discriminator: kept as it is, for nothing here can use it
+    if "FromRGB_lod0/weight" in variables:  # its discriminator, which the project does not support
         return StoredNetwork(name, variables, source_sha256=_sha256(source))
     is_generator = any(name.startswith("synthesis/") for name in variables)
     for key, expected in {
@@ -182,7 +182,7 @@ def _tensorflow_network(network: Record) -> StoredNetwork:
         hints["demod_eps_scaled"] = True
         hints["mapping_lr_multiplier"] = _positive("mapping_lrmul", options.get("mapping_lrmul", 0.01))
     else:
-        # TensorFlow's default is 4; NVIDIA's converter takes the whole batch where the file does not say.
+        # TensorFlow's default is 4; NVIDIA's converter uses the whole batch if the file has no group size.
         hints["mbstd_group_size"] = _group_size(options.get("mbstd_group_size", 4))
     return StoredNetwork(name, from_tensorflow(variables), hints, _sha256(source))
 

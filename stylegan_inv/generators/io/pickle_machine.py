@@ -1,10 +1,9 @@
-"""A reader of pickles that executes nothing.
+"""Reads pickles without executing anything.
 
-Python's own unpickler imports and calls what a file names, and sets the attributes that it asks for. This one works
-through the same instructions (split by `pickletools.genops`), but a name stays a name: it must stand in a table of
-exact names, and what is built from it is made by a function of ours that takes data and returns data. Nothing that lies
-on the stack can be called or have attributes set, other instructions than the ones below are refused, and lengths are
-checked against the size of the file before anything is read.
+Python's own unpickler imports and calls the functions that a file names, and sets attributes of objects. This reader
+interprets the same instructions (split by `pickletools.genops`), but names are only looked up in a table of allowed
+names, whose functions take data and return data. No object on the stack can be called or have its attributes set. All
+other instructions are refused, and lengths are compared with the size of the file before anything is read.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-# Far above any real file: training checkpoints have some 50,000 instructions.
+# Far above real files: training checkpoints have about 50,000 instructions.
 MAX_STEPS = 1_000_000
 MAX_MEMO = 250_000
 
-_ITSELF = frozenset(
+_LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
     "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
-_NEW: Mapping[str, Callable[[], Any]] = {
+_CONSTRUCTORS: Mapping[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -34,12 +33,12 @@ _NEW: Mapping[str, Callable[[], Any]] = {
 
 
 class RefusedPickle(Exception):
-    """The file asks for something that this reader does not do; the message completes "the file ..."."""
+    """Raised when a file asks for something that this reader refuses; the message continues "the file ..."."""
 
 
 @dataclass(frozen=True)
 class Global:
-    """The name of a class or function in a file: text, not the thing itself."""
+    """The name of a class or function in a file; only the text."""
 
     module: str
     name: str
@@ -49,22 +48,22 @@ class Global:
 
 
 class StandIn:
-    """Base of what may receive a stored state (the BUILD instruction)."""
+    """Base class of the objects that can receive a stored state (the BUILD instruction)."""
 
     __slots__ = ()
 
     def build(self, state: Any) -> None:
-        """Take the state, as data."""
+        """Receives the state, as data."""
         raise NotImplementedError
 
 
 class Record(StandIn):
-    """An object that a file describes: the name of its class and what was stored with it.
+    """A stored object: the name of its class and its state.
 
     Attributes:
-        name: Of the class.
-        state: Usually the attributes as a dict; None if nothing was stored.
-        source: Source text that the file brings for its class (NVIDIA's persistence), or None. Never run.
+        name: Name of the class.
+        state: Usually a dict of the attributes; None without a state.
+        source: Source text of the class in the file (NVIDIA's persistence), or None. It is never executed.
     """
 
     __slots__ = ("name", "state", "source")
@@ -77,35 +76,41 @@ class Record(StandIn):
 
 
 class BoundedStream:
-    """Reads that never ask for more bytes than the file has: a length in a damaged file may be anything."""
+    """A stream that never reads more bytes than the file has, because lengths in a damaged file are arbitrary."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self.left = file, size
 
     def read(self, count: int) -> bytes:
-        """Exactly ``count`` bytes."""
+        """Returns exactly ``count`` bytes."""
         if not 0 <= count <= self.left:
-            raise EOFError(f"{count} bytes wanted, {self.left} left")
+            raise EOFError(f"expected {count} bytes, got {self.left}")
         self.left -= count
         return self._file.read(count)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer; the number of bytes."""
+        """Fills a buffer and returns the number of bytes."""
         if len(buffer) > self.left:
-            raise EOFError(f"{len(buffer)} bytes wanted, {self.left} left")
-        count = self._file.readinto(buffer)  # type: ignore[attr-defined]
+            raise EOFError(f"expected {len(buffer)} bytes, got {self.left}")
+        count = int(self._file.readinto(buffer))  # type: ignore[attr-defined]
         self.left -= count
         return count
 
     def readline(self) -> bytes:
-        """Up to the end of the line."""
+        """Returns the bytes up to the end of the line."""
         line = self._file.readline()
         self.left -= len(line)
         return line
 
 
 def check_key(key: Any) -> Any:
-    """A dict key or member of a set: plain, as hashing a tuple nested a million times ends the process."""
+    """Returns a dict key or member of a set unchanged, if it is plain.
+
+    Hashing a tuple that is nested a million times would end the process.
+
+    Raises:
+        RefusedPickle: The key is no text, number or flat tuple of these.
+    """
     parts = key if isinstance(key, tuple) else (key,)
     if not all(part is None or isinstance(part, (str, bytes, int, float)) for part in parts):
         raise RefusedPickle(f"has a {type(key).__name__} as a key, expected text or numbers")
@@ -117,17 +122,19 @@ def load(
     names: Mapping[str, Callable[..., Any] | None],
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Read one pickle.
+    """Reads one pickle.
 
     Args:
-        stream: Left at the byte after the pickle.
-        names: Exact names that the pickle may mention -> the function that builds what it makes of them, or None for
-            names that are only mentioned.
-        persistent: What stands for a persistent id (storages of torch files); None refuses them.
+        stream: The stream. It ends at the byte after the pickle.
+        names: Maps each allowed name to the function that replaces it, or to None if the pickle may not call it.
+        persistent: Resolves persistent ids (storages of PyTorch's files); None refuses them.
+
+    Returns:
+        The content, as plain data.
 
     Raises:
-        RefusedPickle: The pickle wants more than data.
-        Exception: Of many kinds, if it is damaged.
+        RefusedPickle: The pickle contains more than data.
+        Exception: Of many types, if the pickle is damaged.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -141,7 +148,7 @@ def load(
 
     def top(kind: type) -> Any:
         if not isinstance(stack[-1], kind):
-            raise RefusedPickle(f"fills a {type(stack[-1]).__name__} as if it were a {kind.__name__}")
+            raise RefusedPickle(f"uses a {type(stack[-1]).__name__} as a {kind.__name__}")
         return stack[-1]
 
     def remember(number: int) -> None:
@@ -149,20 +156,20 @@ def load(
         if len(memo) > MAX_MEMO:
             raise RefusedPickle(f"has more than {MAX_MEMO:,} objects")
 
-    def mention(module: str, name: str) -> None:
+    def push_name(module: str, name: str) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise RefusedPickle("has a name that is not text")
         found = Global(module, name)
         if str(found) not in names:
-            raise RefusedPickle(f"names {ascii(str(found))[1:-1][:120]}, which loading it could execute")
+            raise RefusedPickle(f"names {ascii(str(found))[1:-1][:120]}, which unpickling could execute")
         stack.append(found)
 
-    def make() -> None:
+    def call() -> None:
         arguments, what = stack.pop(), stack.pop()
         build = names.get(str(what)) if isinstance(what, Global) else None
         if build is None or not isinstance(arguments, tuple):
             label = what if isinstance(what, Global) else f"a {type(what).__name__}"
-            raise RefusedPickle(f"wants to call {label}")
+            raise RefusedPickle(f"calls {label}")
         stack.append(build(*arguments))
 
     def set_items(pairs: list[Any]) -> None:
@@ -175,10 +182,10 @@ def load(
         if step > MAX_STEPS:
             raise RefusedPickle(f"has more than {MAX_STEPS:,} instructions")
         op = opcode.name
-        if op in _ITSELF:
+        if op in _LITERALS:
             stack.append(argument)
-        elif op in _NEW:
-            stack.append(_NEW[op]())
+        elif op in _CONSTRUCTORS:
+            stack.append(_CONSTRUCTORS[op]())
         elif op in ("PUT", "BINPUT", "LONG_BINPUT"):
             remember(argument)
         elif op == "MEMOIZE":
@@ -225,15 +232,15 @@ def load(
             items = since_mark()
             top(set).update(map(check_key, items))
         elif op == "GLOBAL":
-            mention(*argument.split(" ", 1))
+            push_name(*argument.split(" ", 1))
         elif op == "STACK_GLOBAL":
             name, module = stack.pop(), stack.pop()
-            mention(module, name)
+            push_name(module, name)
         elif op in ("REDUCE", "NEWOBJ"):
-            make()
+            call()
         elif op == "BUILD":
             state = stack.pop()
-            # The attributes of a dict (torch's state dicts have one, _metadata) are no content.
+            # Attributes of dicts are ignored: PyTorch's state dicts have one, _metadata.
             if isinstance(stack[-1], StandIn):
                 stack[-1].build(state)
             elif not isinstance(stack[-1], dict):
@@ -242,8 +249,8 @@ def load(
             stack.append(persistent(stack.pop()))
         elif op == "STOP":
             if len(stack) != 1 or marks:
-                raise ValueError("something is left on the stack")
+                raise ValueError("the stack is not empty at the end")
             return stack[0]
-        elif op not in ("PROTO", "FRAME"):  # every instruction is checked by itself, frames or not
-            raise RefusedPickle(f"has the instruction {op}, which no file of weights needs")
-    raise EOFError("no end")
+        elif op not in ("PROTO", "FRAME"):  # frames do not matter, because every instruction is checked
+            raise RefusedPickle(f"has the instruction {op}, which files of weights do not need")
+    raise EOFError("the end is missing")

@@ -1,7 +1,7 @@
-"""The names that files of weights mention, and the data that stands for them.
+"""The names that files of weights may contain, and the data that replaces them.
 
-The list is exact: what torch, numpy, NVIDIA's two generations of pickles and the training options of the encoder papers
-write, and no more. See `pickle_machine` for why nothing here can run what a file says.
+The table has the names that PyTorch, numpy, NVIDIA's pickles of both generations and the training options of the
+encoder papers write. All its functions take data and return data, see `pickle_machine`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stylegan_inv.generators.io.pickle_machine import Global, Record, RefusedPic
 
 Names = dict[str, Callable[..., Any] | None]
 
-# Tensors may be views of one storage (weights that are stored twice), so their sizes can add up to more than the file.
+# Tensors may share a storage (tied weights), so that their sizes can add up to more than the file.
 EXPANSION = 16
 
 _STORAGES = {
@@ -39,7 +39,7 @@ STORAGE_TYPES = {f"torch.{name}": dtype for name, dtype in _STORAGES.items()}
 
 
 class Storage:
-    """The numbers behind tensors: one axis, one type."""
+    """The numbers of tensors: one axis, one dtype."""
 
     __slots__ = ("values",)
 
@@ -48,26 +48,29 @@ class Storage:
 
 
 def storage_id(pid: Any) -> tuple[torch.dtype, str, int]:
-    """Type, key and length of a persistent id of torch: ("storage", type, key, device, length, no view).
+    """Parses a persistent id of PyTorch: ("storage", type, key, device, length[, None]).
+
+    Returns:
+        Dtype, key and length of the storage.
 
     Raises:
-        RefusedPickle: Something else.
+        RefusedPickle: An id of another form.
     """
     if isinstance(pid, tuple) and len(pid) in (5, 6) and isinstance(pid[1], Global) and pid[5:] in ((), (None,)):
         dtype, key, count = STORAGE_TYPES.get(str(pid[1])), pid[2], pid[4]
         if pid[0] == "storage" and dtype and isinstance(key, str) and type(count) is int and count >= 0:
             return dtype, key, count
-    raise RefusedPickle("has a storage that is not one of torch's plain ones")
+    raise RefusedPickle("has a storage that is not a plain one of PyTorch")
 
 
 class _Dtype(StandIn):
-    """A numpy type: numbers only, never objects."""
+    """A numpy dtype of numbers, never of objects."""
 
     __slots__ = ("code", "order")
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not (isinstance(code, str) and re.fullmatch(r"[biufc]\d{1,2}", code)):
-            raise RefusedPickle("has a numpy array of something else than numbers")
+            raise RefusedPickle("has a numpy array that does not contain numbers")
         self.code, self.order = code, "="
 
     def build(self, state: Any) -> None:
@@ -78,7 +81,7 @@ class _Dtype(StandIn):
     def read(self, data: Any, count: int) -> np.ndarray:
         dtype = np.dtype(f"{self.order}{self.code}")
         if not isinstance(data, bytes) or len(data) != count * dtype.itemsize:
-            raise ValueError("a numpy array with more or less data than its shape needs")
+            raise ValueError("a numpy array whose data does not fit its shape")
         return np.frombuffer(data, dtype)
 
 
@@ -99,7 +102,7 @@ class NumpyArray(StandIn):
         self.values = dtype.read(data, math.prod(shape)).reshape(shape, order="F" if fortran else "C")
 
     def tensor(self) -> Tensor:
-        """A copy as a tensor."""
+        """Returns a copy as a tensor."""
         native = self.values.dtype.newbyteorder("=")
         return torch.from_numpy(self.values.astype(native, order="C", copy=True))
 
@@ -111,14 +114,14 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Decodes bytes as protocol 2 writes them."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise RefusedPickle("wants to encode something else than bytes")
+        raise RefusedPickle("encodes something other than bytes")
     return text.encode("latin1")
 
 
 def _persistent_object(meta: Any) -> Record:
-    """NVIDIA's classes bring their source text, which NVIDIA's own loader runs; here it stays text."""
+    """Returns an object of NVIDIA's persistence. NVIDIA's loader executes its source text; here it stays text."""
     if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("class_name"), str):
         raise RefusedPickle("has an object of NVIDIA's persistence that is not a class")
     source = meta.get("module_src")
@@ -134,12 +137,12 @@ def _path(*parts: Any) -> str:
 
 
 def _dict() -> dict[Any, Any]:
-    """Without arguments: entries come by instructions that check their keys."""
+    """Returns an empty dict, which is filled by instructions that check the keys."""
     return {}
 
 
 def plain_names() -> Names:
-    """Containers, numpy and the options of training scripts: everything but tensors."""
+    """Returns the names of containers, numpy objects and the options of training scripts, but not of tensors."""
     names: Names = {
         "collections.OrderedDict": _dict,
         "_codecs.encode": _encode,
@@ -168,26 +171,26 @@ def plain_names() -> Names:
 
 
 def torch_names(size: int) -> Names:
-    """`plain_names` and tensors.
+    """Returns the names of `plain_names` and of tensors.
 
     Args:
-        size: Of the file, in bytes; the tensors may add up to `EXPANSION` times of it.
+        size: Size of the file in bytes. The tensors may add up to `EXPANSION` times as many.
     """
     left = size * EXPANSION
 
     def tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
         nonlocal left
         if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
-            raise RefusedPickle("has a tensor that is not made of a storage")
+            raise RefusedPickle("has a tensor without a storage")
         if not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)) or len(shape) != len(stride):
             raise ValueError("a tensor with an impossible shape")
         count = math.prod(shape)
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         if count and last >= storage.values.numel():
-            raise ValueError("a tensor that reaches beyond its storage")
+            raise ValueError("a tensor that exceeds its storage")
         left -= count * storage.values.element_size()
         if left < 0:
-            raise RefusedPickle(f"has tensors of more than {EXPANSION} times its size")
+            raise RefusedPickle(f"has tensors that are more than {EXPANSION} times as large as the file")
         return storage.values.as_strided(shape, stride, offset) if count else storage.values.new_empty(shape)
 
     return {
@@ -200,13 +203,17 @@ def torch_names(size: int) -> Names:
 
 
 def plain(value: Any, depth: int = 16) -> Any:
-    """Options as JSON knows them: dicts, lists, numbers, text; anything else becomes text.
+    """Converts options to the types of JSON: dicts, lists, numbers, text. Anything else becomes text.
+
+    Args:
+        value: The options.
+        depth: Deepest allowed nesting.
 
     Raises:
-        RefusedPickle: Nested deeper than any options are.
+        RefusedPickle: The options are nested more deeply.
     """
     if depth == 0:
-        raise RefusedPickle("has options inside options without end")
+        raise RefusedPickle("has too deeply nested options")
     if isinstance(value, Record) and isinstance(value.state, dict):
         value = value.state
     if isinstance(value, dict):

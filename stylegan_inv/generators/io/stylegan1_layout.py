@@ -1,12 +1,12 @@
-"""The layouts of the original StyleGAN's generators, to which InterFaceGAN's published boundaries belong.
+"""The layouts of the original StyleGAN's generators, for which InterFaceGAN published its boundaries.
 
-Two are read: the variables of the official TensorFlow networks (https://github.com/NVlabs/stylegan f3a0446, FFHQ and
-CelebA-HQ), and the state dict of InterFaceGAN's PyTorch port (https://github.com/genforce/interfacegan 8da3fc0,
-``stylegan_ffhq.pth``), which keeps their numbers. The project's own is that of `generators.adain`:
-``synthesis.b8.layer0.weight`` and so on.
+Supported are the variables of the official TensorFlow networks (https://github.com/NVlabs/stylegan f3a0446, FFHQ and
+CelebA-HQ) and the state dict of InterFaceGAN's PyTorch port (https://github.com/genforce/interfacegan 8da3fc0,
+``stylegan_ffhq.pth``), which has the same numbers. The project's layout is that of `generators.adain`, e.g.
+``synthesis.b8.layer0.weight``. It differs in two points:
 
-* The mapping network's gain sqrt(2) stands on the weight, in the project behind the activation: biases are divided.
-* Upscaling convolutions of the fused kind (from 128 px on, unless told otherwise) are stored mirrored.
+* The gain sqrt(2) of the mapping network applies to the weight, in the project to the activation: biases are divided.
+* Fused upsampling convolutions, by default those from 128 px on, are stored mirrored.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from stylegan_inv.errors import UserError
 
 State = dict[str, Tensor]
 
+#: Smallest resolution, in pixels, of the fused convolutions of ``fused_scale="auto"``.
 FUSED_FROM = 128
-"""Where ``fused_scale="auto"`` begins, in pixels."""
 
 _EPILOGUE = {
     "apply_noise.noise": "noise_const",
@@ -45,10 +45,10 @@ _FIRST, _SECOND = ("Const", "Conv0_up"), ("Conv", "Conv1")
 
 
 def from_interfacegan(sd: Mapping[str, Tensor]) -> State:
-    """Rename InterFaceGAN's state dict of a StyleGAN generator to the project's layout.
+    """Converts InterFaceGAN's state dict of a StyleGAN generator to the project's layout.
 
     Raises:
-        UserError: keys or shapes of another network, a network that had not grown up, another blur.
+        UserError: Keys or shapes of another network, unfinished progressive growing, or another blur filter.
     """
     out: State = {}
     unknown = []
@@ -58,7 +58,7 @@ def from_interfacegan(sd: Mapping[str, Tensor]) -> State:
             out[f"mapping.fc{match[1]}.{'weight' if weight else 'bias'}"] = value if weight else value / math.sqrt(2)
         elif key in ("truncation.w_avg", "latent_avg"):
             out["mapping.w_avg"] = value
-        elif key == "truncation.truncation":  # psi for each layer, a setting of that program
+        elif key == "truncation.truncation":  # the truncation of each layer, a setting of InterFaceGAN
             continue
         elif key == "synthesis.lod":
             _check_grown(value)
@@ -84,20 +84,20 @@ def from_interfacegan(sd: Mapping[str, Tensor]) -> State:
 
 
 def from_stylegan_tensorflow(variables: Mapping[str, Tensor], fused_scale: bool | str = "auto") -> State:
-    """Rename and turn the variables of an official generator.
+    """Converts the variables of an official generator to the project's layout.
 
     Args:
-        variables: ``mapping/Dense0/weight``, ``synthesis/8x8/Conv0_up/StyleMod/bias`` and so on.
-        fused_scale: of the network's options: True, False or "auto".
+        variables: Variables by name, e.g. ``synthesis/8x8/Conv0_up/StyleMod/bias``.
+        fused_scale: The option of the network: True, False or ``"auto"``.
 
     Raises:
-        UserError: variables or shapes of another network, a network that had not grown up.
+        UserError: Variables or shapes of another network, or unfinished progressive growing.
     """
     lods = [int(m[1]) for name in variables if (m := re.search(r"ToRGB_lod(\d+)/weight$", name))]
     out: State = {}
     unknown = []
     for full, value in variables.items():
-        name = full.removeprefix("G_")  # of its scope in a TensorFlow graph
+        name = full.removeprefix("G_")  # the scope in the TensorFlow graph
         if name == "dlatent_avg":
             out["mapping.w_avg"] = value
         elif name in ("lod", "synthesis/lod"):
@@ -130,10 +130,10 @@ def from_stylegan_tensorflow(variables: Mapping[str, Tensor], fused_scale: bool 
 
 
 def check_tensorflow_options(options: Mapping[str, Any]) -> bool | str:
-    """``fused_scale`` of an official generator's options.
+    """Checks the options of an official generator and returns ``fused_scale``.
 
     Raises:
-        UserError: a variant that the paper's figures do not use.
+        UserError: A variant of the architecture that is not supported.
     """
     for name, expected in {
         "blur_filter": [1, 2, 1],
@@ -152,9 +152,9 @@ def check_tensorflow_options(options: Mapping[str, Any]) -> bool | str:
         if found != expected:
             raise UserError(f"has {name} {found!r}; only StyleGAN's {expected!r} is supported")
     fused = options.get("fused_scale", "auto")
-    if fused not in (True, False, "auto"):
-        raise UserError(f"has fused_scale {fused!r}; expected True, False or 'auto'")
-    return fused
+    if isinstance(fused, bool) or fused == "auto":
+        return fused
+    raise UserError(f"has fused_scale {fused!r}; expected True, False or 'auto'")
 
 
 def _layer(number: int) -> str:
@@ -162,7 +162,7 @@ def _layer(number: int) -> str:
 
 
 def _first(name: str, value: Tensor, ndim: int, axes: int) -> Tensor:
-    """``value`` without its first axes, which must have length 1."""
+    """Removes the first axes of a tensor, which must have length 1."""
     if value.ndim != ndim or tuple(value.shape[:axes]) != (1,) * axes:
         raise UserError(f"{name} has shape {tuple(value.shape)}, expected {ndim} axes that begin with {(1,) * axes}")
     return value.reshape(value.shape[axes:])
@@ -180,13 +180,13 @@ def _mirrored(name: str, value: Tensor) -> Tensor:
 
 def _check_grown(lod: Tensor) -> None:
     if lod.numel() != 1 or float(lod) != 0:
-        raise UserError(f"holds a network that has not grown up (lod {lod.tolist()}): its last layers are untrained")
+        raise UserError(f"contains an unfinished network (lod {lod.tolist()}): its last layers are untrained")
 
 
 def _check_blur(name: str, kernel: Tensor) -> None:
     taps = torch.tensor([1.0, 2.0, 1.0]) / 4
     if kernel.ndim != 4 or kernel.shape[2:] != (3, 3) or not torch.allclose(kernel.float(), torch.outer(taps, taps)):
-        raise UserError(f"{name} is not the [1, 2, 1] filter of StyleGAN, which alone is supported")
+        raise UserError(f"{name} is not the [1, 2, 1] filter of StyleGAN; others are not supported")
 
 
 def _not_part(keys: list[str], what: str) -> UserError:

@@ -1,7 +1,7 @@
-"""The layout of StyleGAN2's TensorFlow networks (NVlabs/stylegan2 bf0fe0b, NVlabs/stylegan2-ada) -> the project's.
+"""The layout of StyleGAN2's TensorFlow networks (NVlabs/stylegan2 bf0fe0b, NVlabs/stylegan2-ada).
 
-Dense weights are transposed, convolutions come as (k, k, in, out), upsampling ones are stored flipped, and the bias of
-a style lacks its 1.
+Dense weights are transposed, convolutions have the axes (k, k, in, out), upsampling convolutions are flipped, and the
+bias of a style does not include the constant 1.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _ENDS = {"4x4/Dense0": "b4.fc", "Output": "b4.out"}
 
 
 def from_tensorflow(variables: Mapping[str, Tensor]) -> State:
-    """Rename and turn the variables of a generator (with its components) or a discriminator.
+    """Converts the variables of a generator, with its components, or of a discriminator to the project's layout.
 
     Args:
-        variables: ``synthesis/8x8/Conv0_up/weight`` and so on.
+        variables: Variables by name, e.g. ``synthesis/8x8/Conv0_up/weight``.
 
     Raises:
-        UserError: variables that are not part of StyleGAN2's configuration F.
+        UserError: Variables that are not part of StyleGAN2's configuration F.
     """
     generator = any(name.startswith("synthesis/") for name in variables)
     rename = _generator if generator else _discriminator

@@ -1,4 +1,4 @@
-"""PyTorch's files, zip and the older format, and pickles of objects: read without executing what they hold."""
+"""Reads PyTorch's files, in both formats, and pickles of objects, without executing their content."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stylegan_inv.generators.io.pickle_objects import STORAGE_TYPES, Names, Stor
 
 _LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+#: First bytes of a file in the format before PyTorch 1.6: the number above as a pickle.
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""First bytes of a file in the older format: the number above as a pickle."""
 
 
 def _read_values(stream: Any, dtype: torch.dtype, count: int) -> Tensor:
@@ -27,13 +27,13 @@ def _read_values(stream: Any, dtype: torch.dtype, count: int) -> Tensor:
     while rest:
         got = stream.readinto(rest)
         if not got:
-            raise EOFError("a storage is cut short")
+            raise EOFError("a storage is truncated")
         rest = rest[got:]
     return raw.view(dtype) if count else torch.empty(0, dtype=dtype)
 
 
 class _Storages:
-    """Persistent id -> storage; together they cannot be longer than the file."""
+    """Maps persistent ids to storages, which together cannot be larger than the file."""
 
     def __init__(self, size: int, values: Callable[[str, torch.dtype, int], Tensor]) -> None:
         self.found: dict[str, Storage] = {}
@@ -44,22 +44,22 @@ class _Storages:
         if key not in self.found:
             self._left -= count * dtype.itemsize
             if self._left < 0:
-                raise EOFError("storages that are longer than the file")
+                raise EOFError("storages that are larger than the file")
             self.found[key] = Storage(self._values(key, dtype, count))
         storage = self.found[key]
         if storage.values.dtype != dtype or storage.values.numel() != count:
-            raise ValueError("a storage that is two things")
+            raise ValueError("a storage with two types or lengths")
         return storage
 
 
 def read_zip(path: Path) -> Any:
-    """What `torch.save` wrote since PyTorch 1.6."""
+    """Reads a file in the format of `torch.save` since PyTorch 1.6."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise RefusedPickle("is a zip archive, but not one that torch.save wrote")
+            raise RefusedPickle("is a zip archive, but was not written by torch.save")
         root = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(f"{root}code/") for name in entries):
             raise RefusedPickle("is a TorchScript program")
@@ -71,7 +71,7 @@ def read_zip(path: Path) -> Any:
         def values(key: str, dtype: torch.dtype, count: int) -> Tensor:
             info = entries[f"{root}data/{key}"]
             if info.file_size != count * dtype.itemsize:
-                raise EOFError("a storage of another length than its pickle says")
+                raise EOFError("a storage whose length differs from the pickle")
             with archive.open(info) as stream:
                 return _read_values(stream, dtype, count)
 
@@ -82,35 +82,35 @@ def read_zip(path: Path) -> Any:
 
 def _read_legacy(stream: BoundedStream, names: Names) -> Any:
     if load(stream, {}) != _LEGACY_NUMBER or load(stream, {}) != _LEGACY_PROTOCOL:
-        raise ValueError("not torch's older format")
+        raise ValueError("not PyTorch's older format")
     system = load(stream, {})
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise RefusedPickle("comes from a big-endian machine")
-    # The numbers follow the pickle: until then the storages are empty.
+    # The numbers follow the pickle, so the storages are zero until then.
     storages = _Storages(stream.left, lambda _, dtype, count: torch.zeros(count, dtype=dtype))
     content = load(stream, names, storages)
     keys = load(stream, {})
     if not isinstance(keys, list) or sorted(keys) != sorted(storages.found):
-        raise ValueError("storages that no tensor uses, or the reverse")
+        raise ValueError("storages that differ from those of the tensors")
     for key in keys:
         values = storages.found[key].values
         (count,) = struct.unpack("<q", stream.read(8))
         if count != values.numel():
-            raise ValueError("a storage of another length than its pickle says")
+            raise ValueError("a storage whose length differs from the pickle")
         values.copy_(_read_values(stream, values.dtype, count))
     return content
 
 
 def read_legacy(file: BinaryIO, size: int) -> Any:
-    """What `torch.save` wrote before PyTorch 1.6, and does with ``_use_new_zipfile_serialization=False``."""
+    """Reads a file in the format of `torch.save` before PyTorch 1.6 (``_use_new_zipfile_serialization=False``)."""
     return _read_legacy(BoundedStream(file, size), torch_names(size))
 
 
 def read_objects(file: BinaryIO, size: int) -> Any:
-    """A plain pickle: NVIDIA's networks.
+    """Reads a plain pickle of objects, such as NVIDIA's networks.
 
-    Storages in it are files of torch's older format inside the pickle. PyTorch's function for them,
-    `torch.storage._load_from_bytes`, unpickles with all rights; here the inner file may hold one storage and no more.
+    Its storages are files of PyTorch's older format inside the pickle. PyTorch's function for them,
+    `torch.storage._load_from_bytes`, unpickles without restrictions. Here the inner file may contain only a storage.
     """
     left = size
 
@@ -120,10 +120,10 @@ def read_objects(file: BinaryIO, size: int) -> Any:
             raise RefusedPickle("has a storage that is not bytes")
         left -= len(data)
         if left < 0:
-            raise EOFError("storages that are longer than the file")
+            raise EOFError("storages that are larger than the file")
         content = _read_legacy(BoundedStream(io.BytesIO(data), len(data)), dict.fromkeys(STORAGE_TYPES))
         if not isinstance(content, Storage):
-            raise RefusedPickle("hides something else than a storage in the bytes of a storage")
+            raise RefusedPickle("has bytes of a storage that contain something else")
         return content
 
     names = {**torch_names(size), "torch.storage._load_from_bytes": storage_from_bytes}

@@ -1,4 +1,4 @@
-"""Reading files of weights, told apart by what is in them. Nothing here executes what a file contains."""
+"""Reads files of weights without executing their content. The content tells the format, not the suffix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["file_hash", "is_web_page", "misfits", "read_weights", "safetensors_m
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without its tensors."""
+    """Returns the metadata of a safetensors file, without reading its tensors."""
     from safetensors import safe_open
 
     with safe_open(str(path), framework="pt") as f:
@@ -36,23 +36,23 @@ def _read_pickle(path: Path, head: bytes, size: int) -> Any:
 
 
 def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Content of a file of weights and its text metadata.
+    """Reads a file of weights.
 
     Args:
-        path: ``.safetensors``, a file of `torch.save` (either format), or a pickle of NVIDIA's PyTorch or TensorFlow
-            networks. The suffix does not matter.
+        path: A safetensors file, a file of `torch.save` in either format, or a pickle of NVIDIA's PyTorch or TensorFlow
+            networks.
 
     Returns:
-        Key -> value. Networks that a file stores as objects are :class:`.nvidia_pickle.StoredNetwork`; options
-        (``argparse.Namespace``) are dicts.
+        The content by key, and the metadata. Networks that are stored as objects become :class:`.StoredNetwork`, and
+        options (``argparse.Namespace``) become dicts.
 
     Raises:
-        UserError: the file is empty, truncated, a web page, wants something executed, or is something else.
+        UserError: The file is empty, truncated, a web page, of another format, or contains code to execute.
     """
     path = Path(path)
     size = path.stat().st_size
     if size == 0:
-        raise UserError(f"{path} is empty (0 bytes): the download failed, fetch it again")
+        raise UserError(f"{path} is empty (0 bytes): the download failed; download it again")
     with open(path, "rb") as f:
         head = f.read(256)
     if is_web_page(head):
@@ -62,7 +62,7 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
         )
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a Git LFS pointer, not weights: run `git lfs pull` where it came from")
-    # Before pickles: the length of a header may begin with the byte that they begin with.
+    # Checked before pickles, because the length of the header may start with the same byte as a pickle.
     length = int.from_bytes(head[:8], "little")
     if len(head) > 8 and head[8:9] == b"{" and length < 100_000_000:
         from safetensors import SafetensorError
@@ -88,29 +88,29 @@ def _read_torch(path: Path, head: bytes, size: int) -> Mapping[str, Any]:
         ) from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # damage shows as EOFError, KeyError, IndexError, RuntimeError, ...
+    except Exception as error:  # a damaged file raises EOFError, KeyError, IndexError, RuntimeError, ...
         raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}, expected a state dict")
+        raise UserError(f"{path} contains a {type(content).__name__}, expected a state dict")
     return content
 
 
 def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What keeps a state dict from fitting a network, in a few words; empty if it fits.
+    """Returns a description of the differences between a state dict and a network; empty if it fits.
 
     Args:
         expected: State dict of the network.
-        state: The one to load. Counters of batch norm may be missing: files of early PyTorch versions lack them.
+        state: State dict to load. Counters of batch norm may be missing, as in files of early PyTorch versions.
     """
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    surplus = [key for key in state if key not in expected]
+    unexpected = [key for key in state if key not in expected]
     wrong = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
     problems = [list_keys("missing key", missing)] if missing else []
-    problems += [list_keys("unexpected key", surplus)] if surplus else []
+    problems += [list_keys("unexpected key", unexpected)] if unexpected else []
     if wrong:
         problems.append(f"{len(wrong)} wrong shape{'s' if len(wrong) > 1 else ''} ({'; '.join(wrong[:2])})")
     return "; ".join(problems)

@@ -1,7 +1,7 @@
 """The three operations of StyleGAN2: resampling, bias with activation, modulated convolution.
 
-Each is one function with a plain PyTorch reference; :mod:`.dispatch` is where a faster implementation is chosen, and
-``python -m stylegan_inv.generators.ops`` shows what would run here, and why.
+Each is a function with a reference implementation in plain PyTorch. :mod:`.dispatch` selects a faster implementation,
+and ``python -m stylegan_inv.generators.ops`` reports which one would run on this machine, and why.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from stylegan_inv.generators.ops import dispatch
 
 _SQRT2 = math.sqrt(2.0)
 
-# What the kernels know: a line with a kink at zero.
+# The activations of the kernels: piecewise linear with a kink at zero.
 _SLOPED = ("linear", "relu", "lrelu")
 
-# name -> (function of (x, alpha), default alpha, default gain). The gain restores the variance that the activation
-# takes from a unit normal input: sqrt(2) for the rectifiers, 1 for everything that saturates or keeps it.
+# Name -> (function of (x, alpha), default alpha, default gain). The gain keeps the variance of a unit normal input:
+# sqrt(2) for the rectifiers, 1 for activations that saturate or keep it.
 _ACTIVATIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], float, float]] = {
     "linear": (lambda x, alpha: x, 0.0, 1.0),
     "relu": (lambda x, alpha: F.relu(x), 0.0, _SQRT2),
@@ -42,28 +42,28 @@ def bias_act(
     clamp: float | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """``clamp(gain * act(x + b), -clamp, +clamp)``, differentiable to any order.
+    """Computes ``clamp(gain * act(x + b), -clamp, +clamp)``, differentiable to any order.
 
     Args:
-        x: input of any shape.
-        b: bias of shape ``(x.shape[dim],)``, or None.
-        dim: the axis that the bias runs along.
-        act: ``linear relu lrelu tanh sigmoid elu selu softplus swish``.
-        alpha: slope of ``lrelu`` below zero; default 0.2.
-        gain: factor after the activation; default sqrt(2) for ``relu lrelu swish``, else 1.
-        clamp: largest magnitude of the output, applied after the gain; None for no limit. Clamped elements pass no
+        x: Input of any shape.
+        b: Bias of shape ``(x.shape[dim],)``, or None.
+        dim: Axis of the bias.
+        act: One of ``linear relu lrelu tanh sigmoid elu selu softplus swish``.
+        alpha: Slope of ``lrelu`` below zero; default 0.2.
+        gain: Factor after the activation; default sqrt(2) for ``relu lrelu swish``, else 1.
+        clamp: Largest magnitude of the output, applied after the gain; None for no limit. Clamped elements have no
             gradient.
-        impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`. ``fast`` covers ``linear relu lrelu`` of two or four
-            axes with ``dim=1``, a slope of at least 0 and a positive gain; the rest runs as ``ref``.
+        impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`. ``fast`` supports ``linear relu lrelu`` of two or
+            four axes with ``dim=1``, a slope of at least 0 and a positive gain; otherwise ``ref`` runs.
 
     Returns:
         A tensor of the shape and dtype of ``x``.
 
     Raises:
-        UserError: unknown activation, or a bias whose shape does not fit.
+        UserError: An unknown activation, or a bias whose shape does not fit.
     """
     if act not in _ACTIVATIONS:
-        raise UserError(f"unknown activation {act!r}: use one of {', '.join(_ACTIVATIONS)}")
+        raise UserError(f"act={act!r}: unknown activation, expected one of {', '.join(_ACTIVATIONS)}")
     function, default_alpha, default_gain = _ACTIVATIONS[act]
     if b is not None:
         if b.ndim != 1 or b.shape[0] != x.shape[dim]:
@@ -94,4 +94,5 @@ def bias_act(
 
 def _fused(x: Tensor, b: Tensor | None, act: str, alpha: float, gain: float, clamp: float | None) -> Tensor:
     slope = 1.0 if act == "linear" else alpha
-    return torch.ops.stylegan_inv.bias_act(x, b, None, None, None, 1.0, slope, gain, clamp)
+    y: Tensor = torch.ops.stylegan_inv.bias_act(x, b, None, None, None, 1.0, slope, gain, clamp)
+    return y

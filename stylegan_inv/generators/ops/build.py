@@ -1,12 +1,13 @@
 """Builds the native kernels at their first use, with ninja and without PyTorch's headers.
 
-The sources under ``csrc/<kind>`` export plain C functions on pointers; :func:`load` compiles them into one shared
-library and opens it with ctypes. A library lies in the cache folder (``$STYLEGAN_INV_CACHE/kernels``, by default
-``~/.cache/stylegan_inv/kernels``) under a name that stands for everything it depends on, so a stale one is never
-loaded. It is built in a temporary folder, under a lock that the operating system takes back when its owner dies, and
-moved in place as a whole: neither a killed build nor two at once leave anything that must be cleaned by hand.
+The sources in ``csrc/<kind>`` export plain C functions that take pointers. :func:`load` compiles them into one shared
+library and opens it with ctypes. The cache folder (``$STYLEGAN_INV_CACHE/kernels``, by default
+``~/.cache/stylegan_inv/kernels``) keeps a library under a name that contains a hash of everything it depends on, so
+that an outdated one is never loaded. A library is built in a temporary folder and then moved into place, under a lock
+that the operating system releases when its owner ends. An interrupted build or two concurrent ones therefore leave
+nothing that has to be removed by hand.
 
-A source may ask for more flags of the compiler with a line ``// flags: -ffast-math``.
+A source sets further compiler flags with a line such as ``// flags: -ffast-math``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import os
 import platform
 import re
 import shlex
 import shutil
 import subprocess
-import sysconfig
 import tempfile
 import time
 import warnings
@@ -34,6 +33,9 @@ from typing import IO
 import torch
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.ops import compilers
+from stylegan_inv.generators.ops.compilers import BuildError
+from stylegan_inv.utils.checks import one_of
 
 KINDS = ("cpu", "cuda")
 SOURCES = Path(__file__).with_name("csrc")
@@ -41,34 +43,20 @@ WAIT_SECONDS = 600.0  # for another process that builds the same library
 COMPILE_SECONDS = 900.0
 
 
-class BuildError(RuntimeError):
-    """The kernels cannot be built or loaded here.
-
-    Attributes:
-        cause: what is missing or went wrong.
-        cure: what the user can do about it.
-    """
-
-    def __init__(self, cause: str, cure: str) -> None:
-        super().__init__(f"{cause}. {cure}")
-        self.cause = cause
-        self.cure = cure
-
-
 @functools.cache
 def load(kind: str, arch: str | None = None) -> ctypes.CDLL | None:
-    """The library of one kind, built if need be; None, after one warning for the process, when that is impossible.
+    """Returns the library of one kind, built if necessary; None if that fails, with one warning for each process.
 
     Args:
         kind: ``cpu`` or ``cuda``.
-        arch: for ``cuda`` the compute capability without its dot, e.g. ``"90"``; None for that of the current device.
+        arch: For ``cuda``, the compute capability without its dot, e.g. ``"90"``. None takes that of the current GPU.
     """
     try:
         return open_library(build(kind, arch))
     except BuildError as error:
         warnings.warn(
-            f"no {kind} kernels: {error.cause}. The plain PyTorch operations run instead, slower. {error.cure} "
-            "(`python -m stylegan_inv.generators.ops` shows what was found.)",
+            f"no {kind} kernels: {error.cause}. The plain PyTorch operations run instead, which is slower. "
+            f"{error.cure} (`python -m stylegan_inv.generators.ops` shows what was found.)",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -76,10 +64,10 @@ def load(kind: str, arch: str | None = None) -> ctypes.CDLL | None:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """Load a built library.
+    """Loads a built library.
 
     Raises:
-        BuildError: the system's loader refuses it.
+        BuildError: The system's loader refuses it.
     """
     try:
         return ctypes.CDLL(str(path))
@@ -90,103 +78,102 @@ def open_library(path: Path) -> ctypes.CDLL:
 def build(
     kind: str, arch: str | None = None, *, sources: Path | None = None, wait_seconds: float = WAIT_SECONDS
 ) -> Path:
-    """Compile and link the kernels unless the cache has them.
+    """Compiles and links the kernels unless the cache has them.
 
     Args:
         kind: ``cpu`` or ``cuda``.
-        arch: as for :func:`load`.
-        sources: another folder of sources.
-        wait_seconds: longest time to wait for another process that builds the same.
+        arch: See :func:`load`.
+        sources: Folder of the sources; None takes those of the package.
+        wait_seconds: Longest time to wait for another process that builds the same library.
 
     Returns:
-        The shared library.
+        The path of the shared library.
 
     Raises:
-        BuildError: no compiler, no ninja, a failing compiler, an unwritable cache, a lock that nobody gives back.
+        BuildError: No compiler or no ninja, a compiler that fails, a cache that cannot be written, or a lock that is
+            not released in time.
     """
     recipe = plan(kind, arch, sources)
     try:
         folder = cache_folder()
-    except RuntimeError as error:  # pathlib's, for a user without a home
+    except RuntimeError as error:  # pathlib's, for a user without a home folder
         raise BuildError("this user has no home folder", "Set STYLEGAN_INV_CACHE to a folder for caches.") from error
     library = folder / f"{recipe.name}.so"
     if library.is_file():
         return library
-    ninja = find_ninja()
+    ninja = compilers.find_ninja()
     if ninja is None:
         raise BuildError("ninja is not installed", "Run `pip install ninja`.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{recipe.name}.lock", wait_seconds) as alone:
+        with _lock(folder / f"{recipe.name}.lock", wait_seconds) as locked:
             if not library.is_file():
-                # Whoever was killed in the middle left its folder; under the lock nobody else works in one.
-                for left in folder.glob(f"{recipe.name}.tmp-*") if alone else ():
-                    shutil.rmtree(left, ignore_errors=True)
+                # An interrupted build leaves its folder. Under the lock no other process works in one.
+                for unfinished in folder.glob(f"{recipe.name}.tmp-*") if locked else ():
+                    shutil.rmtree(unfinished, ignore_errors=True)
                 with tempfile.TemporaryDirectory(prefix=f"{recipe.name}.tmp-", dir=folder) as work:
                     _compile(recipe, Path(work), ninja)
                     os.replace(Path(work) / "kernels.so", library)
     except OSError as error:
-        cure = "Set STYLEGAN_INV_CACHE to a folder that you can write to and that has room."
+        cure = "Set STYLEGAN_INV_CACHE to a writable folder with free space."
         raise BuildError(f"cannot write to the cache folder {folder} ({error.strerror or error})", cure) from error
     return library
 
 
 def cache_folder() -> Path:
-    """Where built libraries lie."""
+    """Returns the folder of built libraries."""
     root = os.environ.get("STYLEGAN_INV_CACHE")
     return (Path(root).expanduser() if root else Path.home() / ".cache" / "stylegan_inv") / "kernels"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A compiler command for each source and one to link, and a name that stands for all that they depend on."""
+    """The commands that build a library.
+
+    Attributes:
+        name: Name of the library, with a hash of everything that it depends on.
+        compile: A compiler command for each source.
+        link: The linker command.
+    """
 
     name: str
     compile: tuple[tuple[str, ...], ...]
     link: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Toolchain:
+    """A compiler with its flags; ``machine`` is what the generated code depends on."""
+
+    compiler: list[str]
+    host: list[str]
+    machine: str
+    compile_flags: list[str]
+    link_flags: list[str]
+
+
 def plan(kind: str, arch: str | None = None, sources: Path | None = None) -> Plan:
-    """Find the compiler and lay out its commands.
+    """Finds the compiler and returns the commands of a build.
+
+    Args:
+        kind: ``cpu`` or ``cuda``.
+        arch: See :func:`load`.
+        sources: See :func:`build`.
 
     Raises:
-        BuildError: no compiler, or no architecture to compile for.
+        BuildError: No compiler, or no GPU that tells the architecture to compile for.
     """
-    if kind not in KINDS:
-        raise UserError(f"unknown kind of kernels {kind!r}: use one of {', '.join(KINDS)}")
+    one_of("kind of kernels", kind, KINDS)
     folder = sources or SOURCES / kind
     suffix = {"cpu": ".cpp", "cuda": ".cu"}[kind]
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     units = [path for path in files if path.suffix == suffix]
     if not units:
         raise BuildError(f"no {suffix} files in {folder}", "The installation is incomplete: install the package again.")
-    host = find_host_compiler()
-    if host is None:
-        raise BuildError("no C++ compiler was found", "Install one (`apt install g++`), or name it in CXX.")
-    if kind == "cpu":
-        compiler, machine = host, _cpu()
-        common = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=hidden"]
-        link = ["-shared", "-fopenmp"]
-    else:
-        nvcc = find_nvcc()
-        if nvcc is None:
-            raise BuildError(
-                "no CUDA compiler (nvcc) was found",
-                "Run `pip install stylegan_inv[cuda]` (it brings nvcc), or set CUDA_HOME to a CUDA toolkit.",
-            )
-        arch = arch or _device_architecture()
-        if not re.fullmatch(r"\d{2,3}[a-z]?", arch):
-            raise UserError(f"{arch!r} is not a GPU architecture: give the compute capability without its dot, like 90")
-        compiler, machine = [nvcc], arch
-        # The static runtime: the result needs no libcudart, and not the version that PyTorch brought.
-        target = ["-gencode", f"arch=compute_{arch},code=sm_{arch}", "-cudart", "static", "-ccbin", host[0]]
-        target += [f"-L{path}" for path in Path(nvcc).parents[1].glob("lib*") if path.is_dir()]
-        common = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *target]
-        link = ["-shared", *target]
-
+    tools = _cpu_toolchain() if kind == "cpu" else _cuda_toolchain(arch)
     digest = hashlib.sha256()
-    parts = [*compiler, *host, *common, *link, machine]
-    parts += [compiler_version(tuple(compiler)), compiler_version(tuple(host))]
+    parts = [*tools.compiler, *tools.host, *tools.compile_flags, *tools.link_flags, tools.machine]
+    parts += [compilers.compiler_version(tuple(tools.compiler)), compilers.compiler_version(tuple(tools.host))]
     parts += [torch.__version__, str(torch.version.cuda), platform.machine()]
     for path in files:
         parts += [str(path.relative_to(folder)), path.read_text()]
@@ -196,90 +183,54 @@ def plan(kind: str, arch: str | None = None, sources: Path | None = None) -> Pla
     commands = []
     for unit, result in zip(units, objects, strict=True):
         extra = shlex.split(" ".join(re.findall(r"^// flags: (.+)$", unit.read_text(), re.M)))
-        commands.append((*compiler, *common, *extra, "-c", str(unit), "-o", result))
+        commands.append((*tools.compiler, *tools.compile_flags, *extra, "-c", str(unit), "-o", result))
     return Plan(
-        name=f"{kind}{'-sm' + machine if kind == 'cuda' else ''}-{digest.hexdigest()[:16]}",
+        name=f"{kind}{'-sm' + tools.machine if kind == 'cuda' else ''}-{digest.hexdigest()[:16]}",
         compile=tuple(commands),
-        link=(*compiler, *objects, *link, "-o", "kernels.so"),
+        link=(*tools.compiler, *objects, *tools.link_flags, "-o", "kernels.so"),
     )
 
 
-def find_host_compiler() -> list[str] | None:
-    """``$CXX``, else the first C++ compiler on the path, as the beginning of a command."""
-    given = shlex.split(os.environ.get("CXX", ""))
-    for command in [given] if given else [["c++"], ["g++"], ["clang++"]]:
-        path = shutil.which(command[0])
-        if path:
-            return [path, *command[1:]]
-    return None
+def _host_compiler() -> list[str]:
+    host = compilers.find_host_compiler()
+    if host is None:
+        raise BuildError("no C++ compiler was found", "Install one (`apt install g++`), or set CXX.")
+    return host
 
 
-def find_ninja() -> str | None:
-    """Ninja on the path, or the one that the package ``ninja`` put beside Python, which need not be on the path."""
-    return shutil.which("ninja") or shutil.which("ninja", path=sysconfig.get_path("scripts"))
+def _cpu_toolchain() -> _Toolchain:
+    host = _host_compiler()
+    flags = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=hidden"]
+    return _Toolchain(host, host, compilers.cpu_description(), flags, ["-shared", "-fopenmp"])
 
 
-def find_nvcc() -> str | None:
-    """Find nvcc in ``CUDA_HOME`` alone where that is set, else in Python packages, on the path, in the usual place.
-
-    Packages come before the path because pip chose them to match PyTorch.
-    """
-    given = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    if given:
-        return shutil.which("nvcc", path=str(Path(given) / "bin"))
-    spec = importlib.util.find_spec("nvidia")  # a namespace: its folders are those of all installed CUDA packages
-    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
-    major = (torch.version.cuda or "").split(".")[0]
-    for root in roots:
-        # cu13, cu14, ... from CUDA 13 on, the one of PyTorch's own version first; cuda_nvcc before
-        for home in sorted([*root.glob("cu[0-9]*"), root / "cuda_nvcc"], key=lambda p: p.name != f"cu{major}"):
-            found = shutil.which("nvcc", path=str(home / "bin"))
-            if found:
-                return found
-    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-
-
-def _device_architecture() -> str:
-    if not torch.cuda.is_available():
-        raise BuildError("PyTorch sees no GPU, so the architecture is unknown", "Name it, e.g. `--arch 90`.")
-    major, minor = torch.cuda.get_device_capability()
-    return f"{major}{minor}"
-
-
-@functools.cache
-def compiler_version(compiler: tuple[str, ...]) -> str:
-    """What ``--version`` prints.
-
-    Raises:
-        BuildError: it does not run.
-    """
-    try:
-        done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        cure = "Name a working compiler in CXX (C++) or CUDA_HOME (nvcc)."
-        raise BuildError(f"{compiler[0]} does not run ({error})", cure) from error
-    return done.stdout
-
-
-def _cpu() -> str:
-    """What ``-march=native`` depends on: a home folder is often shared by different machines."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    lines = {line.split(":")[0].strip(): line for line in reversed(text.splitlines())}  # of the first core
-    return "\n".join(lines.get(key, "") for key in ("vendor_id", "model name", "flags", "Features"))
+def _cuda_toolchain(arch: str | None) -> _Toolchain:
+    host = _host_compiler()
+    nvcc = compilers.find_nvcc()
+    if nvcc is None:
+        raise BuildError(
+            "no CUDA compiler (nvcc) was found",
+            "Run `pip install stylegan_inv[cuda]`, which installs nvcc, or set CUDA_HOME to a CUDA toolkit.",
+        )
+    arch = arch or compilers.device_architecture()
+    if not re.fullmatch(r"\d{2,3}[a-z]?", arch):
+        raise UserError(f"{arch!r} is not a GPU architecture: expected the compute capability without its dot, e.g. 90")
+    # The static runtime: the library needs no libcudart, in particular not the version that PyTorch installed.
+    target = ["-gencode", f"arch=compute_{arch},code=sm_{arch}", "-cudart", "static", "-ccbin", host[0]]
+    target += [f"-L{path}" for path in Path(nvcc).parents[1].glob("lib*") if path.is_dir()]
+    flags = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", *target]
+    return _Toolchain([nvcc], host, arch, flags, ["-shared", *target])
 
 
 def _compile(recipe: Plan, work: Path, ninja: str) -> None:
-    def text(command: Sequence[str]) -> str:
+    def escaped(command: Sequence[str]) -> str:
         return shlex.join(command).replace("$", "$$")
 
     lines = ["rule run", "  command = $line", "  description = $out"]
     objects = [command[-1] for command in recipe.compile]
     for unit, result in zip(recipe.compile, objects, strict=True):
-        lines += [f"build {result}: run", f"  line = {text(unit)}"]
-    lines += [f"build kernels.so: run {' '.join(objects)}", f"  line = {text(recipe.link)}", ""]
+        lines += [f"build {result}: run", f"  line = {escaped(unit)}"]
+    lines += [f"build kernels.so: run {' '.join(objects)}", f"  line = {escaped(recipe.link)}", ""]
     (work / "build.ninja").write_text("\n".join(lines))
     command = [ninja, "-C", str(work), "kernels.so"]
     try:
@@ -287,25 +238,29 @@ def _compile(recipe: Plan, work: Path, ninja: str) -> None:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=COMPILE_SECONDS
         )
     except subprocess.TimeoutExpired as error:
-        raise BuildError(f"the compiler had not finished after {COMPILE_SECONDS:.0f} s", "Try again.") from error
+        raise BuildError(f"the compiler did not finish within {COMPILE_SECONDS:.0f} s", "Try again.") from error
     if done.returncode:
-        # the compiler's own first complaint, where it has one: ninja repeats the command line before it
-        output = done.stdout.strip().splitlines()
-        errors = [line for line in output if re.search(r"\b(error|fatal)\b", line, re.I)] or output[-3:]
-        compiler = Path(recipe.link[0]).name
-        if "unsupported gpu architecture" in done.stdout.lower():
-            cure = "This nvcc does not know your GPU: install the CUDA toolkit that does, and set CUDA_HOME to it."
-        else:
-            cure = "Name another C++ compiler in CXX, or another CUDA toolkit in CUDA_HOME."
-        raise BuildError(f"{compiler} failed: " + " | ".join(line.strip() for line in errors[:3]), cure)
+        raise _compiler_error(Path(recipe.link[0]).name, done.stdout)
+
+
+def _compiler_error(compiler: str, output: str) -> BuildError:
+    # Ninja prints the command line first; the compiler's own first error says more.
+    lines = output.strip().splitlines()
+    errors = [line for line in lines if re.search(r"\b(error|fatal)\b", line, re.I)] or lines[-3:]
+    if "unsupported gpu architecture" in output.lower():
+        cure = "This nvcc does not support your GPU: install a CUDA toolkit that does, and set CUDA_HOME to it."
+    else:
+        cure = "Set CXX to another C++ compiler, or CUDA_HOME to another CUDA toolkit."
+    return BuildError(f"{compiler} failed: " + " | ".join(line.strip() for line in errors[:3]), cure)
 
 
 @contextlib.contextmanager
 def _lock(path: Path, wait_seconds: float) -> Iterator[bool]:
-    """Hold ``path`` alone, or yield False where locks do not exist (Windows, some network file systems).
+    """Holds an exclusive lock on ``path``; yields False where locks are not supported.
 
-    The lock is the system's, not the file's existence: it ends with the process that has it. Without one, two processes
-    may do the same work, each in its own folder; the second result replaces the first as a whole.
+    Windows and some network file systems have none. Two processes may then build the same library, each in a folder of
+    its own, and the second result replaces the first. The lock belongs to the process, not to the existence of the
+    file, and ends with the process.
     """
     with path.open("a+") as file:
         deadline = time.monotonic() + wait_seconds
@@ -315,7 +270,7 @@ def _lock(path: Path, wait_seconds: float) -> Iterator[bool]:
                 owner = file.read().strip() or "unknown"
                 raise BuildError(
                     f"process {owner} has been building the same kernels for more than {wait_seconds:.0f} s",
-                    "End it if it hangs; the lock goes with it.",
+                    "If it hangs, end it; this releases its lock.",
                 )
             time.sleep(0.05)
         file.truncate(0)
@@ -325,7 +280,7 @@ def _lock(path: Path, wait_seconds: float) -> Iterator[bool]:
 
 
 def _try_lock(file: IO[str]) -> bool | None:
-    """True when the lock is ours, False when somebody has it, None when there are no locks."""
+    """Returns True if the lock was acquired, False if another process holds it, None if locks are not supported."""
     try:
         import fcntl
     except ImportError:

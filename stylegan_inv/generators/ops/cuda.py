@@ -1,7 +1,7 @@
-"""Calls the CUDA kernels of ``csrc/cuda``: lays out their arguments and divides the work among threads.
+"""Calls the CUDA kernels of ``csrc/cuda``: packs their arguments and divides the work among threads.
 
-The kernels take float32, float16 and bfloat16 in any strides, and compute in float32. They run on PyTorch's current
-stream, allocate nothing and never wait, so CUDA graphs capture them.
+The kernels accept float32, float16 and bfloat16 with any strides, and compute in float32. They run on PyTorch's current
+stream, allocate nothing and never synchronise, so that CUDA graphs can capture them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from stylegan_inv.generators.ops import build
 
 _DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-_THREADS = 256  # of a block, as in strip.cuh
-_PACK = 4  # channels that a thread takes at once in channels_last
-_ROWS = 16  # that a thread walks down, at most
-_BLOCKS = 1024  # strips get shorter until there are as many: some for each multiprocessor of a large GPU
+_THREADS = 256  # in a block, as in strip.cuh
+_PACK = 4  # channels that a thread processes at once in channels_last
+_ROWS = 16  # largest number of rows of a thread
+_BLOCKS = 1024  # threads get fewer rows until there are this many blocks
 
 
 class _View(ctypes.Structure):
@@ -74,7 +74,7 @@ _SIGNATURES: dict[str, list[type]] = {
 
 
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Tell ctypes the types of the library's functions."""
+    """Declares the argument types of the library's functions for ctypes."""
     for name, types in _SIGNATURES.items():
         getattr(library, name).argtypes = types
     return library
@@ -88,17 +88,17 @@ def _library(device: int) -> ctypes.CDLL | None:
 
 
 def available(x: Tensor) -> bool:
-    """Whether the kernels can take ``x``; the first call for a device builds them."""
+    """Returns whether the kernels support ``x``; the first call for a device builds them."""
     return x.dtype in _DTYPES and x.numel() > 0 and _library(x.get_device()) is not None
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """Of the results for an input ``x``: channels_last where that is how its channels lie."""
+    """Returns the memory format of results for an input ``x``: channels_last if its channels are contiguous."""
     return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
 
 
 def empty(x: Tensor, height: int, width: int) -> Tensor:
-    """Room for a result of another size, otherwise like ``x``."""
+    """Returns an uninitialised tensor of another height and width, otherwise like ``x``."""
     return torch.empty((*x.shape[:2], height, width), dtype=x.dtype, device=x.device, memory_format=layout(x))
 
 
@@ -113,7 +113,7 @@ def resample(
     add: Tensor | None,
     size: tuple[int, int],
 ) -> Tensor:
-    """One pass of upfirdn2d to the height and width ``size``; ``f`` of two axes, or of one with four taps."""
+    """Runs one pass of upfirdn2d with height and width ``size``; ``f`` has two axes, or one axis and four taps."""
     y = empty(x, *size)
     f = _float32(f)
     x0, _, y0, _ = padding
@@ -139,7 +139,7 @@ def bias_act(
     gain: float,
     clamp: float | None,
 ) -> Tensor:
-    """See :func:`.library.bias_act`."""
+    """Computes ``clamp(gain * lrelu(blur(x) * scale + noise + bias))``."""
     shrink = 0 if fir is None else 1
     y = empty(x, x.shape[2] - shrink, x.shape[3] - shrink)
     fir, bias, scale, noise = map(_float32_or_none, (fir, bias, scale, noise))
@@ -161,14 +161,14 @@ def bias_act_backward(
     gain: float,
     clamp: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient for ``x``, and float32 ``(3, B, C)``: sums of ``dv``, ``dy * y`` and ``dv * noise`` over pixels."""
+    """Returns the gradient of ``x``, and ``(3, B, C)``: sums of ``dv``, ``dy * y`` and ``dv * noise`` over pixels."""
     grow = 0 if fir is None else 1
     dy = dy.contiguous(memory_format=layout(y))
     dx = empty(y, y.shape[2] + grow, y.shape[3] + grow)
     fir, bias, scale, noise = map(_float32_or_none, (fir, bias, scale, noise))
     division = _divide(y, dx, _packs(dy, y, dx))
     partial = _partial(division, 3, y)
-    # the adjoint of a filter with one pixel of padding: mirrored, with two
+    # The adjoint of a filter with one pixel of padding is the mirrored filter with two.
     taps = _taps(fir, True, fir_gain, 2)
     constants = _constants(y, bias, scale, noise, slope, gain, clamp)
     _call("bias_act_backward", y, division, taps, _view(dy), _view(y), _view(dx), constants, partial.data_ptr())
@@ -176,7 +176,7 @@ def bias_act_backward(
 
 
 def modulate(x: Tensor, styles: Tensor) -> Tensor:
-    """``x * styles[:, :, None, None]`` in the dtype of ``x``."""
+    """Computes ``x * styles[:, :, None, None]`` in the dtype of ``x``."""
     y = empty(x, *x.shape[2:])
     styles = _float32(styles)
     _call("modulate", x, _divide(x, y, _packs(x, y)), _view(x), _view(y), styles.data_ptr())
@@ -184,7 +184,7 @@ def modulate(x: Tensor, styles: Tensor) -> Tensor:
 
 
 def modulate_backward(dy: Tensor, x: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients for ``x`` and, in float32, for ``styles``."""
+    """Returns the gradients of ``x`` and, in float32, of ``styles``."""
     dy = dy.contiguous(memory_format=layout(x))
     dx = empty(x, *x.shape[2:])
     styles = _float32(styles)
@@ -197,7 +197,7 @@ def modulate_backward(dy: Tensor, x: Tensor, styles: Tensor) -> tuple[Tensor, Te
 def _call(name: str, x: Tensor, *arguments: object) -> None:
     device = x.get_device()
     library = _library(device)
-    assert library is not None  # available() came before
+    assert library is not None  # available() was called before
     code = _launch(getattr(library, name), arguments, device)
     if code:
         text = ctypes.create_string_buffer(200)
@@ -244,7 +244,7 @@ def _constants(
 
 
 def _packs(*tensors: Tensor) -> bool:
-    """Whether four channels of a pixel can be moved as one in all of them."""
+    """Returns whether four channels of a pixel can be read or written at once in all tensors."""
     for x in tensors:
         n, c, h, w = x.stride()
         if c != 1 or (n | h | w | x.shape[1]) % _PACK or x.data_ptr() % (_PACK * x.element_size()):
@@ -253,15 +253,15 @@ def _packs(*tensors: Tensor) -> bool:
 
 
 def _power_of_two(n: int) -> int:
-    """The smallest one that is not less than ``n``."""
+    """Returns the smallest power of two that is at least ``n``."""
     return 1 << (n - 1).bit_length()
 
 
 def _divide(x: Tensor, y: Tensor, packed: bool) -> _Division:
-    """Threads for the pixels and channels of ``y``, made from those of ``x``."""
+    """Divides the pixels and channels of ``y``, computed from ``x``, among threads."""
     batch, channels, out_h, out_w = y.shape
     groups = channels // _PACK if packed else channels
-    if packed:  # a warp along the channels, as far as there are any
+    if packed:  # a warp spans up to 32 groups of channels
         lanes_c = min(32, _power_of_two(groups))
         lanes_x = _THREADS // lanes_c
     else:
@@ -275,6 +275,6 @@ def _divide(x: Tensor, y: Tensor, packed: bool) -> _Division:
 
 
 def _partial(d: _Division, sums: int, like: Tensor) -> Tensor:
-    """One slot for each block of pixels, sum, sample and channel; every one is written."""
+    """Returns room for the partial sums of each block of pixels, sample and channel. The kernels write all of them."""
     blocks = -(-d.out_w // d.lanes_x) * -(-d.out_h // d.rows)
     return like.new_empty((blocks, sums, d.batch, d.channels), dtype=torch.float32)

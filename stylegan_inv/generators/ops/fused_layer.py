@@ -1,4 +1,4 @@
-"""A synthesis layer in three passes over the image: modulation, convolution, and everything that follows it."""
+"""A synthesis layer in three passes over the feature map: modulation, convolution, and all that follows it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan_inv.generators.ops import library
+from stylegan_inv.generators.ops.layer_operators import modulate_backward
 
 
 def covers(x: Tensor, weight: Tensor, noise: Tensor | None, up: int, f: Tensor | None) -> bool:
-    """Whether :func:`run` can do it: the 3x3 layers and four taps of StyleGAN2, with one noise map for all channels."""
+    """Returns whether :func:`run` supports a layer: 3x3 weights, four taps, and one noise map for all channels."""
     size = (x.shape[2] * up, x.shape[3] * up)
     shared = noise is None or (noise.ndim == 4 and noise.shape[1:] == (1, *size) and noise.shape[0] in (1, x.shape[0]))
     blur = f is not None and f.ndim == 1 and f.shape[0] == 4
@@ -33,24 +33,25 @@ def run(
     gain: float,
     clamp: float | None,
 ) -> Tensor:
-    """:func:`.styled_conv2d` with the demodulation ``d`` ``(B, O)`` computed; in the dtype of ``x`` or of autocast."""
+    """Runs :func:`.styled_conv2d` with a given demodulation ``d`` ``(B, O)``, in the dtype of ``x`` or of autocast."""
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     if x.dtype == torch.float16:
-        # Keeps the convolution's sums near 1, far from the largest half. The factor cancels, also in the derivative.
+        # Keeps the sums of the convolution near 1, far below the largest float16. The factor and its derivative cancel.
         largest = styles.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-20)
         shrink = 1 / (largest * math.sqrt(weight[0].numel()))
         styles, d = styles * shrink, d / shrink
     y = _ModulatedConv.apply(x, weight.to(x.dtype), styles, up)
     blur = f.to(x.device) if up == 2 and f is not None else None
-    return torch.ops.stylegan_inv.bias_act(y, bias, d, noise, blur, float(up * up), slope, gain, clamp)
+    out: Tensor = torch.ops.stylegan_inv.bias_act(y, bias, d, noise, blur, float(up * up), slope, gain, clamp)
+    return out
 
 
 class _ModulatedConv(torch.autograd.Function):
-    """``conv(x * styles, weight)``, which keeps ``x`` for its backward and not the product.
+    """Computes ``conv(x * styles, weight)`` and saves ``x`` instead of the product for the backward pass.
 
-    ``x`` is the result of the layer before and in memory anyway; the product would be one more image for each layer.
-    Gradients that nobody needs are not computed: with frozen weights there is no convolution for theirs.
+    ``x`` is the output of the previous layer and in memory anyway; the product would be another feature map for each
+    layer. Gradients that are not required are not computed: frozen weights need no convolution for their gradient.
     """
 
     generate_vmap_rule = True
@@ -76,7 +77,7 @@ class _ModulatedConv(torch.autograd.Function):
                 back = F.conv2d(grad, weight.transpose(0, 1), stride=2)
             else:
                 back = F.conv_transpose2d(grad, weight, padding=1)
-            dx, dstyles = library.modulate_backward(back, x, styles)
+            dx, dstyles = modulate_backward(back, x, styles)
         if ctx.needs_input_grad[1]:
             scaled = torch.ops.stylegan_inv.modulate(x, styles)
             kernel = weight.transpose(0, 1) if ctx.up == 2 else weight

@@ -1,4 +1,4 @@
-"""Convolutions with 2x resampling, plain and modulated by a style."""
+"""Convolutions with resampling, plain and modulated by a style."""
 
 from __future__ import annotations
 
@@ -26,28 +26,31 @@ def conv2d_resample(
     bias: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """Convolve, with optional upsampling before or downsampling after by the FIR ``f``.
+    """Convolves, with optional upsampling before or downsampling after the convolution by the FIR filter ``f``.
 
-    The filter is centred: the output has ``H * up / down`` rows when ``padding`` is ``k // 2``.
+    The filter is centred: the output has ``H * up / down`` rows if ``padding`` is ``k // 2``.
 
     Args:
-        x: ``(B, I, H, W)``.
-        w: ``(O, I // groups, k, k)``.
-        f: filter as for :func:`.upfirdn2d`; needed when ``up`` or ``down`` is not 1.
-        up: 1 or more, upsampling factor (gain ``up**2``).
-        down: 1 or more, downsampling factor; ``up`` and ``down`` are not combined.
-        padding: zeros around the (upsampled) input, as of the convolution alone.
-        groups: as in ``torch.nn.functional.conv2d``.
-        flip_weight: True for a correlation (PyTorch's convention), False for a true convolution. With ``up=2`` and
-            False this is the stride-2 transposed convolution with the weight as stored, followed by the filter.
-        bias: ``(O,)``, added to the output, or None.
+        x: Input ``(B, I, H, W)``.
+        w: Weight ``(O, I // groups, k, k)``.
+        f: Filter, see :func:`.upfirdn2d`; required if ``up`` or ``down`` is not 1.
+        up: Upsampling factor, at least 1; the gain is ``up**2``.
+        down: Downsampling factor, at least 1. ``up`` and ``down`` cannot be combined.
+        padding: Zeros around the (upsampled) input.
+        groups: See ``torch.nn.functional.conv2d``.
+        flip_weight: True for a correlation (PyTorch's convention), False for a true convolution. With ``up=2``, False
+            is the stride-2 transposed convolution with the stored weight, followed by the filter.
+        bias: Bias ``(O,)``, added to the output, or None.
         impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
-        ``(B, O, H', W')``.
+        The output ``(B, O, H', W')``.
+
+    Raises:
+        UserError: Impossible factors, or no filter.
     """
     if up < 1 or down < 1 or (up > 1 and down > 1):
-        raise UserError(f"up and down must be at least 1 and not both larger, got up={up}, down={down}")
+        raise UserError(f"expected up and down of at least 1, and one of them 1, got up={up}, down={down}")
     k = w.shape[-1]
     if up == 1 and down == 1:
         return F.conv2d(x, w if flip_weight else w.flip(2, 3), bias, padding=padding, groups=groups)
@@ -59,7 +62,7 @@ def conv2d_resample(
         pad = [padding + (fw - down + 1) // 2, padding + (fw - down) // 2]
         pad += [padding + (fh - down + 1) // 2, padding + (fh - down) // 2]
         kernel = w if flip_weight else w.flip(2, 3)
-        if k == 1:  # decimate while filtering: the 1x1 convolution then sees a quarter of the pixels
+        if k == 1:  # downsample while filtering, so that the 1x1 convolution has fewer pixels
             x = upfirdn2d(x, f, down=down, padding=pad, impl=impl)
             return F.conv2d(x, kernel, bias, groups=groups)
         x = upfirdn2d(x, f, padding=pad, impl=impl)
@@ -68,13 +71,13 @@ def conv2d_resample(
     pad = [padding + (fw + up - 1) // 2, padding + (fw - up) // 2]
     pad += [padding + (fh + up - 1) // 2, padding + (fh - up) // 2]
     gain = float(up * up)
-    if k == 1:  # a 1x1 convolution commutes with the filter: run it on the small image
+    if k == 1:  # a 1x1 convolution commutes with the filter, so it runs on the small image
         x = F.conv2d(x, w, groups=groups)
         y = upfirdn2d(x, f, up=up, padding=pad, gain=gain, impl=impl)
         return y if bias is None else y + bias[:, None, None]
     # Zero insertion followed by a convolution is a transposed convolution with the weight's axes 0 and 1 exchanged.
-    # It gives the full (k - 1 pixels larger) result, and none of the samples after the last one, so the filter's
-    # padding shrinks by k - 1 in front and k - up behind.
+    # Its result is k - 1 pixels larger and ends at the last sample, so the padding of the filter is smaller by k - 1
+    # before and k - up after the image.
     kernel = w.flip(2, 3) if flip_weight else w
     if groups == 1:
         kernel = kernel.transpose(0, 1)
@@ -89,18 +92,18 @@ def conv2d_resample(
 
 
 def weight_squares(w: Tensor) -> Tensor:
-    """``V[o, i] = sum_k w[o, i, k]**2``: all that demodulation needs of a weight ``(O, I, k, k)``."""
+    """Returns ``V[o, i] = sum_k w[o, i, k]**2`` of a weight ``(O, I, k, k)``, for :func:`demodulation`."""
     return w.square().sum(dim=(2, 3))
 
 
 def demodulation(styles: Tensor, squares: Tensor, eps: float = 1e-8, gain: float = 1.0) -> Tensor:
-    """``gain / sqrt(sum_{i,k} (w[o,i,k] * s[b,i])**2 + eps)`` as ``(B, O)`` (Karras et al. 2020, eq. 3).
+    """Returns ``gain / sqrt(sum_{i,k} (w[o,i,k] * s[b,i])**2 + eps)``, ``(B, O)`` (Karras et al. 2020, eq. 3).
 
     Args:
-        styles: ``(B, I)``.
-        squares: ``(O, I)`` from :func:`weight_squares`.
-        eps: added under the root.
-        gain: factor on the result.
+        styles: Styles ``(B, I)``.
+        squares: Squares ``(O, I)`` from :func:`weight_squares`.
+        eps: Added under the root.
+        gain: Factor of the result.
     """
     with full_precision(styles):
         d = (styles.square() @ squares.t() + eps).rsqrt()
@@ -123,32 +126,32 @@ def modulated_conv2d(
     squares: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """Convolve each sample with its own modulated, demodulated weight (Karras et al. 2020, section 2.2).
+    """Convolves each sample with its own modulated, demodulated weight (Karras et al. 2020, section 2.2).
 
     The weight of sample b is ``w[o,i,k] * s[b,i] * d[b,o]``. Scaling it is the same as scaling the input channels by
-    ``s`` before and the output channels by ``d`` after one dense convolution for the whole batch; so no weight is
-    materialised per sample, and the gradient for ``s`` needs no weight gradient.
+    ``s`` before and the output channels by ``d`` after one dense convolution of the whole batch. No weight is
+    materialised for each sample, and the gradient of ``s`` needs no weight gradient.
 
     Args:
-        x: ``(B, I, H, W)``.
-        weight: ``(O, I, k, k)``.
-        styles: ``(B, I)``.
-        noise: added after the filter; broadcastable to the output, or None.
-        up: upsampling factor, see :func:`conv2d_resample`.
-        down: downsampling factor.
-        padding: of the convolution.
-        resample_filter: FIR for ``up`` and ``down``.
-        demodulate: divide by the norm of the modulated weight.
+        x: Input ``(B, I, H, W)``.
+        weight: Weight ``(O, I, k, k)``.
+        styles: Styles ``(B, I)``.
+        noise: Noise added after the filter, broadcastable to the output, or None.
+        up: Upsampling factor, see :func:`conv2d_resample`.
+        down: Downsampling factor.
+        padding: Padding of the convolution.
+        resample_filter: FIR filter for ``up`` and ``down``.
+        demodulate: Divide by the norm of the modulated weight.
         flip_weight: True for a correlation, see :func:`conv2d_resample`.
-        demod_eps: added to the squared norm under the root.
-        squares: ``weight_squares(weight)`` when the caller has it already (frozen weights).
+        demod_eps: Added to the squared norm under the root.
+        squares: ``weight_squares(weight)`` if the caller has it (frozen weights).
         impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
-        ``(B, O, H * up / down, W * up / down)``.
+        The output ``(B, O, H * up / down, W * up / down)``.
 
     Raises:
-        UserError: shapes that do not fit.
+        UserError: Shapes that do not fit.
     """
     fast = dispatch.resolve(impl, x) == "fast"
     if styles.shape != (x.shape[0], weight.shape[1]) or x.shape[1] != weight.shape[1]:
@@ -168,15 +171,15 @@ def modulated_conv2d(
 
 
 def _pointwise(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
-    """Modulated 1x1 convolution; here the weight of one sample is smaller than its image, so it takes the style."""
+    """A modulated 1x1 convolution. The style scales the weight, which is smaller than the feature map."""
     modulated = weight[:, :, 0, 0] * styles[:, None, :]  # (B, O, I)
     dtype = modulated.dtype
-    modulated = modulated.to(x.dtype)  # the products add up in float32 also in 16 bits; the image stays in it
+    modulated = modulated.to(x.dtype)  # matmul accumulates in float32, also with 16-bit inputs
     with full_precision(x):
-        if x.stride(1) == 1:  # channels_last: both forms are right for both layouts, neither copies in its own
+        if x.stride(1) == 1:  # channels_last; each of the two forms avoids a copy in its memory format
             y = x.permute(0, 2, 3, 1).flatten(1, 2) @ modulated.transpose(1, 2)
-            return y.to(dtype).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        return (modulated @ x.flatten(2)).to(dtype).unflatten(2, x.shape[2:])
+            return torch.unflatten(y.to(dtype), 1, x.shape[2:]).permute(0, 3, 1, 2)
+        return torch.unflatten((modulated @ x.flatten(2)).to(dtype), 2, x.shape[2:])
 
 
 def styled_conv2d(
@@ -195,28 +198,28 @@ def styled_conv2d(
     squares: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """A whole synthesis layer: demodulated convolution, noise, bias, leaky ReLU, gain, clamp.
+    """Computes a synthesis layer: demodulated convolution, noise, bias, leaky ReLU, gain, clamp.
 
-    The same as :func:`modulated_conv2d` followed by :func:`.bias_act`. Because ``gain * lrelu(v) = lrelu(gain * v)``
-    the gain goes into the per-channel factors, and the epilogue reads the convolution's result once.
+    Equals :func:`modulated_conv2d` followed by :func:`.bias_act`. Because ``gain * lrelu(v) = lrelu(gain * v)``, the
+    gain is a part of the factors of the channels, and the result of the convolution is read once.
 
     Args:
-        x: ``(B, I, H, W)``.
-        weight: ``(O, I, 3, 3)``, as stored (correlation for ``up=1``, transposed convolution for ``up=2``).
-        styles: ``(B, I)``.
-        bias: ``(O,)``.
-        noise: broadcastable to ``(B, O, H * up, W * up)``, already multiplied by its strength; or None.
-        up: 1 or 2.
-        resample_filter: FIR, needed for ``up=2``.
-        demod_eps: see :func:`modulated_conv2d`.
-        slope: of the leaky ReLU below zero.
-        gain: after the activation; positive.
-        clamp: largest magnitude of the output, or None.
-        squares: ``weight_squares(weight)`` when the caller has it already.
+        x: Input ``(B, I, H, W)``.
+        weight: Weight ``(O, I, 3, 3)``, as stored (correlation for ``up=1``, transposed convolution for ``up=2``).
+        styles: Styles ``(B, I)``.
+        bias: Bias ``(O,)``.
+        noise: Noise, multiplied by its strength, broadcastable to ``(B, O, H * up, W * up)``, or None.
+        up: Upsampling factor, 1 or 2.
+        resample_filter: FIR filter, required for ``up=2``.
+        demod_eps: See :func:`modulated_conv2d`.
+        slope: Slope of the leaky ReLU below zero.
+        gain: Factor after the activation; positive.
+        clamp: Largest magnitude of the output, or None.
+        squares: ``weight_squares(weight)`` if the caller has it.
         impl: ``auto``, ``fast`` or ``ref``, see :mod:`.dispatch`.
 
     Returns:
-        ``(B, O, H * up, W * up)``.
+        The output ``(B, O, H * up, W * up)``.
     """
     if squares is None:
         squares = weight_squares(weight)
@@ -237,7 +240,7 @@ def styled_conv2d(
         impl=impl,
     )
     y = torch.addcmul((bias * gain)[None, :, None, None], y, d[:, :, None, None])
-    # In place from here: the result of addcmul belongs to nobody else, and no gradient formula needs it.
+    # In place, because nothing else refers to the result of addcmul, and no gradient needs it.
     if noise is not None:
         y = y.add_(noise * gain)
     y = F.leaky_relu_(y, slope)

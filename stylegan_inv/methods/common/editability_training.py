@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stylegan_inv.encoders.base import ProgressiveEncoder
+from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
@@ -39,6 +41,9 @@ class EditabilityTraining(TrainedMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if stages is not None and not isinstance(self.encoder, ProgressiveEncoder):
+            name = type(self.encoder).__name__
+            raise UserError(f"method.stages: got the encoder {name}, expected one with stages; set method.stages=null")
         self.adversary = None if adversary is None else adversary(w_dim=self.generator.w_dim)
         self.stages = stages
         self.on_step(0)

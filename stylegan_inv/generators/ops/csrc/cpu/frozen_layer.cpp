@@ -1,11 +1,11 @@
 // Forward and backward of one layer of StyleGAN2's synthesis network whose weights do not change: modulated 3x3
 // convolution, demodulation, noise, bias, leaky ReLU, ToRGB's products; float32, channels last.
 //
-// Written from Karras et al. 2020 (arXiv 1912.04958, section 2) and the project's own derivations. An image is taken
-// through in bands of rows that stay in the cache: a band is scaled (or its gradient fetched) into a padded strip,
-// convolved into scratch memory, and finished on its way out. Nothing between x and y is ever stored. Backward carries
-// the gradient of the convolutions' results from layer to layer, so that it may overwrite each activation with the
-// gradient that belongs there and needs no further memory.
+// Written from Karras et al. 2020 (arXiv 1912.04958, section 2) and the project's own derivations. An image is
+// processed in bands of rows that fit into the cache: a band is scaled (or its gradient is read) into a padded strip,
+// convolved into scratch memory, and passed through the epilogue. Nothing between x and y is stored. The backward
+// pass hands the gradient of the convolution's result from layer to layer, so that it can overwrite each activation
+// with its gradient and needs no further memory.
 //
 // flags: -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -ffp-contract=fast
 
@@ -20,9 +20,9 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Convolves a band: `rows` rows from the strip, whose pixel (1, 1) is the band's first. The strip has rows + 2 rows of
-// width + 1 pixels (the zero before a row is also the one behind the row above), and a pixel more. The results go to
-// finish(slot, row, body), which calls body(apply).
+// Convolves a band: `rows` rows of the strip, whose pixel (1, 1) is the first of the band. The strip has rows + 2
+// rows of width + 1 pixels (the zero before a row is also the zero after the previous row) and one more pixel. The
+// results are passed to finish(slot, row, body), which calls body(apply).
 template <class Finish>
 static void direct_band(
     const Pass& pass, const Range& range, int64_t first, int64_t rows, const float* strip, Finish finish) {
@@ -42,12 +42,12 @@ static void direct_band(
   });
 }
 
-// The same by Winograd's algorithm, `chunk` tiles at a time.
+// Convolves a band by Winograd's algorithm, `chunk` tiles at a time.
 template <class Finish>
 static void winograd_band(const Pass& pass, const Range& range, int64_t first, int64_t rows, const float* strip,
                           int64_t chunk, Finish finish) {
   const int64_t inner = pass.inner(), outer = pass.outer(), pitch = pass.pitch();
-  // Strides beside powers of two: the 36 values of a tile would otherwise fall on the same lines of the cache.
+  // Strides that are no powers of two; otherwise the 36 values of a tile would map to the same cache lines.
   const int64_t values_stride = inner + 16, products_stride = padded(outer) + 16;
   const int64_t across = pass.l.width / TILE, tiles = rows / TILE * across;
   float* values = pass.scratch.values.get(std::min(chunk, tiles) * POINTS * values_stride);
@@ -82,7 +82,7 @@ static void winograd_band(const Pass& pass, const Range& range, int64_t first, i
   }
 }
 
-// Rows that are taken through together, and Winograd's tiles within.
+// Rows of a band, and its tiles for Winograd's algorithm.
 struct Band {
   int64_t rows, chunk;
 };
@@ -90,13 +90,13 @@ struct Band {
 static Band band_of(const Layer& l) {
   if (l.kind == CONV) return {std::max<int64_t>(TILE, 256 / l.width), 0};
   const int64_t across = l.width / TILE, channels = std::max(l.in, l.own.channels);
-  // While a chunk of tiles is worked on, all transformed weights pass through: many tiles where these are large.
+  // Each chunk of tiles reads all transformed weights, so chunks are larger where the weights are large.
   const int64_t chunk = small_weight(l) ? std::max<int64_t>(4 * ROWS, 2048 / channels / ROWS * ROWS) : 128;
   return {std::max<int64_t>(1, chunk / across) * TILE, chunk};
 }
 
-// Takes a range through a convolution band by band. load_rows(first, last, to) writes those rows of what is convolved,
-// a pitch apart; some come before they are needed, `ahead` rows behind a band. done(first, rows) follows each band.
+// Convolves a range band by band. load_rows(first, last, to) writes rows of the input, a pitch apart, up to `ahead`
+// rows beyond a band. done(first, rows) is called after each band.
 template <class LoadRows, class Finish, class Done>
 static void convolve(const Pass& pass, const Range& range, int64_t ahead, LoadRows load_rows, Finish finish, Done done) {
   const Layer& l = pass.l;
@@ -106,7 +106,7 @@ static void convolve(const Pass& pass, const Range& range, int64_t ahead, LoadRo
   float* strip = pass.scratch.strip.get((step + 1 + ahead) * pitch + inner);
   for (int64_t first = range.first; first < range.last; first += step) {
     const int64_t rows = std::min(step, range.last - first);
-    const int64_t kept = first > range.first ? 1 + ahead : 0;  // rows of the strip before
+    const int64_t kept = first > range.first ? 1 + ahead : 0;  // rows of the previous strip
     std::memmove(strip, strip + step * pitch, kept * pitch * sizeof(float));
     const int64_t begin = first - 1 + kept, end = first + rows + ahead;
     for (int64_t y = begin; y < end; y++) {
@@ -122,7 +122,7 @@ static void convolve(const Pass& pass, const Range& range, int64_t ahead, LoadRo
   }
 }
 
-// Rows range.first..range.last of y, to y_rows(first row).
+// Computes rows range.first..range.last of y and writes them to y_rows(first row).
 template <class Rows, class Done>
 static void convolve_forward(const Layer& l, const Range& range, Scratch& scratch, Rows y_rows, Done done) {
   const Pass pass{l, false, l.weight, scratch};
@@ -141,7 +141,7 @@ static void convolve_forward(const Layer& l, const Range& range, Scratch& scratc
 static void forward(const Layer& l, const Range& range) {
   const int64_t n = range.n, row = l.width * l.own.channels;
   float* band = l.y ? nullptr : scratches[0].rows.get(std::min(band_of(l).rows, range.last - range.first) * row);
-  int64_t base = range.first;  // row of the image that `band` begins with
+  int64_t base = range.first;  // first row of `band` in the image
   auto y_rows = [&](int64_t y) { return l.y ? l.y + (n * l.height + y) * row : band + (y - base) * row; };
   convolve_forward(l, range, scratches[0], y_rows, [&](int64_t first, int64_t rows) {
     if (l.own.colours)
@@ -151,8 +151,8 @@ static void forward(const Layer& l, const Range& range) {
   });
 }
 
-// Where the last layer's y is computed again: its tiles along the borders between ranges. A thread cannot compute those
-// by itself, because its neighbour may already have written gradients over the x that they need.
+// Tiles of the last layer's y at the borders between ranges, for recomputation. A thread cannot compute them later,
+// because the neighbouring thread may already have overwritten the x that they need with gradients.
 class Borders {
  public:
   explicit Borders(const Layer& l) : row_(l.width * l.own.channels), step_(range_rows(l)), height_(l.height) {
@@ -166,10 +166,10 @@ class Borders {
             [&](int64_t r) { return rows_.data() + index(n, border, r); }, [](int64_t, int64_t) {});
       }
   }
-  // Rows of a range that are not here.
+  // Rows of other ranges.
   int64_t first(const Range& range) const { return range.first ? range.first + TILE : 0; }
   int64_t last(const Range& range) const { return range.last < height_ ? range.last - TILE : height_; }
-  // One that is.
+  // A row of this range.
   const float* row(const Range& range, int64_t r) const {
     return rows_.data() + index(range.n, r < first(range) ? range.first : range.last, r);
   }
@@ -186,7 +186,7 @@ static void backward(
     const Layer& l, const Range& range, const float* weight, const Borders& borders, Sums& own_sums, Sums& sums) {
   const Pass pass{l, true, weight, scratches[0]};
   const int64_t n = range.n, row = l.width * l.own.channels;
-  const int64_t ahead = l.grad || l.y ? 1 : TILE;  // whole tiles are computed again
+  const int64_t ahead = l.grad || l.y ? 1 : TILE;  // whole tiles are recomputed
   const auto load_rows = [&](int64_t first, int64_t last, float* to) {
     const float* y = l.y ? l.y + n * l.height * row : nullptr;
     const bool again = !l.grad && !l.y;
@@ -206,11 +206,11 @@ static void backward(
         std::memcpy(to + i * pass.pitch(), l.grad + (n * l.height + r) * row, row * sizeof(float));
         return;
       }
-      if (r > range.last) return;  // nothing takes it
+      if (r > range.last) return;  // not used
       const bool here = !again || (r >= borders.first(range) && r < borders.last(range));
       const float* y_row = here ? y + r * row : borders.row(range, r);
       const int slot = range.current();
-      const bool mine = r >= range.first && r < range.last;  // the other ranges sum the others
+      const bool mine = r >= range.first && r < range.last;  // other ranges sum the other rows
       last_gradient_row(l.own, n, r, l.height, l.width, y_row, to + i * pass.pitch(),
                         mine ? own_sums.start(slot) : nullptr);
       if (mine) own_sums.finish(slot, n);
@@ -227,12 +227,12 @@ static void backward(
   });
 }
 
-// Floats that a packed weight takes.
+// Number of floats of a packed weight.
 EXPORT int64_t frozen_packed_size(int64_t kind, int64_t out, int64_t in) {
   return (kind == WINOGRAD || kind == UP_WINOGRAD ? MATRICES : 9) * panels(out) * in * PANEL;
 }
 
-// The matrices of a kernel of 3 x 3 by Winograd's algorithm, `transform` being that of one dimension.
+// Matrices of a 3 x 3 kernel for Winograd's algorithm; `transform` is the transform in one dimension.
 template <class Transform>
 static void transform_kernel(const double kernel[9], Transform transform, double result[MATRICES]) {
   double half[PATCH * 3];
@@ -240,7 +240,7 @@ static void transform_kernel(const double kernel[9], Transform transform, double
   for (int y = 0; y < PATCH; y++) transform(half + 3 * y, 1, result + PATCH * y, 1);
 }
 
-// Packs a weight (out, in, 3, 3) as the kernels read it.
+// Packs a weight (out, in, 3, 3) into the layout of the kernels.
 EXPORT void frozen_pack(int64_t kind, int64_t out, int64_t in, int64_t threads, const float* weight, float* packed) {
   parallel(threads, false, panels(out), [&](int64_t j) {
     for (int64_t i = 0; i < in; i++)
@@ -288,7 +288,8 @@ EXPORT void frozen_backward(const Layer* layer) {
   if (before) sums.write(l.in, before, l.before.sums);
 }
 
-// The image of the next resolution: rgb += image, enlarged by (1, 3, 3, 1) / 4. `planes` images of height x width.
+// Adds an image to that of the next resolution: rgb += image upsampled with (1, 3, 3, 1) / 4; `planes` x height x
+// width.
 EXPORT void frozen_upsample_add(
     int64_t threads, int64_t planes, int64_t height, int64_t width, const float* image, float* rgb) {
   parallel(threads, true, planes * 2 * height, [&](int64_t i) {
@@ -310,7 +311,7 @@ EXPORT void frozen_upsample_add(
   });
 }
 
-// Its adjoint: from the gradient (2 height x 2 width) to that of the image before.
+// The adjoint: the gradient of the smaller image from that of the larger one (2 height x 2 width).
 EXPORT void frozen_downsample(
     int64_t threads, int64_t planes, int64_t height, int64_t width, const float* grad, float* result) {
   parallel(threads, true, planes * height, [&](int64_t i) {

@@ -1,4 +1,4 @@
-// Matrix product with a packed right-hand side, in the vector extension that GCC and Clang share: no intrinsics, so it
+// Matrix product with a packed right-hand side, in the vector extension of GCC and Clang. Without intrinsics it
 // compiles for any machine, to the widest vectors that the flags allow.
 #pragma once
 
@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-// The micro-kernel keeps ROWS x VECTORS vectors of the result in registers, beside one row of the right-hand side.
+// The micro-kernel keeps ROWS x VECTORS vectors of the result and one row of the right-hand side in registers.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 12, VECTORS = 2;  // 32 registers
 #elif defined(__AVX__)
@@ -24,7 +24,7 @@ typedef float Unaligned __attribute__((vector_size(LANES * sizeof(float)), align
 static inline Vec load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 static inline void store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
 
-// The first n values of a vector, zeros behind them.
+// Reads n values into a vector and sets the others to zero.
 static inline Vec load_part(const float* p, int n) {
   if (n >= LANES) return load(p);
   float v[LANES] = {};
@@ -42,9 +42,9 @@ static inline int64_t padded(int64_t columns) { return panels(columns) * PANEL; 
 
 constexpr ptrdiff_t NO_OFFSET[1] = {0};
 
-// The left-hand side of one product: several matrices of `inner` columns, each shifted from the first by its offset.
-// Rows times (taps * inner) columns; that is how a convolution reads its image. The rows come in runs (of pixels in one
-// row of the image), `stride` apart within a run and `jump` from one run to the next.
+// The left-hand side of one product: several matrices of `inner` columns, each at an offset from the first,
+// with rows x (taps * inner) elements, as a convolution reads its image. The rows form runs (pixels of one row of the
+// image): they are `stride` apart within a run, and `jump` leads from one run to the next.
 struct Left {
   const float* data;
   int64_t stride, run, jump;
@@ -53,10 +53,10 @@ struct Left {
   const ptrdiff_t* offset = NO_OFFSET;
 };
 
-// Where the next row of a left-hand side lies.
+// Position of the next row of a left-hand side.
 struct Cursor {
   const float* at;
-  int64_t left;  // rows to the end of its run
+  int64_t left;  // rows left in its run
 };
 
 template <int M>
@@ -100,8 +100,8 @@ static inline void multiply_panel(const Left& a, const float* b, float* c, int64
   few_rows<ROWS - 1>(rows - row, a, cursor, b, c + row * c_stride, c_stride);
 }
 
-// The packed matrix of one tap is (panels(out), in, PANEL) with `panel_stride` floats between panels. This makes of it
-// the panel `index` of its transpose: (out, PANEL), whose columns are the inputs from index * PANEL on.
+// The packed matrix of one tap is (panels(out), in, PANEL) with `panel_stride` floats between panels. Returns
+// panel `index` of its transpose: (out, PANEL), whose columns are the inputs from index * PANEL on.
 static inline void transpose_panel(
     const float* packed, int64_t panel_stride, int64_t in, int64_t out, int64_t index, float* result) {
   const int64_t first = index * PANEL, columns = in - first < PANEL ? in - first : PANEL;

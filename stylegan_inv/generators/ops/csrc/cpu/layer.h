@@ -1,4 +1,4 @@
-// One layer of the frozen synthesis network, and what is done to its pixels before and after the convolution.
+// A layer of the frozen synthesis network, and the operations on its pixels before and after the convolution.
 #pragma once
 
 #include <algorithm>
@@ -7,12 +7,13 @@
 
 #include "gemm.h"
 
-// What follows a convolution: y = clamp(lrelu(u demod + noise + bias)), the gain of the activation folded into the
-// three, and ToRGB's products with y. Mirrored, like Layer, in stylegan_inv/generators/frozen/native_layer.py.
+// The epilogue of a convolution: y = clamp(lrelu(u demod + noise + bias)), with the gain of the activation folded
+// into demod, noise and bias, and ToRGB's products with y. Declared again, like Layer, in
+// stylegan_inv/generators/frozen/native_layer.py.
 struct Epilogue {
-  int64_t channels, colours;  // colours is 0 where no ToRGB reads y, else at most MOST_COLOURS
-  int64_t noise_stride;       // floats from one sample to the next, 0 where all share one
-  float slope, clamp;         // clamp is infinite for none
+  int64_t channels, colours;  // colours is 0 if no ToRGB reads y, otherwise at most MOST_COLOURS
+  int64_t noise_stride;       // floats from one sample to the next; 0 if all samples share it
+  float slope, clamp;         // an infinite clamp has no effect
   const float *demod, *bias;  // (B, channels), (channels)
   const float *noise;         // (B or 1, H, W) or null
   const float *colour;        // (B, colours, channels): modulated weights
@@ -27,21 +28,21 @@ struct Epilogue {
 struct Layer {
   int64_t kind;
   int64_t batch, height, width, in;  // of the input
-  int64_t x_stride;                  // floats from one sample to the next, 0 where all share one
+  int64_t x_stride;                  // floats from one sample to the next; 0 if all samples share it
   int64_t threads;
   const float *weight;  // packed
   const float *x;       // (B or 1, height, width, in)
   const float *style;   // (B, in)
-  float *y;             // (B, H, W, channels); null: forward keeps nothing, backward computes it again
-  const float *grad;    // of the convolution's result, as y; null for the last layer: from y and the epilogue
-  float *grad_before;   // gradient of the convolution's result in the layer before, as x; may be x; null: not wanted
+  float *y;             // (B, H, W, channels); null: not stored, recomputed in the backward pass
+  const float *grad;    // gradient of the convolution's result; null for the last layer: computed from y
+  float *grad_before;   // gradient of the previous convolution's result; may be x; null: not required
   float *grad_style;    // (B, in), written
   Epilogue own, before;
 };
 
 enum Kind { CONV = 0, WINOGRAD = 1, UP = 2, UP_WINOGRAD = 3 };
 constexpr int MOST_COLOURS = 4;
-constexpr int RUN = 8;  // pixels that are worked on together, so that sums over them stay in registers
+constexpr int RUN = 8;  // pixels that are processed together, so that sums over them stay in registers
 
 static inline void zero(float* p, int64_t n) { std::memset(p, 0, n * sizeof(float)); }
 
@@ -98,9 +99,9 @@ struct Activation {
   }
 };
 
-// The other way: from the gradient of y (without ToRGB's part) at some pixels to that of the convolution's result, and
-// the sums. With z the value before the activation and g the gradient of y: dz = g or slope g by the sign of y, zero
-// where y was clamped; z dz = y g, so everything comes from y alone.
+// The backward pass: the gradient of the convolution's result from that of y (without ToRGB's part), and the sums.
+// With z the value before the activation and g the gradient of y: dz = g or slope g by the sign of y, zero where y
+// was clamped; z dz = y g, so y is sufficient.
 template <int COLOURS>
 struct ActivationGradient {
   const Epilogue& e;
@@ -146,7 +147,7 @@ struct ActivationGradient {
   }
 };
 
-// f(integral constant) for the number of colours.
+// Calls f with the number of colours as an integral constant.
 template <class F>
 static void with_colours(int64_t colours, F f) {
   switch (colours) {
@@ -158,7 +159,7 @@ static void with_colours(int64_t colours, F f) {
   }
 }
 
-// A row of the last layer's gradient, which comes from ToRGB alone.
+// A row of the last layer's gradient, which consists of ToRGB's part only.
 static inline void last_gradient_row(
     const Epilogue& e, int64_t n, int64_t r, int64_t height, int64_t width, const float* y, float* result, float* sums) {
   with_colours(e.colours, [&](auto colours) {
@@ -172,7 +173,7 @@ static inline void last_gradient_row(
   });
 }
 
-// Backward: v is the gradient of x * style. Sums v x for the style and goes on to the layer before.
+// Backward: v is the gradient of x * style. Sums v x for the style and continues with the previous layer.
 template <int COLOURS>
 struct InputGradient {
   const Layer& l;

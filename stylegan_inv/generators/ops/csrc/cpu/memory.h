@@ -1,4 +1,4 @@
-// Scratch memory that stays with its thread, and large pages for large buffers.
+// Scratch memory of a thread, and large pages for large buffers.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #endif
 
-// Fresh memory costs a page fault for every 4 KiB, several times what it costs to write it. Ask for 2 MiB pages.
+// New memory costs a page fault for every 4 KiB, several times the cost of writing it, so 2 MiB pages are requested.
 static inline void advise_large_pages(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t page = uintptr_t(2) << 20;
@@ -20,7 +20,7 @@ static inline void advise_large_pages(void* data, size_t bytes) {
 #endif
 }
 
-// Grows, never shrinks; contents are lost when it grows.
+// Never shrinks. Its contents are lost when it grows.
 class Buffer {
  public:
   ~Buffer() { std::free(data_); }

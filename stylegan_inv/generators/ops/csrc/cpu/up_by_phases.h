@@ -1,10 +1,10 @@
-// Transposed convolution of stride 2 and the blur behind it, directly: its result has four phases by the parity of row
-// and column, which take 4, 2, 2 and 1 of the taps.
+// Direct transposed convolution of stride 2, followed by the blur. Its result has four phases by the parity of row
+// and column, which use 4, 2, 2 and 1 of the taps.
 #pragma once
 
 #include "work.h"
 
-// Rows and columns of the weight in the order in which it is packed.
+// Rows and columns of the weight in the order of packing.
 static const int UP_TAPS[9][2] = {{0, 0}, {0, 2}, {2, 0}, {2, 2}, {0, 1}, {2, 1}, {1, 0}, {1, 2}, {1, 1}};
 static const int PHASE_FIRST[4] = {0, 4, 6, 8}, PHASE_TAPS[4] = {4, 2, 2, 1};
 static int up_tap(int t) { return UP_TAPS[t][0] * 3 + UP_TAPS[t][1]; }
@@ -16,14 +16,14 @@ static void blur(
 }
 
 static int64_t up_rows(const Layer& l) {
-  // Enough pixels for the product to run at speed, little enough for the four phases to stay in the cache.
+  // Enough pixels for a fast product, few enough for the four phases to fit into the cache.
   const int64_t row = 4 * (l.width + 1) * std::max(l.in, l.own.channels) * sizeof(float);
   return std::max<int64_t>({1, 256 / l.width, (int64_t(1) << 20) / row});
 }
 
 // Transposed convolution of stride 2, blurred. Row y of the input makes rows 2y and 2y + 1 of the transposed
 // convolution (phases 0, 1 and 2, 3 by the column's parity); rows 2y and 2y + 1 of the blurred image take its rows
-// 2y - 1 .. 2y + 3. The phases of two input rows are kept from one band to the next.
+// 2y - 1 .. 2y + 3. The phases of two input rows are kept for the next band.
 static void up_forward(const Layer& l, const Range& range) {
   Scratch& scratch = scratches[0];
   const int64_t n = range.n, width = l.width, pitch = width + 1, out = l.own.channels;
@@ -50,12 +50,12 @@ static void up_forward(const Layer& l, const Range& range) {
     });
     zero(strip + (rows + 1) * pitch * l.in, l.in);
     parallel(range.team, false, 4 * panels(out), [&](int64_t i) {
-      const int64_t p = i / panels(out), j = i % panels(out);  // the phase with the most work first
+      const int64_t p = i / panels(out), j = i % panels(out);  // the phase with the most work comes first
       const Left left = {strip + (pitch + 1) * l.in, l.in, rows * pitch, 0, l.in, PHASE_TAPS[p], offset + PHASE_FIRST[p]};
       const float* panel = l.weight + (j * 9 + PHASE_FIRST[p]) * l.in * PANEL;
       multiply_panel(left, panel, phase_row(p, 2) + j * PANEL, stride, rows * pitch);
     });
-    // The phases of input row y lie at y - first + 2.
+    // The phases of input row y are at y - first + 2.
     const int64_t from = std::max(range.first, first - 1), to = std::min(range.last, first + rows - 1);
     parallel(range.team, true, 2 * std::max<int64_t>(to - from, 0), [&](int64_t i) {
       const int64_t r = 2 * from + i, at = r / 2 - first + 2, half = r % 2;
@@ -89,7 +89,7 @@ static void up_forward(const Layer& l, const Range& range) {
   }
 }
 
-// Its adjoint: blur the gradient and split it into phases, convolve with stride 2.
+// The adjoint: blurs the gradient, splits it into phases and convolves them with stride 2.
 static void up_backward(const Layer& l, const Range& range, const float* weight, Sums& sums) {
   Scratch& scratch = scratches[0];
   const int64_t n = range.n, width = l.width, pitch = width + 1, out = l.own.channels;
@@ -114,7 +114,7 @@ static void up_backward(const Layer& l, const Range& range, const float* weight,
       float *even = line_of(kept + i, 0), *odd = line_of(kept + i, 1);
       if (r < 0 || r >= 2 * l.height) return zero(even, 2 * line);
       const float* row = l.grad + (n * 2 * l.height + r) * 2 * width * out;
-      // Four pixels from 2x - 2 on make value x of the even line, and from 2x - 1 on that of the odd one.
+      // Value x of the even line is computed from four pixels from 2x - 2 on, that of the odd line from 2x - 1 on.
       float* end = ends + (range.team > 1 ? range.current() : 0) * 8 * out;  // 0 0 first.. and ..last 0 0
       zero(end, 8 * out);
       std::memcpy(end + 2 * out, row, 2 * out * sizeof(float));

@@ -1,21 +1,21 @@
-// Transposed convolution of stride 2 and the blur behind it, by Winograd's algorithm (winograd_up.h).
+// Transposed convolution of stride 2, followed by the blur, by Winograd's algorithm (winograd_up.h).
 //
-// A band is some rows of tiles. Each makes, of its four rows of pixels, a row of values at each of five points beside
-// the pixels themselves (kind 5); then the same happens within each of these rows. A weight matrix belongs to a kind
-// for the rows and one for the columns, and multiplies the values of these kinds.
+// A band consists of rows of tiles. Four rows of pixels give a row of values at each of five points, and the pixels
+// themselves are kind 5. Each of these rows is transformed in the same way. Every pair of a kind for the rows and one
+// for the columns has a weight matrix, which multiplies the values of these kinds.
 #pragma once
 
 #include "work.h"
 
-// Pixels by their kinds: for each pair, rows of pixels one behind the other, as a product reads or writes them.
+// Pixels by kinds: for each pair, consecutive rows of pixels, as a matrix product reads or writes them.
 struct UpGrid {
   float* data;
   int64_t pixel;      // floats from one to the next
   int64_t across;     // tiles in a row
-  int64_t rows, odd;  // most rows of a kind: of the points, of the odd one
+  int64_t rows, odd;  // largest number of rows of a kind: of a point, of the odd one
 
   UpGrid(Buffer& buffer, int64_t channels, int64_t across_, int64_t tile_rows)
-      // not a power of two: values of a tile would otherwise fall on the same lines of the cache
+      // not a power of two; otherwise values of a tile would map to the same cache lines
       : pixel(channels + 16), across(across_), rows(tile_rows + 1), odd(UP_TILE * tile_rows + 2) {
     data = buffer.get((UP_POINTS * rows + odd) * UP_VALUES * across * pixel);
   }
@@ -26,11 +26,11 @@ struct UpGrid {
   }
 };
 
-// Where the values of a tile lie: for each of its rows (five points, four pixels) by the kind along the row.
+// Positions of the values of a tile: for each of its rows (five points, four pixels) by the kind along the row.
 struct UpTile {
   float* at[UP_VALUES][UP_KINDS];
 
-  // row[k] is that of the tile's value k in the rows of its kind, negative if there is none.
+  // row[k] is the row of the tile's value k among the rows of its kind; negative if there is none.
   UpTile(const UpGrid& grid, const int64_t row[UP_VALUES], int64_t t) {
     for (int k = 0; k < UP_VALUES; k++)
       for (int kind = 0; kind < UP_KINDS; kind++)
@@ -56,13 +56,13 @@ template <class Of>
 static void multiply_up(const Pass& pass, int team, int64_t stride, Of of) {
   const int64_t count = panels(pass.outer());
   parallel(team, false, UP_MATRICES * count, [&](int64_t i) {
-    const int64_t matrix = UP_MATRICES - 1 - i / count, j = i % count;  // that with the most work first
+    const int64_t matrix = UP_MATRICES - 1 - i / count, j = i % count;  // the matrix with the most work comes first
     const UpProduct product = of(matrix / UP_KINDS, matrix % UP_KINDS);
     multiply_panel(product.left, pass.panel(matrix, j), product.result + j * PANEL, stride, product.rows);
   });
 }
 
-// A row of a tile's results, enlarged and blurred: 8 pixels from 4 of the input.
+// A row of a tile's results, upsampled and blurred: 8 pixels from 4 of the input.
 static inline void up_row(const float* const at[UP_KINDS], bool first, bool last, int64_t pixel, int64_t c, Vec r[8]) {
   if (!at[0]) {
     for (int i = 0; i < 8; i++) r[i] = Vec{};
@@ -81,8 +81,8 @@ static inline void up_row(const float* const at[UP_KINDS], bool first, bool last
   blur_run(q, 8, r);
 }
 
-// Output rows 2y - 2 .. 2y + 5 of tile t, whose first row is y: the last two wait for the tile below. `kept` has, for
-// each pixel, what the next tile takes from this one: rows odd 2, even 3, odd 3, and the coefficient 4.
+// Output rows 2y - 2 .. 2y + 5 of tile t, whose first row is y: the last two are completed by the next tile. `kept`
+// has, for each pixel, the values that the next tile needs: rows odd 2, even 3, odd 3, and the coefficient 4.
 template <class Apply>
 static void up_tile_output(const UpTile& tile, const UpGrid& products, int64_t t, int64_t channels, float* kept,
                            Apply apply) {
@@ -104,7 +104,7 @@ static void up_tile_output(const UpTile& tile, const UpGrid& products, int64_t t
       store(keep + 3 * step, m[4]);
     }
   };
-  // Whole lines of the cache at a time: the pixels of 8 rows compete for the same few places in it.
+  // Whole cache lines at a time, because the pixels of 8 rows compete for the same cache sets.
   constexpr int PARTS = 2;
   for (int64_t c = 0; c < channels; c += PARTS * LANES) {
     Vec result[PARTS][8][1][8];
@@ -119,7 +119,7 @@ static void up_winograd_forward(const Layer& l, const Range& range) {
   const Pass pass{l, false, l.weight, scratch};
   const int64_t n = range.n, in = l.in, out = l.own.channels, across = l.width / UP_TILE;
   const int64_t most = up_tile_rows(l, range);
-  // Rows of the scaled image from the one before the band to the one behind it, then those of values at the points -1,
+  // Rows of the scaled image from the one before to the one after the band, then those of values at the points -1,
   // 2 and 1/2. In each, pixels, then values at these points. (The other two points' values are pixels.)
   const int64_t pixel = in + 16, pitch = (UP_TILE + 3) * across * pixel, above = UP_TILE * most + 2;
   float* values = scratch.values.get((above + 3 * most) * pitch);
@@ -131,7 +131,7 @@ static void up_winograd_forward(const Layer& l, const Range& range) {
 
   for (int64_t first = range.first; first < range.last; first += UP_TILE * most) {
     const int64_t down = std::min(most, (range.last - first) / UP_TILE), behind = first + UP_TILE * down;
-    // Borders between ranges: the results of the rows beside them are wanted here as well, as far as they reach here.
+    // At borders between ranges, rows of the neighbouring range contribute to the results of this one.
     const bool before = first == range.first && first > 0, after = behind == range.last && behind < l.height;
     const auto row = [&](int64_t y) { return values + (y - first + 1) * pitch; };
     const auto pixels = [&](int64_t y, int64_t t, int64_t c, Vec d[UP_TILE]) {
@@ -208,7 +208,7 @@ static void up_winograd_forward(const Layer& l, const Range& range) {
     });
 }
 
-// Twelve pixels of the gradient, blurred and split by parity -> the values that four pixels of the input take.
+// Twelve pixels of the gradient, blurred and split by parity: the values for four pixels of the input.
 static inline void gather_up(const Vec q[12], Vec r[UP_VALUES]) {
   Vec blurred[9], even[UP_POINTS];  // even 0, odd 0, ..., even 4
   blur_run(q, 9, blurred);
@@ -217,7 +217,7 @@ static inline void gather_up(const Vec q[12], Vec r[UP_VALUES]) {
   for (int k = 0; k < UP_TILE; k++) r[UP_POINTS + k] = blurred[2 * k + 1];
 }
 
-// The same of one column of the gradient from row `top` on, for all channels; values lie `step` apart.
+// The same for one column of the gradient from row `top` on, for all channels; values are `step` apart.
 static void gradient_column(const Layer& l, int64_t n, int64_t top, int64_t x, float* values, int64_t step) {
   const int64_t height = 2 * l.height, width = 2 * l.width, out = l.own.channels;
   const bool within = x >= 0 && x < width;
@@ -262,7 +262,7 @@ static void up_winograd_backward(const Layer& l, const Range& range, const float
     const int64_t step = padded(out) + 16, parts = (across + RUN - 1) / RUN;
     parallel(range.team, true, down * parts, [&](int64_t i) {
       const int64_t s = i / parts, top = 2 * (first + UP_TILE * s) - 2, begin = i % parts * RUN;
-      float* columns = scratches[0].lines.get(UP_VALUES * 12 * step);  // this thread's own; a tile needs 12
+      float* columns = scratches[0].lines.get(UP_VALUES * 12 * step);  // of this thread; a tile needs 12
       for (int64_t t = begin; t < std::min(across, begin + RUN); t++) {
         const int kept = t > begin ? 4 : 0;
         for (int k = 0; k < UP_VALUES; k++) {

@@ -1,9 +1,10 @@
-// Winograd's F(4x4, 3x3): 36 products instead of 144 for a tile of 4 x 4 outputs (Lavin and Gray 2016, arXiv 1509.09308).
+// Winograd's F(4x4, 3x3): 36 products instead of 144 for a tile of 4 x 4 outputs (Lavin and Gray 2016, arXiv
+// 1509.09308).
 //
-// The transforms evaluate polynomials at 0, +-a, +-b, infinity with a = 1/sqrt(2), b = 1/a. Against the usual 0, +-1,
-// +-2, infinity that halves the rounding error (1.1e-6 instead of 2.4e-6 relative, 512 channels), and, because the set
-// is its own inverse, a kernel turned by 180 degrees has the same transformed values in another order: convolution and
-// its gradient share one copy of the transformed weights.
+// The transforms evaluate polynomials at 0, +-a, +-b, infinity with a = 1/sqrt(2), b = 1/a. Compared with the usual
+// points 0, +-1, +-2, infinity, this halves the rounding error (1.1e-6 instead of 2.4e-6 relative, 512 channels),
+// and, because the set is its own inverse, a kernel rotated by 180 degrees has the same transformed values in another
+// order: convolution and its gradient share one copy of the transformed weights.
 #pragma once
 
 #include "gemm.h"
@@ -11,13 +12,14 @@
 constexpr int TILE = 4, PATCH = 6, POINTS = PATCH * PATCH;
 constexpr float A = 0.70710678118654752f, B = 1.41421356237309505f;
 
-// Which value of the kernel is value `point` of the turned kernel: zero <-> infinity, a <-> b.
+// Index of the value of the kernel that is value `point` of the rotated kernel: zero <-> infinity, a <-> b.
 static inline int64_t turned(int64_t point) {
   constexpr int64_t swap[PATCH] = {5, 3, 4, 1, 2, 0};
   return swap[point / PATCH] * PATCH + swap[point % PATCH];
 }
 
-// One row or column of the transform of the weights, w0 + w1 x + w2 x^2 at the points, scaled so that turning w swaps.
+// One row or column of the transform of the weights, w0 + w1 x + w2 x^2 at the points, scaled so that rotating w
+// swaps them.
 static inline void transform_weight(const double* w, int64_t step, double* result, int64_t result_step) {
   const double b = 1.4142135623730951, scale = -1.0 / 3.0;
   const double w0 = w[0], w1 = w[step], w2 = w[2 * step];
@@ -48,7 +50,7 @@ static inline void transform_output(const Vec m[PATCH], Vec r[TILE]) {
   r[3] = A * (0.5f * difference_a - 2.f * difference_b) + m[5];
 }
 
-// A 6 x 6 patch of n channels (at most LANES) -> its 36 values; pixels `pixel` floats and rows `row` floats apart.
+// A 6 x 6 patch of n channels (at most LANES) to its 36 values; pixels `pixel` floats and rows `row` floats apart.
 static inline void tile_input(const float* patch, int64_t row, int64_t pixel, float* values, int64_t step, int n) {
   Vec half[PATCH][PATCH];
   for (int x = 0; x < PATCH; x++) {
@@ -64,7 +66,7 @@ static inline void tile_input(const float* patch, int64_t row, int64_t pixel, fl
   }
 }
 
-// 36 values of LANES channels -> a tile of 4 x 4 results.
+// 36 values of LANES channels to a tile of 4 x 4 results.
 static inline void tile_output(const float* values, int64_t step, Vec tile[TILE][TILE]) {
   Vec half[TILE][PATCH];
   for (int x = 0; x < PATCH; x++) {

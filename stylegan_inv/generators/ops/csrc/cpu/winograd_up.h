@@ -1,22 +1,23 @@
-// Winograd's algorithm for the transposed 3x3 convolution of stride 2, and the blur behind it: 81 products instead of 144
-// for a tile of 4 x 4 inputs.
+// Winograd's algorithm for the transposed 3x3 convolution of stride 2, followed by the blur: 81 products instead of
+// 144 for a tile of 4 x 4 inputs.
 //
-// In one dimension, four inputs d as a polynomial make the even outputs d(x) (w0 + w2 x) and the odd ones d w1. The
-// former, of degree 4, follows from its values at 0, -1, 2, 1/2 and infinity: 5 products instead of 8; the latter takes
-// 4. The last coefficient of a tile falls on the first one of the next tile. Two dimensions nest. These points make
-// exact constants and little rounding error (1.3e-6 relative with 256 channels; 1.8e-6 with 0, 1, -1, 2).
+// In one dimension, four inputs d, as a polynomial, give the even outputs d(x) (w0 + w2 x) and the odd outputs d w1.
+// The former, of degree 4, follows from its values at 0, -1, 2, 1/2 and infinity: 5 products instead of 8; the latter
+// takes 4. The last coefficient of a tile is added to the first one of the next tile. In two dimensions the transform
+// is nested. These points have exact constants and a small rounding error (1.3e-6 relative with 256 channels; 1.8e-6
+// with 0, 1, -1, 2).
 //
-// Backward is the transpose of all this, with the same transformed weights.
+// The backward pass is the transpose, with the same transformed weights.
 #pragma once
 
 #include "gemm.h"
 
 constexpr int UP_TILE = 4, UP_POINTS = 5;  // in one dimension
-constexpr int UP_KINDS = UP_POINTS + 1;    // what a weight makes: its values at the points, and the odd tap
+constexpr int UP_KINDS = UP_POINTS + 1;    // kinds of a weight: its values at the points, and the odd tap
 constexpr int UP_MATRICES = UP_KINDS * UP_KINDS;
-constexpr int UP_VALUES = UP_POINTS + UP_TILE;  // what a tile makes: its values at the points, and the inputs
+constexpr int UP_VALUES = UP_POINTS + UP_TILE;  // values of a tile: those at the points, and the inputs
 
-// Products of one kind in a tile.
+// Number of products of one kind in a tile.
 static inline int64_t up_span(int64_t kind) { return kind < UP_POINTS ? 1 : UP_TILE; }
 
 // Values of the kinds, scaled so that interpolation is simple.
@@ -37,7 +38,7 @@ static inline void evaluate(const Vec d[UP_TILE], Vec r[3]) {
   r[2] = d[0] + 0.5f * d[1] + 0.25f * d[2] + 0.125f * d[3];
 }
 
-// Its transpose, of all five values, together with the odd outputs'.
+// The transpose, of all five values, together with that of the odd outputs.
 static inline void evaluate_transposed(const Vec m[UP_VALUES], Vec r[UP_TILE]) {
   const Vec *odd = m + UP_POINTS;
   r[0] = (m[0] + odd[0]) + m[1] + 0.125f * m[2] + m[3];
@@ -61,7 +62,7 @@ static inline void interpolate_transposed(const Vec c[UP_POINTS], Vec r[UP_POINT
   r[4] = c[1] - 1.5f * (c[2] + c[3]) + c[4];
 }
 
-// (1, 3, 3, 1) / 4 at each of n places.
+// Applies (1, 3, 3, 1) / 4 at n positions.
 static inline void blur_run(const Vec* q, int n, Vec* r) {
   for (int i = 0; i < n; i++) r[i] = 0.25f * (q[i] + q[i + 3]) + 0.75f * (q[i + 1] + q[i + 2]);
 }

@@ -1,4 +1,4 @@
-// How the work on a layer is divided, among threads and into passes, and the memory that they work in.
+// Divides the work on a layer among threads and into passes, and provides their memory.
 #pragma once
 
 #include <algorithm>
@@ -22,10 +22,10 @@ constexpr int64_t MATRICES = POINTS;  // of transformed weights
 struct Scratch {
   Buffer strip, values, products, lines, rows, panel;
 };
-static thread_local Scratch scratches[2];  // the second for computing an activation again in the middle of backward
+static thread_local Scratch scratches[2];  // the second for recomputing an activation in the backward pass
 static thread_local Buffer turned_buffer;
 
-// f(i) for i = 0..n-1 on a team of threads; `even` gives each thread always the same share.
+// Calls f(i) for i = 0..n-1 on a team of threads; `even` always gives each thread the same part.
 template <class F>
 static void parallel(int threads, bool even, int64_t n, F f) {
   if (threads <= 1 || n <= 1) {
@@ -39,7 +39,7 @@ static void parallel(int threads, bool even, int64_t n, F f) {
   }
 }
 
-// Sums over an image: some pixels at a time in single precision, these in double precision to the part of a thread.
+// Sums over an image: in single precision over a few pixels, and in double precision over these sums of a thread.
 class Sums {
  public:
   Sums(int64_t threads, int64_t batch, int64_t length)
@@ -69,19 +69,19 @@ class Sums {
   std::vector<float> pixels_;
 };
 
-// Rows first..last of image n, the work of one thread or of a whole team.
+// Rows first..last of image n, processed by one thread or by a team.
 struct Range {
   int64_t n, first, last;
-  int team;  // threads that share each step
-  int slot;  // of the sums, where there is one thread
+  int team;  // number of threads of each step
+  int slot;  // index of the sums, for a single thread
   int current() const { return team > 1 ? omp_get_thread_num() : slot; }
 };
 
 static bool by_winograd(const Layer& l) { return l.kind == WINOGRAD || l.kind == UP_WINOGRAD; }
 static bool small_weight(const Layer& l) { return MATRICES * l.in * l.own.channels * 4 <= int64_t(10) << 20; }
 
-// Rows of a range. Large images are divided among the threads, which then work alone; small ones, and those whose
-// weights should pass through the cache only once, are worked on by all threads together.
+// Rows of a range. Large images are divided among the threads, which work independently. Small images, and
+// layers whose weights should be read into the cache only once, are processed by all threads together.
 static int64_t range_rows(const Layer& l) {
   const int64_t parts = l.batch >= 4 * l.threads ? 1 : l.threads;
   const int64_t rows = ((l.height + parts - 1) / parts + TILE - 1) / TILE * TILE;
@@ -97,8 +97,8 @@ static void for_ranges(const Layer& l, F f) {
     const int64_t first = i % parts * step;
     f(Range{i / parts, first, std::min(first + step, l.height), team, team > 1 ? 0 : omp_get_thread_num()});
   };
-  // No region around those of a team, not even a serial one: libgomp would take their threads for nested ones, make new
-  // ones each time, and leave those of its pool spinning beside them.
+  // No parallel region surrounds those of a team, not even a serial one: libgomp would treat them as nested, create
+  // new threads each time, and leave the threads of its pool spinning.
   if (team > 1 || l.threads == 1) {
     for (int64_t i = 0; i < ranges; i++) work(i);
   } else {
@@ -132,7 +132,7 @@ static const float* transposed(const Layer& l) {
 struct Pass {
   const Layer& l;
   bool back;
-  const float* weight;  // packed for this direction; null for Winograd's backward where that is too large to keep
+  const float* weight;  // packed for this direction; null for Winograd's backward pass if it is too large to store
   Scratch& scratch;
   int64_t inner() const { return back ? l.own.channels : l.in; }
   int64_t outer() const { return back ? l.in : l.own.channels; }
@@ -141,13 +141,13 @@ struct Pass {
   // Panel j of a matrix of transformed weights.
   const float* panel(int64_t matrix, int64_t j) const {
     if (weight) return weight + (matrix * panels(outer()) + j) * inner() * PANEL;
-    float* turn = scratches[0].panel.get(inner() * PANEL);  // this thread's own
+    float* turn = scratches[0].panel.get(inner() * PANEL);  // of this thread
     transpose_matrix(l, matrix, j, turn);
     return turn;
   }
 };
 
-// Hands a row of results to `apply`.
+// Passes a row of results to `apply`.
 template <class Apply>
 static void apply_row(int64_t r, int64_t width, int64_t channels, const float* row, int64_t stride, Apply apply) {
   for (int64_t x = 0; x < width; x += RUN)

@@ -1,11 +1,11 @@
-// The end of a synthesis layer, forward (K2, K3) and backward (K4):
+// The epilogue of a synthesis layer, forward and backward:
 //     v = blur(x) * scale + noise + bias,    y = clamp(gain * lrelu(v))
 // with blur (four taps, one pixel of padding), scale, noise and bias each optional.
 //
-// Backward needs no tensor but y, which is the next layer's input anyway. The slope at v is known from the sign of y:
+// The backward pass needs only y, which is the next layer's input anyway. The sign of y tells the slope at v:
 //     dv = dy * gain * (y > 0 ? 1 : slope), 0 where y is clamped;    dx = blur'(dv * scale).
-// And since the leaky ReLU is positively homogeneous, dv * v = dy * y wherever nothing is clamped, so that with sums over
-// the pixels of a channel: d scale = sum dv blur(x) = (sum dy y - sum dv noise - bias sum dv) / scale.
+// Since the leaky ReLU is positively homogeneous, dv * v = dy * y where y is not clamped. With sums over the pixels
+// of a channel: d scale = sum dv blur(x) = (sum dy y - sum dv noise - bias sum dv) / scale.
 #include "strip.cuh"
 
 struct Constants {
@@ -14,7 +14,7 @@ struct Constants {
     const float* noise;  // (1 or batch, out_h, out_w) or null
     long long noise_n;   // its stride over samples
     int channels, width;
-    float slope, gain, clamp;  // clamp: infinity for none
+    float slope, gain, clamp;  // an infinite clamp has no effect
 };
 
 template <int V> struct Channels {
@@ -76,7 +76,7 @@ template <typename T, int V> struct BiasActGrad {
         seen = {y, n, c};
         to = {dx, n, c};
         channels.start(k, n, c);
-        clamp = widen(narrow<T>(k.clamp));  // as it was stored
+        clamp = widen(narrow<T>(k.clamp));  // in the precision of y
     }
     __device__ void load(int row, int column, float (&v)[V], bool own, float (&sum)[3][V]) {
         float g[V], a[V];

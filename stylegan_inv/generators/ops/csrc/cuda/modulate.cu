@@ -1,4 +1,5 @@
-// Channels times styles, forward and backward (K5): y = x * s;  dx = dy * s and ds = sum over pixels of dy * x at once.
+// Scales channels by styles: y = x * s. The backward pass computes dx = dy * s and ds = sum over pixels of dy * x at
+// once.
 #include "strip.cuh"
 
 template <int V> struct Styles {

@@ -1,4 +1,4 @@
-// Pad, upsample, filter, downsample; and add an image to the result (K1 and K6 of the plan).
+// Pads, upsamples, filters and downsamples, and can add an image to the result.
 #include "strip.cuh"
 
 template <typename T, int V> struct Resample {
@@ -25,7 +25,7 @@ template <typename T, int V> struct Resample {
     }
 };
 
-// Four taps for both axes, up and down 1 or 2, not both 2.
+// Four taps for both axes; up and down are 1 or 2, but not both 2.
 EXPORT resample(Division d, Taps taps, View x, View add, View y, int up, int down, cudaStream_t stream) {
     if (up == 1 && down == 1) return launch<Resample, 1, 1, 4>(d, taps, nullptr, stream, x, add, y);
     if (up == 2 && down == 1) return launch<Resample, 2, 1, 4>(d, taps, nullptr, stream, x, add, y);
@@ -52,15 +52,15 @@ __global__ void __launch_bounds__(THREADS) resample_any_kernel(Division d, Filte
             rest /= base;
             return value;
         };
-        int n, c, oy, ox;  // the fastest digit is what lies side by side in the output
+        int n, c, oy, ox;  // the fastest index is that of contiguous elements of the output
         if (d.channels_last) {
             c = digit(d.channels), ox = digit(d.out_w), oy = digit(d.out_h), n = digit(d.batch);
         } else {
             ox = digit(d.out_w), oy = digit(d.out_h), c = digit(d.channels), n = digit(d.batch);
         }
         const Plane<T, 1> from(x, n, c);
-        const int top = oy * k.down_y - k.pad_y, left = ox * k.down_x - k.pad_x;  // where the first tap lies
-        // the first tap that meets a sample: the smallest k >= 0 for which up divides top + k
+        const int top = oy * k.down_y - k.pad_y, left = ox * k.down_x - k.pad_x;  // position of the first tap
+        // the first tap at a sample: the smallest k >= 0 for which up divides top + k
         const int ky = top >= 0 ? (k.up_y - top % k.up_y) % k.up_y : -top % k.up_y;
         const int kx = left >= 0 ? (k.up_x - left % k.up_x) % k.up_x : -left % k.up_x;
         float acc = 0;

@@ -1,18 +1,18 @@
-// What every kernel here shares: how threads divide an image among them, how they filter, and how they sum.
+// The common part of the kernels: how threads divide an image, filter it and sum over it.
 //
-// A thread owns V neighbouring channels of one column of one sample, and walks down a strip of its rows. Walking down
-// lets a separable filter keep its horizontal sums in registers: an output pixel costs TAPS loads from the first-level
-// cache instead of TAPS * TAPS, one read and one write of memory, and no shared memory. The lanes of a warp lie along
-// whatever is contiguous: along the channels (NHWC, V = 4) or along the row (anything else, V = 1).
+// A thread processes V adjacent channels of one column of one sample, row by row down a strip. A separable filter can
+// therefore keep its horizontal sums in registers: an output pixel costs TAPS loads from the first-level cache
+// instead of TAPS * TAPS, one read and one write of memory, and no shared memory. The lanes of a warp are contiguous
+// in memory: along the channels (NHWC, V = 4) or along the row (otherwise, V = 1).
 //
-// What is read, computed and written is the business of a Body:
-//     static constexpr int sums;                  how many numbers are summed over the pixels of each channel
+// A Body defines what is read, computed and written:
+//     static constexpr int sums;                  number of sums over the pixels of each channel
 //     void start(int n, int c);                   the thread's sample and first channel
 //     void load(int y, int x, float (&v)[V], bool own, float (&sum)[..][V]);     own: this thread counts the pixel
 //     void store(int y, int x, const float (&v)[V]);
 //
-// Arithmetic is float32 for every storage type, offsets are 64 bits wide, and no result depends on the order in which
-// blocks run: sums go to one slot for each block, which the caller adds up.
+// Arithmetic is float32 for every storage type, and offsets have 64 bits. No result depends on the order of the
+// blocks: each block writes its sums to its own slot, and the caller adds them up.
 #pragma once
 
 struct Half {
@@ -23,7 +23,7 @@ struct BFloat16 {
 };
 
 #ifdef __CUDACC__
-// The conversions as instructions: cuda_fp16.h needs headers that do not come with the compiler's package.
+// Conversions by instructions, because cuda_fp16.h needs headers that the compiler's package does not contain.
 #include <cuda_runtime.h>
 #define LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
 
@@ -40,29 +40,29 @@ __device__ inline Half float_to_half(float f) {
 __device__ inline unsigned float_bits(float f) { return __float_as_uint(f); }
 __device__ inline float bits_float(unsigned bits) { return __uint_as_float(bits); }
 #else
-#include "cuda_on_cpu.h"  // tests/generators: the same kernels on a CPU, thread for thread
+#include "cuda_on_cpu.h"  // tests/generators: runs the kernels on a CPU, thread by thread
 #endif
 
 constexpr int THREADS = 256;
 
-// A four-dimensional tensor: strides in elements. `data` is null for an argument that is not there.
+// A four-dimensional tensor: strides in elements. `data` is null for a missing argument.
 struct View {
     void* data;
     long long n, c, y, x;
 };
 
-// How a launch is divided; chosen by the caller (stylegan_inv/generators/ops/cuda.py).
+// The division of a launch, chosen by the caller (stylegan_inv/generators/ops/cuda.py).
 struct Division {
     int dtype;                    // 0 float32, 1 float16, 2 bfloat16
-    int channels_last;            // V = 4 and lanes along the channels: every view has c == 1, the rest aligned
+    int channels_last;            // V = 4 and lanes along the channels: every view has c == 1 and aligned strides
     int batch, channels;
     int in_h, in_w, out_h, out_w;
     int lanes_c, lanes_x;         // powers of two, their product is THREADS
-    int rows;                     // of a strip
+    int rows;                     // rows of a strip
 };
 
 struct Taps {
-    const float* f;               // four taps, the same for both axes; null where nothing is filtered
+    const float* f;               // four taps, the same for both axes; null for no filter
     int flip;                     // 0: convolution, 1: correlation
     float gain;
     int pad_x, pad_y;
@@ -77,7 +77,7 @@ template <> __device__ inline Half narrow<Half>(float v) { return float_to_half(
 template <> __device__ inline BFloat16 narrow<BFloat16>(float v) {
     const unsigned bits = float_bits(v);
     if (v != v) return {static_cast<unsigned short>(bits >> 16 | 0x40)};  // rounding could turn a NaN into infinity
-    return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};  // to the nearest, ties to even
+    return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};  // rounds to nearest, ties to even
 }
 
 template <typename T, int V> struct alignas(sizeof(T) * V) Pack {
@@ -107,9 +107,10 @@ template <typename T, int V> struct Plane {
     }
 };
 
-// Zero insertion by UP, filter, decimation by DOWN; TAPS = 0 leaves the image as it is. With F the taps, mirrored unless
-// flipped: y[oy, ox] = gain * sum_k,l F[k] F[l] X[oy * DOWN + k - pad_y, ox * DOWN + l - pad_x], X[a, b] = x[a/UP, b/UP]
-// where both divide and 0 elsewhere. So only every UP-th tap meets a sample, which ones depends on the pixel's phase.
+// Zero insertion by UP, filter, downsampling by DOWN; TAPS = 0 does not change the image. With F the taps, mirrored
+// unless flipped: y[oy, ox] = gain * sum_k,l F[k] F[l] X[oy * DOWN + k - pad_y, ox * DOWN + l - pad_x], X[a, b] =
+// x[a/UP, b/UP] where both divide and 0 elsewhere. Only every UP-th tap is at a sample; which ones depends on the
+// phase of the pixel.
 template <int V, bool CHANNELS_LAST, int UP, int DOWN, int TAPS, class Body>
 __global__ void __launch_bounds__(THREADS) strip_kernel(Body body, Division d, Taps taps, float* partial) {
     constexpr int SUMS = Body::sums;
@@ -131,13 +132,13 @@ __global__ void __launch_bounds__(THREADS) strip_kernel(Body body, Division d, T
                 body.store(y, ox, v);
             }
         } else {
-            constexpr int N = TAPS / UP;  // taps that meet a sample
+            constexpr int N = TAPS / UP;  // taps at samples
             static_assert(TAPS % UP == 0, "every phase has the same number of taps");
             static_assert(SUMS == 0 || (UP == 1 && DOWN == 1), "a pixel of the sums belongs to the output above it");
             float kx[N], ky[TAPS], window[N][V];
             // UP is 1 or 2, so the phase of a position is its lowest bit or 0, also of a negative one
             const int phase_x = (taps.pad_x - ox * DOWN) & (UP - 1);
-            const int left = (ox * DOWN + phase_x - taps.pad_x) / UP;  // divides without rest
+            const int left = (ox * DOWN + phase_x - taps.pad_x) / UP;  // divides without remainder
 #pragma unroll
             for (int j = 0; j < N; j++) {
                 const int k = phase_x + j * UP;
@@ -189,7 +190,7 @@ __global__ void __launch_bounds__(THREADS) strip_kernel(Body body, Division d, T
         }
     }
 
-    if constexpr (SUMS > 0) {  // over the columns of the block, then one slot for each block and channel
+    if constexpr (SUMS > 0) {  // sums over the columns of the block, one slot for each block and channel
         __shared__ float shared[V][THREADS];
         const int slot = lane_c * d.lanes_x + lane_x;
         const long long block = blockIdx.z * static_cast<long long>(gridDim.y) + blockIdx.y;
