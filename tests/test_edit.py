@@ -318,7 +318,7 @@ def test_neighbours(run, photos, monkeypatch, capsys):
         (["samples=0"], "samples=0"),
         (["psi=half"], "psi=half"),
         (["animation=avi"], "animation=avi: expected one of gif, mp4; or null for none"),
-        (["edit.strength=3", "animation=gif"], "has no film as it is given"),
+        (["edit.strength=3", "animation=gif"], "has no animation with these settings"),
         (["frames=1"], "frames=1"),
         (["input=absent", "run=."], "absent"),
         (["input=."], "need a run that inverts them"),
