@@ -332,7 +332,7 @@ def test_bad_input_is_one_line(monkeypatch, capsys, arguments, says):
 
 def test_directions_that_do_not_belong_to_the_generator(run, photos, monkeypatch, capsys):
     base = (f"run={run}", f"input={photos}", "output=out")
-    assert "it moves codes of shape (L, 192)" in refused(monkeypatch, capsys, *base, "edit=smile")
+    assert "expected (L, 192); give a direction of this generator" in refused(monkeypatch, capsys, *base, "edit=smile")
     save_direction(Direction(torch.ones(192), "other", generator_hash="0" * 64), Path("..", "other.safetensors"))
     save_direction(Direction(torch.ones(5, 192), "space", space="w+"), Path("..", "space.safetensors"))
     line = refused(monkeypatch, capsys, "edit=direction", "edit.direction=../other.safetensors")
