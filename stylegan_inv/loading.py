@@ -20,7 +20,8 @@ from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.weights.download import TABLE, fetch, file_hash
+from stylegan_inv.weights.download import fetch, file_hash
+from stylegan_inv.weights.table import TABLE
 
 
 def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:

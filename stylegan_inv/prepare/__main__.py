@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _prepare(options: argparse.Namespace) -> int:
     try:
-        return SUBCOMMANDS[options.subcommand].run(options)
+        return int(SUBCOMMANDS[options.subcommand].run(options))
     except OSError as error:
         raise UserError(f"{error.filename or 'writing'}: {error.strerror or error}") from error
 

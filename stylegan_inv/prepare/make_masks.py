@@ -81,7 +81,8 @@ def make_mask(maker: _Maker, index: int) -> dict[str, Any]:
 def _inside(maker: _Maker, index: int) -> np.ndarray:
     data, where, options = maker.source.read(index), maker.source.where(index), maker.options
     if options.kind == "folder":
-        return decode(data, where).float().mean(0).numpy() / 255 > options.threshold
+        bright: np.ndarray = decode(data, where).float().mean(0).numpy() / 255 > options.threshold
+        return bright
     if options.kind == "labels":
         return np.isin(decode_levels(data, where)[0].numpy(), options.classes)
     from stylegan_inv.prepare.segmentation import segment
@@ -105,9 +106,10 @@ def dilated(inside: np.ndarray, pixels: float) -> np.ndarray:
     """
     if pixels == 0 or inside.all() or not inside.any():
         return inside
-    if pixels > 0:
-        return distance_transform_edt(~inside) <= pixels
-    return distance_transform_edt(inside) > -pixels
+    near: np.ndarray = (
+        distance_transform_edt(~inside) <= pixels if pixels > 0 else distance_transform_edt(inside) > -pixels
+    )
+    return near
 
 
 def run(options: argparse.Namespace) -> int:

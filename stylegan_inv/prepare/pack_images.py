@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     settings = {
         "source": str(options.source.resolve()),
         "images": len(source),
-        **{key: getattr(options, key) for key in ("resolution", "mode", "format", "quality", "shard_images")},
+        **{key: vars(options)[key] for key in ("resolution", "mode", "format", "quality", "shard_images")},
         "to": kind,
     }
     work = options.target.with_name(options.target.name + ".partial")

@@ -62,7 +62,8 @@ def load_segmentation(path: Path) -> nn.Module:
         problems[name] = misfits(network.state_dict(), state)
         if not problems[name]:
             network.load_state_dict(state, assign=True)
-            return network.eval().requires_grad_(False)
+            frozen: torch.nn.Module = network.eval().requires_grad_(False)
+            return frozen
     closest = min(problems, key=lambda name: len(problems[name]))
     raise UserError(f"{path}: fits none of torchvision's segmentation networks; closest {closest}: {problems[closest]}")
 

@@ -152,8 +152,10 @@ def check_tensorflow_options(options: Mapping[str, Any]) -> bool | str:
         if found != expected:
             raise UserError(f"has {name} {found!r}; only StyleGAN's {expected!r} is supported")
     fused = options.get("fused_scale", "auto")
-    if isinstance(fused, bool) or fused == "auto":
+    if isinstance(fused, bool):
         return fused
+    if fused == "auto":
+        return "auto"
     raise UserError(f"has fused_scale {fused!r}; expected True, False or 'auto'")
 
 

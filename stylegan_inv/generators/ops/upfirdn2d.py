@@ -105,7 +105,7 @@ def upfirdn2d(
         y: Tensor = torch.ops.stylegan_inv.upfirdn2d(
             x, f.to(x.device), (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain, fused
         )
-        return y if fused is add else y + add
+        return y if add is None or fused is not None else y + add
     f = f.to(device=x.device, dtype=x.dtype)
     if f.ndim == 1 and f.shape[0] <= _DENSE_TAPS:
         f = torch.outer(f, f)
