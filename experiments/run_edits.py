@@ -5,8 +5,8 @@ Edits of inverted faces need a run, such as that of ``make demo``; edits of rand
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -45,11 +45,17 @@ def run_edit(name: str, arguments: list[str]) -> None:
 
 def main() -> None:
     """Edits random samples, and with a run inverted faces."""
-    for name, arguments in SAMPLES.items():
-        run_edit(name, arguments)
-    for run in sys.argv[1:2]:
-        for name, arguments in INVERTED.items():
-            run_edit(name, [f"run={run}", *arguments])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", nargs="?", help="run folder whose method inverts the faces")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*SAMPLES, *INVERTED], default=[*SAMPLES, *INVERTED], metavar="NAME"
+    )
+    options = parser.parse_args()
+    for name in options.only:
+        if name in SAMPLES:
+            run_edit(name, SAMPLES[name])
+        elif options.run is not None:
+            run_edit(name, [f"run={options.run}", *INVERTED[name]])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ encoders
 encoders/official
 optim visualization
 losses
-losses/paired
+losses/paired losses/latent
 metrics
 latents
 latents/edits latents/discovery

@@ -8,8 +8,8 @@ random codes, and the boundaries of InterFaceGAN with and without conditional pr
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from stylegan_inv.latents.discovery.scores import factor_scores, with_factor
 from stylegan_inv.latents.statistics import map_codes, sample_z
 
 ATTRIBUTES = ("age", "eyeglasses", "gender", "pose", "smile")
-PAIRS, SAMPLES, FACES = 4000, 20000, 500
 #: Quantiles of the factor in the two codes of a pair; for eyeglasses these are none and clear glasses.
 LOW, HIGH = 0.15, 0.85
 #: Attributes whose predictions explain a smaller fraction of the variance are excluded from the worst of all.
@@ -36,14 +35,14 @@ PREDICTABLE = 0.25
 GLASSES = 2.0
 
 
-def pair_direction(generator: Generator, attribute: str, w: Tensor) -> Direction:
+def pair_direction(generator: Generator, attribute: str, w: Tensor, pairs: int) -> Direction:
     """Returns the mean difference of pairs; one unit is a standard deviation of codes ``w`` (N, D) along it."""
-    z = sample_z(generator, PAIRS, seed=0)
+    z = sample_z(generator, pairs, seed=0)
     high, low = (map_codes(generator, with_factor(z, attribute, quantile)) for quantile in (HIGH, LOW))
     direction = difference_of_means(high, low, attribute, generator_hash=generator.source_hash)
     made = {
         "by": "difference of means over pairs of codes that differ in this factor only",
-        "pairs": str(PAIRS),
+        "pairs": str(pairs),
         "quantiles": f"{LOW} {HIGH}",
         "unit is": "a standard deviation of codes along the direction",
         "command": "python experiments/synthfaces_directions/make.py",
@@ -84,23 +83,29 @@ def summary(effect: Effect, attribute: str, predictable: list[str]) -> dict[str,
 
 def main() -> None:
     """Makes, measures and writes the directions."""
-    output = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output", nargs="?", type=Path, default=ASSETS, help="folder of the directions")
+    parser.add_argument("--pairs", type=int, default=4000, help="pairs of codes for each direction")
+    parser.add_argument("--samples", type=int, default=20000, help="codes for the baselines and units")
+    parser.add_argument("--faces", type=int, default=500, help="faces on which the directions are measured")
+    options = parser.parse_args()
+    output, faces = options.output, options.faces
     generator = load_generator("synthfaces64")
-    z = sample_z(generator, SAMPLES, seed=0)
+    z = sample_z(generator, options.samples, seed=0)
     w, truth = map_codes(generator, z), factor_scores(z)
-    directions = {name: pair_direction(generator, name, w) for name in ATTRIBUTES}
+    directions = {name: pair_direction(generator, name, w, options.pairs) for name in ATTRIBUTES}
     for name, direction in directions.items():
         save_direction(direction, output / f"{name}.safetensors")
     trained = {name: train_boundary(w, truth[name], 0.05) for name in ATTRIBUTES}
     boundaries = {name: boundary.normal for name, boundary in trained.items()}
 
-    z = sample_z(generator, FACES, seed=1)
+    z = sample_z(generator, faces, seed=1)
     networks = {name: load_face_network(name) for name in ("face_eval", "face_train")}
     meter = EffectMeter(generator, networks, map_codes(generator, z))
     factors = factor_scores(z)
     r2 = {name: explained_variance(before, factors) for name, before in meter.before.items()}
     predictable = {name: [key for key, value in of.items() if value >= PREDICTABLE] for name, of in r2.items()}
-    alternating = torch.ones(FACES)
+    alternating = torch.ones(faces)
     alternating[::2] = -1  # every other face in the opposite direction
     remove_present = 1 - 2 * factors["eyeglasses"]  # removes glasses that are present
 

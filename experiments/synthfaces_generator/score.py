@@ -6,8 +6,8 @@ and held-out SynthFaces (seed 2). Two references are another 2,000 held-out face
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 
 import torch
 from torchvision.transforms.functional import gaussian_blur
@@ -17,7 +17,7 @@ from stylegan_inv.generators import load_generator
 from stylegan_inv.metrics.frechet import FrechetDistance
 from stylegan_inv.metrics.precision_recall import PrecisionRecall
 
-COUNT, BATCH = 2000, 50
+BATCH = 50
 
 
 def score(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
@@ -35,13 +35,17 @@ def score(real: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
 @torch.no_grad()
 def main() -> None:
     """Prints the scores as JSON."""
-    generator = load_generator(sys.argv[1] if len(sys.argv) > 1 else "synthfaces64")
-    faces = SynthFaces(generator.resolution, seed=2, size=2 * COUNT)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("generator", nargs="?", default="synthfaces64", help="file or embedded name")
+    parser.add_argument("--images", type=int, default=2000, help="images of each set, a multiple of 50")
+    options = parser.parse_args()
+    generator, count = load_generator(options.generator), options.images
+    faces = SynthFaces(generator.resolution, seed=2, size=2 * count)
     images = torch.stack(
-        [i["image"] for k in range(0, 2 * COUNT, BATCH) for i in faces.__getitems__(range(k, k + BATCH))]
+        [i["image"] for k in range(0, 2 * count, BATCH) for i in faces.__getitems__(range(k, k + BATCH))]
     )
     real, half = images.chunk(2)
-    z = torch.randn(COUNT, generator.z_dim, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(0))
     fake = torch.cat([generator(part, noise="random").clamp(-1, 1) for part in z.split(BATCH)])
     blurred = gaussian_blur(half, kernel_size=7, sigma=1.0)
     named = {"generated": fake, "real, other half": half, "real, blurred (sigma 1 px)": blurred}

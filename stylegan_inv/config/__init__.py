@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from stylegan_inv.config.hydra_command import entry_point as entry_point
     from stylegan_inv.config.hydra_command import program as program
     from stylegan_inv.config.hydra_command import same_command as same_command
-    from stylegan_inv.config.instantiation import build_loss_terms as build_loss_terms
     from stylegan_inv.config.instantiation import instantiate as instantiate
     from stylegan_inv.config.instantiation import instantiate_method as instantiate_method
+    from stylegan_inv.config.loss_terms import build_loss_terms as build_loss_terms
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "composition": ["CONF_DIR", "compose", "plain"],
         "cross_checks": ["check_fields"],
         "hydra_command": ["PrepareFirst", "entry_point", "program", "same_command"],
-        "instantiation": ["build_loss_terms", "instantiate", "instantiate_method"],
+        "instantiation": ["instantiate", "instantiate_method"],
+        "loss_terms": ["build_loss_terms"],
     },
 )

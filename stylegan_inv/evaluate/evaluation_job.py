@@ -26,7 +26,7 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.methods.common.base import InversionMethod, pool
 from stylegan_inv.metrics.confidence import summarise
-from stylegan_inv.metrics.latent import LatentEditingConsistency
+from stylegan_inv.metrics.editing_consistency import LatentEditingConsistency
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
 

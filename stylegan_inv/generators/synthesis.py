@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.generators.base import Runner, SynthesisBase
 from stylegan_inv.generators.feature_maps import FeaturePlan
-from stylegan_inv.generators.frozen.fused_segment import run_segment
+from stylegan_inv.generators.frozen.autograd_function import run_segment
 from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
 from stylegan_inv.generators.frozen.segment import Segment
 from stylegan_inv.generators.layers import FullyConnected, normal

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from stylegan_inv.losses.features import LpipsFeatures as LpipsFeatures
     from stylegan_inv.losses.features import Vgg16Features as Vgg16Features
     from stylegan_inv.losses.identity import IdentityLoss as IdentityLoss
-    from stylegan_inv.losses.latent_discriminator import LatentDiscriminator as LatentDiscriminator
+    from stylegan_inv.losses.latent.latent_discriminator import LatentDiscriminator as LatentDiscriminator
+    from stylegan_inv.losses.latent.regularization import DeltaNorm as DeltaNorm
+    from stylegan_inv.losses.latent.regularization import WNorm as WNorm
+    from stylegan_inv.losses.latent.style_mixing import StyleMixing as StyleMixing
     from stylegan_inv.losses.lpips import LPIPS as LPIPS
     from stylegan_inv.losses.moco import MoCoLoss as MoCoLoss
     from stylegan_inv.losses.paired.image_regression import PairedRegression as PairedRegression
     from stylegan_inv.losses.paired.warm_start import PairedWarmStart as PairedWarmStart
     from stylegan_inv.losses.perceptual import EmbeddedPerceptual as EmbeddedPerceptual
     from stylegan_inv.losses.pixel import L2 as L2
-    from stylegan_inv.losses.regularization import DeltaNorm as DeltaNorm
-    from stylegan_inv.losses.regularization import WNorm as WNorm
-    from stylegan_inv.losses.style_mixing import StyleMixing as StyleMixing
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -35,14 +35,14 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "compose": ["LossInputs", "LossTerms"],
         "features": ["EmbeddedFeatures", "LpipsFeatures", "Vgg16Features"],
         "identity": ["IdentityLoss"],
-        "latent_discriminator": ["LatentDiscriminator"],
+        "latent.latent_discriminator": ["LatentDiscriminator"],
         "lpips": ["LPIPS"],
         "moco": ["MoCoLoss"],
         "paired.image_regression": ["PairedRegression"],
         "paired.warm_start": ["PairedWarmStart"],
         "perceptual": ["EmbeddedPerceptual"],
         "pixel": ["L2"],
-        "regularization": ["DeltaNorm", "WNorm"],
-        "style_mixing": ["StyleMixing"],
+        "latent.regularization": ["DeltaNorm", "WNorm"],
+        "latent.style_mixing": ["StyleMixing"],
     },
 )

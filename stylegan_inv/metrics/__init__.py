@@ -9,6 +9,7 @@ from stylegan_inv.utils.lazy import lazy_exports
 if TYPE_CHECKING:
     from stylegan_inv.metrics.base import PerImageMetric as PerImageMetric
     from stylegan_inv.metrics.base import SetMetric as SetMetric
+    from stylegan_inv.metrics.editing_consistency import LatentEditingConsistency as LatentEditingConsistency
     from stylegan_inv.metrics.face_similarity import AttributeScores as AttributeScores
     from stylegan_inv.metrics.face_similarity import IdentitySimilarity as IdentitySimilarity
     from stylegan_inv.metrics.face_similarity import VerificationAUC as VerificationAUC
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from stylegan_inv.metrics.kernel import KernelDistance as KernelDistance
     from stylegan_inv.metrics.latent import CodeSpread as CodeSpread
     from stylegan_inv.metrics.latent import DistanceToW as DistanceToW
-    from stylegan_inv.metrics.latent import LatentEditingConsistency as LatentEditingConsistency
     from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance as EmbeddedPerceptualDistance
     from stylegan_inv.metrics.perceptual_distance import LPIPSDistance as LPIPSDistance
     from stylegan_inv.metrics.precision_recall import PrecisionRecall as PrecisionRecall
@@ -38,7 +38,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "frechet": ["FrechetDistance"],
         "image": ["AverageImageRatio", "MSE", "MSSSIM", "PSNR", "SSIM"],
         "kernel": ["KernelDistance"],
-        "latent": ["CodeSpread", "DistanceToW", "LatentEditingConsistency"],
+        "editing_consistency": ["LatentEditingConsistency"],
+        "latent": ["CodeSpread", "DistanceToW"],
         "perceptual_distance": ["EmbeddedPerceptualDistance", "LPIPSDistance"],
         "precision_recall": ["PrecisionRecall"],
         "recognition": ["load_curricularface"],

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from stylegan_inv.data.synthfaces import pixels as synthfaces_pixels
+from stylegan_inv.data.synthfaces.correlated_normals import normals, obstacle_parameters
 from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces, sample_identity_pairs
 from stylegan_inv.data.synthfaces.factor_specs import (
     FACTORS,
@@ -22,7 +23,6 @@ from stylegan_inv.data.synthfaces.factor_specs import (
     Choice,
 )
 from stylegan_inv.data.synthfaces.factors import Factors, factors_from_normals, override_factors
-from stylegan_inv.data.synthfaces.normals import normals, obstacle_parameters
 from stylegan_inv.data.synthfaces.render import render
 from stylegan_inv.errors import UserError
 

@@ -41,6 +41,18 @@ SMALL_TRAINING = {
     "experiment=projector": ("method.steps=2",),
     "experiment=pti": ("method.steps=2", "method.start.steps=2"),
 }
+#: Options of the scripts in experiments/.
+SMALL_SCRIPTS = {
+    "experiments/run_inversion.py": (
+        *("--quick", "--seeds", "0", "--only", "psp_synthfaces", "projector"),
+        *("--faces", "4", "--per-image-faces", "2"),
+    ),
+    "experiments/run_translation.py": ("--only", "psp_sketch_synthfaces", "--steps", "2", "dataset.val_size=2"),
+    "experiments/measure_optimisation.py": ("--images", "2", "--batch", "2"),
+    "experiments/run_edits.py": ("--only", "smile", "inverted_age"),
+    "experiments/synthfaces_directions/make.py": ("--pairs", "200", "--samples", "400", "--faces", "20"),
+    "experiments/synthfaces_generator/score.py": ("--images", "50"),
+}
 #: Recipes of the papers: the large networks and others' weights are replaced by the embedded ones.
 EMBEDDED = (
     "encoder/backbone=ir_se_tiny",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli import REPOSITORY
 from tests.documentation.files import RUN, write_own_method, write_reader_files, write_run
-from tests.documentation.pages import EMBEDDED, PAGES, SMALL_TRAINING, TRAIN, commands
+from tests.documentation.pages import EMBEDDED, PAGES, SMALL_SCRIPTS, SMALL_TRAINING, TRAIN, commands
 from tests.faults.small import join, launch
 
 #: Patterns of names in commands that a reader replaces; these are no commands.
@@ -23,18 +23,30 @@ RUNS = {
     "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
     "psp_sketch_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_sketch_synthfaces",)},
     "pti_synthfaces": {"outputs/e4e/run": ("method=e4e",)},
+    "progressive_synthfaces": {
+        "RUN_FROM_THE_START": ("experiment=adain_synthfaces",),
+        "RUN_GROWN": ("experiment=progressive_synthfaces",),
+    },
     "psp_toonify_synthfaces": {
         f"outputs/restyle/{RUN}": ("method=restyle",),
         "outputs/restyle/2026-11-21_10-45-00": ("method=restyle",),
     },
 }
 SECONDS = 400
+#: Application of Image2StyleGAN++ -> its stages, where they are not w and noise.
+STAGES = {
+    "feature_transfer": ("w",),
+    "local_style": ("embed", "style", "noise"),
+    "scribble": ("embed", "scribble", "noise"),
+}
 
 
 def quick(words: list[str]) -> list[str]:
     """Returns a command with the options that make it small."""
     program, *arguments = (re.sub(r"(?<![\w/])/data/", "data/", word).replace("<run>", "run") for word in words)
     module = program.removeprefix("stylegan_inv.")
+    if program in SMALL_SCRIPTS:
+        return [program, *arguments, *SMALL_SCRIPTS[program]]
     if module == "train":
         return [program, *_quick_training(arguments)]
     if module == "invert" and any(word.startswith("method=") for word in arguments):
@@ -73,7 +85,8 @@ def _quick_training(arguments: list[str]) -> list[str]:
 def _quick_optimisation(arguments: list[str]) -> list[str]:
     method = next(word.partition("=")[2] for word in arguments if word.startswith("method="))
     if method == "image2stylegan_pp":
-        return []
+        application = next((word.partition("=")[2] for word in arguments if word.startswith("application=")), "")
+        return [f"method.stages.{stage}.steps=2" for stage in STAGES.get(application, ("w", "noise"))]
     own_start = any(word.startswith("method.start=") for word in arguments)
     return ["method.steps=2", *["method.start.steps=2"] * (method == "pti" and not own_start)]
 
@@ -81,7 +94,19 @@ def _quick_optimisation(arguments: list[str]) -> list[str]:
 def _quick_benchmark(arguments: list[str]) -> list[str]:
     part = arguments[0] if arguments and not arguments[0].startswith("-") else "methods"
     if part == "methods":
-        return ["methods", "--quick", "--seeds", "0", "--only", "psp_synthfaces", "projector", "--faces", "4"]
+        return [
+            "methods",
+            "--quick",
+            "--seeds",
+            "0",
+            "--only",
+            "psp_synthfaces",
+            "projector",
+            "--faces",
+            "4",
+            "--per-image-faces",
+            "2",
+        ]
     kept = arguments
     for option in ("--against", "--only"):  # clones of other repositories
         while option in kept:

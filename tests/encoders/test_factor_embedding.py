@@ -7,10 +7,10 @@ import math
 import numpy as np
 import torch
 
+from stylegan_inv.data.synthfaces.correlated_normals import normals
 from stylegan_inv.data.synthfaces.factor_features import factor_features
 from stylegan_inv.data.synthfaces.factor_specs import SPECS, Choice, Uniform
 from stylegan_inv.data.synthfaces.factors import factors_from_normals
-from stylegan_inv.data.synthfaces.normals import normals
 from stylegan_inv.encoders.factor_embedding import FactorEmbedding, distill_mapping
 from stylegan_inv.generators.mapping import MappingNetwork
 from stylegan_inv.losses.paired.warm_start import PairedWarmStart

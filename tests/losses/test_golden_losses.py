@@ -18,10 +18,10 @@ from stylegan_inv.losses import adversarial
 from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossInputs
 from stylegan_inv.losses.identity import IdentityLoss
-from stylegan_inv.losses.latent_discriminator import LatentDiscriminator
+from stylegan_inv.losses.latent.latent_discriminator import LatentDiscriminator
+from stylegan_inv.losses.latent.regularization import DeltaNorm, WNorm
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.moco import MoCoLoss, load_moco
-from stylegan_inv.losses.regularization import DeltaNorm, WNorm
 from tests.golden import check, entry, fill, golden_dir, needs_golden, reference_state, tensor
 
 pytestmark = needs_golden

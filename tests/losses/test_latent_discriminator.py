@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses.latent_discriminator import LatentDiscriminator, LatentPool
+from stylegan_inv.losses.latent.latent_discriminator import LatentDiscriminator
+from stylegan_inv.losses.latent.latent_pool import LatentPool
 
 
 def numbered(start: int, count: int) -> torch.Tensor:

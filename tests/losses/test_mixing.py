@@ -8,8 +8,8 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs, LossTerms
+from stylegan_inv.losses.latent.style_mixing import StyleMixing, mix_layers
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.style_mixing import StyleMixing, mix_layers
 
 
 def synthesis(w: Tensor) -> Tensor:

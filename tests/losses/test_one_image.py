@@ -17,11 +17,11 @@ from stylegan_inv.losses.adversarial import AdversarialLoss
 from stylegan_inv.losses.arcface import ArcFace
 from stylegan_inv.losses.compose import LossInputs
 from stylegan_inv.losses.identity import IdentityLoss
+from stylegan_inv.losses.latent.regularization import DeltaNorm, WNorm
 from stylegan_inv.losses.lpips import LPIPS, TRUNKS
 from stylegan_inv.losses.moco import MoCo
 from stylegan_inv.losses.perceptual import EmbeddedPerceptual
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.regularization import DeltaNorm, WNorm
 from stylegan_inv.weights.download import TABLE
 
 

@@ -19,9 +19,9 @@ from stylegan_inv.losses.arcface import ArcFace
 from stylegan_inv.losses.compose import NORMALISE, LossInputs, LossTerms
 from stylegan_inv.losses.crop import face_crop
 from stylegan_inv.losses.identity import IdentityLoss
+from stylegan_inv.losses.latent.regularization import DeltaNorm, WNorm
 from stylegan_inv.losses.perceptual import EmbeddedPerceptual
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.regularization import DeltaNorm, WNorm
 
 
 class Counting(FaceNetwork):

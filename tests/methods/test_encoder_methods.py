@@ -21,9 +21,9 @@ from stylegan_inv.generators import Discriminator, Generator
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.losses.adversarial import AdversarialLoss
 from stylegan_inv.losses.compose import LossInputs, LossTerms
-from stylegan_inv.losses.latent_discriminator import LatentPool
+from stylegan_inv.losses.latent.latent_pool import LatentPool
+from stylegan_inv.losses.latent.regularization import DeltaNorm
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.regularization import DeltaNorm
 from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.interestyle import IntereStyle

@@ -11,8 +11,8 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator
 from stylegan_inv.losses.adversarial import AdversarialLoss
 from stylegan_inv.losses.compose import LossTerms
+from stylegan_inv.losses.latent.style_mixing import StyleMixing
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.style_mixing import StyleMixing
 from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.methods.interestyle import IntereStyle
 from stylegan_inv.methods.psp import PSP

@@ -23,9 +23,9 @@ from stylegan_inv.generators.io.network_geometry import infer_generator_config
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossTerms
+from stylegan_inv.losses.latent.regularization import DeltaNorm
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.losses.regularization import DeltaNorm
 from stylegan_inv.methods.common.base import InversionMethod, Step
 from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.e4e import E4E

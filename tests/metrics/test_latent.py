@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.generators import Generator
-from stylegan_inv.metrics.latent import CodeSpread, DistanceToW, LatentEditingConsistency, sample_w
+from stylegan_inv.metrics.editing_consistency import LatentEditingConsistency
+from stylegan_inv.metrics.latent import CodeSpread, DistanceToW, sample_w
 
 
 @pytest.fixture(scope="module")

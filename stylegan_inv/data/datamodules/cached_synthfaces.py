@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.synthfaces import render as synthfaces_render
+from stylegan_inv.data.synthfaces.correlated_normals import normals
 from stylegan_inv.data.synthfaces.factors import factors_from_normals
-from stylegan_inv.data.synthfaces.normals import normals
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stylegan_inv.data.synthfaces.correlated_normals import correlate, normals, obstacle_parameters
 from stylegan_inv.data.synthfaces.factors import Factors, factors_from_normals, override_factors
-from stylegan_inv.data.synthfaces.normals import correlate, normals, obstacle_parameters
 from stylegan_inv.data.synthfaces.render import check_resolution, render
 from stylegan_inv.utils.checks import whole_number
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from stylegan_inv.generators.frozen.backward_pass import Inputs, Kept, SegmentGradients
 from stylegan_inv.generators.frozen.network_plan import Plan, is_plain
 from stylegan_inv.generators.frozen.segment import Segment
-from stylegan_inv.generators.frozen.segment_gradients import Inputs, Kept, SegmentGradients
 from stylegan_inv.utils.compat import backward_keeps_graph
 
 

@@ -1,9 +1,4 @@
-"""e4e's latent discriminator, which tells codes of the mapping network from others (Tov et al. 2021, section 5.2).
-
-The losses are those of `adversarial`. On codes, `generator_loss` of the encoder is a mean over the active layers and
-the batch; `discriminator_loss` and `r1_penalty` are computed on codes (B, D) returned by a `LatentPool`.
-Source: e4e, ``models/discriminator.py``, ``criteria/`` and ``training/coach.py``.
-"""
+"""The pool of earlier codes on which e4e's latent discriminator is trained as well (Tov et al. 2021, section 5.2)."""
 
 from __future__ import annotations
 
@@ -14,29 +9,6 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
-
-
-class LatentDiscriminator(nn.Module):
-    """Fully connected network from codes (..., D) to logits (..., 1); larger means "from the mapping network".
-
-    The state dict has the official names ``mlp.{0,2,4,6}.{weight,bias}``.
-
-    Args:
-        w_dim: Size D of the codes.
-        layers: Number of linear layers, including the last one.
-    """
-
-    def __init__(self, w_dim: int = 512, layers: int = 4) -> None:
-        super().__init__()
-        hidden: list[nn.Module] = []
-        for _ in range(layers - 1):
-            hidden += [nn.Linear(w_dim, w_dim), nn.LeakyReLU(0.2)]
-        self.mlp = nn.Sequential(*hidden, nn.Linear(w_dim, 1))
-
-    def forward(self, w: Tensor) -> Tensor:
-        """Returns the logits."""
-        logits: Tensor = self.mlp(w)
-        return logits
 
 
 class LatentPool(nn.Module):
@@ -58,7 +30,7 @@ class LatentPool(nn.Module):
         UserError: The size is negative.
     """
 
-    #: Whether ranks have different states, which `callbacks.exact_steps` then saves for each rank.
+    #: Whether ranks have different states, which `callbacks.reproducible_steps` then saves for each rank.
     differs_by_rank = True
 
     def __init__(self, size: int = 50, seed: int = 0) -> None:

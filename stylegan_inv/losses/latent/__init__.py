@@ -1,0 +1,1 @@
+"""Losses of latent codes: discriminator, norms, style mixing."""
