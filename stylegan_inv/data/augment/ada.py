@@ -139,7 +139,7 @@ class ADA(nn.Module):
         colour: float = 1.0,
     ) -> None:
         super().__init__()
-        self.ada_images = whole_number("ada: ada_images", ada_images)
+        self.ada_images = real_number("ada: ada_images", ada_images, least=1)
         self.interval = whole_number("ada: interval", interval)
         self.target, self.blit, self.geometric, self.colour = target, blit, geometric, colour
         self.register_buffer("p", torch.tensor(real_number("ada: initial_p", initial_p, 0, 1)))

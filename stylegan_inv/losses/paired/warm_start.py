@@ -16,7 +16,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.mapping import MappingNetwork
 from stylegan_inv.losses.paired.image_regression import PairedRegression
-from stylegan_inv.utils.checks import real_number, whole_number
+from stylegan_inv.utils.checks import real_number
 
 
 class PairedWarmStart(nn.Module):
@@ -61,9 +61,9 @@ class PairedWarmStart(nn.Module):
     ) -> None:
         super().__init__()
         self.loss = loss or PairedRegression()
-        self.warmup_images = whole_number("paired.warmup_images", warmup_images, least=0)
-        self.decay_images = whole_number("paired.decay_images", decay_images, least=0)
-        self.ramp_images = whole_number("paired.ramp_images", ramp_images, least=0)
+        self.warmup_images = real_number("paired.warmup_images", warmup_images, least=0)
+        self.decay_images = real_number("paired.decay_images", decay_images, least=0)
+        self.ramp_images = real_number("paired.ramp_images", ramp_images, least=0)
         self.fraction = real_number("paired.fraction", fraction, above=0, most=1)
         self.warmup_lr, self.warmup_betas = warmup_lr, warmup_betas
         self.start_weight, self.final_weight = weight, final_weight
