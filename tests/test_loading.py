@@ -65,7 +65,7 @@ def test_refusals(tmp_path):
             load_official(path)
         assert str(path) in str(info.value) and "\n" not in str(info.value)
 
-    refused({"opts": {}}, "give progressive=true for e4e")
+    refused({"opts": {}}, "set progressive=true for e4e")
     refused({"latent_avg": None}, "has no latent_avg")
     refused({"state_dict": {**content["state_dict"], "hypernet.x": torch.zeros(1)}}, "hypernet besides an encoder")
     encoder = {key: value for key, value in content["state_dict"].items() if key.startswith("encoder.")}

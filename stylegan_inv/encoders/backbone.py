@@ -1,8 +1,8 @@
 """The backbone of the papers' encoders: a stem and four groups of residual units, which give four feature maps.
 
 In official state dicts the layers of the backbone and of the heads have no prefix. A backbone is therefore the base
-class of an encoder, not one of its submodules. Its layers come from a function: `irse.ir_se`, `resnet34.resnet34` or
-your own.
+class of an encoder, not one of its submodules. Its layers come from a function: `irse.ir_se`,
+`resnet_backbone.resnet34` or your own.
 """
 
 from __future__ import annotations

@@ -14,14 +14,33 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.prepare import align_images, make_masks, pack_images, verify_images
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
 
-SUBCOMMANDS = {"align": align_images, "masks": make_masks, "pack": pack_images, "verify": verify_images}
+
+class Subcommand(Protocol):
+    """What a module of this package that implements a subcommand defines."""
+
+    DESCRIPTION: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options of the subcommand to a parser."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Runs the subcommand and returns the exit code."""
+
+
+SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "align": align_images,
+    "masks": make_masks,
+    "pack": pack_images,
+    "verify": verify_images,
+}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

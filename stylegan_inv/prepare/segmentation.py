@@ -58,7 +58,7 @@ def load_segmentation(path: Path) -> nn.Module:
     for name in ARCHITECTURES:
         options = {"aux_loss": any(key.startswith("aux_classifier.") for key in state)} if "lraspp" not in name else {}
         with torch.device("meta"):
-            network = get_model(name, weights=None, weights_backbone=None, num_classes=len(last), **options)
+            network: nn.Module = get_model(name, weights=None, weights_backbone=None, num_classes=len(last), **options)
         problems[name] = misfits(network.state_dict(), state)
         if not problems[name]:
             network.load_state_dict(state, assign=True)

@@ -118,7 +118,7 @@ def test_missing_options_must_be_given():
     only = {
         key: value for key, value in psp_file("SingleStyleCodeEncoder")["state_dict"].items() if "decoder" not in key
     }
-    with pytest.raises(UserError, match="give num_ws"):
+    with pytest.raises(UserError, match="set num_ws"):
         build_encoder(recognise({"state_dict": only}))
     assert build_encoder(recognise({"state_dict": only}), num_ws=4).num_ws == 4
     assert build_encoder(recognise({"state_dict": only, "opts": {"stylegan_size": 64}})).num_ws == 10
@@ -239,7 +239,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_checkpoint(path)
     torch.save({**psp_file("Encoder4Editing"), "opts": Evil(canary)}, path)
-    with pytest.raises(UserError, match=r"x.pt names posix.system, which loading it could execute: refused"):
+    with pytest.raises(UserError, match=r"x.pt names posix.system, which unpickling could execute: refused"):
         read_checkpoint(path)
     assert not canary.exists()
     torch.save({"layer4.weight": torch.zeros(1)}, path)

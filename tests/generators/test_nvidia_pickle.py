@@ -233,7 +233,7 @@ def attacks(canary: Path) -> Iterator[tuple[str, bytes, str]]:
     yield "BINPERSID", b"\x80\x02K\x01Q.", "the instruction BINPERSID"
     yield "NEWOBJ_EX", b"\x80\x04cbuiltins\nset\n)}\x92.", "the instruction NEWOBJ_EX"
     objects = pickle.dumps(np.array([Call(os.system, touch)], dtype=object), protocol=4)
-    yield "numpy objects", objects, "numpy array of does not contain numbers|posix.system"
+    yield "numpy objects", objects, "numpy array that does not contain numbers|posix.system"
     yield "numpy objects, empty", pickle.dumps(np.array([None], dtype=object)), "does not contain numbers"
     structure = np.zeros(2, dtype=[("a", "f4")])
     yield "numpy structures", pickle.dumps({"a": structure}, protocol=4), "does not contain numbers"

@@ -199,7 +199,7 @@ def test_mirrors_in_order(server, known, tmp_path):
     known(missing, quota, wrong)
     with pytest.raises(UserError) as info:
         fetch("thing", cache=tmp_path)
-    for text in ("HTTP 404", "a web page (a quota or login page?)", f"expected {SHA}", "fetch it with a browser"):
+    for text in ("HTTP 404", "a web page (a quota or login page?)", f"expected {SHA}", "download it with a browser"):
         assert text in str(info.value)
     assert left(tmp_path) == []
 
