@@ -126,7 +126,7 @@ def _measure_speed(parsed: argparse.Namespace) -> None:
     torch.set_num_threads(parsed.threads)
     result, table = _world(parsed) if parsed.part == WORLD else _speed(parsed)
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    (console if console.is_terminal else Console(width=140)).print(table)
     if parsed.json:
         parsed.json.write_text(json.dumps(result, indent=2) + "\n")
 
