@@ -22,7 +22,8 @@ from stylegan_inv.encoders.official.official_checkpoint import (
 )
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator
-from stylegan_inv.generators.io.building import W_AVG_SAMPLES, build_generator
+from stylegan_inv.generators.io.building import build_generator
+from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
 from stylegan_inv.generators.io.formats import locate, save_discriminator, save_generator
 from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits, save_exported
 from stylegan_inv.generators.io.weight_files import read_weights

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stylegan_inv.config import instantiate_method
 from stylegan_inv.errors import UserError
+from stylegan_inv.latents.layer_ranges import appearance_layers
 from stylegan_inv.latents.mixing import mix_styles
 from stylegan_inv.loading import load_inverter
 
@@ -65,9 +66,7 @@ def make_variants(cfg: DictConfig, method: InversionMethod) -> list[Callable[[Te
 
     if not isinstance(method, MakesVariants):
         raise UserError(f"variants={cfg.variants}: {type(method).__name__} makes none, expected a run of pSp or e4e")
-    # The official script mixes layers 8 to 17 of the 18 layers of 1024 px.
-    count = method.generator.num_ws
-    layers = list(range(round(count * 8 / 18), count) if cfg.layers is None else cfg.layers)
+    layers = appearance_layers(method.generator.num_ws) if cfg.layers is None else list(cfg.layers)
     mix_styles(method.average_codes(1), method.average_codes(1), layers)  # raises if a layer does not exist
     z = torch.randn(cfg.variants, 1, method.generator.z_dim, generator=torch.Generator().manual_seed(0))
     return [partial(method.variants, z=row.to(method.device), layers=layers) for row in z]

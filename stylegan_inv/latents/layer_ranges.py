@@ -36,6 +36,15 @@ def layer_range(layers: str | int | Sequence[int] | None, num_ws: int) -> list[i
     return indices
 
 
+def appearance_layers(num_ws: int) -> list[int]:
+    """Returns the layers of colour and texture, which pSp's multi-modal synthesis mixes: 8 to 17 of 18 in its script.
+
+    Args:
+        num_ws: Number of layers of the generator.
+    """
+    return list(range(round(num_ws * 8 / 18), num_ws))
+
+
 def _named(text: str, num_ws: int) -> list[int]:
     named = {
         "coarse": range(min(4, num_ws)),

@@ -1,4 +1,4 @@
-"""Adversarial losses and their regularisers: functions of logits and images, and a loss term for encoders.
+"""Adversarial losses: functions of logits, and a loss term for encoders.
 
 The functions return an unweighted scalar, the mean over the batch, unless their docstring says otherwise. Weights and
 the factors of lazy regularisation belong to the method that uses them.
@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the common name
 from torch import Tensor, nn
 
 from stylegan_inv.losses.compose import LossInputs, WeightedLoss
+from stylegan_inv.losses.gan_regularization import r1_penalty
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
 
 KINDS = ("logistic", "hinge")
@@ -49,39 +50,6 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "lo
     if kind == "logistic":
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
-
-
-def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
-    """Returns R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without the factor gamma/2).
-
-    Args:
-        real_logits: (B, 1), computed from ``real_images``.
-        real_images: (B, C, H, W), or codes (B, D); must require a gradient.
-    """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean()
-
-
-def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Returns StyleGAN2's path length |J_w^T y| of each sample (Karras et al. 2020, section 3.2), (B,).
-
-    It is the root mean square over the layers, and can be differentiated a second time.
-
-    Args:
-        images: (B, C, H, W), computed from ``ws``.
-        ws: Codes (B, L, D), one per layer; must require a gradient.
-        noise: y, standard normal, of the images' shape; None draws it. It is divided by sqrt(H W), which makes the
-            expected length independent of the resolution.
-    """
-    y = torch.randn_like(images) if noise is None else noise
-    y = y / (images.shape[2] * images.shape[3]) ** 0.5
-    (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
-    return gradient.square().sum(2).mean(1).sqrt()
-
-
-def path_length_penalty(lengths: Tensor, mean_length: Tensor) -> Tensor:
-    """Returns E (|J_w^T y| - a)^2, where ``a`` is the running mean of the lengths (a scalar without gradient)."""
-    return (lengths - mean_length.detach()).square().mean()
 
 
 class AdversarialLoss(nn.Module):

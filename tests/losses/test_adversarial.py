@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.losses import adversarial
+from stylegan_inv.losses import adversarial, gan_regularization
 
 
 def test_losses_in_closed_form() -> None:
@@ -38,7 +38,7 @@ def test_r1_of_a_quadratic() -> None:
     """D(x) = a |x|^2 / 2 has the gradient a x: R1 = a^2 |x|^2, dR1/da = 2 a |x|^2."""
     x = torch.randn(3, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     a = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
-    penalty = adversarial.r1_penalty((a * x.square() / 2).flatten(1).sum(1, keepdim=True), x)
+    penalty = gan_regularization.r1_penalty((a * x.square() / 2).flatten(1).sum(1, keepdim=True), x)
     norm = float(x.detach().square().flatten(1).sum(1).mean())
     assert float(penalty.detach()) == pytest.approx(1.7**2 * norm)
     penalty.backward()
@@ -52,12 +52,12 @@ def test_path_length_of_a_linear_generator() -> None:
     ws = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
     y = torch.randn(3, 3, 4, 4, dtype=torch.float64)
     images = torch.einsum("bld,ldp->bp", ws, a).view(3, 3, 4, 4)
-    lengths = adversarial.path_lengths(images, ws, y)
+    lengths = gan_regularization.path_lengths(images, ws, y)
     for i in range(3):
         squares = [float(((a[layer].detach() @ y[i].flatten()) / 4).square().sum()) for layer in range(2)]
         assert float(lengths[i].detach()) == pytest.approx(math.sqrt(sum(squares) / 2))
-    penalty = adversarial.path_length_penalty(lengths, torch.tensor(2.0, dtype=torch.float64))
+    penalty = gan_regularization.path_length_penalty(lengths, torch.tensor(2.0, dtype=torch.float64))
     assert float(penalty.detach()) == pytest.approx(float((lengths.detach() - 2).square().mean()))
     assert torch.autograd.gradcheck(
-        lambda a: adversarial.path_lengths(torch.einsum("bld,ldp->bp", ws, a).view(3, 3, 4, 4), ws, y), (a,)
+        lambda a: gan_regularization.path_lengths(torch.einsum("bld,ldp->bp", ws, a).view(3, 3, 4, 4), ws, y), (a,)
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylegan_inv.losses import adversarial
+from stylegan_inv.losses import adversarial, gan_regularization
 from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossInputs
 from stylegan_inv.losses.identity import IdentityLoss
@@ -125,7 +125,7 @@ def test_latent_discriminator() -> None:
 
     def r1() -> Tensor:
         codes = real.clone().requires_grad_()
-        return adversarial.r1_penalty(network(codes), codes)
+        return gan_regularization.r1_penalty(network(codes), codes)
 
     check(name, "r1", r1())
     gradients = torch.autograd.grad(r1(), list(network.parameters()), allow_unused=True)

@@ -21,7 +21,7 @@ from stylegan_inv.data.synthfaces.canvas import (
     rgb,
     smooth,
 )
-from stylegan_inv.data.synthfaces.eyes import paint_eyes_and_brows
+from stylegan_inv.data.synthfaces.eyes_and_glasses import paint_eyes_and_brows
 from stylegan_inv.data.synthfaces.head import Head
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylegan_inv.data.synthfaces.canvas import Canvas, Params, at_least, at_most, paint_within
-from stylegan_inv.data.synthfaces.eyes import paint_glasses
+from stylegan_inv.data.synthfaces.eyes_and_glasses import paint_glasses
 from stylegan_inv.data.synthfaces.facial_parts import paint_face
 from stylegan_inv.data.synthfaces.factors import Factors
 from stylegan_inv.data.synthfaces.hair import hair_behind, hair_front

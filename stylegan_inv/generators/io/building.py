@@ -13,6 +13,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.adain import AdaINLayer
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
+from stylegan_inv.generators.io.estimated_average import estimate_w_avg
 from stylegan_inv.generators.io.layouts import State, average_code, describe, detect_layout, from_nvidia
 from stylegan_inv.generators.io.network_geometry import infer_discriminator_config, infer_generator_config
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
@@ -27,8 +28,6 @@ GENERATOR_KIND = "stylegan2-generator"
 DISCRIMINATOR_KIND = "stylegan2-discriminator"
 #: An encoder with its generator in one file, see `encoders.official`.
 CHECKPOINT_KIND = "inversion-checkpoint"
-#: Random codes from which a latent average is estimated.
-W_AVG_SAMPLES = 10_000
 
 _NAMES = {
     "generator": ("g_ema", "G_ema", "generator_ema", "params_ema", "generator", "decoder", "g", "G"),
@@ -95,25 +94,6 @@ def build_discriminator(content: Mapping[str, Any], metadata: Mapping[str, str] 
 
 
 @torch.no_grad()
-def estimate_w_avg(generator: Generator, samples: int = W_AVG_SAMPLES, seed: int = 0) -> Tensor:
-    """Estimates the latent average.
-
-    Args:
-        generator: An unconditional generator.
-        samples: Number of random codes z.
-        seed: Seed of the codes.
-
-    Returns:
-        The mean of w over the codes, ``(w_dim,)``.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    total = torch.zeros(generator.w_dim, dtype=torch.float64)
-    for start in range(0, samples, 1000):
-        z = torch.randn(min(1000, samples - start), generator.z_dim, generator=rng)
-        total += generator.mapping.w(z.to(generator.w_avg)).double().sum(dim=0).cpu()
-    return (total / samples).to(generator.w_avg)
-
-
 def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, Any]]:
     """Returns the state dict of a network in a checkpoint, with ``latent_avg``, and known arguments of its class."""
     found: Any = content

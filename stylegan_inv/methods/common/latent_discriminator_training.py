@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from stylegan_inv.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
+from stylegan_inv.losses.adversarial import discriminator_loss, generator_loss
 from stylegan_inv.losses.compose import WeightedLoss
+from stylegan_inv.losses.gan_regularization import r1_penalty
 from stylegan_inv.losses.latent.latent_discriminator import LatentDiscriminator
 from stylegan_inv.losses.latent.latent_pool import LatentPool
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer

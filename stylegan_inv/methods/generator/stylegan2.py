@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator
 from stylegan_inv.generators.progressive import Growth, at_stage
-from stylegan_inv.losses import adversarial
+from stylegan_inv.losses import adversarial, gan_regularization
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.optim.gradient_averaging import average_gradients, mean_over_ranks, without_sync
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
@@ -226,9 +226,9 @@ class StyleGAN2Training(GeneratorTraining):
 
     def _path_length_step(self, optimizer: Any, size: int) -> None:
         ws = self.random_codes(max(1, size // self.path_length_shrink))
-        lengths = adversarial.path_lengths(self.synthesize(self.generator, ws, self.noise), ws)
+        lengths = gan_regularization.path_lengths(self.synthesize(self.generator, ws, self.noise), ws)
         self.pl_mean.lerp_(mean_over_ranks(lengths.mean(), self.trainer.strategy), self.path_length_decay)
-        penalty = adversarial.path_length_penalty(lengths, self.pl_mean)
+        penalty = gan_regularization.path_length_penalty(lengths, self.pl_mean)
         weight = self.path_length_weight * self.path_length_every
         self.take_step(optimizer, self.generator_parameters(), penalty * weight)
         self.log_dict({"train/loss/path_length": penalty.detach(), "train/path_length": self.pl_mean.clone()})
@@ -249,7 +249,7 @@ class StyleGAN2Training(GeneratorTraining):
 
     def _r1_step(self, optimizer: Any, real: Tensor) -> None:
         images = real.detach().requires_grad_(True)
-        penalty = adversarial.r1_penalty(self.logits(images), images)
+        penalty = gan_regularization.r1_penalty(self.logits(images), images)
         weight = self.r1_gamma / 2 * self.r1_every
         self.take_step(optimizer, list(self.discriminator.parameters()), penalty * weight)
         self.log("train/loss/r1", penalty.detach())
