@@ -150,7 +150,7 @@ def test_noise_that_an_inversion_found_is_used(run, photos, monkeypatch):
 
 
 def test_tuned_generators_render_the_edits_of_their_image(run, photos, monkeypatch):
-    from stylegan_inv.generators.variants.difference import compress, tuned
+    from stylegan_inv.generators.variants.low_rank_difference import compress, tuned
     from tests import fake_run
 
     original, base = fake_run.TwoSteps.invert, load_generator(run / "generator.safetensors")

@@ -30,11 +30,9 @@ class ProgressiveEncoder(Protocol):
     """An encoder with e4e's rule (Tov et al. 2021, section 4): one code w and an offset for each further layer.
 
     Attributes:
-        progressive: Whether the encoder follows the rule.
         stage: Index of the last layer whose offset is active.
     """
 
-    progressive: bool
     stage: int
 
     def set_stage(self, stage: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -16,7 +16,8 @@ Modulation: TypeAlias = tuple[Tensor | float, Tensor | float]
 FeatureChange: TypeAlias = Tensor | Modulation
 
 
-class Synthesis(NamedTuple):
+@dataclass(frozen=True)
+class Synthesis:
     """What a synthesis network returns when features are asked for.
 
     Attributes:

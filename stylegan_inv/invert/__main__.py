@@ -23,8 +23,9 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.invert.command_options import check_options, command_settings, output_folder
 from stylegan_inv.invert.inputs import Images, IndexedInputs
 from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
-from stylegan_inv.invert.method_setup import check_method, load_method, make_variants
+from stylegan_inv.invert.method_setup import check_method, load_method
 from stylegan_inv.invert.parts import split_into_parts
+from stylegan_inv.invert.variants import make_variants
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks

@@ -4,8 +4,8 @@ Daniel Roich, Ron Mokady, Amit H. Bermano, Daniel Cohen-Or, ACM Transactions on 
 Official code: danielroich/PTI, commit da94d59.
 
 Differences: the pivot comes from any method. Of each tuned generator, a low-rank difference to the shared generator is
-kept (`generators.variants.difference`), and the returned reconstruction is rendered with it, so that it can be rendered
-again later.
+kept (`generators.variants.low_rank_difference`), and the returned reconstruction is rendered with it, so that it can be
+rendered again later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.variants.difference import LowRankDifference, compress
+from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference, compress
 from stylegan_inv.methods.common.base import InversionMethod, Step, pool
 from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages, OptimizedInversion, PerImageMethod
 from stylegan_inv.optim.optimization_state import Monitor, Progress

@@ -117,7 +117,7 @@ def test_webdataset_samples_over_several_shards(tmp_path: Path) -> None:
         source = open_source(place)
         assert source.names == [f"s/{number:04d}.png" for number in range(5)]
         assert list(contents(source).values()) == list(IMAGES.values())
-    with pytest.raises(UserError, match=r"1 of 4 shards are absent: data-000003.tar"):
+    with pytest.raises(UserError, match=r"1 of 4 shards are missing: data-000003.tar"):
         open_source(f"{tmp_path}/data-{{000000..000003}}.tar")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.variants.difference import LowRankDifference, compress, tuned
+from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference, compress, tuned
 from tests.generators.frozen_generators import frozen
 
 

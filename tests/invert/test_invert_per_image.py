@@ -12,7 +12,7 @@ from PIL import Image
 
 from stylegan_inv.data.images.image_files import read_image
 from stylegan_inv.generators import Generator, load_generator, save_generator
-from stylegan_inv.generators.variants.difference import tuned
+from stylegan_inv.generators.variants.low_rank_difference import tuned
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.saved_codes import read_difference, read_latents, read_noise
 from stylegan_inv.optim import per_image_optimization

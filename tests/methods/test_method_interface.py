@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator
-from stylegan_inv.generators.variants.difference import compress, tuned
+from stylegan_inv.generators.variants.low_rank_difference import compress, tuned
 from stylegan_inv.losses.adversarial import AdversarialLoss
 from stylegan_inv.losses.compose import LearningTerm
 from stylegan_inv.losses.pixel import L2

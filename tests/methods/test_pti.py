@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.variants.difference import compress, tuned
+from stylegan_inv.generators.variants.low_rank_difference import compress, tuned
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
 from stylegan_inv.methods.pti import PTI, Locality
 from stylegan_inv.optim.optimization_state import Monitor, Progress

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.variants.difference import LowRankDifference
+from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.utils.checks import real_numbers
 
 
@@ -28,7 +28,7 @@ class EditInputs:
         noise: Noise maps of the inversions, (N, 1, r, r) for each layer; None for the generator's own.
         features: Feature maps (N, C, h, w) by layer, which replace those of the synthesis; None for none.
         weights: Compressed difference of the generator that was tuned for each image, see
-            `generators.variants.difference`; None for the shared generator.
+            `generators.variants.low_rank_difference`; None for the shared generator.
         batch_size: Number of images that are rendered at once.
     """
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.generators.variants.difference import LowRankDifference
+from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.methods.common.image_means import ImageMeans
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.frozen_module import Frozen, check_frozen, frozen_hashes
@@ -56,7 +56,7 @@ class Inversion:
         noise: Optimised noise maps, one (B, 1, h, w) per layer; None for the generator's own.
         features: Feature maps (B, C, h, w) by layer, which replace those of the synthesis; None for none.
         weights: Per-image difference of the tuned synthesis network's weights, each with a leading batch dimension,
-            see `generators.variants.difference`; None for the shared generator.
+            see `generators.variants.low_rank_difference`; None for the shared generator.
     """
 
     w: Tensor
