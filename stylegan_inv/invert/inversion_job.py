@@ -26,7 +26,7 @@ from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
-    from stylegan_inv.data.tasks.translation import Task
+    from stylegan_inv.data.tasks.base import Task
     from stylegan_inv.methods.common.base import Inversion, InversionMethod
     from stylegan_inv.methods.common.per_image import PerImageMethod
 

@@ -346,7 +346,7 @@ def test_errors_name_wrong_files(tmp_path: Path, arcface_file: Path, resnet_file
         ir_se(channels=CHANNELS, units=(1, 1, 1, 1), pretrained=arcface_file)
     with pytest.raises(UserError, match=r"shape .*\.weight \(32, 24, 3, 3\) instead of \(40, 24, 3, 3\)"):
         ir_se(channels=(8, 16, 24, 40), units=UNITS, pretrained=arcface_file)
-    with pytest.raises(UserError, match="extra_channels='random': expected 'zero' or 'normal'"):
+    with pytest.raises(UserError, match="extra_channels=random: expected one of zero, normal"):
         TINY["ir_se"](6, pretrained=arcface_file, extra_channels="random")
     page = tmp_path / "page.pth"
     page.write_bytes(b"<!DOCTYPE html><html>Quota exceeded</html>")
