@@ -28,7 +28,8 @@ test: lint type  ## Lint, types and the whole test suite.
 test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
-test-long: $(READY)  ## Check memory and file handles over 2,000 steps of the default job.
+test-long: $(READY)  ## The tests that take long, and 2,000 steps with constant memory.
+	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest $(PARALLEL) -m long
 	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest tests/faults/test_long_runs.py
 
 lint: $(READY)  ## Check style and formatting.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from stylegan_inv.config import CONF_DIR, instantiate
+from stylegan_inv.config import CONF_DIR, instantiate_method
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.methods.common.base import pool
 from stylegan_inv.metrics.image import psnr
@@ -28,7 +28,7 @@ def measure(name: str, images: int, batch: int, settings: list[str]) -> dict[str
     """Returns the mean PSNR in dB after each snapshot, and the seconds per image."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("invert", overrides=["input=none", f"method={name}", *settings])
-    method = instantiate(cfg.method)
+    method = instantiate_method(cfg.method)
     size = method.generator.resolution
     values: dict[str, list[torch.Tensor]] = {}
     seconds = processor = 0.0
@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--only", choices=METHODS, nargs="*", default=METHODS)
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the config, e.g. method.steps=500")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], help="settings of the config, e.g. method.steps=500"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     tune_allocator()

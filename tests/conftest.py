@@ -13,6 +13,15 @@ if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests of `make test-long` elsewhere."""
+    if os.environ.get("STYLEGAN_INV_LONG"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long; make test-long runs it"))
+
+
 @pytest.fixture(autouse=True)
 def no_command_of_before() -> Iterator[None]:
     """A command line that ran in this process does not go on for Hydra, as it would not in a process of its own."""

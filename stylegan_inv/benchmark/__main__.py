@@ -37,7 +37,7 @@ from stylegan_inv.benchmark.speed import (
     synthesis_speed,
 )
 from stylegan_inv.benchmark.speed.speed_tables import speed_table, world_table
-from stylegan_inv.config import CONF_DIR, instantiate
+from stylegan_inv.config import CONF_DIR, instantiate_method
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.utils import timing
@@ -117,7 +117,7 @@ def build_method(name: str, overrides: Sequence[str]) -> Any:
     """Builds a method of ``conf/method`` that optimises each image with the embedded generator."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         cfg = compose("invert", overrides=["input=none", f"method={name}", *overrides])
-    return instantiate(cfg.method)
+    return instantiate_method(cfg.method)
 
 
 def _measure_speed(parsed: argparse.Namespace) -> None:

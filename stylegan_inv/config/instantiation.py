@@ -23,7 +23,7 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         **kwargs: Further arguments of the constructor.
 
     Raises:
-        UserError: Raised by the constructor; Hydra's own exception is removed.
+        UserError: Raised by the constructor, without Hydra's own exception; or a module that cannot be imported.
     """
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
@@ -32,6 +32,8 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         while cause is not None:
             if isinstance(cause, UserError):
                 raise cause from None
+            if isinstance(cause, ImportError):
+                raise UserError(f"{cause}; give a _target_ that Python can import from here") from error
             cause = cause.__cause__ or cause.__context__
         raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -39,9 +40,18 @@ class StyleInputs:
         """A tensor with the batch, dtype and device of the call."""
         return next(iter(self.styles.values())) if self.w is None else self.w
 
+    @cached_property
+    def rows(self) -> tuple[Tensor, ...]:
+        """The rows of the codes, ``(B, w_dim)`` each; none without codes.
+
+        One unbind for all layers: its backward writes every row once, whereas a slice for each layer would add a tensor
+        of the size of w for each, and round differently where w has other gradients.
+        """
+        return () if self.w is None else self.w.unbind(dim=1)
+
     def code(self, row: int) -> Tensor | None:
         """Returns one row of the codes, ``(B, w_dim)``; None without codes."""
-        return None if self.w is None else self.w[:, row]
+        return self.rows[row] if self.rows else None
 
     def tensors(self) -> list[Tensor]:
         """Returns all tensors."""

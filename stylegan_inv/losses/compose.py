@@ -6,7 +6,7 @@ import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,8 @@ class LossInputs:
         return self.mask
 
 
-class WeightedLoss(NamedTuple):
+@dataclass(frozen=True)
+class WeightedLoss:
     """A loss of a discriminator.
 
     Attributes:

@@ -154,6 +154,7 @@ def without_images(page: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_whole_comparison_and_its_pages(tmp_path):
     """As in experiments/run_inversion.py; then again, which reuses trainings and scores."""
     only = ["--only", "psp_synthfaces", "e4e_synthfaces", "image2stylegan", "pti", "true_factors"]

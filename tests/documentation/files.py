@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import torch
-import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from stylegan_inv.data.images.image_files import save_image
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.generators import load_generator, save_generator
 from stylegan_inv.generators.io.network_export import exported
 from stylegan_inv.latents.directions import Direction, save_direction
+from tests.cli import REPOSITORY
 from tests.documentation.pages import TRAIN
 from tests.encoders.official import W_DIM, psp_file
 from tests.faults.small import join, launch
 
 RUN = "2026-11-21_10-30-00"
 IMAGES = 4
+#: Codes in ``inverted/``, enough to separate two groups of them.
+CODES = 80
 
 
 def write_images(folder: Path, count: int = IMAGES, noise: float = 0.0) -> None:
@@ -34,6 +40,14 @@ def write_labels(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, item in enumerate(SynthFaces(64, seed=3, size=IMAGES)):
         Image.fromarray(item["label"].numpy().astype("uint8")).save(folder / f"{number}.png")
+
+
+def face_landmarks() -> list[list[float]]:
+    """Returns 68 landmarks of a SynthFace at 64 px, of which the alignment reads eyes and mouth."""
+    points = [[32.0, 36.0]] * 68
+    points[36:42], points[42:48] = [[24.0, 28.0]] * 6, [[40.0, 28.0]] * 6
+    points[48:60] = [[26.0, 46.0]] * 6 + [[38.0, 46.0]] * 6
+    return points
 
 
 def write_reader_files(folder: Path) -> None:
@@ -63,28 +77,37 @@ def write_reader_files(folder: Path) -> None:
     save_direction(
         Direction(torch.nn.functional.normalize(torch.randn(W_DIM), dim=0), "smile"), folder / "smile.safetensors"
     )
-    (folder / "ages.csv").write_text("name,age\n" + "".join(f"{k}.png,{20 + k}\n" for k in range(IMAGES)))
+    (folder / "ages.csv").write_text("name,age\n" + "".join(f"{k}.png,{20 + k}\n" for k in range(CODES)))
+    names = json.dumps([f"{k}.png" for k in range(CODES)])
+    (folder / "inverted").mkdir()
+    save_file(
+        {"w": generator.mapping(torch.randn(CODES, generator.z_dim)).contiguous()},
+        folder / "inverted" / "latents.safetensors",
+        {"names": names, "reconstructions": names, "generator_hash": str(generator.source_hash)},
+    )
+    landmarks = {f"{k}.png": face_landmarks() for k in range(IMAGES)}
+    (folder / "landmarks.json").write_text(json.dumps(landmarks))
     toon = folder / "outputs" / "toon_generator" / "generator.safetensors"
     toon.parent.mkdir(parents=True)
     save_generator(generator, toon)
 
 
-def write_own_method(folder: Path, readme: str) -> None:
-    """Writes the README's example of a method of one's own, as it is shown."""
-    python, config = (readme.split(f"```{kind}\n# {name}\n")[1].split("```")[0] for kind, name in _EXAMPLES.items())
-    (folder / "one_shot.py").write_text(python)
-    (folder / "mine" / "method").mkdir(parents=True)
-    (folder / "mine" / "method" / "one_shot.yaml").write_text(config)
-    assert yaml.safe_load(config)["method_name"] == "one_shot"
-
-
-_EXAMPLES = {"python": "one_shot.py", "yaml": "mine/method/one_shot.yaml"}
+def write_examples(folder: Path) -> None:
+    """Writes the examples of the README and the contributing guide; the first line of each is the name of its file."""
+    for page in (REPOSITORY / "README.md", REPOSITORY / ".github" / "CONTRIBUTING.md"):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^ *```(?:python|yaml)\n(.*?)```", text, re.S | re.M):
+            first, _, content = textwrap.dedent(block).partition("\n")
+            if re.fullmatch(r"# \S+\.(py|yaml)", first):
+                path = folder / first.removeprefix("# ")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(content)
 
 
 def write_run(folder: Path, run: str, *overrides: str) -> None:
     """Trains a run for two steps in ``<folder>/<run>``."""
     from tests.documentation.test_commands import execute
 
-    words = ["stylegan_inv.train", *overrides, *TRAIN, "dataset.val_size=2", f"hydra.run.dir={run}"]
+    words = ["stylegan_inv.train", *overrides, *TRAIN, "dataset.val_size=4", f"hydra.run.dir={run}"]
     log = folder / "run.log"
     assert join([launch(execute, words, str(folder), log=log)], 300) == [0], log.read_text()[-2000:]

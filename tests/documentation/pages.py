@@ -48,9 +48,9 @@ SMALL_SCRIPTS = {
         *("--faces", "4", "--per-image-faces", "2"),
     ),
     "experiments/run_translation.py": ("--only", "psp_sketch_synthfaces", "--steps", "2", "dataset.val_size=2"),
-    "experiments/measure_optimisation.py": ("--images", "2", "--batch", "2"),
+    "experiments/measure_optimisation.py": ("--images", "1", "--batch", "1"),
     "experiments/run_edits.py": ("--only", "smile", "inverted_age"),
-    "experiments/synthfaces_directions/make.py": ("--pairs", "200", "--samples", "400", "--faces", "20"),
+    "experiments/synthfaces_directions/make.py": ("made", "--pairs", "200", "--samples", "400", "--faces", "20"),
     "experiments/synthfaces_generator/score.py": ("--images", "50"),
 }
 #: Recipes of the papers: the large networks and others' weights are replaced by the embedded ones.

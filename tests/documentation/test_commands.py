@@ -8,16 +8,17 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli import REPOSITORY
-from tests.documentation.files import RUN, write_own_method, write_reader_files, write_run
+from tests.documentation.files import RUN, write_examples, write_reader_files, write_run
 from tests.documentation.pages import EMBEDDED, PAGES, SMALL_SCRIPTS, SMALL_TRAINING, TRAIN, commands
 from tests.faults.small import join, launch
 
 #: Patterns of names in commands that a reader replaces; these are no commands.
-PLACEHOLDER = re.compile(r"^[\w.]*<(command|name)>|^stylegan_inv\.latents$")
+PLACEHOLDER = re.compile(r"<(command|name)>")
 #: Page -> the runs that its commands continue with, and how they are trained.
 RUNS = {
     "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
@@ -33,6 +34,8 @@ RUNS = {
     },
 }
 SECONDS = 400
+#: Pages whose commands take more than 20 seconds even in their quick form; `make test-long` runs them.
+LONG = ("", "benchmark", "image2stylegan_pp_synthfaces", "pti_synthfaces", "speed", "synthfaces_edits")
 #: Application of Image2StyleGAN++ -> its stages, where they are not w and noise.
 STAGES = {
     "feature_transfer": ("w",),
@@ -44,21 +47,29 @@ STAGES = {
 def quick(words: list[str]) -> list[str]:
     """Returns a command with the options that make it small."""
     program, *arguments = (re.sub(r"(?<![\w/])/data/", "data/", word).replace("<run>", "run") for word in words)
+    arguments = ["experiments/benchmark" if word == "FOLDER" else word for word in arguments]
     module = program.removeprefix("stylegan_inv.")
     if program in SMALL_SCRIPTS:
-        return [program, *arguments, *SMALL_SCRIPTS[program]]
+        arguments += SMALL_SCRIPTS[program]
+        if program.endswith("measure_optimisation.py") and "image2stylegan_pp" not in arguments:
+            arguments += [*["--only", "projector"] * ("--only" not in arguments), "--set", "method.steps=2"]
+        return [program, *arguments]
     if module == "train":
         return [program, *_quick_training(arguments)]
     if module == "invert" and any(word.startswith("method=") for word in arguments):
         return [program, *arguments, *_quick_optimisation(arguments), "device=cpu", "overwrite=true"]
     if module in ("edit", "invert"):
         return [program, *arguments, "device=cpu", "overwrite=true"]
+    if module == "prepare" and "align" in arguments:  # the detector is an extra
+        return [program, *arguments, "--landmarks", "landmarks.json", "--size", "64"]
     if module == "evaluate":
         return [program, *arguments, "device=cpu", "max_images=2", "metrics=image"]
     if module == "benchmark":
         return [program, *_quick_benchmark(arguments)]
+    if module == "directions" and not arguments:
+        return [program, "--help"]
     if module == "directions" and arguments[0] in ("interfacegan", "means"):
-        return [program, *arguments, "--samples", "300"]
+        return [program, *arguments, "--samples", "300", *["--fraction", "0.1"] * ("--fraction" not in arguments)]
     return [program, *arguments]
 
 
@@ -69,13 +80,19 @@ def _quick_training(arguments: list[str]) -> list[str]:
     sweep = any(word in ("-m", "--multirun") or word.startswith("sweep=") for word in arguments)
     if sweep:
         arguments = [re.sub(r"^([\w.]+=[^,\[{]+),[^\[{]*$", r"\1", word) for word in arguments]
+    if any(word.startswith("sweep=") for word in arguments):
         arguments.append("hydra.sweeper.params={loss.perceptual.weight: 0.4}")
+    arguments = ["loss=embedded" if word == "loss=l2_lpips" else word for word in arguments]
     more = [*TRAIN, *("trainer.devices=1",) * any(word.startswith("trainer=ddp") for word in arguments)]
     recipe = next((word for word in arguments if word.startswith("experiment=")), "")
     if any(word.startswith("dataset.root=data/") for word in arguments):
         more += [*EMBEDDED, "loss=embedded_interest" if "interestyle" in recipe else "loss=embedded"]
+        more += ["dataset.check_sizes=false"] * ("cars" in recipe)
     else:
-        more.append("dataset.val_size=2")
+        more.append("dataset.val_size=2" if "dataset.root=" in " ".join(arguments) else "dataset.val_size=4")
+    more += ["dataset.resolution=64"] * ("dataset=paired" in arguments)
+    if "synthfaces_face" in recipe:
+        more = [word for word in more if not word.startswith(("callbacks.panels", "dataset.val_size"))]
     for word, small in SMALL_TRAINING.items():
         if recipe.startswith(word):
             more += small
@@ -113,8 +130,12 @@ def _quick_benchmark(arguments: list[str]) -> list[str]:
             start = kept.index(option)
             end = next((k for k in range(start + 1, len(kept)) if kept[k].startswith("--")), len(kept))
             kept = kept[:start] + kept[end:]
-    small = {"generator": ["--resolution", "64"], "data": ["--resolution", "64"], "world": ["--seconds", "0.05"]}
-    return [*kept, *small.get(part, []), *(["--repeats", "1"] if part != "world" else [])]
+    small = {
+        "generator": ["--resolution", "16"],
+        "data": ["--resolution", "64", "--file-resolution", "128", "--batch", "2"],
+        "world": ["--seconds", "0.05"],
+    }
+    return [*kept, *small.get(part, []), *(["--repeats", "1"] if part not in ("world", "render") else [])]
 
 
 def execute(words: list[str], folder: str) -> None:
@@ -130,17 +151,37 @@ def execute(words: list[str], folder: str) -> None:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
+def first_pages() -> dict[str, Path]:
+    """Returns the page that a command is tested with: the first one that shows it, the overviews last."""
+    found: dict[str, Path] = {}
+    for page in sorted(PAGES, key=lambda page: page.name != "README.md" or page.parent.name == "experiments"):
+        for command in commands(page):
+            if not PLACEHOLDER.search(command.text):
+                found.setdefault(command.text, page)
+    return found
+
+
+FIRST_PAGE = first_pages()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_reader_files(tmp_path)
-    write_own_method(tmp_path, (REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    write_examples(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def _parameters() -> list[Any]:
+    long = {REPOSITORY / "experiments" / name / "README.md" for name in LONG}
+    pages = sorted(set(FIRST_PAGE.values()))
+    return [pytest.param(page, marks=pytest.mark.long) if page in long else page for page in pages]
+
+
+@pytest.mark.parametrize("page", _parameters(), ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_commands_of_a_page(page: Path, folder: Path) -> None:
-    shown = [command for command in commands(page) if not PLACEHOLDER.match(" ".join(command.words))]
-    if any(command.words[0].startswith("experiments/") for command in shown):
+    shown = [command for command in commands(page) if FIRST_PAGE.get(command.text) == page]
+    assets = {path: path.read_bytes() for path in (REPOSITORY / "stylegan_inv" / "assets").rglob("*.safetensors")}
+    if any("experiments/" in command.text or "FOLDER" in command.text for command in shown):
         shutil.copytree(REPOSITORY / "experiments", folder / "experiments")
     runs = dict(RUNS.get(page.parent.name, {}))
     if any(f"outputs/restyle/{RUN}" in command.text for command in shown):
@@ -150,6 +191,7 @@ def test_commands_of_a_page(page: Path, folder: Path) -> None:
     for number, command in enumerate(shown):
         log = folder / f"{number}.log"
         codes = join([launch(execute, quick(command.words), str(folder), log=log, COLUMNS="120")], SECONDS)
+        assert all(path.read_bytes() == content for path, content in assets.items()), f"{command} changes the package"
         assert codes == [0], f"{command}\n{' '.join(quick(command.words))}\n{log.read_text()[-3000:]}"
 
 

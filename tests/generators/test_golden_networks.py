@@ -109,7 +109,10 @@ def test_discriminator_forward(name, keys, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "keys"), [("ros_d64", "rosinality_d64"), ("nv_d64", "nvidia_d64")])
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [pytest.param("ros_d64", "rosinality_d64", marks=pytest.mark.long), ("nv_d64", "nvidia_d64")],
+)
 def test_discriminator_in_double_precision(name, keys, tmp_path):
     torch.save(golden.reference_state(keys), tmp_path / "d.pt")
     discriminator = load_discriminator(tmp_path / "d.pt").double()

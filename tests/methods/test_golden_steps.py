@@ -199,6 +199,7 @@ def test_e4e_step(networks: dict[str, Any]) -> None:
     check_statistics(name, method)
 
 
+@pytest.mark.long
 def test_interestyle_step(networks: dict[str, Any]) -> None:
     """The released trainer with the disentanglement on: Pillow's blur of the 8-bit image, the last pass alone."""
     name = "interestyle_step"
