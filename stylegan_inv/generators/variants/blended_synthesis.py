@@ -47,7 +47,7 @@ def blended_synthesis(
         )
     layers = synthesis.layers()
     maps = noise_inputs(layers, noise, len(inside), inside)
-    first, second = StyleInputs(outside, {}, maps), StyleInputs(inside, {}, maps)
+    first, second = _SlicedCodes(outside, {}, maps), _SlicedCodes(inside, {}, maps)
     of_layer = synthesis.layer_call(first), synthesis.layer_call(second)
     of_colours = synthesis.colour_call(first), synthesis.colour_call(second)
     masks = {r: mask_of_size(mask, r) for r in synthesis.resolutions}
@@ -63,6 +63,17 @@ def blended_synthesis(
     _, image = synthesis.render(len(inside), layer, colours)
     assert image is not None
     return image.contiguous()
+
+
+class _SlicedCodes(StyleInputs):
+    """Inputs whose gradients are added up layer by layer.
+
+    Both codes of a blend may come from one encoder output, and the sum of their gradients depends on its order in the
+    last bits. This order is that of version 0.1, so that trainings repeat exactly.
+    """
+
+    def code(self, row: int) -> Tensor | None:
+        return None if self.w is None else self.w[:, row]
 
 
 def mask_of_size(mask: Tensor, r: int) -> Tensor:
