@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -21,7 +20,7 @@ class NoiseLayer(Protocol):
     noise_const: Tensor  # (r, r)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StyleInputs:
     """What styles the layers of one call.
 
@@ -29,25 +28,23 @@ class StyleInputs:
         w: Codes ``(B, num_ws, w_dim)``; None where ``styles`` has a style for every layer.
         styles: Name of a layer -> style ``(B, C)`` that replaces the one computed from w.
         maps: Noise ``(1 or B, 1, r, r)`` or None for each layer that runs.
+        rows: Rows of the codes, ``(B, w_dim)`` each; empty without codes.
     """
 
     w: Tensor | None
     styles: Mapping[str, Tensor]
     maps: list[Tensor | None]
+    rows: tuple[Tensor, ...] = field(init=False)
 
     @property
     def like(self) -> Tensor:
         """A tensor with the batch, dtype and device of the call."""
         return next(iter(self.styles.values())) if self.w is None else self.w
 
-    @cached_property
-    def rows(self) -> tuple[Tensor, ...]:
-        """The rows of the codes, ``(B, w_dim)`` each; none without codes.
-
-        One unbind for all layers: its backward writes every row once, whereas a slice for each layer would add a tensor
-        of the size of w for each, and round differently where w has other gradients.
-        """
-        return () if self.w is None else self.w.unbind(dim=1)
+    def __post_init__(self) -> None:
+        # One unbind for all layers: its backward writes every row once, whereas a slice for each layer would add a
+        # tensor of the size of w for each, and round differently where w has other gradients.
+        self.rows = () if self.w is None else self.w.unbind(dim=1)
 
     def code(self, row: int) -> Tensor | None:
         """Returns one row of the codes, ``(B, w_dim)``; None without codes."""
