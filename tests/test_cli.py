@@ -87,6 +87,7 @@ def test_ranks_of_a_training_are_started(script: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_jobs_of_a_sweep_are_started(script: Path, tmp_path: Path) -> None:
     done = run(
         [str(script), "train", "-m", *QUICK, "trainer.max_steps=1", "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path

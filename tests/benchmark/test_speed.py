@@ -195,6 +195,7 @@ def test_other_folders_are_rejected(tmp_path, capsys):
     assert stop.value.code == 2 and "neither a checkout" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_generator_table_and_json(tmp_path, capsys):
     path = tmp_path / "generator.json"
     threads = str(torch.get_num_threads())
@@ -223,6 +224,7 @@ def test_generator_table_and_json(tmp_path, capsys):
     assert all(row["times_frozen"] is None for row in json.loads(path.read_text())["rows"])
 
 
+@pytest.mark.long
 def test_operations_table(tmp_path, capsys):
     path = tmp_path / "ops.json"
     threads = str(torch.get_num_threads())

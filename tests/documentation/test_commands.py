@@ -34,8 +34,11 @@ RUNS = {
     },
 }
 SECONDS = 400
-#: Pages whose commands take more than 20 seconds even in their quick form; `make test-long` runs them.
-LONG = ("", "benchmark", "image2stylegan_pp_synthfaces", "pti_synthfaces", "speed", "synthfaces_edits")
+#: Pages whose commands take many seconds even in their quick form; `make test-long` runs them.
+LONG = (
+    *("", "benchmark", "image2stylegan_pp_synthfaces", "pti_synthfaces", "speed", "synthfaces_edits"),
+    *("progressive_synthfaces", "psp_sketch_synthfaces", "psp_toonify_synthfaces", "synthfaces_directions"),
+)
 #: Application of Image2StyleGAN++ -> its stages, where they are not w and noise.
 STAGES = {
     "feature_transfer": ("w",),

@@ -85,8 +85,8 @@ def layer_errors(native, up, size, channels, batch=2, colours=3, last=False, sha
     return [error(value, wanted) for value, wanted in zip(got, want, strict=True) if value is not None]
 
 
-# Fixed examples: with one channel and one image, the gradient of the style is a single sum whose terms can cancel, and its
-# error relative to itself says nothing (3e-5 was seen, for a value far below its terms).
+# Fixed examples: with one channel and one image, the gradient of the style is a single sum whose terms can cancel, and
+# its error relative to itself says nothing (3e-5 was seen, for a value far below its terms).
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     up=st.sampled_from([1, 2]),

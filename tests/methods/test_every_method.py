@@ -57,8 +57,19 @@ def test_measures_and_inverts(method: str, tmp_path: Path, monkeypatch: pytest.M
     check_evaluates(tmp_path / "run", monkeypatch)
 
 
+#: Variants of IntereStyle, which repeat it but for a few lines.
+_LONG = ("interestyle_dual", "interestyle_released")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in UNTRAINED])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in _LONG else name
+        for name in METHODS
+        if name not in UNTRAINED
+    ],
+)
 def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
     small = SMALL.get(method) or [a for a in QUICK if "max_steps" not in a and "logger" not in a]
