@@ -26,10 +26,6 @@ class OneShot(TrainedMethod):
 
 YAML = """
 # @package _global_
-defaults:
-  - override /encoder: small
-  - override /loss: embedded
-
 method_name: one_shot
 method:
   _target_: one_shot.OneShot

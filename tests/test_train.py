@@ -137,7 +137,7 @@ def test_offline_is_one_key_for_all_weights(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("STYLEGAN_INV_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for arguments, missing in (
-        (["loss=paper"], "loss.lpips"),
+        (["loss/perceptual=lpips"], "loss.lpips"),
         (["generator=stylegan2_ffhq1024"], "stylegan2-ffhq-1024"),
     ):
         result = run_cli("train", *arguments, "weights.offline=true", cwd=tmp_path)

@@ -43,7 +43,7 @@ def build_loss_terms(terms: dict[str, Any]) -> Any:
             raise UserError(f"loss.{name}: {error}") from error
         weights[str(name)] = weight
     if not modules:
-        raise UserError("loss: got no term with a weight, expected at least one; e.g. loss=embedded")
+        raise UserError("loss: got no term with a weight, expected at least one; e.g. loss=reconstruction")
     return LossTerms(modules, weights)
 
 

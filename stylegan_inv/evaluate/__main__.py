@@ -8,6 +8,7 @@ files of any other tool in the same way. Several processes may share the images 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import entry_point, instantiate, plain, same_command
-from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.evaluate.evaluation_data import evaluation_dataset
 from stylegan_inv.evaluate.evaluation_job import (
     EvaluationJob,
@@ -43,6 +43,9 @@ from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 
 #: Options that do not affect the scores; the data set is identified by its resolved config.
 _IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap")
+
+#: Words of the command line that choose metrics.
+_METRIC_OVERRIDE = re.compile(r"[+~]*(metrics\b|similarity=|perceptual=)")
 
 
 def prepare(cfg: DictConfig) -> EvaluationJob:
@@ -123,8 +126,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
-    chosen = _metrics(cfg, "evaluation" if isinstance(data, SynthFacesDataModule) else "evaluation_photos")
-    metrics = build_metrics(chosen, method.generator)
+    metrics = build_metrics(_metrics(getattr(data, "domain", None)), method.generator)
     metrics |= consistency_metrics(method, cfg.lec.directions, cfg.lec.strength, node.resolution)
     protocol = describe_method(method, run, node, cfg)
     return MethodJob(metrics, device, output, plain(cfg), protocol, ranks, progress, method, data)
@@ -138,7 +140,7 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     sibling = images.absolute().with_name(f"{images.absolute().name}_evaluation")
     output = sibling if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, [pairs.names, file_identities(pairs.images)])
-    metrics = build_metrics(_metrics(cfg, "evaluation_photos"), None)
+    metrics = build_metrics(_metrics(None), None)
     protocol = describe_pairs(pairs, images, targets, cfg)
     return ImagePairsJob(metrics, device, output, plain(cfg), protocol, ranks, progress, pairs)
 
@@ -155,12 +157,11 @@ def _progress(cfg: DictConfig, output: Path, data: Any) -> ResumableJob:
     return progress
 
 
-def _metrics(cfg: DictConfig, default: str) -> dict[str, Any]:
-    """Returns the chosen list of metrics, or the default list with the metrics that were added to it."""
-    given = cfg.get("metrics") or {}
-    if _choice("metrics") is None:
-        given = OmegaConf.merge(compose(f"metrics/{default}").metrics, given)
-    return {str(name): instantiate(node) for name, node in given.items() if node}
+def _metrics(domain: str | None) -> dict[str, Any]:
+    """Returns the chosen metrics in a domain, which is known only when the data set is."""
+    chosen = [text for text in HydraConfig.get().overrides.task if _METRIC_OVERRIDE.match(text)]
+    metrics = compose("evaluate", [*([] if domain is None else [f"domain={domain}"]), *chosen]).metrics
+    return {str(name): instantiate(node) for name, node in (metrics or {}).items() if node}
 
 
 def _choice(group: str) -> str | None:

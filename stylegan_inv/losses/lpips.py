@@ -86,8 +86,8 @@ def _trunk_file(net: str, trunk: str | Path | None, offline: bool | None) -> str
         return str(fetch(TRUNKS[net], offline=offline))
     except UserError as error:
         raise UserError(
-            f"lpips: no ImageNet weights for {net}: {error}; or give trunk=FILE, or use loss=embedded "
-            f"metrics=embedded, which need no download"
+            f"lpips: no ImageNet weights for {net}: {error}; or give trunk=FILE, or leave "
+            f"LPIPS out (~loss.lpips ~metrics.lpips)"
         ) from error
 
 
@@ -96,7 +96,9 @@ def _load(net: str, trunk: str) -> nn.Module:
     try:
         package = importlib.import_module("lpips")
     except ImportError:
-        raise UserError("lpips: the package is not installed; pip install lpips, or use loss=embedded") from None
+        raise UserError(
+            "lpips: the package is not installed; pip install lpips, or leave LPIPS out (~loss.lpips ~metrics.lpips)"
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package passes arguments that torchvision has renamed
         # pnet_rand skips the package's own loading of the backbone, which would download without notice.

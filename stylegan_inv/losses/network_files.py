@@ -28,8 +28,8 @@ def read_state(path: str | Path | None, what: str, offline: bool | None = None) 
     if path is None or not (str(path) in TABLE or Path(path).expanduser().is_file()):
         known = ", ".join(name for name, entry in TABLE.items() if entry.holds == "network")
         raise UserError(
-            f"no file {path or 'given'}; expected {what}; give its path or one of the names {known}, or leave the "
-            f"term out (~loss.NAME), or use loss=embedded, which needs no file"
+            f"no file {path or 'given'}; expected {what}; give its path or one of the names {known}, or leave "
+            f"the term out (~loss.NAME)"
         )
     content, _ = read_weights(fetch(path, offline=offline))
     inner = content.get("state_dict", content)

@@ -102,6 +102,20 @@ TABLE: dict[str, Weights] = {
         f"NVlabs/stylegan2, converted; linked by {_RESTYLE}",
         "generator",
     ),
+    "stylegan2-horse-256": Weights(
+        "stylegan2-horse-256.pkl",
+        ("https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks/stylegan2-horse-config-f.pkl",),
+        _NVIDIA_LICENCE,
+        "NVlabs/stylegan2",
+        "generator",
+    ),
+    "stylegan2-afhq-wild-512": Weights(
+        "stylegan2-afhq-wild-512.pkl",
+        (f"{_NVIDIA}/afhqwild.pkl",),
+        _NVIDIA_LICENCE,
+        _ADA,
+        "generator",
+    ),
     # Encoders with their generators
     "psp-ffhq": _encoder("psp_ffhq_encode.pt", "1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0", _PSP),
     "psp-ffhq-frontalization": _encoder("psp_ffhq_frontalization.pt", "1_S4THAzXb-97DbpXmanjHtXRyKxqjARv", _PSP),

@@ -416,8 +416,8 @@ def test_config_files_build(tmp_path, name):
 
     root = [] if name == "synthfaces" else [f"dataset.root={tmp_path}"]
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = hydra.compose(overrides=[f"+dataset={name}", "+seed=5", *root])
-        bare = hydra.compose(overrides=[f"+dataset={name}", "+seed=5"])
+        cfg = hydra.compose("train", overrides=[f"dataset={name}", "seed=5", *root])
+        bare = hydra.compose("train", overrides=[f"dataset={name}", "seed=5"])
     data = hydra.utils.instantiate(cfg.dataset, _convert_="all")
     assert data.seed == 5 and data.batch_size == 8
     assert OmegaConf.is_missing(bare.dataset, "root") == (name != "synthfaces")

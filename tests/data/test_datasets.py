@@ -133,8 +133,8 @@ def test_lsun_as_it_is_distributed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["afhq", "cars", "ffhq_celeba_hq", "lsun", "celeba_hq", "ffhq", "folder"])
 def test_config_files_build(name: str, tmp_path: Path) -> None:
-    fill(tmp_path / "church_train", numbered(1))
-    given = {"root": str(tmp_path), "celeba_hq_root": str(tmp_path), "category": "church"}
+    fill(tmp_path / "church_outdoor_train", numbered(1))
+    given = {"root": str(tmp_path), "celeba_hq_root": str(tmp_path)}
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         bare = compose("train", overrides=[f"dataset={name}"])
         missing = sorted(key for key in bare.dataset if OmegaConf.is_missing(bare.dataset, key))

@@ -35,7 +35,7 @@ from tests.faults.small import (
 )
 
 DDP = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
-NORM = ("encoder=single_level_progressive", "encoder/backbone=ir_se_tiny")
+NORM = ("encoder=single_level", "encoder/backbone=ir_se_tiny")
 EXACT = {
     "psp": ("trainer.precision=bf16-mixed",),
     "e4e": NORM,  # batch norm, a discriminator, histories of codes that differ between ranks

@@ -53,14 +53,8 @@ SMALL_SCRIPTS = {
     "experiments/synthfaces_directions/make.py": ("made", "--pairs", "200", "--samples", "400", "--faces", "20"),
     "experiments/synthfaces_generator/score.py": ("--images", "50"),
 }
-#: Recipes of the papers: the large networks and others' weights are replaced by the embedded ones.
-EMBEDDED = (
-    "encoder/backbone=ir_se_tiny",
-    "encoder.backbone.pretrained=null",
-    "dataset.resolution=64",
-    "generator.source=synthfaces64",
-    "metrics=image",
-)
+#: Photographs: the large networks and others' weights are replaced by the embedded ones.
+EMBEDDED = ("domain=synthfaces", "any_domain=true", "generator.source=synthfaces64")
 
 
 @dataclass(frozen=True)

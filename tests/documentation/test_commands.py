@@ -85,15 +85,12 @@ def _quick_training(arguments: list[str]) -> list[str]:
         arguments = [re.sub(r"^([\w.]+=[^,\[{]+),[^\[{]*$", r"\1", word) for word in arguments]
     if any(word.startswith("sweep=") for word in arguments):
         arguments.append("hydra.sweeper.params={loss.perceptual.weight: 0.4}")
-    arguments = ["loss=embedded" if word == "loss=l2_lpips" else word for word in arguments]
     more = [*TRAIN, *("trainer.devices=1",) * any(word.startswith("trainer=ddp") for word in arguments)]
     recipe = next((word for word in arguments if word.startswith("experiment=")), "")
-    if any(word.startswith("dataset.root=data/") for word in arguments):
-        more += [*EMBEDDED, "loss=embedded_interest" if "interestyle" in recipe else "loss=embedded"]
-        more += ["dataset.check_sizes=false"] * ("cars" in recipe)
-    else:
-        more.append("dataset.val_size=2" if "dataset.root=" in " ".join(arguments) else "dataset.val_size=4")
-    more += ["dataset.resolution=64"] * ("dataset=paired" in arguments)
+    photographs = any(word.startswith("dataset.root=") for word in arguments)
+    more += [*EMBEDDED, "dataset.check_sizes=false"][: len(EMBEDDED) + ("cars" in recipe)] if photographs else []
+    if not any(word.startswith("dataset.root=data/") for word in arguments):
+        more.append("dataset.val_size=2" if photographs else "dataset.val_size=4")
     if "synthfaces_face" in recipe:
         more = [word for word in more if not word.startswith(("callbacks.panels", "dataset.val_size"))]
     for word, small in SMALL_TRAINING.items():

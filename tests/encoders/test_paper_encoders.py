@@ -435,4 +435,10 @@ def test_every_config_builds_an_encoder_for_its_data(path: Path, backbone: str) 
         recipe = instantiate(compose("train", overrides).method.encoder)
     encoder = recipe(num_ws=6, w_dim=12, in_channels=6)
     assert encoder(images(2, 6, 32)).shape == (2, 6, 12)
-    assert getattr(encoder, "progressive", False) == path.stem.endswith("_progressive")
+
+
+@pytest.mark.parametrize("path", ["fpn", "single_level", "small"])
+def test_e4e_makes_the_encoder_progressive(path: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["method=e4e", f"encoder={path}", "dataset.resolution=32"])
+        assert cfg.encoder.progressive is True and not compose("train", [f"encoder={path}"]).encoder.progressive

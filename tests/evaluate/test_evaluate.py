@@ -168,7 +168,7 @@ def test_image_files_score_as_the_run_that_wrote_them(
         Image.fromarray(np.rint((level / 2 + 1) * 127.5).astype(np.uint8)).save(half / file.name)
     for made, name, step in (("inverted/reconstructions", "b", ""), ("half", "c", "_step1")):
         places = [f"images={tmp_path}/{made}", f"targets={photos}", f"output={tmp_path}/{name}"]
-        call(monkeypatch, evaluate, *places, "metrics=evaluation_photos")
+        call(monkeypatch, evaluate, *places, "metrics=evaluation_basic")
         by_file = results(tmp_path / name)[1]
         assert by_file["name"] == by_run["name"] == [f"{i}.png" for i in range(5)]
         for metric in ("mse", "psnr", "ssim"):

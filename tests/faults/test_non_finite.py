@@ -62,7 +62,7 @@ def finite(tree: Any) -> bool:
     ("method", "what", "more"),
     [
         ("psp", "loss", ()),
-        ("e4e", "image", ("encoder=single_level_progressive", "encoder/backbone=ir_se_tiny")),
+        ("e4e", "image", ("encoder=single_level", "encoder/backbone=ir_se_tiny")),
         ("e4e", "latents", ()),
         ("face_network", "image", ()),
         ("stylegan2", "image", ()),

@@ -17,7 +17,9 @@ from stylegan_inv.config import CONF_DIR, build_loss_terms, instantiate
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs
 
-GROUPS = sorted(path.stem for path in (CONF_DIR / "loss").glob("*.yaml"))
+SIMILARITIES = sorted(path.stem for path in (CONF_DIR / "similarity").glob("*.yaml"))
+PERCEPTUALS = sorted(path.stem for path in (CONF_DIR / "perceptual").glob("*.yaml"))
+PAPER = ("dataset=ffhq", "dataset.root=x")
 TERMS = sorted(path.stem for path in (CONF_DIR / "loss" / "term").glob("*.yaml"))
 
 
@@ -35,18 +37,20 @@ def check_arguments(node: dict[str, Any]) -> None:
             check_arguments(value)
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_group(group: str) -> None:
-    terms = OmegaConf.to_container(composed(f"loss={group}").loss, resolve=True)
-    assert isinstance(terms, dict) and "l2" in terms
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("perceptual", PERCEPTUALS)
+def test_every_network(similarity: str, perceptual: str) -> None:
+    terms = OmegaConf.to_container(composed(f"similarity={similarity}", f"perceptual={perceptual}").loss, resolve=True)
+    assert isinstance(terms, dict) and "l2" in terms and len(terms) == (3 if similarity == "none" else 4)
     for node in terms.values():
         check_arguments(node)
 
 
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_can_be_added(term: str) -> None:
-    before = set(composed("loss=paper").loss)
-    loss = composed("loss=paper", f"+loss/term={term}", "loss.id.path=arcface.pth", "loss.lpips.trunk=alex.pth").loss
+    given = (*PAPER, f"+loss/term={term}", "loss.id.path=arcface.pth", "loss.lpips.trunk=alex.pth")
+    before = set(composed(*PAPER).loss) - {term}  # l2 and w_norm are in all losses
+    loss = composed(*given[: 2 if term in ("l2", "w_norm") else 5]).loss
     assert set(loss) > before
     nodes: Any = OmegaConf.to_container(loss, resolve=True)
     for name in set(loss) - before:
@@ -89,15 +93,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("group", "term", "cached"),
+    ("domain", "term", "cached"),
     [
-        ("paper", "id", "model_ir_se50.pth"),
-        ("paper", "lpips", "alexnet-owt-7be5be79.pth"),
-        ("paper_moco", "moco", "moco_v2_800ep_pretrain.pth.tar"),
+        ("faces", "id", "model_ir_se50.pth"),
+        ("faces", "lpips", "alexnet-owt-7be5be79.pth"),
+        ("cars", "moco", "moco_v2_800ep_pretrain.pth.tar"),
     ],
 )
-def test_offline_error_names_the_path_of_the_file(group: str, term: str, cached: str, no_network: Path) -> None:
-    node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
+def test_offline_error_names_the_path_of_the_file(domain: str, term: str, cached: str, no_network: Path) -> None:
+    node = OmegaConf.to_container(composed(f"domain={domain}").loss[term], resolve=True)
     assert isinstance(node, dict)
     with pytest.raises(UserError) as info:
         build_loss_terms({term: node})
@@ -115,7 +119,7 @@ def test_offline_error_of_encoders(backbone: str, no_network: Path) -> None:
 
 
 def test_a_term_of_weight_zero_needs_no_file(no_network: Path) -> None:
-    nodes: Any = OmegaConf.to_container(composed("loss=paper", "loss.id.weight=0", "loss.lpips.weight=0").loss)
+    nodes: Any = OmegaConf.to_container(composed(*PAPER, "loss.id.weight=0", "loss.lpips.weight=0").loss, resolve=True)
     assert set(build_loss_terms(nodes).terms) == {"l2"}
     nodes["l2"]["weight"] = 0
     with pytest.raises(UserError, match="loss: got no term with a weight"):
@@ -129,14 +133,14 @@ def test_missing_value_is_named_with_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "term", "file"),
+    ("domain", "term", "file"),
     [
-        ("paper", "id", r"model_ir_se50\.pth of TreB1eN/InsightFace_Pytorch"),
-        ("paper_moco", "moco", r"moco_v2_800ep_pretrain\.pth\.tar of facebookresearch/moco"),
+        ("faces", "id", r"model_ir_se50\.pth of TreB1eN/InsightFace_Pytorch"),
+        ("cars", "moco", r"moco_v2_800ep_pretrain\.pth\.tar of facebookresearch/moco"),
     ],
 )
-def test_error_for_absent_weights_names_their_source(group: str, term: str, file: str, tmp_path: Path) -> None:
-    node = OmegaConf.to_container(composed(f"loss={group}").loss[term])
+def test_error_for_absent_weights_names_their_source(domain: str, term: str, file: str, tmp_path: Path) -> None:
+    node = OmegaConf.to_container(composed(f"domain={domain}").loss[term], resolve=True)
     assert isinstance(node, dict)
     with pytest.raises(UserError, match=rf"loss\.{term}: no file given; expected .*{file}.* ir-se50,"):
         build_loss_terms({term: {**node, "path": None}})

@@ -19,7 +19,7 @@ OVERRIDES = {
     "image2stylegan": ["method=image2stylegan"],
     "inpainting": ["method=image2stylegan_pp", "application=inpainting"],
     "crossover": ["method=image2stylegan_pp", "application=crossover"],
-    "feature_transfer": ["method=image2stylegan_pp", "application=feature_transfer"],
+    "feature_transfer": ["method=image2stylegan_pp", "application=feature_transfer", "method.stages.w.steps=400"],
     "pti": ["method=pti"],
 }
 
