@@ -1,4 +1,4 @@
-"""Domains: what kind of images a data set, a generator or a network belongs to, and the check that they fit together."""
+"""Domains: what kind of images a data set, a generator or a network belongs to, and the check that they agree."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from stylegan_inv.errors import UserError
 #: ``synthfaces`` is the embedded world; ``photos`` is everything that has no name of its own.
 DOMAINS = ("synthfaces", "faces", "cars", "churches", "horses", "wild", "photos")
 
-#: What the user can give instead, by the first word of the part's name; ``{domain}`` is what it should be of.
+#: What the user can give instead of a part, by the first word of its name; ``{domain}`` is what it should be of.
 _CURES = {
-    "loss": "give domain={domain} or similarity={similarity} perceptual={perceptual}, whose networks fit",
-    "metrics": "give domain={domain}, or metrics that fit",
-    "features": "give features={features}",
+    "loss": "give domain={domain} or similarity={similarity} perceptual={perceptual}",
+    "metrics": "give domain={domain} or leave it out (~{name})",
+    "features": "give domain={domain} or features={perceptual}",
     "generator": "give domain={domain}, or generator.domain={domain} if it makes such images",
-    "start": "give a start that was trained on {domain}",
-    "edit": "make a direction for this generator: python -m stylegan_inv.directions",
-    "direction": "make one for this generator: python -m stylegan_inv.directions",
-    "mask": "give a mask as an image, a folder or a shape",
+    "start": "give the run of a method for {domain}",
+    "run": "give the run of a method for {domain}",
+    "direction": "make one for this generator (python -m stylegan_inv.directions)",
 }
-_CURE = "give one of the domain {domain}"
 _SIMILARITY = {"synthfaces": "embedded", "faces": "arcface"}
 _PERCEPTUAL = {"synthfaces": "embedded"}
 
@@ -33,7 +31,7 @@ class HasDomain(Protocol):
     """Something that was made for one domain.
 
     Attributes:
-        domain: One of `DOMAINS`. None for any domain; for a generator or a method, None means that it is unknown.
+        domain: One of `DOMAINS`. None for any domain; for a generator, a method or data, None means that it is unknown.
     """
 
     @property
@@ -57,19 +55,14 @@ def check_domain_name(name: str, value: str | None) -> str | None:
     raise UserError(f"{name}={value}: expected one of {', '.join(DOMAINS)}; did you mean {nearest}?")
 
 
-def required_domain(name: str, value: str | None) -> str:
-    """Returns the name of a domain.
-
-    Raises:
-        UserError: None was given, or a name that does not exist.
-    """
-    domain = check_domain_name(name, value)
-    if domain is None:
-        raise UserError(f"{name}: was not given; expected one of {', '.join(DOMAINS)}; photos fits any images")
-    return domain
+def domain_of(part: object) -> str | None:
+    """Returns the domain of a part; None if it has none, or if it is unknown."""
+    return part.domain if isinstance(part, HasDomain) else None
 
 
-def check_domains(what: str, domain: str | None, parts: Mapping[str, object], any_domain: bool = False) -> None:
+def check_domains(
+    what: str, domain: str | None, parts: Mapping[str, object], any_domain: bool = False, *, flags: bool = False
+) -> None:
     """Checks that parts belong to one domain.
 
     Args:
@@ -78,36 +71,32 @@ def check_domains(what: str, domain: str | None, parts: Mapping[str, object], an
         parts: Name as the user calls it (``loss.id``, ``metrics.perceptual``, ``generator``) -> part. Parts without a
             domain fit everywhere. A generator of unknown domain fits everywhere but in ``synthfaces``.
         any_domain: Whether parts of other domains are allowed.
+        flags: Whether the command has options ``--domain`` and ``--any-domain`` instead of a config.
 
     Raises:
         UserError: The first part of another domain.
     """
     if domain is None or any_domain:
         return
+    switch, generator_domain = ("--any-domain", "--domain ") if flags else ("any_domain=true", "generator.domain=")
     for name, part in parts.items():
-        own = part.domain if isinstance(part, HasDomain) else None
-        if own == domain:
+        own = domain_of(part)
+        unknown_generator = own is None and name == "generator" and domain == "synthfaces"
+        if own in (None, domain) and not unknown_generator:
             continue
-        if own is not None:
-            made = f"{type(part).__name__} was made for {own}"
-            raise UserError(f"{name}: {made}, {what} of the domain {domain}; {cure(name, domain)}, or any_domain=true")
-        if name == "generator" and domain == "synthfaces":
-            raise UserError(
-                f"{name}: its domain is unknown, {what} of the domain {domain}; give generator.domain={domain} if it "
-                "makes such images, or any_domain=true"
-            )
+        got = "its domain is unknown" if own is None else f"{type(part).__name__} was made for {own}"
+        if name == "generator" and (own is None or flags):
+            hint = f"give {generator_domain}{domain} if it makes such images"
+        elif domain == "photos" and own != "synthfaces":
+            hint = f"give domain={own} if they show {own}"
+        else:
+            hint = _cure(name, domain)
+        raise UserError(f"{name}: {got}, {what} of the domain {domain}; {hint}, or {switch}")
 
 
-def cure(name: str, domain: str) -> str:
-    """Returns what the user can give instead of a part that does not belong to a domain.
-
-    Args:
-        name: Name of the part, see `check_domains`.
-        domain: Domain that the part should be of.
-    """
-    match = re.match(r"[a-z]+", name)
-    text = _CURES.get(match[0] if match else "", _CURE)
-    perceptual = _PERCEPTUAL.get(domain, "lpips")
-    return text.format(
-        domain=domain, similarity=_SIMILARITY.get(domain, "moco"), perceptual=perceptual, features=perceptual
-    )
+def _cure(name: str, domain: str) -> str:
+    """Returns what the user can give instead of a part that does not belong to a domain."""
+    word = re.match(r"[a-z]*", name.removeprefix("start."))
+    text = _CURES.get(word[0] if word else "", "give one of the domain {domain}")
+    similarity, perceptual = _SIMILARITY.get(domain, "moco"), _PERCEPTUAL.get(domain, "lpips")
+    return text.format(name=name, domain=domain, similarity=similarity, perceptual=perceptual)
