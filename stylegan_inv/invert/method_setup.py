@@ -67,13 +67,12 @@ def _check_domains(cfg: DictConfig, method: InversionMethod, synthfaces: bool) -
     parts = domain_parts(method) if cfg.run is None else run_parts(method)
     if synthfaces:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", parts, cfg.any_domain)
-    others = {
-        name: part for name, part in domain_parts(method).items() if not name.startswith(("generator", "metrics"))
-    }
+    others = {name: part for name, part in domain_parts(method).items() if name.startswith(("features", "start"))}
     check_domains("the generator is", image_domain(method), others, cfg.any_domain)
     if image_domain(method) is None:
         for name, part in others.items():
-            check_domains(f"{name} is", domain_of(part), {"generator": method.generator}, cfg.any_domain)
+            what = "the features are" if name.endswith("features") else "the start is"
+            check_domains(what, domain_of(part), {"generator": method.generator}, cfg.any_domain)
 
 
 def _is_trained(kind: type) -> bool:
