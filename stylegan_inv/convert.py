@@ -24,11 +24,12 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator
 from stylegan_inv.generators.io.building import build_generator
 from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
-from stylegan_inv.generators.io.formats import locate, save_discriminator, save_generator
+from stylegan_inv.generators.io.formats import known_domain, locate, read_metadata, save_discriminator, save_generator
 from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits, save_exported
 from stylegan_inv.generators.io.weight_files import read_weights
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.weights.download import file_hash
 from stylegan_inv.weights.table import TABLE
@@ -57,6 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="all",
         help="network of a file with several; raw-generator: the trained weights instead of their moving average",
     )
+    parser.add_argument("--domain", help="domain that is written into a .safetensors file; default: that of the source")
     parser.add_argument("--codes", type=int, default=4, help="images to compare; 0 compares the tensors only")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing target")
     parser.add_argument("--offline", action="store_true", default=None, help="never download")
@@ -89,6 +91,9 @@ def convert(options: argparse.Namespace) -> None:
     source = locate(options.source, options.offline)
     content = _read(source, layout, options.network)
     metadata = {"source": source.name, "source_sha256": file_hash(source)}
+    known = known_domain(options.source, source, read_metadata(source), metadata["source_sha256"])
+    if domain := options.domain or known:
+        metadata["domain"] = domain
     print(f"read    {source}: {_describe(content.value)}")
     if content.estimated:
         print(f"note    has no latent average: estimated from {W_AVG_SAMPLES:,} samples of the generator")
@@ -114,6 +119,7 @@ def _target(options: argparse.Namespace) -> tuple[str, Path]:
     if target.exists() and not options.overwrite:
         raise UserError(f"{target}: exists already; give another name, or --overwrite")
     whole_number("--codes", options.codes, least=0)
+    check_domain_name("--domain", options.domain)
     return layout, target
 
 

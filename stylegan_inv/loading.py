@@ -13,6 +13,7 @@ from torch import nn
 from stylegan_inv.config import instantiate_method
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.formats import known_domain
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.psp import PSP
@@ -33,7 +34,8 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         device: Device of the method.
 
     Returns:
-        The method in evaluation mode, frozen. Its ``input_size`` is the resolution that it was trained with.
+        The method in evaluation mode, frozen. Its ``input_size`` is the resolution that it was trained with, its
+        ``domain`` that of the data.
 
     Raises:
         UserError: The folder does not exist, has no config or checkpoint, or is a run of another module than an
@@ -62,6 +64,7 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
     resolution = OmegaConf.select(cfg, "dataset.resolution")
     if resolution is not None:
         method.input_size = resolution
+    method.domain = run.domain()
     return method.to(device).eval().requires_grad_(False)
 
 
@@ -126,6 +129,7 @@ def load_official(
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     generator.source_hash = file_hash(path)
+    generator.domain = known_domain(source, path, checkpoint.metadata, generator.source_hash)
 
     def built(**_: int) -> nn.Module:
         return encoder
@@ -136,4 +140,5 @@ def load_official(
         method = ReStyle(generator=generator, encoder=built, iterations=iterations if type(iterations) is int else 5)
     else:
         method = PSP(generator=generator, encoder=built, in_channels=encoder.in_channels)
+    method.domain = generator.domain
     return method.to(device).eval().requires_grad_(False)

@@ -26,6 +26,7 @@ from stylegan_inv.data.datamodules.base import ImageDataModule
 from stylegan_inv.data.datamodules.loaders import is_worker_death
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.domain_parts import domain_parts
 from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.runtime import rank_processes
@@ -35,6 +36,7 @@ from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import RunLocation, select_location
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
+from stylegan_inv.utils.domains import DOMAINS, check_domains, domain_of
 from stylegan_inv.utils.tables import print_metrics
 
 #: Time limits for the other ranks to end; after that they are taken to hang.
@@ -73,6 +75,10 @@ def prepare(cfg: DictConfig) -> Job:
     data = config.instantiate(cfg.dataset)
     data.setup("fit")  # raises for missing folders, empty folders and splits that are too small
     method = config.instantiate_method(cfg.method)
+    name = f"dataset={choice}" if (choice := config.chosen_option("dataset")) else type(data).__name__
+    if isinstance(data, ImageDataModule) and data.domain is None and not cfg.any_domain:
+        raise UserError(f"{name}: has no domain; give +dataset.domain=<one of {', '.join(DOMAINS)}>, or any_domain=true")
+    check_domains(f"the data ({name}) are", domain_of(data), domain_parts(method), cfg.any_domain)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
     if location.ckpt_path is not None:

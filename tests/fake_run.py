@@ -42,7 +42,7 @@ def make_run(folder: Path) -> Path:
             "source": str((folder / "generator.safetensors").resolve()),
         },
     }
-    config = {"method_name": "two_steps", "method": node, "dataset": {"resolution": RESOLUTION}}
+    config = {"method_name": "two_steps", "method": node, "dataset": {"resolution": RESOLUTION, "domain": "synthfaces"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "TwoSteps"}, folder / "checkpoints" / "last.ckpt")
     return folder

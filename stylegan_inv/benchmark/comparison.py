@@ -34,6 +34,7 @@ from stylegan_inv.generators import load_generator
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.domains import check_domains
 
 #: Builds a method of ``conf/method`` from its name and overrides; the command composes the config.
 BuildMethod = Callable[[str, Sequence[str]], Any]
@@ -57,6 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help=f"number of faces for methods that optimise each face; default: {Budget.per_image_faces}",
     )
+    parser.add_argument("--any-domain", action="store_true", help="also score runs of another domain than SynthFaces")
     parser.add_argument("--quick", action="store_true", help="test run of every part with few steps and faces")
 
 
@@ -87,7 +89,8 @@ def run(options: argparse.Namespace, build: BuildMethod) -> Path:
                 continue
             if compared.kind == TRAINED:
                 train(compared, seed, run_folder, budget)
-            scores[compared.name].append(_load_or_score(compared, seed, run_folder, faces, budget, build))
+            found = _load_or_score(compared, seed, run_folder, faces, budget, build, options.any_domain)
+            scores[compared.name].append(found)
     measured = {name: found for name, found in scores.items() if found}
     if not measured:
         raise UserError(f"{options.runs}: no trained methods found, nothing to compare")
@@ -121,6 +124,7 @@ def _load_or_score(
     faces: Mapping[str, Faces],
     budget: Budget,
     build: BuildMethod,
+    any_domain: bool,
 ) -> MethodScores:
     """Returns stored scores if they are of the same number of faces, else scores the method."""
     file, count = run_folder.with_name(f"{compared.name}.pt"), budget.faces_of(compared)
@@ -128,15 +132,19 @@ def _load_or_score(
         return stored
     started = time.perf_counter()
     torch.manual_seed(seed)
-    scores = score_method(compared, _method(compared, seed, run_folder, budget, build), faces, budget)
+    scores = score_method(compared, _method(compared, seed, run_folder, budget, build, any_domain), faces, budget)
     save_scores(file, scores)
     print(f"{file}: {count} faces, {time.perf_counter() - started:.0f} s", flush=True)
     return scores
 
 
-def _method(compared: ComparedMethod, seed: int, run_folder: Path, budget: Budget, build: BuildMethod) -> Any:
+def _method(
+    compared: ComparedMethod, seed: int, run_folder: Path, budget: Budget, build: BuildMethod, any_domain: bool
+) -> Any:
     if compared.kind == PER_IMAGE:
         return build(compared.name, [f"seed={seed}", *budget.per_image.get(compared.name, ())])
     if compared.kind == REFERENCE:
         return TrueFactors(load_generator("synthfaces64"))
-    return load_inverter(run_folder)
+    method = load_inverter(run_folder)
+    check_domains("the held-out faces are", "synthfaces", {f"run {run_folder}": method}, any_domain, flags=True)
+    return method

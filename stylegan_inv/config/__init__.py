@@ -8,6 +8,7 @@ from stylegan_inv.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stylegan_inv.config.composition import CONF_DIR as CONF_DIR
+    from stylegan_inv.config.composition import chosen_option as chosen_option
     from stylegan_inv.config.composition import compose as compose
     from stylegan_inv.config.composition import plain as plain
     from stylegan_inv.config.cross_checks import check_fields as check_fields
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "composition": ["CONF_DIR", "compose", "plain"],
+        "composition": ["CONF_DIR", "chosen_option", "compose", "plain"],
         "cross_checks": ["check_fields"],
         "hydra_command": ["PrepareFirst", "entry_point", "program", "same_command"],
         "instantiation": ["instantiate", "instantiate_method"],

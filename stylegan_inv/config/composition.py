@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -29,3 +30,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def chosen_option(group: str) -> str | None:
+    """Returns the option of a config group that was chosen; None if there is none, or outside of a command line."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None

@@ -29,6 +29,7 @@ from stylegan_inv.latents.discovery.sefa import sefa_directions
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.domains import check_domains
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +41,7 @@ def _find_or_show(options: argparse.Namespace) -> None:
     if options.command == "show":
         _show(load_direction(options.direction))
         return
-    generator = load_generator(options.generator)
+    generator = load_generator(options.generator, domain=options.domain)
     if options.command in ("interfacegan", "means"):
         found = [_from_scores(options, generator)]
     else:
@@ -48,6 +49,7 @@ def _find_or_show(options: argparse.Namespace) -> None:
     for direction in found:
         several = options.command in ("sefa", "ganspace")
         target = Path(options.output) / f"{direction.name}.safetensors" if several else Path(options.output)
+        direction = replace(direction, domain=generator.domain)
         print(save_direction(direction, target), *(f"{key}={value}" for key, value in direction.made.items()))
 
 
@@ -58,6 +60,8 @@ def _parser() -> ArgumentParser:
     for name in ("interfacegan", "means", "sefa", "ganspace"):
         command = commands.add_parser(name)
         command.add_argument("--generator", default="synthfaces64", help="file or name (default: %(default)s)")
+        command.add_argument("--domain", help="domain of the generator's images; default: as its file says")
+        command.add_argument("--any-domain", action="store_true", help="allow scores of any domain")
         command.add_argument("--output", required=True, help="file, or folder for several directions")
         command.add_argument("--samples", type=int, default=20000, help="number of random codes (default: %(default)s)")
         command.add_argument("--seed", type=int, default=0)
@@ -112,14 +116,21 @@ def _scored_codes(options: argparse.Namespace, generator: Generator) -> tuple[Te
     elif options.scores == "factors":
         if z is None:
             raise UserError("--scores factors: known for random codes only; omit --codes")
+        _check_domain(options, generator, "synthfaces")
         scores = _pick(factor_scores(z), options)
     else:
         from stylegan_inv.encoders.face_network import load_face_network
 
         network = load_face_network(options.scores)
+        _check_domain(options, generator, network.domain)
         parts = [predict_attributes(network, render(generator, part)) for part in w.split(500)]
         scores = _pick({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, options)
     return w, scores
+
+
+def _check_domain(options: argparse.Namespace, generator: Generator, domain: str | None) -> None:
+    what = f"the scores ({options.scores}) are"
+    check_domains(what, domain, {"generator": generator}, options.any_domain, flags=True)
 
 
 def _pick(scores: dict[str, Tensor], options: argparse.Namespace) -> Tensor:
@@ -149,6 +160,7 @@ def _show(direction: Direction) -> None:
         "layers": layers,
         "unit": f"{direction.unit:g} in W",
         "generator": direction.generator_hash or "unknown",
+        "domain": direction.domain or "unknown",
         **direction.made,
     }.items():
         print(f"{key:<12}{value}")

@@ -17,8 +17,9 @@ from stylegan_inv.data.images.image_files import SUFFIXES, save_image
 from stylegan_inv.edit.edit_sources import Source, find_source
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.output_folder import image_names
-from stylegan_inv.latents.edits.base import Edit, ImageTable
+from stylegan_inv.latents.edits.base import Edit, ImageTable, UsesDirections
 from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.domains import check_domains
 from stylegan_inv.utils.files import atomic_write, check_output
 from stylegan_inv.visualization.animation import check_animation, write_animation
 from stylegan_inv.visualization.contact_sheet import contact_sheet
@@ -52,6 +53,8 @@ def prepare(cfg: DictConfig) -> Job:
     if not isinstance(edit, Edit):
         raise UserError(f"edit: got {type(edit).__name__}, expected an edit, see stylegan_inv.latents.edits.base.Edit")
     source = find_source(cfg, edit.name)
+    for direction in edit.directions if isinstance(edit, UsesDirections) else ():
+        check_domains("the generator is", source.domain, {f"direction {direction.name}": direction}, cfg.any_domain)
     edit.check(source.generator, source.count, source.random)
     if cfg.animation is not None and not edit.has_animation:
         raise UserError(

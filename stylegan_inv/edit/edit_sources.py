@@ -21,9 +21,11 @@ from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
+from stylegan_inv.utils.domains import check_domains
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Source:
         random: Whether they are random samples.
         output: Output folder.
         load: Renders or inverts the images.
+        domain: Domain of the generator's images; None if it is unknown.
     """
 
     generator: Generator
@@ -43,6 +46,7 @@ class Source:
     random: bool
     output: Path
     load: Callable[[], EditInputs]
+    domain: str | None
 
 
 def find_source(cfg: DictConfig, edit: str) -> Source:
@@ -92,7 +96,7 @@ def _random_samples(cfg: DictConfig, output: Path) -> Source:
         names = [f"seed {seed}, {k}" for k in range(count)]
         return EditInputs(generator, truncate(w, generator.w_avg, psi), names, z=z, batch_size=cfg.batch_size)
 
-    return Source(generator, count, True, output, load)
+    return Source(generator, count, True, output, load, generator.domain)
 
 
 def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) -> Source:
@@ -119,12 +123,14 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
             batch_size=cfg.batch_size,
         )
 
-    return Source(generator, len(latents.w), False, output, load)
+    return Source(generator, len(latents.w), False, output, load, generator.domain)
 
 
 def _inverted_images(cfg: DictConfig, output: Path) -> Source:
     images = Images.find_readable(str(cfg.input), "input", cfg.on_bad_image)
     method = load_inverter(cfg.run, device_named(cfg.device))
+    if images.files is None:
+        check_domains(f"the input ({cfg.input}) is", "synthfaces", run_parts(method), cfg.any_domain)
     folder = RunFolder.of(cfg.run)
     dataset = None if folder is None else folder.dataset_config()
     inputs = Inputs(images, cfg.resolution or method.input_size, cfg.mode)
@@ -138,7 +144,7 @@ def _inverted_images(cfg: DictConfig, output: Path) -> Source:
             found.append(method.invert(source if task is None else task.read(source)))
         return from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
 
-    return Source(method.generator, len(images.names), False, output, load)
+    return Source(method.generator, len(images.names), False, output, load, image_domain(method))
 
 
 def from_inversions(

@@ -33,12 +33,16 @@ class FaceNetwork(nn.Module):
             categorical factor, predicted as probabilities. The others are standardised numbers.
         embedding_dim: Size E of the identity embedding.
         norm: Use batch norm; False for the folded network that `folded` returns.
+
+    Attributes:
+        domain: Domain of the images that it was trained on, one of `DOMAINS`; None if it is unknown.
     """
 
     def __init__(
         self, width: int = 24, factor_names: Sequence[str] = (), embedding_dim: int = 64, norm: bool = True
     ) -> None:
         super().__init__()
+        self.domain: str | None = None
         self.width, self.embedding_dim, self.norm = width, embedding_dim, norm
         self.factor_names = tuple(factor_names)
         self.choices = choice_columns(self.factor_names)
@@ -107,6 +111,7 @@ class FaceNetwork(nn.Module):
             return self
         like = next(self.parameters())
         network = FaceNetwork(self.width, self.factor_names, self.embedding_dim, norm=False)
+        network.domain = self.domain
         network.to(like.device, like.dtype)
         network.backbone = fold_batch_norm(self.backbone)
         conv, norm = self.neck
@@ -154,7 +159,8 @@ def save_face_network(network: FaceNetwork, path: str | Path, metadata: Mapping[
     from safetensors.torch import save_file
 
     state = {name: value.detach().contiguous().cpu() for name, value in network.state_dict().items()}
-    header = {**(metadata or {}), "format": "stylegan_inv.face_network", "config": json.dumps(network.config)}
+    domain = {} if network.domain is None else {"domain": network.domain}
+    header = {**(metadata or {}), **domain, "format": "stylegan_inv.face_network", "config": json.dumps(network.config)}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(state, str(path), metadata=header)
 
@@ -194,4 +200,6 @@ def _load(path: str) -> FaceNetwork:
         raise UserError(f"{path}: got {metadata.get('format', 'an unknown format')}, expected a face network")
     network = FaceNetwork(**json.loads(metadata["config"]))
     network.load_state_dict(state)
+    # The embedded networks were trained on SynthFaces.
+    network.domain = "synthfaces" if Path(path).parent == ASSETS else metadata.get("domain")
     return network.eval().folded().requires_grad_(False)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
-from stylegan_inv.config import entry_point, instantiate, plain, same_command
+from stylegan_inv.config import chosen_option, entry_point, instantiate, plain, same_command
 from stylegan_inv.evaluate.evaluation_data import evaluation_dataset
 from stylegan_inv.evaluate.evaluation_job import (
     EvaluationJob,
@@ -35,14 +35,19 @@ from stylegan_inv.evaluate.protocol import describe_method, describe_pairs
 from stylegan_inv.evaluate.score_table import METRICS, TABLE, write_per_image
 from stylegan_inv.evaluate.scoring import Scores
 from stylegan_inv.loading import load_inverter
+from stylegan_inv.methods.common.domain_parts import run_parts
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
+from stylegan_inv.utils.domains import check_domains, domain_of
 
 #: Options that do not affect the scores; the data set is identified by its resolved config.
-_IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap")
+_IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap") + (
+    "any_domain",
+    "domain",
+)
 
 #: Words of the command line that choose metrics.
 _METRIC_OVERRIDE = re.compile(r"[+~]*(metrics\b|similarity=|perceptual=)")
@@ -114,7 +119,7 @@ def _write(cfg: DictConfig, job: EvaluationJob, scores: Scores, left_out: list[s
 
 def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     device = device_named(cfg.device, ranks.local_rank)
-    run, choice = Path(cfg.run), _choice("dataset")
+    run, choice = Path(cfg.run), chosen_option("dataset")
     folder = RunFolder.of(run)
     own = None if folder is None else folder.dataset_config()
     node = evaluation_dataset(own, cfg.get("dataset"), choice is not None)
@@ -126,8 +131,11 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
-    metrics = build_metrics(_metrics(getattr(data, "domain", None)), method.generator)
-    metrics |= consistency_metrics(method, cfg.lec.directions, cfg.lec.strength, node.resolution)
+    metrics = build_metrics(_metrics(data.domain), method.generator)
+    parts = {**run_parts(method), **{f"metrics.{name}": metric for name, metric in metrics.items()}}
+    check_domains(f"the data (dataset={name}) are", domain_of(data), parts, cfg.any_domain)
+    lec = cfg.lec
+    metrics |= consistency_metrics(method, lec.directions, lec.strength, node.resolution, cfg.any_domain)
     protocol = describe_method(method, run, node, cfg)
     return MethodJob(metrics, device, output, plain(cfg), protocol, ranks, progress, method, data)
 
@@ -141,6 +149,8 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     output = sibling if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, [pairs.names, file_identities(pairs.images)])
     metrics = build_metrics(_metrics(None), None)
+    parts = {f"metrics.{name}": metric for name, metric in metrics.items()}
+    check_domains("the images are", OmegaConf.select(cfg, "domain.name"), parts, cfg.any_domain)
     protocol = describe_pairs(pairs, images, targets, cfg)
     return ImagePairsJob(metrics, device, output, plain(cfg), protocol, ranks, progress, pairs)
 
@@ -162,11 +172,6 @@ def _metrics(domain: str | None) -> dict[str, Any]:
     chosen = [text for text in HydraConfig.get().overrides.task if _METRIC_OVERRIDE.match(text)]
     metrics = compose("evaluate", [*([] if domain is None else [f"domain={domain}"]), *chosen]).metrics
     return {str(name): instantiate(node) for name, node in (metrics or {}).items() if node}
-
-
-def _choice(group: str) -> str | None:
-    """Returns the option of a config group that was chosen."""
-    return HydraConfig.get().runtime.choices.get(group)
 
 
 if __name__ == "__main__":

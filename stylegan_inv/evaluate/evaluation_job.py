@@ -25,10 +25,12 @@ from stylegan_inv.evaluate.scoring import Comparison, Scores
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.methods.common.base import InversionMethod, pool
+from stylegan_inv.methods.common.domain_parts import image_domain
 from stylegan_inv.metrics.confidence import summarise
 from stylegan_inv.metrics.editing_consistency import LatentEditingConsistency
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
+from stylegan_inv.utils.domains import check_domains
 
 _PAIRS_PER_BATCH = 8
 
@@ -172,7 +174,7 @@ class ImagePairsJob(EvaluationJob):
 
 
 def consistency_metrics(
-    method: InversionMethod, directions: Sequence[str], strength: float, size: int
+    method: InversionMethod, directions: Sequence[str], strength: float, size: int, any_domain: bool = False
 ) -> dict[str, Metric]:
     """Returns ``lec_<name>`` -> latent editing consistency along a direction.
 
@@ -181,6 +183,7 @@ def consistency_metrics(
         directions: Names or files of directions.
         strength: Strength of the edits.
         size: Side length at which edited images are inverted.
+        any_domain: Whether directions of another domain are allowed.
 
     Raises:
         UserError: A direction that does not exist or belongs to another generator.
@@ -194,7 +197,10 @@ def consistency_metrics(
 
     metrics: dict[str, Metric] = {}
     for name in directions:
-        direction = load_direction(name, method.generator)
+        direction = load_direction(name)
+        parts = {f"direction {direction.name}": direction}
+        check_domains("the generator is", image_domain(method), parts, any_domain)
+        direction.check_generator(method.generator)
         column = f"lec_{direction.name}"
         metrics[column] = LatentEditingConsistency(method.generator, invert, direction.apply, strength, direction.name)
     return metrics

@@ -193,6 +193,7 @@ class Discriminator(nn.Module):
         self.resolution = resolution
         self.c_dim = c_dim
         self.img_channels = img_channels
+        self.domain: str | None = None  # that of the images that it was trained on, if it is known
         self.channels = table
         self.progressive = progressive
         self.config: dict[str, Any] = {

@@ -51,6 +51,7 @@ class Generator(nn.Module):
         config: Plain dict; ``Generator(**config)`` builds the same network.
         num_ws: Rows of a W+ code, ``2 * log2(resolution) - 2``.
         source_hash: SHA-256 of the file that the generator was loaded from, or None.
+        domain: Domain of its images, one of :data:`.DOMAINS`; None if it is unknown.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Generator(nn.Module):
         self.channels = table
         self.progressive = progressive
         self.source_hash: str | None = None
+        self.domain: str | None = None
         self.config: dict[str, Any] = {
             "resolution": resolution,
             "z_dim": z_dim,

@@ -73,7 +73,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
         images.check(own_images)
     else:
         images.check_any()
-    method = load_method(cfg, run, device)
+    method = load_method(cfg, run, device, synthfaces=images.files is None)
     size = cfg.resolution or method.input_size
     mask = None if cfg.mask is None else str(cfg.mask)
     inputs = IndexedInputs(images, size, cfg.mode, reference, mask, on_bad_image=cfg.on_bad_image)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from stylegan_inv.config import instantiate_method
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
+from stylegan_inv.utils.domains import check_domains, domain_of
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
     from stylegan_inv.methods.common.base import InversionMethod
@@ -31,11 +32,20 @@ def check_method(cfg: DictConfig) -> None:
         )
 
 
-def load_method(cfg: DictConfig, run: Path | None, device: str | torch.device) -> InversionMethod:
+def load_method(
+    cfg: DictConfig, run: Path | None, device: str | torch.device, synthfaces: bool = False
+) -> InversionMethod:
     """Returns the method in evaluation mode, with the starting point that ``start`` names.
 
+    Args:
+        cfg: Config of the invert command.
+        run: Run, checkpoint or name of weights; None for a method without training.
+        device: Device of the method.
+        synthfaces: Whether the inputs are SynthFaces.
+
     Raises:
-        UserError: The method cannot be loaded, or it does not fit ``start``, ``mask`` or ``reference``.
+        UserError: The method cannot be loaded, or it does not fit ``start``, ``mask`` or ``reference``, or its parts or
+            its inputs are of different domains.
     """
     from stylegan_inv.methods.common.capabilities import StartsFromMethod
 
@@ -46,7 +56,23 @@ def load_method(cfg: DictConfig, run: Path | None, device: str | torch.device) -
             raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
         method.start_from(load_inverter(cfg.start, device))
     _check_inputs(cfg, method)
+    _check_domains(cfg, method, synthfaces)
     return method
+
+
+def _check_domains(cfg: DictConfig, method: InversionMethod, synthfaces: bool) -> None:
+    """Checks that the inputs fit the method, and that its start and its features fit its generator."""
+    from stylegan_inv.methods.common.domain_parts import domain_parts, image_domain, run_parts
+
+    parts = domain_parts(method) if cfg.run is None else run_parts(method)
+    if synthfaces:
+        check_domains(f"the input ({cfg.input}) is", "synthfaces", parts, cfg.any_domain)
+    others = {name: part for name, part in domain_parts(method).items() if name.startswith(("features", "start"))}
+    check_domains("the generator is", image_domain(method), others, cfg.any_domain)
+    if image_domain(method) is None:
+        for name, part in others.items():
+            what = "the features are" if name.endswith("features") else "the start is"
+            check_domains(what, domain_of(part), {"generator": method.generator}, cfg.any_domain)
 
 
 def _is_trained(kind: type) -> bool:

@@ -39,6 +39,7 @@ class Direction:
         unit: Length in W of one unit of strength, for a vector of unit length; 1 for boundaries of InterFaceGAN.
         generator_hash: sha256 of the generator's file; None if it is unknown.
         made: Origin as text: method, samples, accuracy and so on.
+        domain: Domain of the generator's images, one of `DOMAINS`; None if it is unknown.
     """
 
     vector: Tensor
@@ -48,6 +49,7 @@ class Direction:
     unit: float = 1.0
     generator_hash: str | None = None
     made: Mapping[str, str] = field(default_factory=dict)
+    domain: str | None = None
 
     def __post_init__(self) -> None:
         one_of(f"direction {self.name}: space", self.space, SPACES)
@@ -139,6 +141,7 @@ def save_direction(direction: Direction, path: str | Path) -> Path:
         "unit": repr(float(direction.unit)),
         "generator_hash": direction.generator_hash or "",
         "made": json.dumps(dict(direction.made)),
+        "domain": direction.domain or "",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
@@ -210,6 +213,8 @@ def _read_safetensors(path: Path) -> Direction:
         float(metadata["unit"]),
         metadata["generator_hash"] or None,
         json.loads(metadata["made"]),
+        # The embedded directions are of the embedded generator.
+        "synthfaces" if path.parent == ASSETS else metadata.get("domain") or None,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stylegan_inv.losses.compose import LossInputs, WeightedLoss
 from stylegan_inv.losses.gan_regularization import r1_penalty
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
+from stylegan_inv.utils.domains import domain_of
 
 KINDS = ("logistic", "hinge")
 
@@ -91,6 +92,11 @@ class AdversarialLoss(nn.Module):
         self.r1_every = whole_number("adversarial: r1_every", r1_every, least=0)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._last_images: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the discriminator; None if it is unknown or new."""
+        return domain_of(self.discriminator)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the generator's loss of the reconstructions."""

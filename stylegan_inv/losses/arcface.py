@@ -26,6 +26,8 @@ class ArcFace(nn.Module):
         network: Maps (B, 3, 112, 112) to embeddings (B, E) of unit length.
     """
 
+    domain: str | None = "faces"
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

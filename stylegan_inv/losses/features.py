@@ -17,6 +17,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.losses.lpips import load_lpips, torch_cache
 from stylegan_inv.losses.network_files import load_exactly, read_state
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 from stylegan_inv.weights.table import TABLE
 
@@ -40,6 +41,11 @@ VGG16 = {
 
 class Features(nn.Module):
     """Base class: a frozen network that maps images (B, 3, H, W) in [-1, 1] to feature maps."""
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return None
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Returns the feature maps that `distance` compares, (B, C, h, w) each."""
@@ -67,6 +73,11 @@ class EmbeddedFeatures(Features):
         self.frozen = Frozen(as_network(network))
         self.style_map = style_map
 
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return domain_of(self.frozen.network)
+
     def maps(self, image: Tensor) -> list[Tensor]:  # noqa: D102
         maps: list[Tensor] = self.frozen.network.features(image)
         return maps
@@ -93,6 +104,7 @@ class Vgg16Features(Features):
         UserError: A layer is unknown, or the weights are absent.
     """
 
+    domain: str | None = None
     mean: Tensor
     std: Tensor
 
@@ -137,6 +149,8 @@ class LpipsFeatures(Features):
         size: Larger images are averaged down to this size (the projector: 256); None keeps them.
         offline: If True, nothing is downloaded; None uses ``weights.offline``.
     """
+
+    domain: str | None = None
 
     def __init__(
         self, net: str = "vgg", trunk: str | Path | None = None, size: int | None = 256, offline: bool | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.losses.compose import ImageName, LossInputs, check_region
 from stylegan_inv.losses.feature_networks import FeatureEmbeddingNetwork, as_network
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 
 
@@ -28,6 +29,11 @@ class IdentityLoss(nn.Module):
         super().__init__()
         self.frozen = Frozen(as_network(network))
         self.region = check_region(region, ("whole", "interest"))
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return domain_of(self.frozen.network)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the mean cosine distance."""

@@ -34,6 +34,8 @@ class LPIPS(nn.Module):
         offline: If True, nothing is downloaded; None uses ``weights.offline``.
     """
 
+    domain: str | None = None
+
     def __init__(
         self,
         net: str = "alex",

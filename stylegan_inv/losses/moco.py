@@ -25,6 +25,8 @@ class MoCo(nn.Module):
         network: Maps (B, 3, 224, 224) to features (B, E).
     """
 
+    domain: str | None = None  # trained on ImageNet
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.face_network import perceptual_distance
 from stylegan_inv.losses.compose import LossInputs, check_normalise, check_region
 from stylegan_inv.losses.feature_networks import as_network
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 
 
@@ -31,6 +32,11 @@ class EmbeddedPerceptual(nn.Module):
         self.frozen = Frozen(as_network(network))
         self.region = check_region(region)
         self.normalise = check_normalise(normalise, region)
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return domain_of(self.frozen.network)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the mean distance."""

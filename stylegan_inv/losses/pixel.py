@@ -15,6 +15,8 @@ class L2(nn.Module):
         normalise: With a mask, average over ``all_pixels`` (IntereStyle's code) or over the ``mask_area``.
     """
 
+    domain: str | None = None
+
     def __init__(self, region: str = "whole", normalise: str = "all_pixels") -> None:
         super().__init__()
         self.region = check_region(region)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from stylegan_inv.encoders.face_network import FaceNetwork, save_face_network
 from stylegan_inv.metrics.face_similarity import AttributeScores, VerificationAUC
 from stylegan_inv.utils.checks import real_number
+from stylegan_inv.utils.domains import domain_of
 
 
 class FaceNetworkTraining(pl.LightningModule):
@@ -107,6 +108,8 @@ class FaceNetworkTraining(pl.LightningModule):
         """Writes the trained network."""
         if self.export is not None and self.trainer.is_global_zero:
             path = Path(self.trainer.default_root_dir) / self.export
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.network.domain = domain_of(data)
             save_face_network(self.network.eval(), path, {"steps": str(self.trainer.global_step)})
 
 

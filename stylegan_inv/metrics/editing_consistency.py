@@ -28,6 +28,8 @@ class LatentEditingConsistency(CodeMetric):
         **kwargs: Arguments of torchmetrics.Metric.
     """
 
+    domain: str | None = None
+
     def __init__(
         self,
         generator: Generator,

@@ -14,6 +14,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.losses.feature_networks import FeatureEmbeddingNetwork, as_network
 from stylegan_inv.metrics.base import PerImageMetric, RowMetric
 from stylegan_inv.metrics.networks import cached, describe_network
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 
 
@@ -32,6 +33,11 @@ class IdentitySimilarity(PerImageMetric):
         super().__init__(**kwargs)
         self.frozen = Frozen(as_network(network))
         self._description = describe_network(network, self.frozen.network)
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return domain_of(self.frozen.network)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """Returns the cosine similarities."""
@@ -72,6 +78,7 @@ class VerificationAUC(RowMetric):
         **kwargs: Arguments of torchmetrics.Metric.
     """
 
+    domain: str | None = None
     higher_is_better = True
 
     embeddings: list[Tensor]
@@ -119,6 +126,7 @@ class AttributeScores(RowMetric):
         **kwargs: Arguments of torchmetrics.Metric.
     """
 
+    domain: str | None = None
     predicted: list[Tensor]
     true: list[Tensor]
 

@@ -28,6 +28,8 @@ class Inception(nn.Module):
         UserError: torch-fidelity is not installed, or the weights are those of another network.
     """
 
+    domain: str | None = None  # trained on ImageNet
+
     def __init__(self, state: dict[str, Tensor]) -> None:
         super().__init__()
         try:

@@ -157,6 +157,7 @@ class _PixelMetric(PerImageMetric):
 class MSE(_PixelMetric):
     """Mean squared error; see `mse` and `masked_mse`."""
 
+    domain: str | None = None
     unit = "squared units of [-1, 1]"
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
@@ -171,6 +172,7 @@ class MSE(_PixelMetric):
 class PSNR(_PixelMetric):
     """Peak signal-to-noise ratio, averaged over images (it is not the PSNR of the mean error); see `psnr`."""
 
+    domain: str | None = None
     unit = "dB for a range of 2, of each image"
     higher_is_better = True
 
@@ -186,6 +188,7 @@ class PSNR(_PixelMetric):
 class SSIM(_PixelMetric):
     """Structural similarity; see `ssim`."""
 
+    domain: str | None = None
     unit = "Gaussian window of 11 px, sigma 1.5, valid positions, RGB"
     higher_is_better = True
 
@@ -207,6 +210,7 @@ class MSSSIM(_PixelMetric):
         **kwargs: Arguments of `PerImageMetric`.
     """
 
+    domain: str | None = None
     higher_is_better = True
 
     def __init__(self, weights: Sequence[float] | None = MS_SSIM_WEIGHTS, **kwargs: Any) -> None:
@@ -240,6 +244,7 @@ class AverageImageRatio(_PixelMetric):
         **kwargs: Arguments of `PerImageMetric`.
     """
 
+    domain: str | None = None
     average: Tensor
 
     def __init__(self, average: Tensor, **kwargs: Any) -> None:

@@ -44,6 +44,7 @@ class DistanceToW(CodeMetric):
         **kwargs: Arguments of torchmetrics.Metric.
     """
 
+    domain: str | None = None
     samples: Tensor
     own_distance: Tensor
 
@@ -80,6 +81,7 @@ class CodeSpread(CodeMetric):
         **kwargs: Arguments of torchmetrics.Metric.
     """
 
+    domain: str | None = None
     radius: Tensor
 
     def __init__(self, generator: Generator, samples: int = 10000, seed: int = 0, **kwargs: Any) -> None:

@@ -12,6 +12,7 @@ from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.losses.lpips import load_lpips
 from stylegan_inv.metrics.base import PerImageMetric
 from stylegan_inv.metrics.networks import cached, describe_network
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 
 
@@ -29,6 +30,11 @@ class EmbeddedPerceptualDistance(PerImageMetric):
         super().__init__(**kwargs)
         self.frozen = Frozen(as_network(network))
         self._description = describe_network(network, self.frozen.network)
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return domain_of(self.frozen.network)
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """Returns the distances."""
@@ -49,6 +55,7 @@ class LPIPSDistance(PerImageMetric):
         **kwargs: Arguments of `PerImageMetric`.
     """
 
+    domain: str | None = None
     higher_is_better = False
 
     def __init__(self, net: str = "alex", trunk: str | Path | None = None, **kwargs: Any) -> None:

@@ -13,6 +13,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.metrics.base import RowMetric, SetMetric
 from stylegan_inv.metrics.networks import cached, describe_network
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 
 
@@ -35,6 +36,11 @@ class PooledSetMetric(SetMetric):
         self.frozen = Frozen(as_network(network))
         self._description = describe_network(network, self.frozen.network)
         self.features = _feature_size(self.frozen.network) if features is None else features
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network; None for any."""
+        return domain_of(self.frozen.network)
 
     @torch.no_grad()
     def pooled(self, images: Tensor) -> Tensor:

@@ -21,9 +21,17 @@ from yaml import YAMLError
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable
+from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.old_names import replace_old_names
 
+#: Part of the name of a data set's class -> domain, for runs of version 0.1.
+_DOMAIN_OF_DATA = {
+    "SynthFaces": "synthfaces",
+    "FFHQ": "faces",
+    "CelebAHQ": "faces",
+    "Cars": "cars",
+}
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "Pillow")
 
 
@@ -131,6 +139,18 @@ class RunFolder:
     def dataset_config(self) -> DictConfig | None:
         """Returns the data set that the run was trained with; None if the folder has no config or names no data set."""
         return OmegaConf.select(self.config(), "dataset") if self.config_file.is_file() else None
+
+    def domain(self) -> str | None:
+        """Returns the domain of the data that the run was trained with; None if it is unknown.
+
+        Runs of version 0.1 do not name it; for them it is that of the class of the data set, if the class has one.
+        """
+        config = self.config() if self.config_file.is_file() else OmegaConf.create()
+        for key in ("dataset.domain", "domain.name"):
+            if (domain := OmegaConf.select(config, key)) is not None:
+                return check_domain_name(f"{self.config_file}: {key}", domain)
+        name = str(OmegaConf.select(config, "dataset._target_")).rpartition(".")[2]
+        return next((domain for part, domain in _DOMAIN_OF_DATA.items() if part in name), None)
 
     def metrics(self) -> dict[str, float]:
         """Returns the content of ``metrics.json``; empty if the run has not finished."""

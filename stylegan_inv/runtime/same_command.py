@@ -14,6 +14,7 @@ from stylegan_inv.runtime.run_folder import RunFolder
 
 #: Keys that do not change what is computed.
 _IRRELEVANT = ("resume", "ckpt_path", "paths", "logger", "tags", "callbacks", "tune_allocator") + (
+    "any_domain",
     "optimized_metric",
     "optimized_goal",
 )

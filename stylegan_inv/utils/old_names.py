@@ -120,7 +120,7 @@ TARGETS = {
 
 #: Public name -> argument of version 0.1 -> its name now.
 ARGUMENTS: dict[str, dict[str, str]] = {
-    "stylegan_inv.data.AFHQDataModule": {"val_share": "val_fraction"},
+    "stylegan_inv.data.AFHQDataModule": {"val_share": "val_fraction", "domains": "animals"},
     "stylegan_inv.data.CarsDataModule": {"val_share": "val_fraction"},
     "stylegan_inv.data.Cartoon": {"steps": "levels"},
     "stylegan_inv.data.CelebAHQDataModule": {"val_share": "val_fraction"},

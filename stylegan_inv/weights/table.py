@@ -21,6 +21,8 @@ class Weights:
         holds: ``generator``, ``encoder`` (with its generator) or ``network`` (for losses and metrics).
         size: Size in bytes.
         sha256: Hash, 64 hexadecimal digits or the first 8 or more.
+        domain: Domain of the images that it was trained on, one of `utils.domains.DOMAINS`; None for networks that fit
+            every domain.
     """
 
     file: str
@@ -30,6 +32,7 @@ class Weights:
     holds: str
     size: int | None = None
     sha256: str | None = None
+    domain: str | None = None
 
 
 def _drive(identifier: str) -> str:
@@ -46,8 +49,8 @@ _RESTYLE = "yuval-alaluf/restyle-encoder"
 _MIT = "MIT (code); contains a generator of NVIDIA (non-commercial)"
 
 
-def _encoder(file: str, drive: str, source: str) -> Weights:
-    return Weights(file, (_drive(drive),), _MIT, source, "encoder")
+def _encoder(file: str, drive: str, source: str, domain: str) -> Weights:
+    return Weights(file, (_drive(drive),), _MIT, source, "encoder", domain=domain)
 
 
 def _torchvision(file: str) -> Weights:
@@ -65,6 +68,7 @@ TABLE: dict[str, Weights] = {
         "generator",
         381_624_121,
         "a205a346e86a9ddaae702e118097d014b7b8bd719491396a162cca438f2f524c",
+        "faces",
     ),
     "stylegan2-ffhq-512": Weights(
         "stylegan2-ffhq-512.pkl",
@@ -72,6 +76,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         _ADA,
         "generator",
+        domain="faces",
     ),
     "stylegan2-ffhq-256": Weights(
         "stylegan2-ffhq-256.pkl",
@@ -79,6 +84,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         _ADA,
         "generator",
+        domain="faces",
     ),
     # The generator of pSp, e4e, ReStyle and HyperStyle (config F, converted by rosinality's script)
     "stylegan2-ffhq-config-f": Weights(
@@ -87,6 +93,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         f"NVlabs/stylegan2, converted; linked by {_PSP}",
         "generator",
+        domain="faces",
     ),
     "stylegan2-car-512": Weights(
         "stylegan2-car-512.pt",
@@ -94,6 +101,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         f"NVlabs/stylegan2, converted; linked by {_RESTYLE}",
         "generator",
+        domain="cars",
     ),
     "stylegan2-church-256": Weights(
         "stylegan2-church-256.pt",
@@ -101,6 +109,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         f"NVlabs/stylegan2, converted; linked by {_RESTYLE}",
         "generator",
+        domain="churches",
     ),
     "stylegan2-horse-256": Weights(
         "stylegan2-horse-256.pkl",
@@ -117,22 +126,34 @@ TABLE: dict[str, Weights] = {
         "generator",
     ),
     # Encoders with their generators
-    "psp-ffhq": _encoder("psp_ffhq_encode.pt", "1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0", _PSP),
-    "psp-ffhq-frontalization": _encoder("psp_ffhq_frontalization.pt", "1_S4THAzXb-97DbpXmanjHtXRyKxqjARv", _PSP),
-    "psp-celebs-sketch": _encoder("psp_celebs_sketch_to_face.pt", "1lB7wk7MwtdxL-LL4Z_T76DuCfk00aSXA", _PSP),
-    "psp-celebs-segmentation": _encoder("psp_celebs_seg_to_face.pt", "1VpEKc6E6yG3xhYuZ0cq8D2_1CbT0Dstz", _PSP),
-    "psp-celebs-superresolution": _encoder("psp_celebs_super_resolution.pt", "1ZpmSXBpJ9pFEov6-jjQstAlfYbkebECu", _PSP),
-    "e4e-ffhq": _encoder("e4e_ffhq_encode.pt", "1cUv_reLE6k3604or78EranS7XzuVMWeO", _E4E),
-    "e4e-cars": _encoder("e4e_cars_encode.pt", "17faPqBce2m1AQeLCLHUVXaDfxMRU2QcV", _E4E),
-    "e4e-horse": _encoder("e4e_horse_encode.pt", "1TkLLnuX86B_BMo2ocYD0kX9kWh53rUVX", _E4E),
-    "e4e-church": _encoder("e4e_church_encode.pt", "1-L0ZdnQLwtdy6-A_Ccgq5uNJGTqE7qBa", _E4E),
-    "restyle-psp-ffhq": _encoder("restyle_psp_ffhq_encode.pt", "1sw6I2lRIB0MpuJkpc8F5BJiSZrc0hjfE", _RESTYLE),
-    "restyle-psp-cars": _encoder("restyle_psp_cars_encode.pt", "1zJHqHRQ8NOnVohVVCGbeYMMr6PDhRpPR", _RESTYLE),
-    "restyle-psp-church": _encoder("restyle_psp_church_encode.pt", "1bcxx7mw-1z7dzbJI_z7oGpWG1oQAvMaD", _RESTYLE),
-    "restyle-e4e-ffhq": _encoder("restyle_e4e_ffhq_encode.pt", "1e2oXVeBPXMQoUoC_4TNwAWpOPpSEhE_e", _RESTYLE),
-    "restyle-e4e-cars": _encoder("restyle_e4e_cars_encode.pt", "1v6Yi-Yne6JX0Pyas6XPS83IzKKUvCe8r", _RESTYLE),
-    "restyle-e4e-church": _encoder("restyle_e4e_church_encode.pt", "1sCRzbM1fGTgTbWO87jP_rxApw-tS0CH_", _RESTYLE),
-    "restyle-e4e-horse": _encoder("restyle_e4e_horse_encode.pt", "19_sUpTYtJmhSAolKLm3VgI-ptYqd-hgY", _RESTYLE),
+    "psp-ffhq": _encoder("psp_ffhq_encode.pt", "1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0", _PSP, "faces"),
+    "psp-ffhq-frontalization": _encoder(
+        "psp_ffhq_frontalization.pt", "1_S4THAzXb-97DbpXmanjHtXRyKxqjARv", _PSP, "faces"
+    ),
+    "psp-celebs-sketch": _encoder("psp_celebs_sketch_to_face.pt", "1lB7wk7MwtdxL-LL4Z_T76DuCfk00aSXA", _PSP, "faces"),
+    "psp-celebs-segmentation": _encoder(
+        "psp_celebs_seg_to_face.pt", "1VpEKc6E6yG3xhYuZ0cq8D2_1CbT0Dstz", _PSP, "faces"
+    ),
+    "psp-celebs-superresolution": _encoder(
+        "psp_celebs_super_resolution.pt", "1ZpmSXBpJ9pFEov6-jjQstAlfYbkebECu", _PSP, "faces"
+    ),
+    "e4e-ffhq": _encoder("e4e_ffhq_encode.pt", "1cUv_reLE6k3604or78EranS7XzuVMWeO", _E4E, "faces"),
+    "e4e-cars": _encoder("e4e_cars_encode.pt", "17faPqBce2m1AQeLCLHUVXaDfxMRU2QcV", _E4E, "cars"),
+    "e4e-horse": _encoder("e4e_horse_encode.pt", "1TkLLnuX86B_BMo2ocYD0kX9kWh53rUVX", _E4E, "horses"),
+    "e4e-church": _encoder("e4e_church_encode.pt", "1-L0ZdnQLwtdy6-A_Ccgq5uNJGTqE7qBa", _E4E, "churches"),
+    "restyle-psp-ffhq": _encoder("restyle_psp_ffhq_encode.pt", "1sw6I2lRIB0MpuJkpc8F5BJiSZrc0hjfE", _RESTYLE, "faces"),
+    "restyle-psp-cars": _encoder("restyle_psp_cars_encode.pt", "1zJHqHRQ8NOnVohVVCGbeYMMr6PDhRpPR", _RESTYLE, "cars"),
+    "restyle-psp-church": _encoder(
+        "restyle_psp_church_encode.pt", "1bcxx7mw-1z7dzbJI_z7oGpWG1oQAvMaD", _RESTYLE, "churches"
+    ),
+    "restyle-e4e-ffhq": _encoder("restyle_e4e_ffhq_encode.pt", "1e2oXVeBPXMQoUoC_4TNwAWpOPpSEhE_e", _RESTYLE, "faces"),
+    "restyle-e4e-cars": _encoder("restyle_e4e_cars_encode.pt", "1v6Yi-Yne6JX0Pyas6XPS83IzKKUvCe8r", _RESTYLE, "cars"),
+    "restyle-e4e-church": _encoder(
+        "restyle_e4e_church_encode.pt", "1sCRzbM1fGTgTbWO87jP_rxApw-tS0CH_", _RESTYLE, "churches"
+    ),
+    "restyle-e4e-horse": _encoder(
+        "restyle_e4e_horse_encode.pt", "19_sUpTYtJmhSAolKLm3VgI-ptYqd-hgY", _RESTYLE, "horses"
+    ),
     # Networks of losses and metrics, and initial weights of encoders
     "ir-se50": Weights(
         "model_ir_se50.pth",
@@ -145,6 +166,7 @@ TABLE: dict[str, Weights] = {
         "network",
         175_367_323,
         "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+        "faces",
     ),
     "curricularface": Weights(
         "CurricularFace_Backbone.pth",
@@ -152,6 +174,7 @@ TABLE: dict[str, Weights] = {
         "MIT (code of HuangYG123/CurricularFace)",
         f"HuangYG123/CurricularFace; linked by {_PSP}",
         "network",
+        domain="faces",
     ),
     "moco-v2": Weights(
         "moco_v2_800ep_pretrain.pth.tar",
@@ -180,3 +203,8 @@ TABLE: dict[str, Weights] = {
         sha256="6726825d",
     ),
 }
+
+
+def entry_with_hash(sha256: str) -> Weights | None:
+    """Returns the entry whose published hash is that of a file; None if there is none."""
+    return next((one for one in TABLE.values() if one.sha256 and sha256.startswith(one.sha256)), None)

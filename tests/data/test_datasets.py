@@ -91,13 +91,13 @@ def test_celeba_hq_in_archives(tmp_path: Path) -> None:
 def test_afhq_by_domain(tmp_path: Path) -> None:
     for split, count in (("train", 3), ("val", 2)):
         fill(tmp_path / split, [f"{domain}/{n}.jpg" for domain in ("cat", "dog", "wild") for n in range(count)])
-    data = AFHQDataModule(root=tmp_path, domains=["wild", "cat"], resolution=8, check_sizes=False)
+    data = AFHQDataModule(root=tmp_path, animals=["wild", "cat"], resolution=8, check_sizes=False)
     assert sizes(data) == [6, 4, 4] and {name.split("/")[0] for name in data.get("test").names} == {"cat", "wild"}
     for version, size in ((1, 4738), (2, 4593)):
         with pytest.raises(UserError, match=f"got 3 train images, expected the {size}"):
-            AFHQDataModule(root=tmp_path, domains="wild", version=version).get("train")
-    with pytest.raises(UserError, match=r"domains=\['bird'\]: expected some of cat, dog, wild"):
-        AFHQDataModule(root=tmp_path, domains=["bird"])
+            AFHQDataModule(root=tmp_path, animals="wild", version=version).get("train")
+    with pytest.raises(UserError, match=r"animals=\['bird'\]: expected some of cat, dog, wild"):
+        AFHQDataModule(root=tmp_path, animals=["bird"])
 
 
 def test_cars_fill_rows_32_to_223_of_256(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from stylegan_inv.invert import __main__ as invert
 from tests.cli import assert_user_error, call, error_of, run_cli
 from tests.fake_run import RESOLUTION, make_run
 
-FOLDER = ("dataset=folder", "dataset.num_workers=0")
+FOLDER = ("dataset=folder", "dataset.num_workers=0", "any_domain=true")
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,7 @@ SMALL = (
     "callbacks.checkpoint.every_n_train_steps=1000",
     "logger=csv",
     "tune_allocator=false",
+    "any_domain=true",  # of the generator
 )
 ENCODER = ("encoder.width=4", "encoder.pretrained=null")
 OF_METHOD = {

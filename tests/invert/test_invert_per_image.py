@@ -26,6 +26,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     generator = Generator(16, z_dim=8, w_dim=8, mapping_layers=1, channel_base=64, channel_max=8)
     for layer in generator.synthesis.layers():
         layer.noise_strength.data.fill_(0.2)
+    generator.domain = "synthfaces"
     file = tmp_path_factory.mktemp("tiny") / "generator.safetensors"
     save_generator(generator, file)
     return str(file)

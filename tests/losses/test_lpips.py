@@ -71,9 +71,7 @@ def test_missing_weights_are_one_error_line(monkeypatch: pytest.MonkeyPatch, emp
 
     monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(weights, "PAUSE_SECONDS", 0.0)
-    with pytest.raises(
-        UserError, match=r"no ImageNet weights for vgg: .*no network.*trunk=FILE.*~loss.lpips"
-    ) as error:
+    with pytest.raises(UserError, match=r"no ImageNet weights for vgg: .*no network.*trunk=FILE.*~loss.lpips") as error:
         load_lpips("vgg")
     assert "\n" not in str(error.value) and str(empty / "cache" / "weights" / file("vgg")) in str(error.value)
 

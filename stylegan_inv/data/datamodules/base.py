@@ -30,6 +30,7 @@ from stylegan_inv.data.tasks.base import Task
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import one_of, whole_number
 from stylegan_inv.utils.compat import finished_batches
+from stylegan_inv.utils.domains import check_domain_name
 
 _log = logging.getLogger(__name__)
 #: The splits of a dataset.
@@ -46,6 +47,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: Seed of the order of the training images.
         train_shuffle: False keeps the order of the dataset.
         task: Translation task, which adds the ``source`` that the method sees; ``image`` stays the target.
+        domain: Domain of the images, one of :data:`.DOMAINS`; None if it is unknown.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int = 0,
         train_shuffle: bool = True,
         task: Task | None = None,
+        domain: str | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = whole_number("dataset.batch_size", batch_size)
@@ -66,6 +69,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_workers = whole_number("dataset.num_workers", num_workers, 0)
         self.seed = whole_number("dataset.seed", seed, 0)
         self.train_shuffle, self.task = train_shuffle, task
+        self.domain = check_domain_name("dataset.domain", domain)
         self._datasets: dict[str, Dataset[Any]] = {}
         self._resumed: dict[str, int] = {}
 

@@ -23,15 +23,22 @@ class CarsDataModule(FolderDataModule):
         root: Folder of the dataset.
         check_sizes: Whether to require the official number of images.
         aspect: Height and width of the content, as a proportion.
+        domain: See :class:`.ImageDataModule`.
         **kwargs: See :class:`FolderDataModule`.
     """
 
     SIZES = {"train": 8144, "test": 8041}
 
     def __init__(
-        self, *, root: str | Path, check_sizes: bool = True, aspect: Sequence[int] = (3, 4), **kwargs: Any
+        self,
+        *,
+        root: str | Path,
+        check_sizes: bool = True,
+        aspect: Sequence[int] = (3, 4),
+        domain: str = "cars",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(root=root, aspect=aspect, **kwargs)
+        super().__init__(root=root, aspect=aspect, domain=domain, **kwargs)
         self.check_sizes = check_sizes
 
     def images(self, split: str) -> Source:  # noqa: D102

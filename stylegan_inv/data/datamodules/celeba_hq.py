@@ -25,6 +25,7 @@ class CelebAHQDataModule(FolderDataModule):
         root: Folder of the dataset; may be an archive if ``mapping`` is given.
         mapping: Mapping file; None expects it in ``root``.
         check_sizes: Whether to require the official number of images.
+        domain: See :class:`.ImageDataModule`.
         **kwargs: See :class:`FolderDataModule`.
     """
 
@@ -34,9 +35,15 @@ class CelebAHQDataModule(FolderDataModule):
     BOUNDS = (162771, 182638)
 
     def __init__(
-        self, *, root: str | Path, mapping: str | Path | None = None, check_sizes: bool = True, **kwargs: Any
+        self,
+        *,
+        root: str | Path,
+        mapping: str | Path | None = None,
+        check_sizes: bool = True,
+        domain: str = "faces",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(root=root, **kwargs)
+        super().__init__(root=root, domain=domain, **kwargs)
         self.mapping, self.check_sizes = mapping, check_sizes
 
     def images(self, split: str) -> Source:  # noqa: D102
@@ -85,6 +92,7 @@ class FFHQCelebAHQDataModule(FolderDataModule):
             split and keeps the test images for the final test.
         check_sizes: Whether to require the official number of images of CelebA-HQ.
         val_size: Number of validation images; None uses all.
+        domain: See :class:`.ImageDataModule`.
         **kwargs: See :class:`FolderDataModule`. Paths are those of FFHQ; the other arguments apply to both datasets.
     """
 
@@ -96,9 +104,10 @@ class FFHQCelebAHQDataModule(FolderDataModule):
         validation_split: str = "test",
         check_sizes: bool = True,
         val_size: int | None = None,
+        domain: str = "faces",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{**kwargs, "val_root": celeba_hq_root, "val_size": val_size})
+        super().__init__(**{**kwargs, "val_root": celeba_hq_root, "val_size": val_size, "domain": domain})
         self.validation_split = one_of("dataset.validation_split", validation_split, ("val", "test"))
         self.celeba_hq = CelebAHQDataModule(
             root=celeba_hq_root, mapping=celeba_hq_mapping, check_sizes=check_sizes, resolution=self.resolution

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
-from stylegan_inv.data.datamodules.official_splits import find_split
+from stylegan_inv.data.datamodules.official_splits import domain_of_part, find_split
 from stylegan_inv.errors import UserError
+
+#: Category -> domain; any other category is of the domain ``photos``.
+DOMAIN_OF = {"church_outdoor": "churches", "horse": "horses", "car": "cars"}
 
 
 class LSUNDataModule(FolderDataModule):
@@ -20,10 +23,14 @@ class LSUNDataModule(FolderDataModule):
     Args:
         root: Folder of the LMDBs.
         category: Name of the category in the file names, e.g. ``church_outdoor``.
+        domain: See :class:`.ImageDataModule`; None takes that of the category, see :data:`DOMAIN_OF`.
         **kwargs: See :class:`FolderDataModule`.
+
+    Raises:
+        UserError: There is no such category in ``root``, or it is of another domain.
     """
 
-    def __init__(self, *, root: str | Path, category: str, **kwargs: Any) -> None:
+    def __init__(self, *, root: str | Path, category: str, domain: str | None = None, **kwargs: Any) -> None:
         if not re.fullmatch(r"\w+", category):
             raise UserError(f"dataset.category={category!r}: expected a category of LSUN, e.g. church_outdoor")
         train, val, whole = (find_split(Path(root), f"{category}{part}") for part in ("_train", "_val", ""))
@@ -31,4 +38,6 @@ class LSUNDataModule(FolderDataModule):
             raise UserError(f"{root}: found neither {category}_train_lmdb nor {category}_lmdb, expected LSUN")
         if train is not None and val is not None:
             kwargs["val_root"] = val
-        super().__init__(root=train or whole, **kwargs)
+        super().__init__(
+            root=train or whole, domain=domain_of_part("dataset.category", category, DOMAIN_OF, domain), **kwargs
+        )

@@ -78,6 +78,7 @@ class PeopleDataModule(ImageDataModule):
         images_per_person: Number of images of each person, at least 2.
         people_seed: Seed of the training people; validation has seed 1 and test seed 2, as in all of SynthFaces.
         val_people: Number of people in validation and in test.
+        domain: See :class:`.ImageDataModule`.
         **kwargs: See :class:`.ImageDataModule`.
     """
 
@@ -89,9 +90,10 @@ class PeopleDataModule(ImageDataModule):
         images_per_person: int = 4,
         people_seed: int = 3,
         val_people: int = 500,
+        domain: str = "synthfaces",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(domain=domain, **kwargs)
         self.images_per_person = whole_number("dataset.images_per_person", images_per_person, 2)
         if people_seed in (1, 2):
             raise UserError(f"dataset.people_seed={people_seed}: 1 and 2 are validation and test; give another seed")

@@ -22,6 +22,7 @@ class SynthFacesDataModule(ImageDataModule):
         overrides: Factors to fix, e.g. ``{yaw: 0.0}``.
         correlations: Correlations between factors, e.g. ``{"age,eyeglasses": 0.6}``.
         identity_groups: Number of consecutive training images that show the same person.
+        domain: See :class:`ImageDataModule`.
         **kwargs: See :class:`ImageDataModule`.
     """
 
@@ -36,9 +37,10 @@ class SynthFacesDataModule(ImageDataModule):
         overrides: Mapping[str, Any] | None = None,
         correlations: Mapping[Any, float] | None = None,
         identity_groups: int = 1,
+        domain: str = "synthfaces",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(domain=domain, **kwargs)
         self.resolution = resolution
         sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.sizes = {split: whole_number(f"dataset.{split}_size", size) for split, size in sizes.items()}

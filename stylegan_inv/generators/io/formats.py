@@ -26,9 +26,10 @@ from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
 from stylegan_inv.generators.io.weight_files import file_hash, read_weights, safetensors_metadata
 from stylegan_inv.generators.ops import dispatch
 from stylegan_inv.utils.checks import one_of
+from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.weights.download import fetch
-from stylegan_inv.weights.table import TABLE
+from stylegan_inv.weights.table import TABLE, entry_with_hash
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def load_generator(
     ops: str = "auto",
     dtype: str | torch.dtype = "float32",
     recompute: bool | None = None,
+    domain: str | None = None,
 ) -> Generator:
     """Loads a generator, frozen and in evaluation mode, without executing anything in the file.
 
@@ -61,15 +63,18 @@ def load_generator(
             environment variable ``STYLEGAN_INV_OPS`` replaces ``"auto"``.
         dtype: ``"float32"``, or ``"bfloat16"`` for the large layers on a CPU, see :meth:`.Generator.freeze`.
         recompute: Use less memory in the backward pass, see :meth:`.Generator.freeze`.
+        domain: Domain of its images; None takes that of the embedded generator, of the weights table (by name or hash)
+            or of the file's metadata, if there is one.
 
     Returns:
         A generator whose ``source_hash`` is the sha256 of the file. The geometry comes from the config in the file, or
         else from the shapes. If the file has no latent average, it is estimated and a warning is logged.
 
     Raises:
-        UserError: No such file, or one without a StyleGAN2 generator.
+        UserError: No such file or domain, or a file without a StyleGAN2 generator.
     """
     dispatch.check(ops)
+    check_domain_name("generator.domain", domain)
     name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
     precision = PRECISIONS[one_of("generator.dtype", name, PRECISIONS)]
     path = locate(source, offline)
@@ -82,6 +87,7 @@ def load_generator(
         what = "set to zero" if generator.c_dim else f"estimated from {W_AVG_SAMPLES:,} samples"
         log.warning("%s has no latent average: %s", path, what)
     generator.source_hash = file_hash(path)
+    generator.domain = domain or known_domain(source, path, metadata, generator.source_hash)
     return generator.to(device).freeze(dtype=precision, recompute=recompute)
 
 
@@ -101,9 +107,11 @@ def load_discriminator(
     path = locate(source, offline)
     content, metadata = read_weights(path)
     try:
-        return build_discriminator(content, metadata).to(device)
+        discriminator = build_discriminator(content, metadata)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    discriminator.domain = known_domain(source, path, metadata, file_hash(path))
+    return discriminator.to(device)
 
 
 def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -112,19 +120,22 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
     Args:
         generator: The generator. Its weights keep their precision.
         path: The file, which is replaced atomically.
-        metadata: Further metadata, e.g. the origin of the weights. ``kind``, ``config`` and ``format`` are reserved.
+        metadata: Further metadata, e.g. the origin of the weights. ``kind``, ``config`` and ``format`` are reserved;
+            ``domain`` is that of the generator.
 
     Raises:
         UserError: Metadata that is not text, or that uses a reserved name.
     """
-    _save(generator, generator.config, GENERATOR_KIND, Path(path), metadata or {})
+    domain = {} if generator.domain is None else {"domain": generator.domain}
+    _save(generator, generator.config, GENERATOR_KIND, Path(path), {**(metadata or {}), **domain})
 
 
 def save_discriminator(
     discriminator: Discriminator, path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Writes a discriminator; see :func:`save_generator`."""
-    _save(discriminator, discriminator.config, DISCRIMINATOR_KIND, Path(path), metadata or {})
+    domain = {} if discriminator.domain is None else {"domain": discriminator.domain}
+    _save(discriminator, discriminator.config, DISCRIMINATOR_KIND, Path(path), {**(metadata or {}), **domain})
 
 
 def read_metadata(source: str | Path) -> dict[str, str]:
@@ -133,6 +144,21 @@ def read_metadata(source: str | Path) -> dict[str, str]:
     with open(path, "rb") as f:
         head = f.read(9)
     return safetensors_metadata(path) if head[8:9] == b"{" else {}
+
+
+def known_domain(source: str | Path, path: Path, metadata: Mapping[str, str], sha256: str) -> str | None:
+    """Returns the domain of a file of weights; None if it is unknown.
+
+    Args:
+        source: Name or path that the user gave.
+        path: The file.
+        metadata: Its metadata.
+        sha256: Its hash.
+    """
+    if path.parent == ASSETS:  # the embedded world
+        return "synthfaces"
+    entry = TABLE.get(str(source)) or entry_with_hash(sha256)
+    return check_domain_name(f"{path}: domain", metadata.get("domain")) if entry is None else entry.domain
 
 
 def embedded_generators() -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
+from stylegan_inv.latents.directions import Direction
 from stylegan_inv.utils.checks import real_numbers
 
 
@@ -92,6 +93,19 @@ class ImageTable:
     columns: dict[str, Tensor]
     rows: list[str]
     name: str = "strip"
+
+
+@runtime_checkable
+class UsesDirections(Protocol):
+    """An edit along directions.
+
+    Attributes:
+        directions: All of them.
+    """
+
+    @property
+    def directions(self) -> Sequence[Direction]:
+        """See the class."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.latents.directions import load_direction
+from stylegan_inv.latents.directions import Direction, load_direction
 from stylegan_inv.latents.edits.base import EditInputs, ImageTable, distinct_numbers
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.utils.checks import real_number
@@ -61,11 +61,16 @@ class Shift:
         """Whether there are two strengths to interpolate between, and no grid."""
         return len(self.strength) > 1 and not self.grid
 
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """All directions, those of ``also`` and ``grid`` included."""
+        return self.direction, *(other for other, _ in (*self.also, *self.grid))
+
     def check(self, generator: Generator, count: int, random: bool) -> None:
         """Checks that the directions are of this generator, and the layers."""
         layers = None if self.layers is None else layer_range(self.layers, generator.num_ws)
         self.direction = self.direction.on_layers(layers)
-        for direction in (self.direction, *(other for other, _ in (*self.also, *self.grid))):
+        for direction in self.directions:
             if self.any_generator:
                 direction.check_shape((generator.num_ws, generator.w_dim))
             else:

@@ -20,6 +20,8 @@ class LatentDiscriminator(nn.Module):
         layers: Number of linear layers, including the last one.
     """
 
+    domain: str | None = None
+
     def __init__(self, w_dim: int = 512, layers: int = 4) -> None:
         super().__init__()
         hidden: list[nn.Module] = []

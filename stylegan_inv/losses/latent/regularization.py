@@ -17,6 +17,8 @@ class WNorm(nn.Module):
         from_average: If False, the norm of ``w`` itself is used.
     """
 
+    domain: str | None = None
+
     def __init__(self, from_average: bool = True) -> None:
         super().__init__()
         self.from_average = from_average
@@ -45,6 +47,8 @@ class DeltaNorm(nn.Module):
     Args:
         p: Order of the norm, at least 1 (e4e: 2).
     """
+
+    domain: str | None = None
 
     def __init__(self, p: float = 2) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs
 from stylegan_inv.utils.checks import real_number, whole_number
+from stylegan_inv.utils.domains import domain_of
 
 
 def mix_layers(w: Tensor, probability: float = 0.5, first_layer: int = 0) -> Tensor:
@@ -47,6 +48,11 @@ class StyleMixing(nn.Module):
         self.term = term
         self.probability = real_number("mixing: probability", probability, above=0, most=1)
         self.first_layer = whole_number("mixing: first_layer", first_layer, least=0)
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the term; None for any."""
+        return domain_of(self.term)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the value of the term for the mixed codes.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.losses.feature_networks import FeatureNetwork
+from stylegan_inv.utils.domains import domain_of
 from stylegan_inv.utils.frozen_module import Frozen
 
 
@@ -77,6 +78,11 @@ class PairedRegression(nn.Module):
         super().__init__()
         self.edge, self.levels, self.perceptual, self.detail = edge, levels, perceptual, detail
         self.frozen = None if network is None else Frozen(network)
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the network of the perceptual term; None for any."""
+        return None if self.frozen is None else domain_of(self.frozen.network)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Returns the loss, a scalar, of images (B, 3, H, W) and targets (B, 3, H, W)."""

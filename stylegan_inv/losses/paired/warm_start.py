@@ -17,6 +17,7 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.generators.mapping import MappingNetwork
 from stylegan_inv.losses.paired.image_regression import PairedRegression
 from stylegan_inv.utils.checks import real_number
+from stylegan_inv.utils.domains import domain_of
 
 
 class PairedWarmStart(nn.Module):
@@ -68,6 +69,11 @@ class PairedWarmStart(nn.Module):
         self.warmup_lr, self.warmup_betas = warmup_lr, warmup_betas
         self.start_weight, self.final_weight = weight, final_weight
         self.embedding, self.distill_steps = embedding, distill_steps
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the loss; None for any."""
+        return domain_of(self.loss)
 
     def warming_up(self, images: int) -> bool:
         """Returns whether the warm-up is still running after ``images`` images."""

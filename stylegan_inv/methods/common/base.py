@@ -86,6 +86,8 @@ class InversionMethod(pl.LightningModule):
 
     #: Number of channels of the input images.
     in_channels: int = 3
+    #: Domain of the images that the method was made for, see `utils.domains`; None if it is unknown.
+    domain: str | None = None
     #: Batch entries that training requires besides ``image``.
     required_entries: tuple[str, ...] = ()
 

@@ -17,6 +17,7 @@ from stylegan_inv.generators.io.formats import save_generator
 from stylegan_inv.generators.progressive import Growth, Stage, enlarged
 from stylegan_inv.optim.gradient_averaging import update_moving_average
 from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.domains import domain_of
 
 _log = logging.getLogger(__name__)
 
@@ -162,4 +163,7 @@ class GeneratorTraining(pl.LightningModule):
         path = Path(self.trainer.default_root_dir) / self.export_path
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"images": str(int(self.images_seen)), "trained_by": type(self).__name__}
-        save_generator(copy.deepcopy(self.generator_ema).cpu(), path, metadata)
+        exported = copy.deepcopy(self.generator_ema).cpu()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        exported.domain = domain_of(data) or exported.domain
+        save_generator(exported, path, metadata)
