@@ -287,14 +287,23 @@ def test_train_of_a_generator_checks_its_metrics(tmp_path):
 
 OF_RUN = "run: TwoSteps was made for cars, the"
 PHOTO = "input={run}/a.png"
+OF_FILE = "generator=file generator.source={run}/generator.safetensors"
 ON_CARS = "generator.domain=cars edit=direction edit.direction={run}/cars.safetensors"
 
 
 @pytest.mark.parametrize(
     ("module", "options", "line"),
     [
-        (evaluate, "run={run} dataset=synthfaces", f"{OF_RUN} data (dataset=synthfaces) are of the domain synthfaces"),
-        (evaluate, "run={run} dataset=synthfaces ++dataset.domain=cars", "metrics.id: IdentitySimilarity was made for"),
+        (
+            evaluate,
+            "run={run} resolution=64 dataset=synthfaces",
+            f"{OF_RUN} data (dataset=synthfaces) are of the domain synthfaces",
+        ),
+        (
+            evaluate,
+            "run={run} resolution=64 dataset=synthfaces ++dataset.domain=cars",
+            "metrics.id: IdentitySimilarity was made for",
+        ),
         (invert, "run={run} input=synthfaces:0", f"{OF_RUN} input (synthfaces:0) is of the domain synthfaces"),
         (
             invert,
@@ -308,10 +317,14 @@ ON_CARS = "generator.domain=cars edit=direction edit.direction={run}/cars.safete
         ),
         (
             invert,
-            f"method=projector generator=file generator.source={{run}}/generator.safetensors {PHOTO}",
+            f"method=projector {OF_FILE} {PHOTO}",
             "generator: its domain is unknown, the features are of the domain synthfaces; give generator.domain=synth",
         ),
-        (invert, f"method=projector start={{run}} {PHOTO}", "start: TwoSteps was made for cars, the generator is of"),
+        (
+            invert,
+            f"method=projector {OF_FILE} generator.domain=synthfaces start={{run}} {PHOTO}",
+            "start: TwoSteps was made for cars, the generator is of the domain synthfaces",
+        ),
         (edit, "run={run} input=synthfaces:0", f"{OF_RUN} input (synthfaces:0) is of the domain synthfaces"),
         (
             edit,
