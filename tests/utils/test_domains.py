@@ -304,7 +304,7 @@ ON_CARS = "generator.domain=cars edit=direction edit.direction={run}/cars.safete
         (
             evaluate,
             f"run={{run}} resolution=64 dataset=synthfaces ++dataset.domain=cars metrics=evaluation_basic {ID_METRIC}",
-            "metrics.id: IdentitySimilarity was made for synthfaces, the data (dataset=synthfaces) are of the domain cars",
+            "metrics.id: IdentitySimilarity was made for synthfaces, the data (dataset=synthfaces) are of the domain",
         ),
         (invert, "run={run} input=synthfaces:0", f"{OF_RUN} input (synthfaces:0) is of the domain synthfaces"),
         (
