@@ -46,7 +46,6 @@ from stylegan_inv.utils.domains import check_domains, domain_of
 #: Options that do not affect the scores; the data set is identified by its resolved config.
 _IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap") + (
     "any_domain",
-    "domain",
 )
 
 #: Words of the command line that choose metrics.
@@ -148,9 +147,10 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     sibling = images.absolute().with_name(f"{images.absolute().name}_evaluation")
     output = sibling if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, [pairs.names, file_identities(pairs.images)])
-    metrics = build_metrics(_metrics(None), None)
+    domain = OmegaConf.select(cfg, "domain.name")
+    metrics = build_metrics(_metrics(domain), None)
     parts = {f"metrics.{name}": metric for name, metric in metrics.items()}
-    check_domains("the images are", OmegaConf.select(cfg, "domain.name"), parts, cfg.any_domain)
+    check_domains("the images are", domain, parts, cfg.any_domain)
     protocol = describe_pairs(pairs, images, targets, cfg)
     return ImagePairsJob(metrics, device, output, plain(cfg), protocol, ranks, progress, pairs)
 

@@ -117,6 +117,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         "NVlabs/stylegan2",
         "generator",
+        domain="horses",
     ),
     "stylegan2-afhq-wild-512": Weights(
         "stylegan2-afhq-wild-512.pkl",
@@ -124,6 +125,7 @@ TABLE: dict[str, Weights] = {
         _NVIDIA_LICENCE,
         _ADA,
         "generator",
+        domain="wild",
     ),
     # Encoders with their generators
     "psp-ffhq": _encoder("psp_ffhq_encode.pt", "1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0", _PSP, "faces"),

@@ -23,7 +23,7 @@ from stylegan_inv.invert import __main__ as invert
 from tests.cli import assert_user_error, call, error_of, run_cli
 from tests.fake_run import RESOLUTION, make_run
 
-FOLDER = ("dataset=folder", "dataset.num_workers=0", "any_domain=true")
+FOLDER = ("dataset=folder", "dataset.num_workers=0", "metrics=evaluation_basic", "any_domain=true")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_two_folders_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     folders = [
         f"{what}={tmp_path}/{name}" for what, name in {"images": "found", "targets": "truth", "masks": "masks"}.items()
     ]
-    call(monkeypatch, evaluate, *folders, f"output={tmp_path}/out", "metrics=evaluation", "batch_size=3")
+    call(monkeypatch, evaluate, *folders, f"output={tmp_path}/out", "similarity=embedded", "batch_size=3")
     report, columns = results(tmp_path / "out")
     x, y, m = found / 127.5 - 1, truth / 127.5 - 1, mask / 255
 
