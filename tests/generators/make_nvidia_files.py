@@ -12,15 +12,13 @@ import pickle
 import sys
 from pathlib import Path
 
-import numpy as np
+import nvidia_objects
 import torch
-from nvidia_objects import EasyDict, Network, Persistent, tree
+from nvidia_objects import EasyDict, Persistent, tensorflow_networks, tree
 
 FOLDER = Path(sys.argv[1])
-SOURCE = f"open({str(FOLDER / 'canary')!r}, 'w').write('executed')"
 
-
-Persistent.source = SOURCE
+nvidia_objects.SOURCE = f"open({str(FOLDER / 'canary')!r}, 'w').write('executed')"
 generator = torch.load(FOLDER / "generator.pt", weights_only=True)
 attributes = {
     "synthesis.b4.conv1.activation": "lrelu",
@@ -49,28 +47,5 @@ for _ in range(30):  # a thousand million modules, for who walks them all
 relu = tree(generator, "Generator", {"synthesis.b4.conv1.activation": "relu"})
 (FOLDER / "relu.pkl").write_bytes(pickle.dumps({"G_ema": relu}, protocol=2))
 
-
-def network(variables: dict[str, np.ndarray], components: dict[str, Network], **static: object) -> Network:
-    return Network(
-        version=4,
-        name="network",
-        static_kwargs=EasyDict(static),
-        components=EasyDict(components),
-        build_module_src=SOURCE,
-        build_func_name="G_main",
-        variables=list(variables.items()),
-    )
-
-
-def part(prefix: str, name: str) -> dict[str, np.ndarray]:
-    """Returns the variables with a prefix, every other one in Fortran order, as numpy stores transposed arrays."""
-    found = tensorflow[name]
-    arrays = {key.removeprefix(prefix): value.numpy() for key, value in found.items() if key.startswith(prefix)}
-    return {key: np.asfortranarray(a) if i % 2 else a for i, (key, a) in enumerate(arrays.items())}
-
-
-tensorflow = torch.load(FOLDER / "tensorflow.pt", weights_only=True)
-components = {"mapping": network(part("mapping/", "G"), {}), "synthesis": network(part("synthesis/", "G"), {})}
-Gs = network({"dlatent_avg": tensorflow["G"]["dlatent_avg"].numpy()}, components, mapping_lrmul=0.01)
-D = network(part("", "D"), {}, mbstd_num_features=1)
+Gs, D = tensorflow_networks(torch.load(FOLDER / "tensorflow.pt", weights_only=True))
 (FOLDER / "tensorflow.pkl").write_bytes(pickle.dumps((Gs, D, Gs), protocol=4))

@@ -10,7 +10,10 @@ import types
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+#: Source text that travels with each class.
+SOURCE = ""
 
 
 def fake_module(name: str, **content: object) -> types.ModuleType:
@@ -53,14 +56,11 @@ fake_module("dnnlib.tflib.network", Network=Network)
 
 
 class Persistent(nn.Module):
-    #: Source text that travels with each class.
-    source = ""
-
     def __reduce__(self) -> tuple:
         meta = {
             "type": "class",
             "version": 6,
-            "module_src": Persistent.source,
+            "module_src": SOURCE,
             "class_name": self.kind,
             "state": dict(vars(self)),
         }
@@ -94,3 +94,29 @@ def tree(state: dict[str, torch.Tensor], kind: str, attributes: dict[str, object
     root.register_buffer("scratch", torch.zeros(3), persistent=False)
     root.act_gain = np.sqrt(np.float64(2))
     return root
+
+
+def tensorflow_networks(variables: dict[str, dict[str, Tensor]]) -> tuple[Network, Network]:
+    """Returns Gs and D with these variables, which have the names of `tests.generators.tensorflow_variables`."""
+
+    def part(prefix: str, name: str) -> dict[str, np.ndarray]:
+        """Returns the variables with a prefix, every other one in Fortran order, as numpy stores transposed arrays."""
+        found = variables[name].items()
+        arrays = {key.removeprefix(prefix): value.numpy() for key, value in found if key.startswith(prefix)}
+        return {key: np.asfortranarray(a) if i % 2 else a for i, (key, a) in enumerate(arrays.items())}
+
+    components = {"mapping": _network(part("mapping/", "G"), {}), "synthesis": _network(part("synthesis/", "G"), {})}
+    generator = _network({"dlatent_avg": variables["G"]["dlatent_avg"].numpy()}, components, mapping_lrmul=0.01)
+    return generator, _network(part("", "D"), {}, mbstd_num_features=1)
+
+
+def _network(variables: dict[str, np.ndarray], components: dict[str, Network], **static: object) -> Network:
+    return Network(
+        version=4,
+        name="network",
+        static_kwargs=EasyDict(static),
+        components=EasyDict(components),
+        build_module_src=SOURCE,
+        build_func_name="G_main",
+        variables=list(variables.items()),
+    )

@@ -35,7 +35,7 @@ CELEBA_HQ = ("dataset=celeba_hq", "dataset.root={data}/CelebAMask-HQ", "dataset.
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a user adds to ``experiment=<name>``. ``{data}`` and ``{weights}`` are replaced by folders.
+    """What a user adds to ``experiment=<name>``. ``{data}`` is replaced by the folder of the data sets.
 
     Attributes:
         train: Overrides of the training.
@@ -55,17 +55,17 @@ class Rehearsal:
         return 2 * self.resolution.bit_length() - 4
 
 
-PLAIN_METRICS = frozenset(("mse", "psnr", "ssim", "ms_ssim", "w_distance", "w_spread"))
-FACE_METRICS = PLAIN_METRICS | {"id", "id_training", "lpips_alex", "lpips_vgg"}
+#: Metrics of the evaluation of every domain but the embedded one.
+LPIPS_METRICS = frozenset(("mse", "psnr", "ssim", "ms_ssim", "w_distance", "w_spread", "lpips_alex", "lpips_vgg"))
 FFHQ, CELEBA_HQ_TEST = "dataset.root={data}/ffhq", "dataset.val_root={data}/celeba_hq/test"
 
 
 def _faces(*train: str) -> Rehearsal:
-    return Rehearsal(train, (*CELEBA_HQ, "metrics=evaluation_papers"), FACE_METRICS, 1024)
+    return Rehearsal(train, CELEBA_HQ, LPIPS_METRICS | {"id", "id_training"}, 1024)
 
 
 def _objects(resolution: int, *train: str) -> Rehearsal:
-    return Rehearsal(train, (), PLAIN_METRICS, resolution)
+    return Rehearsal(train, (), LPIPS_METRICS, resolution)
 
 
 def _folders(name: str) -> tuple[str, str]:
@@ -77,11 +77,11 @@ REHEARSALS = {
     "e4e_cars": _objects(512, *CARS),
     "e4e_churches": _objects(256, *_folders("church")),
     "e4e_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
-    "e4e_horses": _objects(256, *_folders("horse"), "generator.source={weights}/horse.pt"),
+    "e4e_horses": _objects(256, *_folders("horse")),
     "interestyle_ffhq": _faces(FFHQ, CELEBA_HQ_TEST, "dataset.mask_root={data}/ffhq_masks"),
     "psp_ffhq": _faces(FFHQ, CELEBA_HQ_TEST, "generator=stylegan2_ffhq1024"),  # NVIDIA's layout
     "restyle_e4e_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
-    "restyle_psp_afhq_wild": _objects(512, *_folders("wild"), "generator.source={weights}/afhqwild.pkl"),
+    "restyle_psp_afhq_wild": _objects(512, *_folders("wild")),
     "restyle_psp_cars": _objects(512, *CARS),
     "restyle_psp_churches": _objects(256, *_folders("church")),
     "restyle_psp_ffhq": _faces(
@@ -92,5 +92,5 @@ REHEARSALS = {
 
 
 def filled(overrides: tuple[str, ...], world: Path) -> list[str]:
-    """Returns overrides with the folders of the stand-ins."""
-    return [o.format(data=world / "data", weights=world / "weights") for o in overrides]
+    """Returns overrides with the folder of the stand-ins."""
+    return [override.format(data=world / "data") for override in overrides]

@@ -1,8 +1,7 @@
 """Writes what the recipes of the papers need, in its real size and layout: random weights, and drawn images.
 
-``python -m tests.rehearsal.stand_ins FOLDER`` writes ``cache/`` (for ``STYLEGAN_INV_CACHE``), ``weights/`` (generators
-that are not in the weights table), ``data/`` and ``photos/``. It is run in a process of its own, whose memory is freed
-at its end.
+``python -m tests.rehearsal.stand_ins FOLDER`` writes ``cache/`` (for ``STYLEGAN_INV_CACHE``), ``data/`` and
+``photos/``. It is run in a process of its own, whose memory is freed at its end.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from stylegan_inv.generators import Discriminator, Generator, to_nvidia
 from stylegan_inv.generators.frozen import native_layer
 from stylegan_inv.generators.io.network_export import exported
 from stylegan_inv.weights.table import TABLE
+from tests.generators.tensorflow_variables import to_tensorflow
 
 #: Images of each folder; JPEG and PNG in turn.
 IMAGES = 12
@@ -47,8 +47,7 @@ def write_all(folder: Path) -> None:
     torch.manual_seed(0)
     weights = folder / "cache" / "weights"
     weights.mkdir(parents=True)
-    (folder / "weights").mkdir()
-    _write_generators(weights, folder / "weights")
+    _write_generators(weights)
     _write_networks(weights)
     _write_data(folder / "data")
     _write_images(folder / "photos", 1024, PHOTOS)
@@ -58,31 +57,29 @@ def write_all(folder: Path) -> None:
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def random_generator(resolution: int) -> Generator:
     """Returns a generator of the papers' size whose noise inputs have an effect, with its average code."""
     generator = Generator(resolution)
     for layer in generator.synthesis.layers():
         layer.noise_strength.data.normal_(std=0.1)
-    with torch.no_grad():
-        generator.w_avg.copy_(generator.mapping(torch.randn(1000, 512))[:, 0].mean(0))
+    generator.w_avg.copy_(generator.mapping(torch.randn(1000, 512))[:, 0].mean(0))
     return generator
 
 
-def _write_generators(weights: Path, own: Path) -> None:
+def _write_generators(weights: Path) -> None:
     for name, resolution in (("ffhq-config-f", 1024), ("car-512", 512), ("church-256", 256)):
         torch.save(exported(random_generator(resolution), "rosinality"), weights / f"stylegan2-{name}.pt")
-    torch.save(exported(random_generator(256), "rosinality"), own / "horse.pt")
-    _write_nvidia(random_generator(512), own / "afhqwild.pkl")
-    target = weights / TABLE["stylegan2-ffhq-1024"].file
-    _write_nvidia(random_generator(1024), target)
-    _enlarge(target, TABLE["stylegan2-ffhq-1024"].size)
+    _write_nvidia(random_generator(512), weights, "stylegan2-afhq-wild-512")
+    _write_nvidia(random_generator(1024), weights, "stylegan2-ffhq-1024")
+    _write_tensorflow(random_generator(256), weights, "stylegan2-horse-256")
 
 
-def _write_nvidia(generator: Generator, path: Path) -> None:
-    """Writes the networks that NVIDIA's file holds: G, its moving average, and D."""
+def _write_nvidia(generator: Generator, weights: Path, name: str) -> None:
+    """Writes the networks that NVIDIA's file of PyTorch holds: G, its moving average, and D."""
     from tests.generators.nvidia_objects import EasyDict, tree
 
-    resolution = generator.resolution
+    resolution, path = generator.resolution, weights / TABLE[name].file
     state = to_nvidia(generator.state_dict())
     trained = {key: value.clone() for key, value in state.items()}
     discriminator = tree(
@@ -99,6 +96,16 @@ def _write_nvidia(generator: Generator, path: Path) -> None:
     }
     with open(path, "wb") as file:
         pickle.dump(content, file, protocol=4)
+    _enlarge(path, TABLE[name].size)
+
+
+def _write_tensorflow(generator: Generator, weights: Path, name: str) -> None:
+    """Writes the networks that NVIDIA's file of TensorFlow holds: G, D, and the moving average of G."""
+    from tests.generators.nvidia_objects import tensorflow_networks
+
+    average, discriminator = tensorflow_networks(to_tensorflow(generator, Discriminator(generator.resolution)))
+    with open(weights / TABLE[name].file, "wb") as file:
+        pickle.dump((average, discriminator, average), file, protocol=4)
 
 
 def _write_networks(weights: Path) -> None:

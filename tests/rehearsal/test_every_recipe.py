@@ -97,7 +97,8 @@ class User:
         assert self.first["optimizer_at_start"]["parameters"] == 0 < self.first["optimizer_at_end"]["parameters"]
         self._check_learning(self.first)
         metrics = json.loads((self.run / "metrics.json").read_text())
-        assert {"val/mse", "val/psnr", "val/ssim"} <= metrics.keys()
+        assert {"val/mse", "val/psnr", "val/ssim", "val/lpips"} <= metrics.keys()
+        assert ("val/id" in metrics) == ("id" in self.rehearsal.metrics)
         assert all(math.isfinite(value) for value in metrics.values())
         return done
 
