@@ -32,7 +32,7 @@ def lines(results: dict[str, Any]) -> list[str]:
 def machines(results: dict[str, Any]) -> str:
     """Returns the machines on which the rows were measured, in words."""
     found = {
-        f"{m['cores']} CPU cores ({m['architecture']}), {m['threads']} threads, {m['memory'] / 1e9:.0f} GB of memory, "
+        f"{m['cores']} CPU cores ({m['architecture']}, {m['memory'] / 1e9:.0f} GB), OMP_NUM_THREADS={m['threads']}, "
         f"torch {m['torch']}"
         for m in (row["machine"] for row in results.values())
     }
