@@ -51,13 +51,14 @@ class PartTimes(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         after = dict(pl_module.encoder.named_parameters())
-        changed = [name for name, value in self._before.items() if not torch.equal(value, after[name])]
+        backbone = {name: value for name, value in self._before.items() if name.startswith("body.")}
+        changed = [name for name, value in backbone.items() if not torch.equal(value, after[name])]
         self._record |= {
             "last_step": trainer.global_step,
             "optimizer_at_end": _optimizer_summary(trainer),
             "generator_at_end": weights_hash(pl_module.generator.state_dict().values()),
-            "encoder_tensors": len(self._before),
-            "encoder_tensors_changed": len(changed),
+            "backbone_tensors": len(backbone),
+            "backbone_tensors_changed": len(changed),
             "finite": all(math.isfinite(value) for losses in self._record["losses"] for value in losses.values()),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
