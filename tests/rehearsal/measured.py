@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from tests.cli import REPOSITORY
 
+#: Seconds after which a command is killed.
 TIMEOUT = 3600
 
 
@@ -58,7 +60,10 @@ def run_measured(module: str, *arguments: str, cwd: Path, cache: Path) -> Measur
             stdout=file,
             stderr=subprocess.STDOUT,
         )
+        limit = threading.Timer(TIMEOUT, process.kill)
+        limit.start()
         _, status, usage = os.wait4(process.pid, 0)  # as `Popen.wait`, which does not tell the memory
+        limit.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     output = log.read_text()
     assert process.returncode == 0, f"{module} {' '.join(arguments)}\n{output[-4000:]}"
