@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-long lint format type docs bench clean
+.PHONY: help install demo test test-fast test-long rehearsal lint format type docs bench clean
 
 help:  ## Show this help.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,9 +28,14 @@ test: lint type  ## Lint, types and the whole test suite.
 test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
-test-long: $(READY)  ## The tests that take long, and 2,000 steps with constant memory.
-	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest $(PARALLEL) -m long
+test-long: $(READY)  ## The tests that take long, 2,000 steps with constant memory, and the rehearsal.
+	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest $(PARALLEL) -m long --ignore=tests/rehearsal
 	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest tests/faults/test_long_runs.py
+	$(MAKE) rehearsal
+
+rehearsal: $(READY)  ## Every recipe of the papers at its real size, one at a time; writes its table.
+	STYLEGAN_INV_LONG=1 STYLEGAN_INV_REHEARSAL=experiments/dress_rehearsal $(BIN)/python -m pytest tests/rehearsal
+	$(BIN)/python experiments/dress_rehearsal/table.py
 
 lint: $(READY)  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -10,97 +10,15 @@ from __future__ import annotations
 
 import pickle
 import sys
-import types
 from pathlib import Path
 
-import numpy as np
+import nvidia_objects
 import torch
-from torch import nn
+from nvidia_objects import EasyDict, Persistent, tensorflow_networks, tree
 
 FOLDER = Path(sys.argv[1])
-SOURCE = f"open({str(FOLDER / 'canary')!r}, 'w').write('executed')"
 
-
-def fake_module(name: str, **content: object) -> types.ModuleType:
-    module = types.ModuleType(name)
-    vars(module).update(content)
-    sys.modules[name] = module
-    return module
-
-
-def _reconstruct_persistent_obj(meta: dict) -> None:
-    raise AssertionError("written to be read by others")
-
-
-class EasyDict(dict):
-    def __getattr__(self, name: str) -> object:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-class Network:
-    def __init__(self, **state: object) -> None:
-        self.state = state
-
-    def __getstate__(self) -> dict:
-        return self.state
-
-
-_reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
-_reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
-EasyDict.__module__, EasyDict.__qualname__ = "dnnlib.util", "EasyDict"
-Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
-fake_module("torch_utils")
-fake_module("torch_utils.persistence", _reconstruct_persistent_obj=_reconstruct_persistent_obj)
-fake_module("dnnlib")
-fake_module("dnnlib.util", EasyDict=EasyDict)
-fake_module("dnnlib.tflib")
-fake_module("dnnlib.tflib.network", Network=Network)
-
-
-class Persistent(nn.Module):
-    def __reduce__(self) -> tuple:
-        meta = {
-            "type": "class",
-            "version": 6,
-            "module_src": SOURCE,
-            "class_name": self.kind,
-            "state": dict(vars(self)),
-        }
-        return _reconstruct_persistent_obj, (meta,), None
-
-
-def tree(state: dict[str, torch.Tensor], kind: str, attributes: dict[str, object]) -> Persistent:
-    """Returns modules with this state dict."""
-    root = Persistent()
-    root.kind = kind
-
-    def module_of(path: list[str]) -> Persistent:
-        here = root
-        for name in path:
-            if name not in here._modules:
-                here.add_module(name, Persistent())
-                here._modules[name].kind = "Layer"
-            here = here._modules[name]
-        return here
-
-    for key, value in state.items():
-        *path, name = key.split(".")
-        module = module_of(path)
-        if name in ("w_avg", "noise_const", "resample_filter"):
-            module.register_buffer(name, value)
-        else:
-            module.register_parameter(name, nn.Parameter(value))
-    for key, value in attributes.items():
-        *path, name = key.split(".")
-        setattr(module_of(path), name, value)
-    root.register_buffer("scratch", torch.zeros(3), persistent=False)
-    root.act_gain = np.sqrt(np.float64(2))
-    return root
-
-
+nvidia_objects.SOURCE = f"open({str(FOLDER / 'canary')!r}, 'w').write('executed')"
 generator = torch.load(FOLDER / "generator.pt", weights_only=True)
 attributes = {
     "synthesis.b4.conv1.activation": "lrelu",
@@ -129,28 +47,5 @@ for _ in range(30):  # a thousand million modules, for who walks them all
 relu = tree(generator, "Generator", {"synthesis.b4.conv1.activation": "relu"})
 (FOLDER / "relu.pkl").write_bytes(pickle.dumps({"G_ema": relu}, protocol=2))
 
-
-def network(variables: dict[str, np.ndarray], components: dict[str, Network], **static: object) -> Network:
-    return Network(
-        version=4,
-        name="network",
-        static_kwargs=EasyDict(static),
-        components=EasyDict(components),
-        build_module_src=SOURCE,
-        build_func_name="G_main",
-        variables=list(variables.items()),
-    )
-
-
-def part(prefix: str, name: str) -> dict[str, np.ndarray]:
-    """Returns the variables with a prefix, every other one in Fortran order, as numpy stores transposed arrays."""
-    found = tensorflow[name]
-    arrays = {key.removeprefix(prefix): value.numpy() for key, value in found.items() if key.startswith(prefix)}
-    return {key: np.asfortranarray(a) if i % 2 else a for i, (key, a) in enumerate(arrays.items())}
-
-
-tensorflow = torch.load(FOLDER / "tensorflow.pt", weights_only=True)
-components = {"mapping": network(part("mapping/", "G"), {}), "synthesis": network(part("synthesis/", "G"), {})}
-Gs = network({"dlatent_avg": tensorflow["G"]["dlatent_avg"].numpy()}, components, mapping_lrmul=0.01)
-D = network(part("", "D"), {}, mbstd_num_features=1)
+Gs, D = tensorflow_networks(torch.load(FOLDER / "tensorflow.pt", weights_only=True))
 (FOLDER / "tensorflow.pkl").write_bytes(pickle.dumps((Gs, D, Gs), protocol=4))
