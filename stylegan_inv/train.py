@@ -81,7 +81,9 @@ def prepare(cfg: DictConfig) -> Job:
     method = config.instantiate_method(cfg.method)
     name = f"dataset={choice}" if (choice := config.chosen_option("dataset")) else type(data).__name__
     if isinstance(data, ImageDataModule) and data.domain is None and not cfg.any_domain:
-        raise UserError(f"{name}: has no domain; give +dataset.domain=<one of {', '.join(DOMAINS)}>, or any_domain=true")
+        raise UserError(
+            f"{name}: has no domain; give +dataset.domain=<one of {', '.join(DOMAINS)}>, or any_domain=true"
+        )
     check_domains(f"the data ({name}) are", domain_of(data), domain_parts(method), cfg.any_domain)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
