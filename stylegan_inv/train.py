@@ -7,6 +7,7 @@ continues a run that was stopped.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import time
@@ -18,12 +19,13 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from stylegan_inv import config
 from stylegan_inv.callbacks.checkpoints import Checkpoints
 from stylegan_inv.callbacks.throughput import Throughput
 from stylegan_inv.data.datamodules.base import ImageDataModule
-from stylegan_inv.data.datamodules.loaders import is_worker_death
+from stylegan_inv.data.datamodules.loaders import is_worker_death, size_of
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.domain_parts import domain_parts
@@ -33,6 +35,7 @@ from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
 from stylegan_inv.runtime.library_messages import silence_library_messages
+from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import RunLocation, select_location
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
@@ -70,6 +73,7 @@ def prepare(cfg: DictConfig) -> Job:
         UserError: Bad input; nothing has been written.
     """
     config.check_fields(cfg)
+    config.check_logger(cfg.get("logger"))
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     location = select_location(cfg, *_wanted_folder(cfg))
     data = config.instantiate(cfg.dataset)
@@ -83,12 +87,68 @@ def prepare(cfg: DictConfig) -> Job:
     check_domains(f"the data ({name}) are", domain_of(data), domain_parts(method), cfg.any_domain)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
+    _check_fit_options(cfg, method, data)
     if location.ckpt_path is not None:
         checkpoint = read_checkpoint(location.ckpt_path)
         method.on_load_checkpoint(checkpoint)
         check_state(method, checkpoint["state_dict"], location.ckpt_path)
+    _check_parts(cfg, location.run_dir)
     location.create()
     return Job(method, data, location)
+
+
+def _check_fit_options(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Checks the options of optimiser, scheduler and Trainer with the method and the data.
+
+    Raises:
+        UserError: An option that would fail when the training begins, or that does nothing.
+    """
+    if isinstance(data, ImageDataModule):
+        config.check_endless_stream(cfg.trainer, size_of(data.get("train")), data.batch_size)
+    if isinstance(method, InversionMethod) and not isinstance(method, TrainedMethod):
+        return
+    if not method.automatic_optimization:
+        has_options = isinstance(method, TrainedMethod)
+        config.check_manual_optimization(cfg.trainer, type(method).__name__, has_options)
+    try:
+        method.configure_optimizers()  # thrown away; Lightning calls it again
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"optimizer or scheduler: {' '.join(str(error).split())}") from error
+
+
+def _check_parts(cfg: DictConfig, run_dir: Path) -> None:
+    """Builds callbacks and Trainer once and throws them away: the run builds its own, in its folder.
+
+    Raises:
+        UserError: One of them cannot be built.
+    """
+    silence_library_messages()
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.update(cfg, "paths.run_dir", str(run_dir))
+    _build_trainer(cfg, _build_callbacks(cfg), [MetricsCSV(run_dir)], AtomicCheckpointIO())
+
+
+def _build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
+    callbacks = []
+    for name, node in cfg.callbacks.items():
+        if node is None:
+            continue
+        built = config.instantiate_part(f"callbacks.{name}", node) if OmegaConf.is_dict(node) else node
+        if not isinstance(built, pl.Callback):
+            raise UserError(f"callbacks.{name}={built}: expected a callback, {{_target_: …}}, or null")
+        callbacks.append(built)
+    return callbacks
+
+
+def _build_trainer(
+    cfg: DictConfig, callbacks: list[pl.Callback], loggers: list[Logger], saver: AtomicCheckpointIO
+) -> pl.Trainer:
+    trainer: pl.Trainer = config.instantiate_part(
+        "trainer", cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[saver]
+    )
+    return trainer
 
 
 def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
@@ -114,11 +174,9 @@ def train(cfg: DictConfig, job: Job) -> float | None:
         tune_allocator()
     write_origin = functools.partial(run.write_origin, config.plain(cfg), job.location.command)
     write_origin()
-    callbacks = [config.instantiate(node) for node in cfg.callbacks.values() if node]
+    callbacks = _build_callbacks(cfg)
     saver = AtomicCheckpointIO(recreate=write_origin)
-    trainer: pl.Trainer = config.instantiate(
-        cfg.trainer, callbacks=callbacks, logger=config.instantiate(cfg.logger), plugins=[saver]
-    )
+    trainer = _build_trainer(cfg, callbacks, config.instantiate(cfg.get("logger")) or [], saver)
     _fit(trainer, job, callbacks)
 
     metrics = {**_final_metrics(trainer, callbacks), "seconds": time.perf_counter() - started}

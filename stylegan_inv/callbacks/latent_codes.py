@@ -15,6 +15,7 @@ from torch import Tensor
 from stylegan_inv.callbacks.gather import from_all_ranks, inversion_of
 from stylegan_inv.generators import Generator
 from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.visualization.code_figures import draw_codes
@@ -41,7 +42,7 @@ class LatentCodes(pl.Callback):
     """
 
     def __init__(self, run_dir: str, images: int = 256) -> None:
-        self._folder, self._images = Path(run_dir) / "codes", images
+        self._folder, self._images = Path(run_dir) / "codes", whole_number("callbacks.codes.images", images)
         self._w: list[Tensor] = []
         self._moved: list[Tensor] = []
         self._samples: np.ndarray | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import batch_norm_buffers, has_grad_scaler, norms
 
 _log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class SkipNonFinite(pl.Callback):
     """
 
     def __init__(self, abort_after: int = 10) -> None:
-        self.abort_after = abort_after
+        self.abort_after = whole_number("callbacks.non_finite.abort_after", abort_after)
         #: Number of skipped steps, including those before a resume.
         self.skipped = 0
         self._successive = 0

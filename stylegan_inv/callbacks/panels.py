@@ -13,6 +13,7 @@ from torch import Tensor
 from stylegan_inv.callbacks.gather import inversion_of
 from stylegan_inv.methods.common.base import Inversion, InversionMethod, pool
 from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
@@ -35,7 +36,9 @@ class Panels(pl.Callback):
     """
 
     def __init__(self, run_dir: str, every_n_steps: int = 500, images: int = 8) -> None:
-        self._folder, self._every, self._count = Path(run_dir) / "panels", every_n_steps, images
+        self._folder = Path(run_dir) / "panels"
+        self._every = whole_number("callbacks.panels.every_n_steps", every_n_steps)
+        self._count = whole_number("callbacks.panels.images", images)
         self._batch: dict[str, Any] | None = None
         #: First validation batch and its inversion, of methods that are only measured.
         self._measured: tuple[dict[str, Any], Inversion] | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, Timer
+
+from stylegan_inv.utils.checks import real_number
 
 
 def progress_bar(every_seconds: float = 20.0) -> ProgressBar:
@@ -16,7 +19,27 @@ def progress_bar(every_seconds: float = 20.0) -> ProgressBar:
     Args:
         every_seconds: Seconds between plain lines.
     """
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else PlainProgress(every_seconds)
+    real_number("callbacks.progress.every_seconds", every_seconds, least=0)
+    return TerminalProgress(leave=True) if sys.stdout.isatty() else PlainProgress(every_seconds)
+
+
+def end_of_training(trainer: pl.Trainer) -> str:
+    """Returns what ends a training, and at which step, e.g. ``step 400 (trainer.max_steps)``."""
+    ends = [(trainer.max_steps, "trainer.max_steps")] if trainer.max_steps != -1 else []
+    if trainer.max_epochs not in (None, -1) and math.isfinite(trainer.num_training_batches):
+        ends.append((int(trainer.max_epochs * trainer.num_training_batches), "trainer.max_epochs"))
+    text = "step {} ({})".format(*min(ends)) if ends else "an interruption"
+    timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return f"{text} or trainer.max_time" if timed else text
+
+
+class TerminalProgress(RichProgressBar):
+    """Lightning's rich progress bar, which also says what ends the training."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        super().on_train_start(trainer, pl_module)
+        if self.is_enabled:
+            print(f"training until {end_of_training(trainer)}", flush=True)
 
 
 class PlainProgress(ProgressBar):
@@ -45,6 +68,8 @@ class PlainProgress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
         self._start_time = self._last_time = time.monotonic()
         self._first_step = trainer.global_step
+        if self._enabled:
+            print(f"training until {end_of_training(trainer)}", flush=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:  # noqa: D102
         now, step, total = time.monotonic(), trainer.global_step, trainer.max_steps

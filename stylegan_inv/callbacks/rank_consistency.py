@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import whole_number
 
 
 class RankConsistency(pl.Callback):
@@ -21,7 +22,7 @@ class RankConsistency(pl.Callback):
     """
 
     def __init__(self, every_n_steps: int = 100) -> None:
-        self.every_n_steps = every_n_steps
+        self.every_n_steps = whole_number("callbacks.consistency.every_n_steps", every_n_steps)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
         check_ranks_agree(trainer, module)

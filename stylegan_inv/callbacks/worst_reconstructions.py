@@ -18,6 +18,7 @@ from stylegan_inv.data.datamodules.base import ImageDataModule
 from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.methods.common.base import mse, pool
 from stylegan_inv.metrics.base import PerImageMetric
+from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
@@ -45,7 +46,7 @@ class WorstReconstructions(pl.Callback):
     """
 
     def __init__(self, run_dir: str, images: int = 8) -> None:
-        self._folder, self._count = Path(run_dir) / "worst", images
+        self._folder, self._count = Path(run_dir) / "worst", whole_number("callbacks.worst.images", images)
         self._worst: list[_Candidate] = []
 
     def on_validation_start(self, *args: Any) -> None:  # noqa: D102

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
+import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from stylegan_inv.config.trainer_options import check_trainer_options
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.runtime.loggers import check_logger_arguments, make_loggers
+from stylegan_inv.utils.checks import LARGEST_SEED, whole_number
 
 _POSITIVE = (
     "dataset.batch_size",
     "dataset.val_size",
     "dataset.val_batch_size",
     "dataset.resolution",
-    "trainer.max_steps",
     "method.iterations",
 )
+#: Parts that a training cannot do without.
+_REQUIRED = ("dataset", "method", "trainer", "callbacks", "paths")
 
 
 def check_fields(cfg: DictConfig) -> None:
     """Checks the config of a training.
 
     Raises:
-        UserError: A size, count or batch size that is not positive, a resolution that no network here takes, or
-            ``sync_batchnorm`` with a single process or where PyTorch does not support it.
+        UserError: A part that is missing, a seed, size, count or batch size out of range, a resolution that no network
+            here takes, ``sync_batchnorm`` with a single process or where PyTorch does not support it, or another
+            option of the Trainer that is wrong, see `check_trainer_options`.
     """
+    for name in _REQUIRED:
+        if not OmegaConf.is_dict(cfg.get(name)):
+            raise UserError(f"{name}: left out or no section, but a training needs it; {name}.<key>=null omits a key")
+    whole_number("seed", cfg.seed, 0, LARGEST_SEED)
+    check_trainer_options(cfg.trainer)
     for key in _POSITIVE:
         value = OmegaConf.select(cfg, key)
         if value is not None:
@@ -34,6 +47,30 @@ def check_fields(cfg: DictConfig) -> None:
     resolution = OmegaConf.select(cfg, "dataset.resolution")
     if resolution is not None and resolution % 16:
         raise UserError(f"dataset.resolution={resolution}: expected a multiple of 16, e.g. 64 or 256")
+
+
+def check_logger(node: DictConfig | None) -> None:
+    """Checks the config of the loggers without building them: building connects to a server and writes files.
+
+    Args:
+        node: Config with ``_target_``; None for no logger.
+
+    Raises:
+        UserError: A ``_target_`` that does not exist, or an argument that it does not take.
+    """
+    if node is None:
+        return
+    plain: Any = OmegaConf.to_container(node) if OmegaConf.is_dict(node) else {}
+    if "_target_" not in plain:
+        raise UserError(f"logger={node}: expected csv, wandb or none, or a logger of your own, {{_target_: …}}")
+    arguments = {str(key): value for key, value in plain.items() if not str(key).startswith("_")}
+    try:
+        target = hydra.utils.get_object(plain["_target_"])
+        inspect.signature(target).bind(**arguments)
+    except (ImportError, ValueError, TypeError) as error:
+        raise UserError(f"logger: {plain['_target_']}: {' '.join(str(error).split())}") from error
+    if target is make_loggers:
+        check_logger_arguments(arguments.get("csv", True), arguments.get("wandb"))
 
 
 def _check_sync_batchnorm(trainer: DictConfig) -> None:

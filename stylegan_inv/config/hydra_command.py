@@ -6,13 +6,15 @@ directory, so bad input leaves no files behind.
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 import hydra
 from hydra._internal.utils import get_args_parser  # private; Hydra is capped below 1.4
@@ -25,12 +27,15 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.config.composition import CONF_DIR
+from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.command_line import ArgumentParser, report_error
 from stylegan_inv.weights.download import downloads
 
 #: Exceptions that mean bad input.
 _INPUT_ERRORS = (UserError, HydraException, OmegaConfBaseException)
+#: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, read-only.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @runtime_checkable
@@ -64,12 +69,17 @@ def entry_point(
             _register_launcher()
             task = HydraTask(f"stylegan_inv.{config_name}", main, prepare)
             run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
+            overrides: list[str] = []
             try:
-                _check_options(config_name)
+                overrides = _check_options(config_name)
                 run()
             except _INPUT_ERRORS as error:
                 PrepareFirst.summarise_failed_sweep()
-                sys.exit(report_error(error))
+                sys.exit(report_error(explained(error, config_name, overrides)))
+            except OSError as error:
+                if error.errno not in _DISK_ERRORS:
+                    raise
+                sys.exit(report_error(_disk_error(error)))
 
         return command_line
 
@@ -133,21 +143,37 @@ class PrepareFirst(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
         if PrepareFirst.prepare is None:
             return
+        with read_write(config.hydra.runtime):
+            # Hydra sets it when it makes the folder; parts of the config refer to it.
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
         HydraConfig.instance().set_config(config)
         job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
+            _check_working_directory(config)
+            check_added_keys(config)
             with downloads(OmegaConf.select(job_config, "weights.offline")):
                 prepared = PrepareFirst.prepare(job_config)
             if isinstance(prepared, HasRunDir):
                 with read_write(config.hydra.run):
                     config.hydra.run.dir = str(prepared.run_dir)
             PrepareFirst._prepared = [prepared]
+        # Hydra turns exceptions of callbacks into warnings, but not SystemExit.
         except _INPUT_ERRORS as error:
-            # Hydra turns exceptions of callbacks into warnings, but not SystemExit.
             sys.exit(report_error(error))
+        except OSError as error:  # of a file that the user gave
+            if error.strerror is None:
+                _exit_with_traceback()
+            sys.exit(report_error(_disk_error(error)))
+        except Exception:
+            _exit_with_traceback()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
         PrepareFirst._sweep = config
+        try:
+            _check_working_directory(config)
+        except UserError as error:
+            PrepareFirst._sweep = None
+            sys.exit(report_error(error))
 
     @staticmethod
     def summarise_failed_sweep() -> None:
@@ -194,14 +220,40 @@ def same_command(module: str) -> list[str]:
     return [*program(module), *own, "hydra.mode=RUN", *overrides.task]  # conf/sweep sets MULTIRUN
 
 
-def _check_options(config_name: str) -> None:
+def _check_options(config_name: str) -> list[str]:
     """Parses the options of Hydra's command line, whose own parser prints its usage before an error.
 
+    Returns:
+        The overrides.
+
     Raises:
-        UserError: An unknown option.
+        UserError: An unknown option, or a group that is set to null.
     """
     prog = f"python -m stylegan_inv.{config_name}"
-    ArgumentParser(prog=prog, parents=[get_args_parser()], add_help=False).parse_args()
+    options = ArgumentParser(prog=prog, parents=[get_args_parser()], add_help=False).parse_args()
+    overrides = [str(override) for override in options.overrides]
+    check_groups(overrides)
+    return overrides
+
+
+def _check_working_directory(config: DictConfig) -> None:
+    if config.hydra.job.chdir:
+        raise UserError(
+            "hydra.job.chdir=true: relative paths of the command line would then be searched in the run folder; "
+            "leave it out, all files of a run are written to hydra.run.dir anyway"
+        )
+
+
+def _disk_error(error: OSError) -> UserError:
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "; free some space or give another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return UserError(f"{where}{error.strerror or error}{hint}")
+
+
+def _exit_with_traceback() -> NoReturn:
+    """Ends the process because of an error that is no bad input; no folder has been made."""
+    traceback.print_exc()
+    sys.exit(1)
 
 
 def _register_launcher() -> None:

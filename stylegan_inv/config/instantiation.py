@@ -38,6 +38,26 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         raise
 
 
+def instantiate_part(name: str, node: Any, **kwargs: Any) -> Any:
+    """Builds a part of a training, such as the Trainer; any error of its constructor is bad input.
+
+    Args:
+        name: What the user calls it, e.g. ``callbacks.panels``.
+        node: Config with ``_target_``.
+        **kwargs: Further arguments of the constructor.
+
+    Raises:
+        UserError: The object cannot be built.
+    """
+    try:
+        return instantiate(node, **kwargs)
+    except UserError:
+        raise
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__ or error
+        raise UserError(f"{name}: {' '.join(str(cause).split())}") from error
+
+
 def instantiate_method(node: Any, **kwargs: Any) -> Any:
     """Builds a method. A ``start`` that names a run or published weights is loaded.
 

@@ -28,8 +28,10 @@ from stylegan_inv.latents.discovery.scores import csv_scores, factor_scores, pre
 from stylegan_inv.latents.discovery.sefa import sefa_directions
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.statistics import map_codes, sample_z
+from stylegan_inv.utils.checks import LARGEST_SEED, real_number, whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
 from stylegan_inv.utils.domains import check_domains
+from stylegan_inv.utils.files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +43,7 @@ def _find_or_show(options: argparse.Namespace) -> None:
     if options.command == "show":
         _show(load_direction(options.direction))
         return
+    _check_options(options)
     generator = load_generator(options.generator, domain=options.domain)
     if options.command in ("interfacegan", "means"):
         found = [_from_scores(options, generator)]
@@ -51,6 +54,25 @@ def _find_or_show(options: argparse.Namespace) -> None:
         target = Path(options.output) / f"{direction.name}.safetensors" if several else Path(options.output)
         direction = replace(direction, domain=generator.domain)
         print(save_direction(direction, target), *(f"{key}={value}" for key, value in direction.made.items()))
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Checks numbers and the output before any work.
+
+    Raises:
+        UserError: A number out of range, or an output that cannot be written.
+    """
+    whole_number("--samples", options.samples)
+    whole_number("--seed", options.seed, 0, LARGEST_SEED)
+    output = Path(options.output)
+    if options.command in ("sefa", "ganspace"):
+        whole_number("--count", options.count, 1, options.samples if options.command == "ganspace" else None)
+        check_output(output, overwrite=True)
+        return
+    real_number("--fraction", options.fraction, above=0)
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output {output}: directions are written as .safetensors")
+    check_output(output.parent, overwrite=True)
 
 
 def _parser() -> ArgumentParser:

@@ -18,7 +18,7 @@ from stylegan_inv.edit.edit_sources import Source, find_source
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.output_folder import image_names
 from stylegan_inv.latents.edits.base import Edit, ImageTable, UsesDirections
-from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.checks import real_number, true_or_false, whole_number
 from stylegan_inv.utils.domains import check_domains
 from stylegan_inv.utils.files import atomic_write, check_output
 from stylegan_inv.visualization.animation import check_animation, write_animation
@@ -48,6 +48,8 @@ def prepare(cfg: DictConfig) -> Job:
     """
     check_animation(cfg.animation)
     whole_number("frames", cfg.frames, 2)
+    real_number("seconds", cfg.seconds, above=0)
+    true_or_false("overwrite", cfg.overwrite)
     whole_number("cell", cfg.cell, 16)
     edit = instantiate(cfg.edit)
     if not isinstance(edit, Edit):

@@ -15,6 +15,7 @@ from stylegan_inv.config import instantiate
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.invert.inputs import Images, Inputs
+from stylegan_inv.invert.method_setup import check_size_and_task
 from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
 from stylegan_inv.latents.statistics import map_codes, sample_z
@@ -24,7 +25,7 @@ from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
-from stylegan_inv.utils.checks import one_of, real_number, whole_number
+from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_number
 from stylegan_inv.utils.domains import check_domains
 
 
@@ -60,6 +61,9 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
         UserError: Inputs that are missing, that cannot be read, or that do not fit each other.
     """
     whole_number("batch_size", cfg.batch_size)
+    whole_number("num_workers", cfg.num_workers, 0)
+    if cfg.resolution is not None:
+        whole_number("resolution", cfg.resolution, 16)
     if cfg.input is None:
         if cfg.run is not None:
             raise UserError(f"run={cfg.run}: got no input; give input=<images>, or leave run out for random samples")
@@ -84,7 +88,7 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
 
 
 def _random_samples(cfg: DictConfig, output: Path) -> Source:
-    count, seed = whole_number("samples", cfg.samples), whole_number("seed", cfg.seed, 0)
+    count, seed = whole_number("samples", cfg.samples), whole_number("seed", cfg.seed, 0, LARGEST_SEED)
     psi = real_number("psi", cfg.psi, hint="1 does not truncate")
     generator = _load_generator(cfg)
     if generator.c_dim:
@@ -133,8 +137,10 @@ def _inverted_images(cfg: DictConfig, output: Path) -> Source:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", run_parts(method), cfg.any_domain)
     folder = RunFolder.of(cfg.run)
     dataset = None if folder is None else folder.dataset_config()
-    inputs = Inputs(images, cfg.resolution or method.input_size, cfg.mode)
+    size = cfg.resolution or method.input_size
     task = None if dataset is None else instantiate(dataset.get("task"))
+    check_size_and_task(method, size, task)
+    inputs = Inputs(images, size, cfg.mode)
 
     def load() -> EditInputs:
         targets, found = [], []
@@ -190,6 +196,8 @@ def _concatenate_noise(noise: Sequence[Sequence[Tensor]], generator: Generator) 
 
 def _load_generator(cfg: DictConfig) -> Generator:
     generator: Generator = instantiate(cfg.generator)
+    if generator.img_channels != 3:
+        raise UserError(f"generator: makes images of {generator.img_channels} channels, expected 3 (RGB)")
     return generator.to(device_named(cfg.device))
 
 

@@ -36,6 +36,7 @@ from stylegan_inv.evaluate.score_table import METRICS, TABLE, write_per_image
 from stylegan_inv.evaluate.scoring import Scores
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.common.domain_parts import run_parts
+from stylegan_inv.methods.common.fit_check import check_images
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
@@ -50,6 +51,9 @@ _IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed",
 
 #: Words of the command line that choose metrics.
 _METRIC_OVERRIDE = re.compile(r"[+~]*(metrics\b|similarity=|perceptual=)")
+
+#: Number of images whose size and channels are checked; some of them may be unreadable.
+_CHECKED_IMAGES = 4
 
 
 def prepare(cfg: DictConfig) -> EvaluationJob:
@@ -130,6 +134,8 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
+    if (batch := data.first_batch(cfg.split, _CHECKED_IMAGES)) is not None:
+        check_images(method, batch["image"].shape[-1], method.source(batch).shape[1])
     metrics = build_metrics(_metrics(data.domain), method.generator)
     parts = {**run_parts(method), **{f"metrics.{name}": metric for name, metric in metrics.items()}}
     check_domains(f"the data (dataset={name}) are", domain_of(data), parts, cfg.any_domain)

@@ -23,7 +23,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.invert.command_options import check_options, command_settings, output_folder
 from stylegan_inv.invert.inputs import Images, IndexedInputs
 from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
-from stylegan_inv.invert.method_setup import check_method, load_method
+from stylegan_inv.invert.method_setup import check_method, check_size_and_task, load_method
 from stylegan_inv.invert.parts import split_into_parts
 from stylegan_inv.invert.variants import make_variants
 from stylegan_inv.runtime.device import device_named
@@ -75,12 +75,13 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
         images.check_any()
     method = load_method(cfg, run, device, synthfaces=images.files is None)
     size = cfg.resolution or method.input_size
-    mask = None if cfg.mask is None else str(cfg.mask)
-    inputs = IndexedInputs(images, size, cfg.mode, reference, mask, on_bad_image=cfg.on_bad_image)
-    inputs.check_masks(own_images)
     folder = None if run is None else RunFolder.of(run)
     dataset = None if folder is None else folder.dataset_config()
     task = None if dataset is None else instantiate(dataset.get("task"))
+    check_size_and_task(method, size, task)
+    mask = None if cfg.mask is None else str(cfg.mask)
+    inputs = IndexedInputs(images, size, cfg.mode, reference, mask, on_bad_image=cfg.on_bad_image)
+    inputs.check_masks(own_images)
     return Job(method, inputs, output, task, make_variants(cfg, method), unfinished, ranks, own)
 
 

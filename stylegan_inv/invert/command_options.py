@@ -11,15 +11,18 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.invert.inputs import Images
 from stylegan_inv.runtime.resumable_job import file_identities
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
-from stylegan_inv.utils.checks import one_of, whole_number
+from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, true_or_false, whole_number
 
 
 def check_options(cfg: DictConfig) -> None:
     """Raises a UserError for a number or a word that is not allowed."""
     one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
     one_of("mode", cfg.mode, ("crop", "fit"))
-    for name, least in {"batch_size": 1, "num_workers": 0, "variants": 0, "shard_images": 1, "seed": 0}.items():
+    for name, least in {"batch_size": 1, "num_workers": 0, "variants": 0, "shard_images": 1}.items():
         whole_number(name, cfg[name], least)
+    whole_number("seed", cfg.seed, 0, LARGEST_SEED)
+    real_number("save_every_seconds", cfg.save_every_seconds, 0)
+    true_or_false("overwrite", cfg.overwrite)
     if cfg.resolution is not None:
         whole_number("resolution", cfg.resolution, 16)
 

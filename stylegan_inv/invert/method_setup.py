@@ -15,6 +15,7 @@ from stylegan_inv.loading import load_inverter
 from stylegan_inv.utils.domains import check_domains, domain_of
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
+    from stylegan_inv.data.tasks.base import Task
     from stylegan_inv.methods.common.base import InversionMethod
 
 
@@ -73,6 +74,15 @@ def _check_domains(cfg: DictConfig, method: InversionMethod, synthfaces: bool) -
         for name, part in others.items():
             what = "the features are" if name.endswith("features") else "the start is"
             check_domains(what, domain_of(part), {"generator": method.generator}, cfg.any_domain)
+
+
+def check_size_and_task(method: InversionMethod, size: int, task: Task | None) -> None:
+    """Raises a UserError unless the method takes RGB images of some size, converted by the task of its training."""
+    from stylegan_inv.methods.common.fit_check import check_images
+
+    image = torch.zeros(1, 3, size, size)
+    channels = (image if task is None else task.read(image)).shape[1]
+    check_images(method, size, channels, hint="give a run, whose config names the task of its training")
 
 
 def _is_trained(kind: type) -> bool:

@@ -22,7 +22,7 @@ from stylegan_inv.methods.common.latent_optimization import LatentOptimization
 from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages
 from stylegan_inv.optim.optimization_state import Variables
 from stylegan_inv.optim.per_image_optimization import EarlyStop, Stage, seeded_randn
-from stylegan_inv.utils.checks import one_of, whole_number
+from stylegan_inv.utils.checks import one_of, real_number, whole_number
 
 
 @dataclass
@@ -76,7 +76,9 @@ class Projector(LatentOptimization):
         self.space = one_of("method.space", space, ("w", "w_plus"))
         self.steps = whole_number("method.steps", steps)
         super().__init__(noise_start=noise_start, **kwargs)
-        self.lr, self.lr_rampup_length, self.lr_rampdown_length = lr, lr_rampup_length, lr_rampdown_length
+        self.lr = real_number("method.lr", lr, above=0)
+        self.lr_rampup_length = real_number("method.lr_rampup_length", lr_rampup_length, least=0, most=1)
+        self.lr_rampdown_length = real_number("method.lr_rampdown_length", lr_rampdown_length, least=0, most=1)
         self.initial_noise_factor, self.noise_ramp_length = initial_noise_factor, noise_ramp_length
         self.regularize_noise_weight, self.pixel = regularize_noise_weight, pixel
         self.w_avg_samples, self.early_stop = w_avg_samples, early_stop or EarlyStop()

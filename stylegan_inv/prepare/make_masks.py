@@ -128,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"masks {options.kind}: labels and model require --classes, and folder does not take them")
     if (options.model is None) == (options.kind == "model"):
         raise UserError(f"masks {options.kind}: model requires --model, and the others do not take it")
+    real_number("--dilate", options.dilate)
     real_number("--threshold", options.threshold, least=0, most=1)
     whole_number("--model-side", options.model_side, least=32)
     source = open_source(options.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import netrc
 import os
@@ -11,9 +12,11 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.utils.checks import true_or_false
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
@@ -36,6 +39,25 @@ def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = 
         os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(_wandb_logger(Path(run_dir), wandb))
     return loggers
+
+
+def check_logger_arguments(csv: Any = True, wandb: Any = None) -> None:
+    """Checks arguments of `make_loggers` without building loggers, which connects to a server and writes files.
+
+    Raises:
+        UserError: ``csv`` is not a truth value, or wandb does not know one of its arguments.
+    """
+    true_or_false("logger.csv", csv)
+    if wandb is None:
+        return
+    if not isinstance(wandb, dict):
+        raise UserError(f"logger.wandb={wandb}: expected arguments of WandbLogger, or null")
+    from wandb import init
+
+    known = {name for function in (WandbLogger.__init__, init) for name in inspect.signature(function).parameters}
+    for name in wandb:
+        if name not in known - {"self", "kwargs"}:
+            raise UserError(f"logger.wandb.{name}: neither WandbLogger nor wandb.init has such an argument")
 
 
 def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:

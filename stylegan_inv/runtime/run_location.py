@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -17,6 +18,8 @@ from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.same_command import command_hash, is_same_command
 
 _log = logging.getLogger(__name__)
+#: What a run writes first, without checkpoints: its config, versions and the log.
+_FIRST_BYTES = 1 << 16
 
 
 @dataclass
@@ -47,6 +50,10 @@ class RunLocation:
             if not self.fixed:  # each rank read its own clock; only the first one writes
                 self.run_dir = Path(tempfile.mkdtemp(prefix="stylegan_inv_rank"))
             return
+        if self.fixed and self.run_dir.exists() and not self.run_dir.is_dir():
+            raise UserError(f"{self.run_dir}: is a file, expected a folder; give another hydra.run.dir")
+        # Folders that do not exist yet, the innermost first: none of them stays behind after an error.
+        absent = [folder for folder in (self.run_dir, *self.run_dir.parents) if not folder.exists()]
         try:
             self.run_dir.parent.mkdir(parents=True, exist_ok=True)
             wanted, number = self.run_dir, 1
@@ -59,9 +66,14 @@ class RunLocation:
                         break
                     number += 1
                     self.run_dir = wanted.with_name(f"{wanted.name}_{number}")
-            with tempfile.TemporaryFile(dir=self.run_dir):
-                pass
+            with tempfile.TemporaryFile(dir=self.run_dir) as file:
+                file.write(bytes(_FIRST_BYTES))  # a full disk still has names for empty files
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
+            for folder in absent:
+                with contextlib.suppress(OSError):  # not made, or another process uses it
+                    folder.rmdir()
             raise UserError(
                 f"{self.run_dir}: cannot be written to ({error.strerror}); give another hydra.run.dir or "
                 "paths.output_root"

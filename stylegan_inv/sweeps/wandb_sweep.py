@@ -43,6 +43,9 @@ def wandb_sweep(overrides: Sequence[str]) -> dict[str, Any]:
     fixed += [override.input_line or "" for override in params if not override.is_sweep_override()]
     if not swept:
         raise UserError(f"{' '.join(overrides) or 'no override'}: nothing is swept; give sweep=loss_weights or key=1,2")
+    first = [f"{o.key_or_group}={_first_value(o)}" for o in swept if o.get_key_element()[0] not in "+~"]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        hydra.compose("train", [*fixed, *first])  # raises for a key or an option that does not exist
     searched = any(override.is_interval_sweep() for override in swept)
     name = OmegaConf.select(cfg, "hydra.runtime.choices.sweep")
     return {
@@ -76,6 +79,11 @@ def _parameter(override: Override) -> dict[str, Any]:
             return {"distribution": "int_uniform", **ends}
         return {"distribution": "log_uniform_values" if "log" in value.tags else "uniform", **ends}
     return {"values": [_plain(element) for element in override.sweep_iterator()]}
+
+
+def _first_value(override: Override) -> Any:
+    value = override.value()
+    return value.start if isinstance(value, IntervalSweep) else next(iter(override.sweep_string_iterator()))
 
 
 def _plain(element: Any) -> Any:

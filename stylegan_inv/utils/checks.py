@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from stylegan_inv.errors import UserError
 
 T = TypeVar("T")
+#: Largest seed that PyTorch, NumPy and Python all take.
+LARGEST_SEED = 2**32 - 1
 
 
 def whole_number(name: str, value: Any, least: int | None = 1, most: int | None = None, hint: str = "") -> int:
@@ -94,10 +96,25 @@ def one_of(name: str, value: T, choices: Collection[T], hint: str = "") -> T:
     return value
 
 
+def true_or_false(name: str, value: Any) -> bool:
+    """Returns a truth value.
+
+    Args:
+        name: What the user calls it.
+        value: What was given.
+
+    Raises:
+        UserError: Anything but true or false.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name}={value}: expected true or false")
+    return value
+
+
 def _bounds(least: float | None, most: float | None) -> str:
     if least is None:
-        return "" if most is None else f" of at most {most:g}"
-    return f" of at least {least:g}" if most is None else f" from {least:g} to {most:g}"
+        return "" if most is None else f" of at most {most:.10g}"
+    return f" of at least {least:.10g}" if most is None else f" from {least:.10g} to {most:.10g}"
 
 
 def _tail(hint: str) -> str:

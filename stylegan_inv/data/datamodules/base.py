@@ -102,12 +102,19 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: None of these images can be read.
         """
-        dataset = self.get("val")
-        samples = dataset.__getitems__(range(min(count, size_of(dataset))))  # type: ignore[attr-defined]
-        batch = CollateEvaluation(self.task)(samples)
+        batch = self.first_batch("val", count)
         if batch is None:
             raise UserError(f"{self.where('val')}: none of the first {count} images can be read, expected some to show")
         return batch if self.task is None else {**batch, "shown": self.task.show(batch["source"])}
+
+    def first_batch(self, split: str, count: int) -> dict[str, Any] | None:
+        """Returns the first ``count`` samples of a split, or all if there are fewer, as an evaluation batch.
+
+        None of these images can be read: returns None.
+        """
+        dataset = self.get(split)
+        samples = dataset.__getitems__(range(min(count, size_of(dataset))))  # type: ignore[attr-defined]
+        return CollateEvaluation(self.task)(samples)
 
     def panel_images(self, count: int) -> Tensor:
         """Returns the images of :meth:`panel_batch`, (B, 3, R, R)."""

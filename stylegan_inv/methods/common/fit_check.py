@@ -1,8 +1,9 @@
-"""Checks that generator, method, losses and data fit together, before a training starts."""
+"""Checks that generator, method, losses and data fit together, before any work starts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,6 +12,19 @@ from stylegan_inv.losses.adversarial import AdversarialLoss
 from stylegan_inv.losses.compose import RegionTerm
 from stylegan_inv.methods.common.base import FixedSize, InversionMethod
 from stylegan_inv.methods.common.trained import TrainedMethod
+
+
+@runtime_checkable
+class MakesCodes(Protocol):
+    """An encoder that makes codes of one shape.
+
+    Attributes:
+        num_ws: Number of codes of an image.
+        w_dim: Entries of a code.
+    """
+
+    num_ws: int
+    w_dim: int
 
 
 def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: Collection[str]) -> None:
@@ -24,20 +38,14 @@ def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: 
     Raises:
         UserError: Sizes, channels, masks or a discriminator that do not fit.
     """
-    generator, size = method.generator, batch["image"].shape[-1]
-    if generator.img_channels != 3:
-        raise UserError(f"generator: makes images of {generator.img_channels} channels, expected 3 (RGB)")
-    if size > generator.resolution:
-        raise UserError(
-            f"dataset.resolution={size}: larger than the generator's images; give dataset.resolution="
-            f"{generator.resolution} or less, or another generator"
-        )
-    channels = method.source(batch).shape[1]
-    if channels != method.in_channels:
-        raise UserError(
-            f"the data have {channels} channels and the method sees {method.in_channels}; give "
-            f"method.in_channels={channels} (pSp and e4e have it), or another +task"
-        )
+    size, channels = batch["image"].shape[-1], method.source(batch).shape[1]
+    check_images(
+        method,
+        size,
+        channels,
+        "dataset.resolution",
+        f"give method.in_channels={channels} (pSp and e4e have it), or another +task",
+    )
     if trained_on and "mask" not in trained_on and (where := _needs_masks(method)):
         raise UserError(
             f"{where}: needs masks of the interest region, but the images have {', '.join(sorted(trained_on))} alone; "
@@ -51,6 +59,47 @@ def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: 
                 f"loss.{name}: its discriminator is for {term.discriminator.resolution} px, expected "
                 f"dataset.resolution={size}"
             )
+
+
+def check_images(
+    method: InversionMethod,
+    size: int,
+    channels: int = 3,
+    key: str = "resolution",
+    hint: str = "the method belongs to another translation task than these images",
+) -> None:
+    """Checks that a method can invert images of some size, and that its reconstructions can be compared with them.
+
+    Args:
+        method: The method.
+        size: Side length of the images, in pixels.
+        channels: Number of channels of the method's inputs.
+        key: What the user calls the size.
+        hint: What to do about the number of channels.
+
+    Raises:
+        UserError: The generator does not make RGB images or makes smaller ones, the encoder takes another size or
+            makes codes of another shape, or the number of channels differs.
+    """
+    generator = method.generator
+    if generator.img_channels != 3:
+        raise UserError(f"generator: makes images of {generator.img_channels} channels, expected 3 (RGB)")
+    if size > generator.resolution:
+        raise UserError(
+            f"{key}={size}: larger than the generator's images; give {key}={generator.resolution} or less, or another "
+            "generator"
+        )
+    if channels != method.in_channels:
+        raise UserError(f"the data have {channels} channels and the method sees {method.in_channels}; {hint}")
+    encoder = dict(method.named_children()).get("encoder")
+    if isinstance(encoder, FixedSize) and encoder.resolution != size:
+        own = encoder.resolution
+        raise UserError(f"{key}={size}: the encoder takes images of {own} px; give {key}={own}")
+    if isinstance(encoder, MakesCodes) and (encoder.num_ws, encoder.w_dim) != (generator.num_ws, generator.w_dim):
+        raise UserError(
+            f"the encoder makes codes of {encoder.num_ws} x {encoder.w_dim} and the generator takes "
+            f"{generator.num_ws} x {generator.w_dim}; give the generator that the encoder was made for"
+        )
 
 
 def _terms(method: InversionMethod) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from stylegan_inv.losses.compose import LearningTerm, LossInputs, LossTerms, Wei
 from stylegan_inv.methods.common.base import FixedSize, Inversion, InversionMethod, Step, pool
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
 from stylegan_inv.optim.gradient_averaging import average_gradients, without_sync
+from stylegan_inv.utils.checks import real_number, whole_number
 
 
 class TrainedMethod(InversionMethod):
@@ -52,7 +53,10 @@ class TrainedMethod(InversionMethod):
         self.automatic_optimization = False
         self.loss = loss
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self._accumulate_batches, self._gradient_clip_norm = accumulate_batches, gradient_clip_norm
+        self._accumulate_batches = whole_number("method.accumulate_batches", accumulate_batches)
+        if gradient_clip_norm is not None:
+            real_number("method.gradient_clip_norm", gradient_clip_norm, above=0)
+        self._gradient_clip_norm = gradient_clip_norm
         self._compile_trained = compile_trained
         self._auxiliary: dict[str, AuxiliaryOptimizer] = {}
 
