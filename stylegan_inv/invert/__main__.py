@@ -76,7 +76,9 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     method = load_method(cfg, run, device, synthfaces=images.files is None)
     size = cfg.resolution or method.input_size
     mask = None if cfg.mask is None else str(cfg.mask)
-    inputs = IndexedInputs(images, size, cfg.mode, reference, mask, on_bad_image=cfg.on_bad_image)
+    inputs = IndexedInputs(
+        images, size, cfg.mode, reference, mask, generator=method.generator, on_bad_image=cfg.on_bad_image
+    )
     inputs.check_masks(own_images)
     folder = None if run is None else RunFolder.of(run)
     dataset = None if folder is None else folder.dataset_config()
