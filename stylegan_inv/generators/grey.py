@@ -13,21 +13,24 @@ from stylegan_inv.generators.synthesis import ToRGB
 GREY, RGB = 1, 3
 
 
-def check_picture_channels(channels: int) -> None:
+def check_picture_channels(channels: int, where: str = "") -> None:
     """Checks that a generator makes pictures.
 
     Args:
         channels: Channels of its images.
+        where: Start of the message.
 
     Raises:
         UserError: Neither RGB nor grey, e.g. the planes of EG3D.
     """
     if channels == 4:
-        raise UserError("makes images of 4 channels (RGBA), which no method here inverts; expected 3 (RGB) or 1 (grey)")
+        raise UserError(
+            f"{where}makes images of 4 channels (RGBA), expected 3 (RGB) or 1 (grey); give another generator"
+        )
     if channels not in (GREY, RGB):
         planes = " (EG3D's tri-planes?)" if channels == 96 else ""
         raise UserError(
-            f"makes maps of {channels} channels{planes} and is not a picture generator; expected 3 (RGB) or 1 (grey)"
+            f"{where}makes maps of {channels} channels{planes} and is not a picture generator; expected 3 (RGB) or 1 (grey)"
         )
 
 

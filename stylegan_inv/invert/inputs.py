@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from stylegan_inv.data.images.image_files import BadImage, check_image, list_images, name_list, read_image, to_grey
 from stylegan_inv.data.images.mask_shapes import check_description, check_mask, draw_mask, is_description, read_mask
+from stylegan_inv.data.sources.class_labels import read_classes, required_classes
 from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
@@ -108,8 +109,6 @@ class Images:
         Raises:
             UserError: There is no such file, or it does not give each image a class of the generator.
         """
-        from stylegan_inv.data.sources.class_labels import read_classes, required_classes
-
         if self.files is None:
             return torch.from_numpy(required_classes(None, count, "synthfaces"))
         folder = self.files[0].parents[self.names[0].count("/")]

@@ -38,6 +38,7 @@ def generator_file(path: Path, c_dim: int = CLASSES, img_channels: int = 3) -> P
         mapping_lr_multiplier=1.0,
     )  # fmt: skip
     generator.w_avg.normal_()
+    generator.domain = "synthfaces"
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith(("torgb.bias", "embed.bias")):
@@ -49,14 +50,21 @@ def generator_file(path: Path, c_dim: int = CLASSES, img_channels: int = 3) -> P
 def training(method: str, folder: Path, images: Path, *more: str) -> DictConfig:
     """The config of a small training on these images."""
     own = [o for o in small.overrides(method, folder) if not o.startswith(("generator", "dataset"))]
-    data = ("dataset=folder", f"dataset.root='{images}'", "dataset.resolution=16", "dataset.batch_size=2")
+    data = (
+        "dataset=folder",
+        "domain=synthfaces",
+        f"dataset.root='{images}'",
+        "dataset.resolution=16",
+        "dataset.batch_size=2",
+    )
     sizes = ("dataset.val_size=3", "dataset.val_batch_size=2", "dataset.num_workers=0", "dataset.horizontal_flip=0")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return compose("train", overrides=[*own, *data, *sizes, "trainer.max_steps=2", *more])
+        steps = ("trainer.max_steps=2", "trainer.val_check_interval=2")
+        return compose("train", overrides=[*own, *data, *sizes, *steps, *more])
 
 
 #: Sizes of a new generator.
 NEW = (
     "generator.z_dim=8", "generator.w_dim=8", "generator.mapping_layers=1", "generator.channel_base=64",
-    "generator.channel_max=8", "trainer.val_check_interval=2", "metrics={}",
+    "generator.channel_max=8", "metrics={}",
 )  # fmt: skip

@@ -108,7 +108,7 @@ def test_wrong_classes_are_refused_before_the_run_folder_exists(
         cfg = training("psp", tmp_path / "run", images, *source(conditional), "class=dataset")
         cfg.dataset = {
             "_target_": "stylegan_inv.data.SynthFacesDataModule", "resolution": 16, "val_size": 2, "train_size": 4,
-            "batch_size": 2,
+            "batch_size": 2, "domain": "synthfaces",
         }  # fmt: skip
     else:
         cfg = training("psp", tmp_path / "run", images, *source(conditional), *more)

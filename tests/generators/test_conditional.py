@@ -130,12 +130,9 @@ def test_files_of_conditional_generators(tmp_path: Path, caplog: pytest.LogCaptu
     # Without a latent average in the file, it is the mean over the classes.
     state = {key: value for key, value in to_nvidia(generator.state_dict()).items() if "w_avg" not in key}
     torch.save({"g_ema": state}, tmp_path / "g.pt")
-    mean = torch.stack([plain_average(tiny(), label) for label in range(CLASSES)]).mean(0)
-    # The file has no learning rate multiplier: 1 is given by the weights' scale.
     found = load_generator(tmp_path / "g.pt").mapping
     mapped = torch.cat([found.w(part) for part in torch.randn(20_000, 5).split(1000)])
-    assert (found.w_avg - mapped.mean(0)).abs().max() < 0.05 * mapped.std() + 1e-3
-    assert mean.shape == found.w_avg.shape
+    assert 0 < (found.w_avg - mapped.mean(0)).abs().max() < 0.05 * mapped.std()
 
 
 @pytest.mark.parametrize("style", ["modulated", "adain"])

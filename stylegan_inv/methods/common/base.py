@@ -154,15 +154,17 @@ class InversionMethod(pl.LightningModule):
 
     def set_class(self, value: int | str | None) -> None:
         """Sets the class of a conditional generator, see :meth:`.Generator.set_class`, also for starting methods."""
-        for method in (self, *self.starting_methods()):
-            method.generator.set_class(value)
+        self.generator.set_class(value)
+        for method in self.starting_methods():
+            method.set_class(value)
 
     @contextlib.contextmanager
     def with_classes(self, labels: Tensor | None) -> Iterator[None]:
         """Within the block, the images are of these classes (B,), see :meth:`.Generator.with_classes`."""
         with contextlib.ExitStack() as stack:
-            for method in (self, *self.starting_methods()):
-                stack.enter_context(method.generator.with_classes(labels))
+            stack.enter_context(self.generator.with_classes(labels))
+            for method in self.starting_methods():
+                stack.enter_context(method.with_classes(labels))
             yield
 
     # -- helpers for subclasses ----------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class GeneratorTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        check_picture_channels(generator.img_channels)
+        check_picture_channels(generator.img_channels, "generator: ")
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.growth, self.ema_images, self.ema_rampup = growth, ema_images, ema_rampup
