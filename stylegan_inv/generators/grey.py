@@ -30,7 +30,8 @@ def check_picture_channels(channels: int, where: str = "") -> None:
     if channels not in (GREY, RGB):
         planes = " (EG3D's tri-planes?)" if channels == 96 else ""
         raise UserError(
-            f"{where}makes maps of {channels} channels{planes} and is not a picture generator; expected 3 (RGB) or 1 (grey)"
+            f"{where}makes maps of {channels} channels{planes} and is not a picture generator; expected 3 (RGB) or 1 "
+            "(grey)"
         )
 
 

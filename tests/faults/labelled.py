@@ -66,5 +66,5 @@ def training(method: str, folder: Path, images: Path, *more: str) -> DictConfig:
 #: Sizes of a new generator.
 NEW = (
     "generator.z_dim=8", "generator.w_dim=8", "generator.mapping_layers=1", "generator.channel_base=64",
-    "generator.channel_max=8", "metrics={}",
+    "generator.channel_max=8", "~metrics.precision_recall",
 )  # fmt: skip

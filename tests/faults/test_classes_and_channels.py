@@ -124,7 +124,7 @@ def test_wrong_classes_are_refused_before_the_run_folder_exists(
 def test_invert_starts_at_the_average_of_the_class(
     choice: str, images: Path, conditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = (*PROJECTOR, "method.lr=0", "metrics={}", "batch_size=4", f"output={tmp_path}/out")
+    common = (*PROJECTOR, "method.lr=0", "batch_size=4", f"output={tmp_path}/out")
     call(monkeypatch, invert, *common, *source(conditional), f"input={images}", f"class={choice}")
     latents = read_latents(tmp_path / "out")
     assert latents.metadata["class"] == choice
@@ -342,14 +342,13 @@ def test_grey_generators_are_inverted_end_to_end(
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_grey_generator_is_trained(mode: str, tmp_path: Path) -> None:
     images = labelled_images(tmp_path / "images", mode=mode)
-    more = ("generator.img_channels=1", "augment=ada", "+augment.initial_p=0.5")
-    metrics = "metrics={distance:{_target_:stylegan_inv.metrics.FrechetDistance,network:face_eval}}"
-    cfg = training("stylegan2", tmp_path / "run", images, *NEW[:-1], metrics, *more)
+    cfg = training("stylegan2", tmp_path / "run", images, *NEW, "generator.img_channels=1")  # with augmentation
     job = train.prepare(cfg)
     train.train(cfg, job)
     assert job.method.panel_columns()["psi 1"].shape[1] == 1
     raw = load_generator(tmp_path / "run" / "generator.safetensors")
     assert raw.img_channels == 1
+    assert "val/frechet_embedded" in json.loads((tmp_path / "run" / "metrics.json").read_text())
     rgb = load_generator(tmp_path / "run" / "generator.safetensors", as_rgb=True)
     image = rgb(torch.randn(2, 8))
     assert torch.equal(image[:, 0], image[:, 2]) and rgb.grey
