@@ -22,6 +22,8 @@ from stylegan_inv.encoders.official.official_checkpoint import (
 )
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator
+from stylegan_inv.generators.class_choice import ALL
+from stylegan_inv.generators.grey import check_picture_channels
 from stylegan_inv.generators.io.building import build_generator
 from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
 from stylegan_inv.generators.io.formats import known_domain, locate, read_metadata, save_discriminator, save_generator
@@ -138,6 +140,7 @@ def _read(source: Path, layout: str, network: str) -> _Content:
                 if not checkpoint.decoder:
                     raise UserError(f"contains {checkpoint.kind} and no generator: only --to ours can store it")
         generator, estimated = build_generator(content, metadata, ema=network != "raw-generator")
+        check_picture_channels(generator.img_channels)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     return _Content(generator.freeze(), estimated)
@@ -181,7 +184,7 @@ def _compare(value: Generator | Discriminator | OfficialCheckpoint, path: Path, 
     if isinstance(value, Discriminator):
         loaded = load_discriminator(path)
         return f"{_check_equal(value.state_dict(), loaded.state_dict(), 'discriminator')}, bit by bit"
-    generator = load_generator(path)
+    generator = load_generator(path, class_label=ALL)
     text = f"{_check_equal(value.state_dict(), generator.state_dict(), 'generator')}, bit by bit"
     return f"{text}; {_compare_images(value, generator, codes)}" if codes else text
 

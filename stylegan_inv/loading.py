@@ -13,6 +13,7 @@ from torch import nn
 from stylegan_inv.config import instantiate_method
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.grey import as_rgb
 from stylegan_inv.generators.io.formats import known_domain
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.trained import TrainedMethod
@@ -120,7 +121,7 @@ def load_official(
         encoder = build_encoder(checkpoint, progressive=progressive)
         if checkpoint.latent_avg is None:
             raise UserError("has no latent_avg: its codes are absolute, and methods here predict what to add to it")
-        generator, _ = checkpoint_generator(checkpoint)
+        generator = as_rgb(checkpoint_generator(checkpoint)[0])
         if (encoder.num_ws, encoder.w_dim) != (generator.num_ws, generator.w_dim):
             raise UserError(
                 f"has an encoder for codes {(encoder.num_ws, encoder.w_dim)} and a generator for "

@@ -27,10 +27,12 @@ from stylegan_inv.callbacks.throughput import Throughput
 from stylegan_inv.data.datamodules.base import ImageDataModule
 from stylegan_inv.data.datamodules.loaders import is_worker_death, size_of
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.grey import GREY
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.domain_parts import domain_parts
 from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
@@ -85,6 +87,8 @@ def prepare(cfg: DictConfig) -> Job:
             f"{name}: has no domain; give +dataset.domain=<one of {', '.join(DOMAINS)}>, or any_domain=true"
         )
     check_domains(f"the data ({name}) are", domain_of(data), domain_parts(method), cfg.any_domain)
+    if isinstance(data, ImageDataModule):
+        _use_classes_and_channels(cfg, method, data)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
     _check_fit_options(cfg, method, data)
@@ -149,6 +153,28 @@ def _build_trainer(
         "trainer", cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[saver]
     )
     return trainer
+
+
+def _use_classes_and_channels(cfg: DictConfig, method: pl.LightningModule, data: ImageDataModule) -> None:
+    """Gives the images the channels and the classes that the generator of the method needs.
+
+    Raises:
+        UserError: No such class, or images without the classes that are needed.
+    """
+    if isinstance(method, GeneratorTraining):
+        if cfg["class"] is not None:
+            raise UserError(
+                f"class={cfg['class']}: a generator is trained with the classes of all images; leave class out"
+            )
+        data.grey = method.generator.img_channels == GREY
+        if method.generator.c_dim and method.learns_classes:
+            data.use_classes(method.generator.c_dim, trains_generator=True)
+    elif isinstance(method, InversionMethod):
+        if cfg["class"] is not None:
+            method.set_class(cfg["class"])
+        data.grey = method.generator.grey
+        if method.generator.class_per_image:
+            data.use_classes(method.generator.c_dim)
 
 
 def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:

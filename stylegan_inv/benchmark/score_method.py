@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -74,6 +75,10 @@ class Recorder:
     def source(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns what the method inverts."""
         return self.method.source(batch)
+
+    def with_classes(self, labels: Tensor | None) -> AbstractContextManager[None]:
+        """See :meth:`.Generator.with_classes`."""
+        return self.method.generator.with_classes(labels)
 
     def invert(self, images: Tensor) -> Inversion:
         """Calls the method."""

@@ -112,7 +112,8 @@ class Panels(pl.Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             self._batch = data.panel_batch(self._count)
         batch = {name: x.to(module.device) if isinstance(x, Tensor) else x for name, x in self._batch.items()}
-        return batch, module.invert(module.source(batch))
+        with module.with_classes(batch.get("class")):
+            return batch, module.invert(module.source(batch))
 
 
 def _is_only_measured(module: Any) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator
+from stylegan_inv.generators.class_choice import PER_IMAGE
 from stylegan_inv.latents.directions import Direction, load_direction, save_direction
 from stylegan_inv.latents.discovery.difference_of_means import difference_of_means
 from stylegan_inv.latents.discovery.ganspace import components
@@ -44,7 +45,9 @@ def _find_or_show(options: argparse.Namespace) -> None:
         _show(load_direction(options.direction))
         return
     _check_options(options)
-    generator = load_generator(options.generator, domain=options.domain)
+    generator = load_generator(
+        options.generator, domain=options.domain, class_label=_class(options.class_label), as_rgb=True
+    )
     if options.command in ("interfacegan", "means"):
         found = [_from_scores(options, generator)]
     else:
@@ -87,6 +90,9 @@ def _parser() -> ArgumentParser:
         command.add_argument("--output", required=True, help="file, or folder for several directions")
         command.add_argument("--samples", type=int, default=20000, help="number of random codes (default: %(default)s)")
         command.add_argument("--seed", type=int, default=0)
+        command.add_argument(
+            "--class", dest="class_label", help="class of a conditional generator; none: all (default)"
+        )
         command.add_argument("--layers", help="coarse, middle, fine or a range such as 0-3; default: all")
         if name in ("sefa", "ganspace"):
             command.add_argument("--count", type=int, default=5, help="number of directions (default: %(default)s)")
@@ -99,6 +105,12 @@ def _parser() -> ArgumentParser:
         )
         command.add_argument("--against", nargs="*", default=[], help="directions that must not change")
     return parser
+
+
+def _class(text: str | None) -> int | str | None:
+    if text == PER_IMAGE:
+        raise UserError(f"--class {text}: random codes belong to no image; give a number, or none for all classes")
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def _from_scores(options: argparse.Namespace, generator: Generator) -> Direction:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from stylegan_inv.config import instantiate
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
+from stylegan_inv.generators.class_choice import ALL
 from stylegan_inv.invert.inputs import Images, Inputs
 from stylegan_inv.invert.method_setup import check_size_and_task
 from stylegan_inv.latents.edits.base import EditInputs
@@ -64,6 +65,7 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
     whole_number("num_workers", cfg.num_workers, 0)
     if cfg.resolution is not None:
         whole_number("resolution", cfg.resolution, 16)
+    one_of("truncate_to", cfg.truncate_to, ("class", "global"))
     if cfg.input is None:
         if cfg.run is not None:
             raise UserError(f"run={cfg.run}: got no input; give input=<images>, or leave run out for random samples")
@@ -91,14 +93,17 @@ def _random_samples(cfg: DictConfig, output: Path) -> Source:
     count, seed = whole_number("samples", cfg.samples), whole_number("seed", cfg.seed, 0, LARGEST_SEED)
     psi = real_number("psi", cfg.psi, hint="1 does not truncate")
     generator = _load_generator(cfg)
-    if generator.c_dim:
-        raise UserError(f"generator.source={cfg.generator.source}: is conditional, random samples need one that is not")
+    if generator.class_per_image:
+        raise UserError(
+            "class=dataset: random samples belong to no image; give class=<number>, or none for all classes"
+        )
 
     def load() -> EditInputs:
         z = sample_z(generator, count, seed)
         w = map_codes(generator, z)[:, None].expand(-1, generator.num_ws, -1)
         names = [f"seed {seed}, {k}" for k in range(count)]
-        return EditInputs(generator, truncate(w, generator.w_avg, psi), names, z=z, batch_size=cfg.batch_size)
+        average = _average(cfg, generator)
+        return EditInputs(generator, truncate(w, average, psi), names, z=z, batch_size=cfg.batch_size, average=average)
 
     return Source(generator, count, True, output, load, generator.domain)
 
@@ -117,6 +122,9 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
         if None in found and any(one is not None for one in found):
             raise UserError(f"{folder}: has noise or tuned generators for only some of the images; invert them again")
 
+    if cfg["class"] is None and generator.c_dim:
+        generator.set_class(_stored_class(latents.metadata.get("class")))
+
     def load() -> EditInputs:
         return EditInputs(
             generator,
@@ -125,6 +133,7 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
             noise=_concatenate_noise([maps for maps in noise if maps is not None], generator),
             weights=[one for one in weights if one is not None] or None,
             batch_size=cfg.batch_size,
+            average=_average(cfg, generator),
         )
 
     return Source(generator, len(latents.w), False, output, load, generator.domain)
@@ -137,18 +146,27 @@ def _inverted_images(cfg: DictConfig, output: Path) -> Source:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", run_parts(method), cfg.any_domain)
     folder = RunFolder.of(cfg.run)
     dataset = None if folder is None else folder.dataset_config()
+    if cfg["class"] is not None:
+        method.set_class(cfg["class"])
     size = cfg.resolution or method.input_size
     task = None if dataset is None else instantiate(dataset.get("task"))
     check_size_and_task(method, size, task)
-    inputs = Inputs(images, size, cfg.mode)
+    inputs = Inputs(images, size, cfg.mode, generator=method.generator)
+    classes = inputs.classes
 
     def load() -> EditInputs:
-        targets, found = [], []
+        targets: list[Tensor] = []
+        found: list[Inversion] = []
         for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers):
             source = batch["image"].to(method.device)
+            labels = None if classes is None else classes[len(found) * cfg.batch_size :][: len(source)]
             targets.append(batch["image"])
-            found.append(method.invert(source if task is None else task.read(source)))
-        return from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
+            with method.with_classes(labels):
+                found.append(method.invert(source if task is None else task.read(source)))
+        edited = from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
+        with method.with_classes(classes):
+            edited.average = _average(cfg, method.generator)
+        return edited
 
     return Source(method.generator, len(images.names), False, output, load, image_domain(method))
 
@@ -199,6 +217,15 @@ def _load_generator(cfg: DictConfig) -> Generator:
     if generator.img_channels != 3:
         raise UserError(f"generator: makes images of {generator.img_channels} channels, expected 3 (RGB)")
     return generator.to(device_named(cfg.device))
+
+
+def _average(cfg: DictConfig, generator: Generator) -> Tensor:
+    """Returns the latent average that codes are truncated towards, (D,), or (N, 1, D) for images of several classes."""
+    return generator.w_avg if cfg.truncate_to == "class" else generator.mapping.w_avg
+
+
+def _stored_class(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else ALL
 
 
 def _output(cfg: DictConfig, root: Path, name: str) -> Path:

@@ -130,10 +130,15 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     output = results_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, node)
     method: Any = load_inverter(cfg.run, device)
+    if cfg["class"] is not None:
+        method.set_class(cfg["class"])
     given = any(text.lstrip("+").startswith("dataset.resolution=") for text in HydraConfig.get().overrides.task)
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
+    data.grey = method.generator.grey
+    if method.generator.class_per_image:
+        data.use_classes(method.generator.c_dim, (cfg.split,))
     if (batch := data.first_batch(cfg.split, _CHECKED_IMAGES)) is not None:
         check_images(method, batch["image"].shape[-1], method.source(batch).shape[1])
     metrics = build_metrics(_metrics(data.domain), method.generator)

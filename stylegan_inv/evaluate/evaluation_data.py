@@ -93,20 +93,22 @@ def invert_batches(
         if seed is not None:
             torch.manual_seed(seed + batch.get("position", 0))  # the same in whichever process
         # No torch.no_grad() here: methods that optimise each image need gradients. The method's weights need none.
-        inversion = method.invert(method.source(batch).to(method.device))
-        images = [step.image.detach() for step in inversion.steps or []] if steps else []
-        shown = chosen_steps(len(images)) if len(images) > 1 else [0]
-        yield Comparison(
-            index=index,
-            names=batch.get("name", [str(i) for i in index.tolist()]),
-            target=batch["image"],
-            image=inversion.image.detach(),
-            mask=batch.get("mask"),
-            w=inversion.w.detach(),
-            steps={step: images[step - 1] for step in shown[:-1]},
-            last_step=shown[-1],
-            position=batch.get("position"),
-        )
+        # Also while the metrics are computed, some of which invert again.
+        with method.with_classes(batch.get("class")):
+            inversion = method.invert(method.source(batch).to(method.device))
+            images = [step.image.detach() for step in inversion.steps or []] if steps else []
+            shown = chosen_steps(len(images)) if len(images) > 1 else [0]
+            yield Comparison(
+                index=index,
+                names=batch.get("name", [str(i) for i in index.tolist()]),
+                target=batch["image"],
+                image=inversion.image.detach(),
+                mask=batch.get("mask"),
+                w=inversion.w.detach(),
+                steps={step: images[step - 1] for step in shown[:-1]},
+                last_step=shown[-1],
+                position=batch.get("position"),
+            )
 
 
 def unreadable_images(data: Dataset[Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.evaluate.image_pairs import ImagePairs
+from stylegan_inv.generators import Generator
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.weights.download import file_hash
@@ -33,14 +34,20 @@ def describe_method(method: InversionMethod, run: Path, dataset: Any, cfg: DictC
     name = str(options.pop("_target_")).rpartition(".")[2]
     irrelevant = {*_IRRELEVANT, "val_size" if cfg.split == "test" else "test_size"}
     shown = ", ".join(f"{key!s}={value}" for key, value in options.items() if key not in irrelevant and value)
+    size = f"{generator.resolution} px{_class_and_channels(generator)}"
     return {
         "method": f"{type(method).__name__} of {run}{checkpoint}",
-        "generator": f"sha256 {str(generator.source_hash)[:12]}, {generator.resolution} px",
+        "generator": f"sha256 {str(generator.source_hash)[:12]}, {size}",
         "data": f"{name}, split {cfg.split} ({shown})",
         "resolution": _resolution(dataset.resolution, generator.resolution, cfg.quantise),
         "lec": ", ".join(cfg.lec.directions) or "left out: no direction is given (lec.directions=[smile])",
         "seconds": "median of calls, warm, GPU synchronised; the best batch has the fewest seconds per image",
     }
+
+
+def _class_and_channels(generator: Generator) -> str:
+    classes = "" if generator.mapping.classes is None else f", class {generator.mapping.classes}"
+    return f"{classes}, grey" if generator.grey else classes
 
 
 def describe_pairs(pairs: ImagePairs, images: Path, targets: Path, cfg: DictConfig) -> dict[str, str]:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.base import SynthesisBase
 from stylegan_inv.generators.feature_maps import Synthesis
-from stylegan_inv.generators.layers import FullyConnected, normal
+from stylegan_inv.generators.layers import FullyConnected, normal, shared
 from stylegan_inv.generators.ops import bias_act, filter2d, setup_filter
 from stylegan_inv.generators.ops.dispatch import full_precision
 from stylegan_inv.generators.progressive import Stage, check_part, enlarged
@@ -111,7 +111,13 @@ class AdaINLayer(nn.Module):
 
 
 class PlainToRGB(nn.Module):
-    """1x1 convolution to the image channels, without a style."""
+    """1x1 convolution to the image channels, without a style.
+
+    Attributes:
+        grey: Whether all channels share the mean of the weights, see :mod:`.grey`.
+    """
+
+    grey = False
 
     def __init__(self, in_channels: int, img_channels: int) -> None:
         super().__init__()
@@ -121,7 +127,8 @@ class PlainToRGB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the colours ``(B, img_channels, r, r)`` of ``x`` ``(B, C, r, r)``."""
-        return F.conv2d(x, self.weight * self.weight_gain, self.bias)
+        weight, bias = shared(self.weight, self.bias) if self.grey else (self.weight, self.bias)
+        return F.conv2d(x, weight * self.weight_gain, bias)
 
 
 class AdaINBlock(nn.Module):

@@ -7,7 +7,8 @@ arXiv 1912.04958, configuration F at any resolution and channel table. Definitio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.adain import AdaINSynthesis
+from stylegan_inv.generators.class_choice import ClassChoice
 from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
 from stylegan_inv.generators.layers import resolve_channels
 from stylegan_inv.generators.mapping import MappingNetwork
@@ -52,6 +54,7 @@ class Generator(nn.Module):
         num_ws: Rows of a W+ code, ``2 * log2(resolution) - 2``.
         source_hash: SHA-256 of the file that the generator was loaded from, or None.
         domain: Domain of its images, one of :data:`.DOMAINS`; None if it is unknown.
+        grey: Whether the image has three equal channels, see :mod:`.grey`.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Generator(nn.Module):
         self.progressive = progressive
         self.source_hash: str | None = None
         self.domain: str | None = None
+        self.grey = False
         self.config: dict[str, Any] = {
             "resolution": resolution,
             "z_dim": z_dim,
@@ -129,8 +133,45 @@ class Generator(nn.Module):
 
     @property
     def w_avg(self) -> Tensor:
-        """The latent average, ``(w_dim,)``."""
-        return self.mapping.w_avg
+        """The latent average, ``(w_dim,)``; of a conditional generator that of its class, see :meth:`set_class`."""
+        return self.mapping.average()
+
+    def set_class(self, value: int | str | None) -> None:
+        """Sets the class of codes that are mapped without a condition, and of :attr:`w_avg`.
+
+        Args:
+            value: A class. "none" or None: all classes, and the latent average of the file, which is the mean over
+                the classes. "dataset": the class of each image, see :meth:`with_classes`; all classes elsewhere.
+
+        Raises:
+            UserError: No such class, or the generator is unconditional.
+        """
+        self.mapping.classes = ClassChoice.named(value, self.c_dim)
+
+    @property
+    def class_per_image(self) -> bool:
+        """Whether each image has a class of its own."""
+        return self.mapping.classes is not None and self.mapping.classes.per_image
+
+    @contextlib.contextmanager
+    def with_classes(self, labels: Tensor | None) -> Iterator[None]:
+        """Within the block, codes and :attr:`w_avg` ``(B, 1, w_dim)`` are of these classes if each image has its own.
+
+        Args:
+            labels: Class of each image, ``(B,)`` int64; None changes nothing.
+        """
+        before = self.mapping.classes
+        if before is not None and labels is not None:
+            self.mapping.classes = before.of_batch(labels)
+        try:
+            yield
+        finally:
+            self.mapping.classes = before
+
+    def of_image(self, row: int) -> contextlib.AbstractContextManager[None]:
+        """Returns :meth:`with_classes` of one image of the batch."""
+        labels = None if self.mapping.classes is None else self.mapping.classes.labels
+        return self.with_classes(None if labels is None else labels[row : row + 1])
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor, beta: float = 0.998) -> None:
@@ -141,7 +182,8 @@ class Generator(nn.Module):
             beta: Weight of the previous average.
         """
         w = w.detach()[:, 0] if w.ndim == 3 else w.detach()
-        self.w_avg.copy_(w.to(self.w_avg.dtype).mean(dim=0).lerp(self.w_avg, beta))
+        average = self.mapping.w_avg
+        average.copy_(w.to(average.dtype).mean(dim=0).lerp(average, beta))
 
     def freeze(self, *, dtype: torch.dtype | None = None, recompute: bool | None = None) -> Generator:
         """Sets evaluation mode, switches off all weight gradients and switches on the fast path.

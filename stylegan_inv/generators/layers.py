@@ -69,6 +69,11 @@ def normalize_2nd_moment(x: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     return x * (x.square().mean(dim=dim, keepdim=True) + eps).rsqrt()
 
 
+def shared(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mean of the weights ``(O, ...)`` and of the bias ``(O,)`` over the outputs, for each output."""
+    return weight.mean(dim=0, keepdim=True).expand_as(weight), bias.mean().expand_as(bias)
+
+
 class FullyConnected(nn.Module):
     """Linear layer with equalised learning rate: ``act(x @ (W * lr_mul / sqrt(in)).T + b * lr_mul)``.
 

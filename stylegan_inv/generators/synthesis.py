@@ -19,7 +19,7 @@ from stylegan_inv.generators.feature_maps import FeaturePlan
 from stylegan_inv.generators.frozen.autograd_function import run_segment
 from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
 from stylegan_inv.generators.frozen.segment import Segment
-from stylegan_inv.generators.layers import FullyConnected, normal
+from stylegan_inv.generators.layers import FullyConnected, normal, shared
 from stylegan_inv.generators.ops import (
     FILTER_TAPS,
     bias_act,
@@ -114,7 +114,13 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to the image channels, without demodulation, noise or activation."""
+    """Modulated 1x1 convolution to the image channels, without demodulation, noise or activation.
+
+    Attributes:
+        grey: Whether all channels share the mean of the weights, see :mod:`.grey`.
+    """
+
+    grey = False
 
     def __init__(
         self, in_channels: int, img_channels: int, w_dim: int, *, conv_clamp: float | None = None, ops: str = "auto"
@@ -137,8 +143,9 @@ class ToRGB(nn.Module):
         """
         if style is None:
             style = self.affine(w)
-        y = modulated_conv2d(x, self.weight, style * self.weight_gain, demodulate=False, impl=self.ops)
-        return bias_act(y, self.bias, clamp=self.conv_clamp, impl=self.ops)
+        weight, bias = shared(self.weight, self.bias) if self.grey else (self.weight, self.bias)
+        y = modulated_conv2d(x, weight, style * self.weight_gain, demodulate=False, impl=self.ops)
+        return bias_act(y, bias, clamp=self.conv_clamp, impl=self.ops)
 
 
 class SynthesisBlock(nn.Module):

@@ -80,7 +80,9 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     task = None if dataset is None else instantiate(dataset.get("task"))
     check_size_and_task(method, size, task)
     mask = None if cfg.mask is None else str(cfg.mask)
-    inputs = IndexedInputs(images, size, cfg.mode, reference, mask, on_bad_image=cfg.on_bad_image)
+    inputs = IndexedInputs(
+        images, size, cfg.mode, reference, mask, generator=method.generator, on_bad_image=cfg.on_bad_image
+    )
     inputs.check_masks(own_images)
     return Job(method, inputs, output, task, make_variants(cfg, method), unfinished, ranks, own)
 

@@ -50,8 +50,10 @@ def command_settings(cfg: DictConfig, run: Path | None, images: Images, referenc
     keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
     folder = None if run is None else RunFolder.of(run)
     checkpoint = run if folder is None else folder.checkpoint_file
+    chosen_class = {} if cfg["class"] is None else {"class": cfg["class"]}
     return {
         **{key: cfg[key] for key in keys},
+        **chosen_class,
         "checkpoint": file_identities([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),
         "method": OmegaConf.to_container(cfg.method, resolve=True) if cfg.get("method") else None,
         "names": [images.names, None if reference is None else reference.names],

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylegan_inv.data.images.image_files import BadImage, check_image, list_images, name_list, read_image
+from stylegan_inv.data.images.image_files import BadImage, check_image, list_images, name_list, read_image, to_grey
 from stylegan_inv.data.images.mask_shapes import check_description, check_mask, draw_mask, is_description, read_mask
+from stylegan_inv.data.sources.class_labels import read_classes, required_classes
 from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators import Generator
 
 _SYNTHFACES = re.compile(r"synthfaces:(\d+)(?:-(\d+))?")
 _TEST_SEED = 2  # seed of SynthFaces' test split
@@ -98,6 +100,20 @@ class Images:
             raise UserError(f"{bad[0]}{more}{hint}")
         return good, bad
 
+    def classes(self, count: int) -> Tensor:
+        """Returns the class of each image, (N,) int64, from the ``dataset.json`` of its folder.
+
+        Args:
+            count: Number of classes of the generator.
+
+        Raises:
+            UserError: There is no such file, or it does not give each image a class of the generator.
+        """
+        if self.files is None:
+            return torch.from_numpy(required_classes(None, count, "synthfaces"))
+        folder = self.files[0].parents[self.names[0].count("/")]
+        return torch.from_numpy(required_classes(read_classes(folder, self.names, others=True), count, str(folder)))
+
     def check_any(self) -> None:
         """Decodes files until the first one that can be read.
 
@@ -128,11 +144,24 @@ class Inputs(Dataset[dict[str, Any]]):
         reference: Reference images, one for each target or one for all; None for none.
         mask: A description (see `mask_shapes`), an image file for all, or a folder with a file of each image's name;
             None for none.
+        generator: A grey one turns the images grey. With ``class=dataset`` each image gets its class.
+
+    Attributes:
+        classes: Class of each image, (N,) int64; None where they are not used.
     """
 
     def __init__(
-        self, images: Images, size: int, mode: str = "crop", reference: Images | None = None, mask: str | None = None
+        self,
+        images: Images,
+        size: int,
+        mode: str = "crop",
+        reference: Images | None = None,
+        mask: str | None = None,
+        generator: Generator | None = None,
     ) -> None:
+        self._grey = generator is not None and generator.grey
+        per_image = generator is not None and generator.class_per_image
+        self.classes = images.classes(generator.c_dim) if generator is not None and per_image else None
         self.images, self.size, self.mode, self.reference, self.mask = images, size, mode, reference, mask
         self.names = images.names
         if reference is not None and len(reference.names) not in (1, len(self.names)):
@@ -150,6 +179,8 @@ class Inputs(Dataset[dict[str, Any]]):
         if self.reference is not None:
             number = index if len(self.reference.names) > 1 else 0
             item["reference"] = self.reference.read(number, self.size, self.mode)["image"]
+        if self._grey:
+            item.update({name: to_grey(item[name]) for name in ("image", "reference") if name in item})
         if self.mask is not None:
             item["mask"] = check_mask(self._read_mask(index, item), f"mask={self.mask} of {self.names[index]}")
         item.pop("label", None)

@@ -60,6 +60,10 @@ class Job:
         """Whether a reconstruction is compared with its input."""
         return self.task is None and self.inputs.reference is None and self.inputs.mask is None
 
+    def classes(self, indices: list[int]) -> Tensor | None:
+        """Returns the classes (B,) of some images, where each image has its own."""
+        return None if self.inputs.classes is None else self.inputs.classes[indices].to(self.method.device)
+
     @property
     def own_images(self) -> int:
         """Number of images that are left to this process."""
@@ -80,6 +84,8 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         "method": type(job.method).__name__,
         "run": "" if cfg.run is None else str(Path(cfg.run).resolve()),
     }
+    if job.method.generator.mapping.classes is not None:
+        metadata["class"] = str(job.method.generator.mapping.classes)
     names = job.inputs.names
     images = [f"{RECONSTRUCTIONS}/{name}" for name in image_names(names)]
     # One of several processes may start when the others have finished; a single process was told to start again.
@@ -147,8 +153,10 @@ def _encode(job: Job, work: Iterator[_Batch]) -> int:
         # Without torch.no_grad(), as a method may optimise codes; the weights of the method require no gradients.
         images = batch.inputs.tensors["image"]
         source = images if job.task is None else job.task.read(images)
-        variants = [variant(source).image for variant in job.variants]
-        batch.writer.add(batch.inputs.indices, images, job.method.invert(source), variants)
+        with job.method.with_classes(job.classes(batch.inputs.indices)):
+            variants = [variant(source).image for variant in job.variants]
+            inversion = job.method.invert(source)
+        batch.writer.add(batch.inputs.indices, images, inversion, variants)
         count += len(images)
     return count
 
@@ -163,7 +171,10 @@ def _optimize(cfg: DictConfig, job: Job, method: PerImageMethod, work: Iterator[
             monitor = Monitor(state_file, key, cfg.save_every_seconds, progress.report)
             others = dict(batch.inputs.tensors)
             images = others.pop("image")
-            found = method.optimize(images, mask=others.get("mask"), reference=others.get("reference"), monitor=monitor)
+            with method.with_classes(job.classes(batch.inputs.indices)):
+                found = method.optimize(
+                    images, mask=others.get("mask"), reference=others.get("reference"), monitor=monitor
+                )
             batch.writer.add(batch.inputs.indices, images, found, others=others, curves=found.curves)
             progress.advance(len(images))
             count += len(images)

@@ -56,6 +56,8 @@ def load_method(
         if not isinstance(method, StartsFromMethod):
             raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
         method.start_from(load_inverter(cfg.start, device))
+    if cfg["class"] is not None:
+        method.set_class(cfg["class"])
     _check_inputs(cfg, method)
     _check_domains(cfg, method, synthfaces)
     return method

@@ -18,7 +18,7 @@ def truncate(w: Tensor, w_avg: Tensor, psi: float | Tensor, layers: str | Sequen
 
     Args:
         w: Codes (B, L, D).
-        w_avg: Latent average, (D,) or (L, D).
+        w_avg: Latent average, (D,) or (L, D), or of each image, (B, 1, D).
         psi: A number, or a factor for each layer, (L,) (style scaling).
         layers: See `layer_range`; None for all.
 

@@ -116,7 +116,8 @@ class Projector(LatentOptimization):
     def w_std(self) -> float:
         """Returns the root mean squared distance of w from the latent average, with the norm over all D dimensions."""
         if self._w_std is None:
-            average = self.generator.w_avg
+            # Of all classes where each image has a class of its own, so that the result is the same for all batches.
+            average = self.generator.mapping.w_avg if self.generator.class_per_image else self.generator.w_avg
             z = seeded_randn(self.seed, 0, self.w_avg_samples, self.generator.z_dim, like=average)
             w = torch.cat([self.generator.mapping.w(part) for part in z.split(1000)])
             self._w_std = float((w - average).square().sum(1).mean().sqrt())

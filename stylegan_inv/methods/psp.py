@@ -67,4 +67,6 @@ class PSP(TrainedMethod):
             layers: Layers to replace. The official script uses 8 to 17 of 18.
             strength: 1 replaces the layers, smaller values interpolate (official code: ``mix_alpha``).
         """
+        if self.generator.class_per_image:  # the same z, in the class of each image
+            z = z.expand(len(images), -1)
         return self.decode(mix_styles(self.encode(images), self.generator.mapping(z), layers, strength))

@@ -134,7 +134,8 @@ class PTI(PerImageMethod):
         state = monitor.load(TuningState, images.device) or self._find_pivots(images, monitor)
         for row in range(len(state.tuned), len(images)):
             started = time.monotonic()
-            state.tuned.append(self._tune(images[row : row + 1], state, row, monitor))
+            with self.generator.of_image(row):
+                state.tuned.append(self._tune(images[row : row + 1], state, row, monitor))
             state.seconds += time.monotonic() - started
             monitor.save(state)
         return self._result(state)

@@ -56,6 +56,9 @@ class ReStyle(TrainedMethod):
         self.encoder = encoder(num_ws=self.generator.num_ws, w_dim=self.generator.w_dim, in_channels=6)
         self.start_from(start)
 
+    def starting_methods(self) -> list[InversionMethod]:  # noqa: D102
+        return [self.start.network] if isinstance(self.start, Frozen) else []
+
     def start_from(self, start: str | InversionMethod) -> None:
         """Sets the codes from which the refinement starts, see the argument ``start``.
 

@@ -147,15 +147,24 @@ def _pack(
             "skipped": {line["name"]: line["skipped"] for line in lines if "skipped" in line},
         }
         extra = {MANIFEST_FILE: json.dumps(manifest).encode()}
-        if encoder.source.classes is not None and kind == "zip":
-            classes = zip(map(encoder.name, range(len(encoder.source))), encoder.source.classes.tolist(), strict=True)
-            rows = [[name, number] for name, number in classes if name in manifest["images"]]
+        if kind == "zip" and (classes := _classes(encoder.source)) is not None:
+            named = zip(map(encoder.name, range(len(encoder.source))), classes.tolist(), strict=True)
+            rows = [[name, number] for name, number in named if name in manifest["images"]]
             extra[CLASSES] = json.dumps({"labels": rows}).encode()
         packer.finish(extra)
     except BaseException:
         packer.abandon()
         raise
     return manifest
+
+
+def _classes(source: Source) -> np.ndarray | None:
+    """Returns the classes of the images; None, with a note, where the file gives none that could be kept."""
+    try:
+        return source.classes
+    except UserError as error:
+        print(f"the images are packed without classes: {error}")
+        return None
 
 
 def _add(options: argparse.Namespace, encoder: _Encoder, journal: _Journal, packer: Packer) -> list[dict[str, Any]]:

@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
         if options.resolution and min(shape) < options.resolution:
             small.append(name)
     changed = _changed(options.source, source, files)
+    classes, damaged = _classes(source)
     report: dict[str, Any] = {
         "path": str(options.source),
         "images": len(source),
@@ -88,7 +89,8 @@ def run(options: argparse.Namespace) -> int:
         "sizes": {f"{width}x{height}": count for (height, width), count in sizes.most_common()},
         "smaller": small,
         "changed": changed,
-        "classes": None if source.classes is None else len(set(source.classes.tolist())),
+        "classes": classes,
+        "classes_error": damaged,
     }
     _print(report)
     if options.report is not None:
@@ -97,6 +99,15 @@ def run(options: argparse.Namespace) -> int:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
         print(f"report: {options.report}")
     return 1 if bad or changed else 0
+
+
+def _classes(source: Source) -> tuple[int | None, str | None]:
+    """Returns the number of classes, or None and what is wrong with the file of classes."""
+    try:
+        classes = source.classes
+    except UserError as error:
+        return None, str(error)
+    return None if classes is None else len(set(classes.tolist())), None
 
 
 def _changed(path: Path, source: Source, files: dict[str, str]) -> list[str] | None:
@@ -125,6 +136,8 @@ def _print(report: dict[str, Any]) -> None:
     }.items():
         if report[key]:
             print(f"{len(report[key])} {words}: {name_list(list(report[key]))}")
+    if report["classes_error"]:
+        print(f"the images have no classes: {report['classes_error']}")
     if report["duplicates"]:
         pairs = [" = ".join(names[:3]) for names in report["duplicates"]]
         more = sum(len(names) - 1 for names in report["duplicates"])

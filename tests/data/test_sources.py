@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -222,8 +223,16 @@ def test_classes_of_nvidia_zip(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_classes(tmp_path: Path, content: bytes, message: str) -> None:
+    source = open_source(write_zip(tmp_path / "a.zip", **{"dataset.json": content}))
+    assert len(source) == len(NAMES)  # nothing reads the classes yet
     with pytest.raises(UserError, match=message):
-        open_source(write_zip(tmp_path / "a.zip", **{"dataset.json": content}))
+        source.subset([0, 1]).classes  # noqa: B018
+    for name in NAMES:
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "a.zip", tmp_path / "folder" / name)
+    (tmp_path / "folder" / "dataset.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        open_source(tmp_path / "folder").classes  # noqa: B018
 
 
 ANY = st.recursive(

@@ -48,6 +48,9 @@ class ImageDataModule(pl.LightningDataModule):
         train_shuffle: False keeps the order of the dataset.
         task: Translation task, which adds the ``source`` that the method sees; ``image`` stays the target.
         domain: Domain of the images, one of :data:`.DOMAINS`; None if it is unknown.
+
+    Attributes:
+        grey: Whether the images are turned grey (with three equal channels), for a grey generator.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = whole_number("dataset.seed", seed, 0)
         self.train_shuffle, self.task = train_shuffle, task
         self.domain = check_domain_name("dataset.domain", domain)
+        self.grey = False
         self._datasets: dict[str, Dataset[Any]] = {}
         self._resumed: dict[str, int] = {}
 
@@ -87,6 +91,22 @@ class ImageDataModule(pl.LightningDataModule):
         if split not in self._datasets:
             self._datasets[split] = self.make(split)
         return self._datasets[split]
+
+    def use_classes(self, count: int, splits: Sequence[str] = ("train", "val"), trains_generator: bool = False) -> None:
+        """Adds the entry ``class`` (B,), the class of each image, for a conditional generator.
+
+        Args:
+            count: Number of classes of the generator.
+            splits: Splits that need it.
+            trains_generator: Whether a generator learns the classes, so that the last one must occur.
+
+        Raises:
+            UserError: The data have no class labels, or another number of classes.
+        """
+        raise UserError(
+            f"{type(self).__name__}: has no class labels, which the conditional generator needs; give images with a "
+            "dataset.json, dataset=folder dataset.root=<folder or zip>"
+        )
 
     def entries(self, split: str) -> set[str]:
         """Returns the keys of the samples of a split, found by reading the first ones; empty if none can be read."""
@@ -114,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         dataset = self.get(split)
         samples = dataset.__getitems__(range(min(count, size_of(dataset))))  # type: ignore[attr-defined]
-        return CollateEvaluation(self.task)(samples)
+        return CollateEvaluation(self.task, self.grey)(samples)
 
     def panel_images(self, count: int) -> Tensor:
         """Returns the images of :meth:`panel_batch`, (B, 3, R, R)."""
@@ -160,7 +180,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
         if self.task is not None:
             train = WithDraws(train)
-        collate = CollateTraining(self.task, self.seed)
+        collate = CollateTraining(self.task, self.seed, self.grey)
         return DataLoader(train, self.batch_size, sampler=sampler, collate_fn=collate, **self._loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:  # noqa: D102
@@ -182,7 +202,7 @@ class ImageDataModule(pl.LightningDataModule):
         return DataLoader(
             self.get(split),
             batch_sampler=[list(batch) for batch in batches],
-            collate_fn=CollateEvaluation(self.task),
+            collate_fn=CollateEvaluation(self.task, self.grey),
             **self._loader_options(),
         )
 
@@ -218,7 +238,7 @@ class ImageDataModule(pl.LightningDataModule):
         dataset = self.get(split)
         rank, world = self._ranks()
         sampler = EvaluationSampler(size_of(dataset), rank=rank, world_size=world)
-        collate = CollateEvaluation(self.task)
+        collate = CollateEvaluation(self.task, self.grey)
         return EvaluationLoader(
             dataset, self.val_batch_size, sampler=sampler, collate_fn=collate, **self._loader_options()
         )

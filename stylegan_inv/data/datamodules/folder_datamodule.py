@@ -13,6 +13,7 @@ from stylegan_inv.data.datamodules.image_dataset import Companion, ImageDataset,
 from stylegan_inv.data.datamodules.splits import hold_out, identities, listed_rows
 from stylegan_inv.data.images.decoding import EXACT, FAST
 from stylegan_inv.data.images.resizing import Geometry, Mode
+from stylegan_inv.data.sources.class_labels import required_classes
 from stylegan_inv.data.sources.name_lists import match
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
@@ -166,6 +167,13 @@ class FolderDataModule(ImageDataModule):
             companions=self._companions(images, split),
             margin=FAST if training and self.fast_decoding else EXACT,
         )
+
+    def use_classes(self, count: int, splits: Sequence[str] = ("train", "val"), trains_generator: bool = False) -> None:  # noqa: D102
+        for split in splits:
+            dataset = self.get(split)
+            assert isinstance(dataset, ImageDataset)
+            must_occur = trains_generator and split == "train"
+            dataset.classes = required_classes(dataset.source.classes, count, self.where(split), must_occur)
 
     def where(self, split: str) -> str:  # noqa: D102
         return str(self.images(split).path)

@@ -68,6 +68,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
         companions: Files that come with the images, by the name of their entry.
         margin: ``decoding.EXACT``, or ``decoding.FAST`` for training.
 
+    Attributes:
+        classes: Class of each image (N,), which becomes the entry ``class``; None for no such entry.
+
     Raises:
         UserError: The source is empty, or an argument is out of range.
     """
@@ -92,6 +95,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
             raise UserError(f"{source.path}: got an empty list of files, expected at least one image")
         self.source, self.geometry, self.seed, self.margin = source, geometry, seed, margin
         self.companions = dict(companions or {})
+        self.classes: np.ndarray | None = None
         # One byte for each file in shared memory, so that the main process knows what its workers find.
         self._bad = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
         self._small = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
@@ -148,7 +152,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         # The upper 53 bits, as NumPy's `random` uses them: uniform on [0, 1).
         if (int(_philox(self.seed, 0, draw, 0)[0]) >> 11) * 2.0**-53 < self.horizontal_flip:
             maps = {name: pixels.flip(-1) for name, pixels in maps.items()}
-        return {**maps, "index": position, "name": self.name(position)}
+        sample = {**maps, "index": position, "name": self.name(position)}
+        return sample if self.classes is None else {**sample, "class": int(self.classes[position])}
 
     def _read(self, position: int) -> dict[str, Tensor] | None:
         try:

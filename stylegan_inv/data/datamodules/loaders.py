@@ -15,7 +15,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, dataloader, default_collate
 
 from stylegan_inv.data.datamodules.sampler import DrawnIndex
-from stylegan_inv.data.images.image_files import BadImage
+from stylegan_inv.data.images.image_files import BadImage, to_grey
 from stylegan_inv.data.tasks.base import Task
 
 
@@ -32,14 +32,16 @@ class CollateEvaluation:
 
     Attributes:
         task: Translation task, or None.
+        grey: Whether the images are turned grey, for a grey generator.
     """
 
     task: Task | None
+    grey: bool = False
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any] | None:  # noqa: D102
         if not samples:
             return None
-        batch = default_collate(samples)
+        batch = _collate(samples, self.grey)
         return batch if self.task is None else self.task(batch)
 
 
@@ -50,10 +52,12 @@ class CollateTraining:
     Attributes:
         task: Translation task, or None.
         seed: Training seed.
+        grey: Whether the images are turned grey, for a grey generator.
     """
 
     task: Task | None
     seed: int
+    grey: bool = False
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: D102
         if not samples:
@@ -63,8 +67,13 @@ class CollateTraining:
                 "no image of this training batch can be read (the files are named above); give "
                 "dataset.on_bad_image=replace, or repair them"
             )
-        batch = default_collate(samples)
+        batch = _collate(samples, self.grey)
         return batch if self.task is None else self.task(batch, batch.pop("draw").tolist(), self.seed)
+
+
+def _collate(samples: list[dict[str, Any]], grey: bool) -> dict[str, Any]:
+    batch: dict[str, Any] = default_collate(samples)
+    return {**batch, "image": to_grey(batch["image"])} if grey else batch
 
 
 class WithDraws(Dataset[dict[str, Any]]):

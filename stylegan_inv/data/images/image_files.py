@@ -102,6 +102,16 @@ def from_uint8(image: Tensor) -> Tensor:
     return image.contiguous().to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
+def to_grey(image: Tensor) -> Tensor:
+    """Returns the luma (ITU-R BT.601, as Pillow's mode L) of (..., 3, H, W) as three equal channels.
+
+    An image whose channels are equal is unchanged, bit for bit.
+    """
+    red, green, blue = image.unbind(-3)
+    luma = red + 0.587 * (green - red) + 0.114 * (blue - red)
+    return torch.stack([luma] * 3, dim=-3)
+
+
 def to_uint8(image: Tensor) -> Tensor:
     """Converts floats in [-1, 1] to uint8 levels of the same shape, on the same device.
 

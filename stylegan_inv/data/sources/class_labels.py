@@ -1,12 +1,14 @@
 """Class labels in the ``dataset.json`` of NVIDIA's dataset tool.
 
-The file is ``{"labels": [["00000/img00000000.png", 6], ...]}``, or has ``null`` instead of the list.
+The file is ``{"labels": [["00000/img00000000.png", 6], ...]}``, or has ``null`` instead of the list. It is read only
+where classes are needed: for a conditional generator, for ``identities=classes``, and to pack a zip.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,65 @@ CLASSES = "dataset.json"
 MAX_CLASSES_BYTES = 1 << 28
 
 
-def parse_classes(text: bytes, where: str, names: Sequence[str]) -> np.ndarray | None:
+def read_classes(folder: Path, names: Sequence[str], others: bool = False) -> np.ndarray | None:
+    """Returns the class of each image of a folder.
+
+    Args:
+        folder: The folder, which may have a ``dataset.json``.
+        names: Names of the images, in order.
+        others: See :func:`parse_classes`.
+
+    Returns:
+        Array (N,) int64, or None without such a file.
+
+    Raises:
+        UserError: See :func:`parse_classes`; or the file cannot be read.
+    """
+    path = folder / CLASSES
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_CLASSES_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return parse_classes(text, str(path), names, others)
+
+
+def required_classes(classes: np.ndarray | None, count: int, where: str, all_occur: bool = False) -> np.ndarray:
+    """Returns the classes of images for a conditional generator.
+
+    Args:
+        classes: Class of each image (N,), or None.
+        count: Number of classes of the generator.
+        where: Location of the images for messages.
+        all_occur: Whether the last class must occur, as in the training of a generator.
+
+    Raises:
+        UserError: There are no classes, or another number of classes than the generator has.
+    """
+    if classes is None:
+        raise UserError(
+            f"{where}: has no class labels, expected {CLASSES} with a class of 0 to {count - 1} for each image, which "
+            "the conditional generator needs"
+        )
+    last = int(classes.max())
+    if last >= count or (all_occur and last < count - 1):
+        hint = f"; give generator.c_dim={last + 1}, or other images" if all_occur else ""
+        raise UserError(
+            f"{where}: has classes 0 to {last}, expected 0 to {count - 1}, as the generator has {count} classes{hint}"
+        )
+    return classes
+
+
+def parse_classes(text: bytes, where: str, names: Sequence[str], others: bool = False) -> np.ndarray | None:
     """Returns the class of each image.
 
     Args:
         text: Content of the file.
         where: Name of the file for messages.
         names: Names of the images, in order.
+        others: Whether the file may name further images.
 
     Returns:
         Array (N,) int64, or None if the labels are ``null``. One-hot labels are converted to class numbers.
@@ -32,6 +86,8 @@ def parse_classes(text: bytes, where: str, names: Sequence[str]) -> np.ndarray |
     Raises:
         UserError: The file has another format, or its names are not those of the images.
     """
+    if len(text) > MAX_CLASSES_BYTES:
+        raise UserError(f"{where}: is larger than {MAX_CLASSES_BYTES:,} bytes")
     labels = read_json(text, where)
     labels = labels.get("labels") if isinstance(labels, dict) else labels
     if labels is None:
@@ -43,7 +99,7 @@ def parse_classes(text: bytes, where: str, names: Sequence[str]) -> np.ndarray |
     found = {name: _number(label, f"{where}: {ascii(name)[:80]}") for name, label in labels}
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{where}: no class for {len(missing)} of {len(names)} images: {name_list(missing)}")
-    if absent := sorted(set(found) - set(names)):
+    if not others and (absent := sorted(set(found) - set(names))):
         raise UserError(f"{where}: names {len(absent)} images that do not exist: {name_list(absent)}")
     return np.array([found[name] for name in names], dtype=np.int64)
 

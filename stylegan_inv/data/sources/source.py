@@ -54,15 +54,22 @@ class Source(ABC):
     Attributes:
         path: Folder or archive of the images.
         names: Name of each image: a unique relative path with forward slashes.
-        classes: Class of each image, (N,) int64; None if the source has no classes.
     """
 
     path: Path
     names: Sequence[str]
-    classes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Class of each image, (N,) int64; None if the source has no classes. The file is read on first use.
+
+        Raises:
+            UserError: The source has a file of classes that does not give each image one class.
+        """
+        return None
 
     @abstractmethod
     def read(self, index: int) -> bytes:
@@ -92,7 +99,11 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self.source, self.indices, self.path = source, np.asarray(indices, dtype=np.int64), source.path
         self.names = CompactStrings(source.names[index] for index in self.indices.tolist())
-        self.classes = None if source.classes is None else source.classes[self.indices]
+
+    @property
+    def classes(self) -> np.ndarray | None:  # noqa: D102
+        classes = self.source.classes
+        return None if classes is None else classes[self.indices]
 
     def read(self, index: int) -> bytes:  # noqa: D102
         return self.source.read(int(self.indices[index]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import stat
 import struct
 import zipfile
@@ -47,10 +48,6 @@ class ZipSource(Source):
                     _check(path, entry)
                 entries.sort(key=lambda entry: natural_key(Path(entry.filename)))
                 self.names = CompactStrings(entry.filename for entry in entries)
-                if CLASSES in archive.namelist():
-                    if archive.getinfo(CLASSES).file_size > MAX_CLASSES_BYTES:
-                        raise UserError(f"{path}: {CLASSES} is larger than {MAX_CLASSES_BYTES:,} bytes")
-                    self.classes = parse_classes(archive.read(CLASSES), f"{path}: {CLASSES}", self.names)
         except UserError:
             raise
         except Exception as error:  # zipfile raises struct.error, ValueError, NotImplementedError ... for damaged files
@@ -59,6 +56,18 @@ class ZipSource(Source):
         columns = [(e.header_offset, e.compress_size, e.file_size, e.compress_type, e.CRC) for e in entries]
         self._entries = np.array(columns, dtype=np.int64)
         self._file = PerProcess(self._open)
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray | None:  # noqa: D102
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if CLASSES not in archive.namelist():
+                    return None
+                with archive.open(CLASSES) as file:
+                    text = file.read(MAX_CLASSES_BYTES + 1)
+        except Exception as error:  # as in the constructor
+            raise UserError(f"{self.path}: {CLASSES} is damaged; copy the zip again") from error
+        return parse_classes(text, f"{self.path}: {CLASSES}", self.names)
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb")

@@ -72,7 +72,8 @@ def build_generator(
     else:
         sd["mapping.w_avg"] = average_code(average)
     generator = _build(Generator, config, sd)
-    if average is None and generator.c_dim == 0:
+    generator.set_class(None)
+    if average is None:
         generator.w_avg.copy_(estimate_w_avg(generator))
     return generator, average is None
 

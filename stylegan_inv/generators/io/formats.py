@@ -21,6 +21,7 @@ from torch import nn
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
+from stylegan_inv.generators.grey import as_rgb as rgb_generator
 from stylegan_inv.generators.io.building import DISCRIMINATOR_KIND, GENERATOR_KIND, build_discriminator, build_generator
 from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
 from stylegan_inv.generators.io.weight_files import file_hash, read_weights, safetensors_metadata
@@ -47,6 +48,8 @@ def load_generator(
     dtype: str | torch.dtype = "float32",
     recompute: bool | None = None,
     domain: str | None = None,
+    class_label: int | str | None = None,
+    as_rgb: bool = False,
 ) -> Generator:
     """Loads a generator, frozen and in evaluation mode, without executing anything in the file.
 
@@ -65,6 +68,9 @@ def load_generator(
         recompute: Use less memory in the backward pass, see :meth:`.Generator.freeze`.
         domain: Domain of its images; None takes that of the embedded generator, of the weights table (by name or hash)
             or of the file's metadata, if there is one.
+        class_label: Class of a conditional generator, see :meth:`.Generator.set_class`. None: the mean over all
+            classes, and a line in the log says so.
+        as_rgb: Make a grey generator one of RGB images with equal channels, and refuse other channels.
 
     Returns:
         A generator whose ``source_hash`` is the sha256 of the file. The geometry comes from the config in the file, or
@@ -81,11 +87,15 @@ def load_generator(
     content, metadata = read_weights(path)
     try:
         generator, estimated = build_generator(content, metadata, ema=ema, ops=ops)
+        if as_rgb:
+            generator = rgb_generator(generator)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if estimated:
-        what = "set to zero" if generator.c_dim else f"estimated from {W_AVG_SAMPLES:,} samples"
-        log.warning("%s has no latent average: %s", path, what)
+        log.warning("%s has no latent average: estimated from %s samples", path, f"{W_AVG_SAMPLES:,}")
+    if class_label is None and generator.c_dim:
+        log.warning("%s is conditional: takes class=none, the mean over %d classes", path, generator.c_dim)
+    generator.set_class(class_label)
     generator.source_hash = file_hash(path)
     generator.domain = domain or known_domain(source, path, metadata, generator.source_hash)
     return generator.to(device).freeze(dtype=precision, recompute=recompute)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.class_choice import ALL
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.formats import load_generator
 
@@ -23,7 +24,7 @@ def finetuned(source: str | Path, from_resolution: int = 4) -> Generator:
     Raises:
         UserError: The generator has no layers of that resolution, or the source cannot be read.
     """
-    generator = load_generator(source)
+    generator = load_generator(source, class_label=ALL)
     synthesis = generator.synthesis
     if from_resolution not in synthesis.resolutions:
         raise UserError(

@@ -31,6 +31,7 @@ class EditInputs:
         weights: Compressed difference of the generator that was tuned for each image, see
             `generators.variants.low_rank_difference`; None for the shared generator.
         batch_size: Number of images that are rendered at once.
+        average: Latent average to truncate towards, (D,) or (N, 1, D); None for that of the generator.
     """
 
     generator: Generator
@@ -42,6 +43,12 @@ class EditInputs:
     features: dict[str, Tensor] | None = None
     weights: list[Mapping[str, Tensor]] | None = None
     batch_size: int = 16
+    average: Tensor | None = None
+
+    @property
+    def w_avg(self) -> Tensor:
+        """The latent average to truncate towards, (D,) or (N, 1, D)."""
+        return self.generator.w_avg if self.average is None else self.average
 
     def __len__(self) -> int:
         return len(self.names)

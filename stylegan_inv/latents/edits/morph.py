@@ -38,6 +38,11 @@ class Morph:
         check_count(self.name, count, 2)
         if self.space == "z" and not random:
             raise UserError("edit.space=z: inversions have no z, only random samples have one; give edit.space=w+")
+        classes = generator.mapping.classes
+        if self.space == "z" and classes is not None and classes.label is None:
+            raise UserError(
+                "edit.space=z: the samples are of all classes, between which z has no path; give class=<number>"
+            )
 
     def tables(self, inputs: EditInputs) -> list[ImageTable]:
         """Returns one table."""

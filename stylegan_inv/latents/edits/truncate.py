@@ -50,4 +50,4 @@ class Truncate:
 
     def codes(self, inputs: EditInputs, psi: float) -> Tensor:
         """Returns the scaled latent codes (N, L, D)."""
-        return truncate(inputs.w, inputs.generator.w_avg, psi, self.layers)
+        return truncate(inputs.w, inputs.w_avg, psi, self.layers)

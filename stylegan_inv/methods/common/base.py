@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -145,6 +146,27 @@ class InversionMethod(pl.LightningModule):
         """Returns the side length of input images where none has been set: the generator's resolution."""
         return self.generator.resolution
 
+    # -- classes of a conditional generator ----------------------------------------------------------------------------
+
+    def starting_methods(self) -> list[InversionMethod]:
+        """Returns the methods whose results this one refines."""
+        return []
+
+    def set_class(self, value: int | str | None) -> None:
+        """Sets the class of a conditional generator, see :meth:`.Generator.set_class`, also for starting methods."""
+        self.generator.set_class(value)
+        for method in self.starting_methods():
+            method.set_class(value)
+
+    @contextlib.contextmanager
+    def with_classes(self, labels: Tensor | None) -> Iterator[None]:
+        """Within the block, the images are of these classes (B,), see :meth:`.Generator.with_classes`."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.generator.with_classes(labels))
+            for method in self.starting_methods():
+                stack.enter_context(method.with_classes(labels))
+            yield
+
     # -- helpers for subclasses ----------------------------------------------------------------------------------------
 
     @staticmethod
@@ -158,8 +180,13 @@ class InversionMethod(pl.LightningModule):
 
     @torch.no_grad()
     def average_image(self, size: int) -> Tensor:
-        """Returns the image of the latent average with constant noise, pooled to (1, 3, size, size)."""
-        return pool(self.generator.synthesis(self.average_codes(1), noise="const"), size)
+        """Returns the image of the latent average with constant noise, pooled to (1, 3, size, size).
+
+        Where each image of the batch has a class of its own, the images of these classes, (B, 3, size, size).
+        """
+        average = self.generator.w_avg
+        codes = self.average_codes(1 if average.ndim == 1 else len(average))
+        return pool(self.generator.synthesis(codes, noise="const"), size)
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
@@ -174,8 +201,9 @@ class InversionMethod(pl.LightningModule):
         Returns:
             The inversion under the key ``inversion``, for callbacks.
         """
-        inversion = self.invert(self.source(batch))
-        self.score(batch, inversion)
+        with self.with_classes(batch.get("class")):
+            inversion = self.invert(self.source(batch))
+            self.score(batch, inversion)
         return {"inversion": inversion}
 
     def score(self, batch: Mapping[str, Tensor], inversion: Inversion) -> None:

@@ -148,6 +148,8 @@ class LatentOptimization(PerImageMethod):
             w = self.generator.w_avg.expand(batch, rows, -1)
         else:
             z = seeded_randn(self.seed, START_STREAM, 1, self.generator.z_dim, like=self.generator.w_avg)
+            if self.generator.class_per_image:  # the same z, in the class of each image
+                z = z.expand(batch, -1)
             w = self.generator.mapping(z)[:, :rows].expand(batch, -1, -1)
         return {"w": w.detach().clone(), "noise": noise.clone()}
 

@@ -97,6 +97,9 @@ class PerImageMethod(InversionMethod):
         """Optimises checked inputs, with gradients enabled; continues from the monitor's file if it holds a state."""
         raise NotImplementedError
 
+    def starting_methods(self) -> list[InversionMethod]:  # noqa: D102
+        return [self.start.network] if isinstance(self.start, Frozen) else []
+
     def start_from(self, start: str | InversionMethod) -> None:
         """Sets the starting point, see ``start``.
 

@@ -182,7 +182,7 @@ class TrainedMethod(InversionMethod):
         passes = 0
         # DDP expects one backward pass that reaches every parameter; here there may be several, or unused parameters.
         # So each rank accumulates its own gradients, which are averaged once per optimiser step.
-        with without_sync(self.trainer):
+        with without_sync(self.trainer), self.with_classes(batch.get("class")):
             for terms in _each(self.training_losses(batch)):
                 self.manual_backward(terms["total"] / self._accumulate_batches)
                 passes += 1

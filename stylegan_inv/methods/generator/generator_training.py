@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.generators import Generator
+from stylegan_inv.generators.class_choice import one_hot
+from stylegan_inv.generators.grey import GREY, check_picture_channels
 from stylegan_inv.generators.io.formats import save_generator
 from stylegan_inv.generators.progressive import Growth, Stage, enlarged
 from stylegan_inv.optim.gradient_averaging import update_moving_average
@@ -40,6 +42,9 @@ class GeneratorTraining(pl.LightningModule):
         export: File of the average generator, written at the end, relative to the run folder; None for none.
     """
 
+    #: Whether a conditional generator learns from the classes of the images.
+    learns_classes = True
+
     generator: Any
     generator_ema: Any
     fixed_z: Tensor
@@ -61,6 +66,7 @@ class GeneratorTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        check_picture_channels(generator.img_channels, "generator: ")
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.growth, self.ema_images, self.ema_rampup = growth, ema_images, ema_rampup
@@ -76,7 +82,8 @@ class GeneratorTraining(pl.LightningModule):
         """Updates the networks.
 
         Args:
-            batch: ``image`` (B, 3, R, R) in [-1, 1], and what else the training needs.
+            batch: ``image`` (B, C, R, R) in [-1, 1] with the channels of the generator, and what else the training
+                needs: ``class`` (B,) for a conditional generator.
             seen: Number of images seen before, on all ranks.
             number: Number of the batch, from 0.
         """
@@ -88,7 +95,7 @@ class GeneratorTraining(pl.LightningModule):
         """Updates the networks with a batch, then the average generator."""
         seen, number = int(self.images_seen), int(self.batches)
         torch.manual_seed((self.seed * 1_000_003 + number) * self.trainer.world_size + self.global_rank)
-        self.update(batch, seen, number)
+        self.update({**batch, "image": self.own_channels(batch["image"])}, seen, number)
         images = len(batch["image"]) * self.trainer.world_size
         half_life = self.ema_images if self.ema_rampup is None else min(self.ema_images, seen * self.ema_rampup)
         update_moving_average(self.generator_ema, self.generator, images, half_life)
@@ -99,6 +106,14 @@ class GeneratorTraining(pl.LightningModule):
             self.log_dict({"train/resolution": float(self.stage.resolution), "train/alpha": self.stage.alpha})
         if self.total_images is not None and seen + images >= self.total_images:
             self.trainer.should_stop = True
+
+    def own_channels(self, images: Tensor) -> Tensor:
+        """Returns images (B, 3, R, R) with the channels of the generator: those of a grey one have one."""
+        return images[:, :1] if self.generator.img_channels == GREY else images
+
+    def condition(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns the condition (B, c_dim) of a batch; None for an unconditional generator."""
+        return one_hot(batch["class"], self.generator.c_dim) if self.generator.c_dim and self.learns_classes else None
 
     @property
     def stage(self) -> Stage | None:
@@ -117,14 +132,14 @@ class GeneratorTraining(pl.LightningModule):
         self._sampler = torch.Generator().manual_seed(self.seed * 1_000_003 + 1 + self.global_rank)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Updates the metrics with real images and as many samples of the average generator."""
+        """Updates the metrics with real images and as many samples of the average generator, of the same classes."""
         if not self.metrics:
             return
         z = torch.randn(len(batch["image"]), self.generator.z_dim, generator=self._sampler).to(self.device)
-        fake = self.sample(z)
+        fake = self.sample(z, c=self.condition(batch))
         for metric in self.metrics.values():
             metric.update(batch["image"], real=True)
-            metric.update(fake, real=False)
+            metric.update(fake.expand(-1, 3, -1, -1), real=False)  # networks take RGB
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
         for name, metric in self.metrics.items():
@@ -134,21 +149,26 @@ class GeneratorTraining(pl.LightningModule):
             metric.reset()
 
     @torch.no_grad()
-    def sample(self, z: Tensor, psi: float = 1.0) -> Tensor:
-        """Returns images of the average generator, (B, 3, R, R) in [-1, 1]; enlarged while the generator grows.
+    def sample(self, z: Tensor, psi: float = 1.0, c: Tensor | None = None) -> Tensor:
+        """Returns images of the average generator, (B, C, R, R) in [-1, 1]; enlarged while the generator grows.
 
         Args:
             z: (B, Z).
             psi: Truncation; 1 for none.
+            c: Condition (B, c_dim) of a conditional generator.
         """
-        image = self.synthesize(self.generator_ema, self.generator_ema.mapping(z, psi), "const")
+        image = self.synthesize(self.generator_ema, self.generator_ema.mapping(z, psi, c=c), "const")
         return enlarged(image, self.generator.resolution).clamp(-1, 1)
 
     def panel_columns(self) -> dict[str, Tensor]:
-        """Returns the columns of the panel: images of fixed z at three truncations."""
-        return {
-            f"psi {psi:g}": torch.cat([self.sample(z, psi) for z in self.fixed_z.split(16)]) for psi in (1.0, 0.7, 0.5)
-        }
+        """Returns the columns of the panel: images of fixed z at three truncations; the classes take turns."""
+        count = self.generator.c_dim if self.learns_classes else 0
+        turns = torch.arange(len(self.fixed_z), device=self.device)
+        parts = [
+            (z, one_hot(k % count, count) if count else None)
+            for z, k in zip(self.fixed_z.split(16), turns.split(16), strict=True)
+        ]
+        return {f"psi {psi:g}": torch.cat([self.sample(z, psi, c) for z, c in parts]) for psi in (1.0, 0.7, 0.5)}
 
     def on_fit_end(self) -> None:
         """Writes the average generator."""

@@ -40,6 +40,10 @@ class PairedStyleGAN2Training(StyleGAN2Training):
     def __init__(
         self, generator: Generator, discriminator: Discriminator, *, paired: PairedWarmStart, **kwargs: Any
     ) -> None:
+        if generator.c_dim:
+            raise UserError(
+                f"method.paired: generator.c_dim={generator.c_dim} is conditional, expected an unconditional generator"
+            )
         super().__init__(generator, discriminator, **kwargs)
         self.paired = paired
         self.register_buffer("warm_up_ended", torch.zeros((), dtype=torch.bool))
@@ -101,10 +105,10 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         ws = self.paired.codes(self.generator, normals)
         return ws if self.paired.embedding is None else ws.detach().requires_grad_(torch.is_grad_enabled())
 
-    def random_codes(self, count: int) -> Tensor:
+    def random_codes(self, count: int, c: Tensor | None = None) -> Tensor:
         """Returns W+ codes (count, L, D) of random latent vectors."""
         if self.paired.embedding is None:
-            return super().random_codes(count)
+            return super().random_codes(count, c)
         return self._paired_codes(torch.randn(count, self.paired.embedding.num_normals, device=self.device))
 
     def generator_loss(self, batch: Mapping[str, Tensor], seen: int) -> tuple[Tensor, Tensor]:
@@ -124,10 +128,10 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         return ws, self.paired.adversarial_weight(seen) * loss + self.paired.weight(seen) * regression
 
     @torch.no_grad()
-    def sample(self, z: Tensor, psi: float = 1.0) -> Tensor:  # noqa: D102
+    def sample(self, z: Tensor, psi: float = 1.0, c: Tensor | None = None) -> Tensor:  # noqa: D102
         embedding = self.paired.embedding
         if embedding is None or self.warm_up_ended:
-            return super().sample(z, psi)
+            return super().sample(z, psi, c)
         # The mapping network is untrained in the warm-up.
         ws = self.paired.codes(self.generator_ema, z[:, : embedding.num_normals])
         image: Tensor = self.generator_ema.synthesis(self.generator.w_avg.lerp(ws, psi), noise="none")

@@ -7,6 +7,7 @@ length, D, R1) and in all constants.
 
 Differences:
 
+* A conditional generator draws its classes from the batch of real images, instead of from the data set anew.
 * The moving average of W decays with 0.998 (as in NVlabs/stylegan3) instead of 0.995, and uses the batches of G only.
 * Both networks see the same number of images; with ``d_steps_per_g`` > 1, G is updated on every n-th batch only.
 * A progressive generator grows as in Karras et al., ICLR 2018, see `generators.progressive`. Batch size and learning
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator
+from stylegan_inv.generators.grey import GREY
 from stylegan_inv.generators.progressive import Growth, at_stage
 from stylegan_inv.losses import adversarial, gan_regularization
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
@@ -43,12 +45,12 @@ class AdaptiveAugmentation(Protocol):
 class StyleGAN2Training(GeneratorTraining):
     """Trains a generator against a discriminator; ``trainer.max_steps`` counts updates of the generator.
 
-    Batches are dicts with ``image`` (B, 3, R, R) in [-1, 1]. Precision: 32-true or bf16-mixed, since the extra steps of
-    the regularisers do not use a loss scaler.
+    Batches are dicts with ``image`` (B, 3, R, R) in [-1, 1], and ``class`` (B,) for conditional networks. Precision:
+    32-true or bf16-mixed, since the extra steps of the regularisers do not use a loss scaler.
 
     Args:
         generator: Generator to train.
-        discriminator: Maps images to logits (B, 1).
+        discriminator: Maps images to logits (B, 1); conditional if the generator is.
         optimizer: Partial of an Adam-like optimiser, called with lr and betas corrected for lazy regularisation.
         lr_g: Learning rate of G.
         lr_d: Learning rate of D.
@@ -105,6 +107,8 @@ class StyleGAN2Training(GeneratorTraining):
                 raise UserError("a progressive generator needs a discriminator with progressive=true")
             growth = Growth(generator.resolution, grow_from, grow_images, fade_images)
         super().__init__(generator, growth=growth, **kwargs)
+        if isinstance(discriminator, Discriminator) and self.learns_classes:
+            _check_pair(generator, discriminator)
         self.discriminator: Any = discriminator
         self.augment: Any = augment
         self.loss = one_of("method.loss", loss, adversarial.KINDS)
@@ -173,39 +177,48 @@ class StyleGAN2Training(GeneratorTraining):
     def update(self, batch: Mapping[str, Tensor], seen: int, number: int) -> None:
         """Runs the phases that are due: G, path length, D and R1."""
         g_optimizer, d_optimizer = self.both_optimizers()
+        c = self.condition(batch)
         real = batch["image"] if self.stage is None else at_stage(batch["image"], self.stage)
         if number % self.d_steps_per_g == 0:
             self._generator_step(g_optimizer, batch, seen)
             if self.path_length_every and number // self.d_steps_per_g % self.path_length_every == 0:
-                self._path_length_step(g_optimizer, len(real))
-        self._discriminator_step(d_optimizer, real)
+                self._path_length_step(g_optimizer, len(real), c)
+        self._discriminator_step(d_optimizer, real, c)
         if self.r1_every and number % self.r1_every == 0:
-            self._r1_step(d_optimizer, real)
+            self._r1_step(d_optimizer, real, c)
 
-    def codes(self, z: Tensor, mix: bool = True) -> Tensor:
+    def codes(self, z: Tensor, mix: bool = True, c: Tensor | None = None) -> Tensor:
         """Returns W+ codes (B, L, D) of z (B, Z) with style mixing: from a random layer on, those of another z."""
-        ws: Tensor = self.generator.mapping(z)
+        ws: Tensor = self.generator.mapping(z, c=c)
         if mix and torch.rand(()) < self.style_mixing:
             used = ws.shape[1] if self.stage is None else 2 * self.stage.resolution.bit_length() - 4
             cut = int(torch.randint(1, used, ()))
-            ws = torch.cat([ws[:, :cut], self.generator.mapping(torch.randn_like(z))[:, cut:]], dim=1)
+            ws = torch.cat([ws[:, :cut], self.generator.mapping(torch.randn_like(z), c=c)[:, cut:]], dim=1)
         return ws
 
-    def random_codes(self, count: int) -> Tensor:
-        """Returns W+ codes (count, L, D) of random z."""
-        return self.codes(torch.randn(count, self.generator.z_dim, device=self.device))
+    def random_codes(self, count: int, c: Tensor | None = None) -> Tensor:
+        """Returns W+ codes (count, L, D) of random z, with the first ``count`` rows of the condition."""
+        z = torch.randn(count, self.generator.z_dim, device=self.device)
+        return self.codes(z, c=None if c is None else c[:count])
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Returns the discriminator's logits (B, 1) of augmented images."""
-        images = images if self.augment is None else self.augment(images)
-        options = {} if self.stage is None else {"alpha": self.stage.alpha}
+    def logits(self, images: Tensor, c: Tensor | None = None) -> Tensor:
+        """Returns the discriminator's logits (B, 1) of augmented images, with their condition."""
+        if self.augment is not None and images.shape[1] == GREY:
+            # The mean over the channels of the colour transform, as the official code transforms grey images.
+            images = self.augment(images.expand(-1, 3, -1, -1)).mean(dim=1, keepdim=True)
+        elif self.augment is not None:
+            images = self.augment(images)
+        options: dict[str, Any] = {} if self.stage is None else {"alpha": self.stage.alpha}
+        if c is not None:
+            options["c"] = c
         logits: Tensor = self.discriminator(images, **options)
         return logits
 
     def generator_loss(self, batch: Mapping[str, Tensor], seen: int) -> tuple[Tensor, Tensor]:
         """Returns the codes (B, L, D) of G's batch and its loss without regularisers."""
-        ws = self.random_codes(len(batch["image"]))
-        loss = adversarial.generator_loss(self.logits(self.synthesize(self.generator, ws, self.noise)), self.loss)
+        c = self.condition(batch)
+        ws = self.random_codes(len(batch["image"]), c)
+        loss = adversarial.generator_loss(self.logits(self.synthesize(self.generator, ws, self.noise), c), self.loss)
         self.log("train/loss/generator", loss.detach(), prog_bar=True)
         return ws, loss
 
@@ -224,8 +237,8 @@ class StyleGAN2Training(GeneratorTraining):
         self.update_latent_average(ws)
         self.discriminator.requires_grad_(True)
 
-    def _path_length_step(self, optimizer: Any, size: int) -> None:
-        ws = self.random_codes(max(1, size // self.path_length_shrink))
+    def _path_length_step(self, optimizer: Any, size: int, c: Tensor | None) -> None:
+        ws = self.random_codes(max(1, size // self.path_length_shrink), c)
         lengths = gan_regularization.path_lengths(self.synthesize(self.generator, ws, self.noise), ws)
         self.pl_mean.lerp_(mean_over_ranks(lengths.mean(), self.trainer.strategy), self.path_length_decay)
         penalty = gan_regularization.path_length_penalty(lengths, self.pl_mean)
@@ -233,11 +246,11 @@ class StyleGAN2Training(GeneratorTraining):
         self.take_step(optimizer, self.generator_parameters(), penalty * weight)
         self.log_dict({"train/loss/path_length": penalty.detach(), "train/path_length": self.pl_mean.clone()})
 
-    def _discriminator_step(self, optimizer: Any, real: Tensor) -> None:
+    def _discriminator_step(self, optimizer: Any, real: Tensor, c: Tensor | None) -> None:
         with torch.no_grad():
-            fake = self.synthesize(self.generator, self.random_codes(len(real)), self.noise)
+            fake = self.synthesize(self.generator, self.random_codes(len(real), c), self.noise)
         # Two passes as in the official code: the minibatch deviation must not mix real and generated images.
-        fake_logits, real_logits = self.logits(fake), self.logits(real)
+        fake_logits, real_logits = self.logits(fake, c), self.logits(real, c)
         loss = adversarial.discriminator_loss(real_logits, fake_logits, self.loss)
         self.take_step(optimizer, list(self.discriminator.parameters()), loss)
         if isinstance(self.augment, AdaptiveAugmentation):
@@ -247,9 +260,19 @@ class StyleGAN2Training(GeneratorTraining):
         scores = {"train/real_score": real_logits.mean(), "train/fake_score": fake_logits.mean()}
         self.log_dict({"train/loss/discriminator": loss.detach(), **{k: v.detach() for k, v in scores.items()}})
 
-    def _r1_step(self, optimizer: Any, real: Tensor) -> None:
+    def _r1_step(self, optimizer: Any, real: Tensor, c: Tensor | None) -> None:
         images = real.detach().requires_grad_(True)
-        penalty = gan_regularization.r1_penalty(self.logits(images), images)
+        penalty = gan_regularization.r1_penalty(self.logits(images, c), images)
         weight = self.r1_gamma / 2 * self.r1_every
         self.take_step(optimizer, list(self.discriminator.parameters()), penalty * weight)
         self.log("train/loss/r1", penalty.detach())
+
+
+def _check_pair(generator: Generator, discriminator: Discriminator) -> None:
+    for name in ("c_dim", "img_channels"):
+        own, other = generator.config[name], discriminator.config[name]
+        if own != other:
+            raise UserError(
+                f"method.discriminator.{name}={other}: expected {own}, as the generator has; give "
+                f"method.discriminator.{name}={own}"
+            )

@@ -37,6 +37,8 @@ class StylizedStyleGAN2(StyleGAN2Training):
         UserError: ``total_images`` is missing, or the mapping network would be trained.
     """
 
+    learns_classes = False
+
     def __init__(
         self,
         generator: Generator,
