@@ -12,16 +12,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stylegan_inv.config import instantiate
+from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
-from stylegan_inv.invert.inputs import Images, Inputs
+from stylegan_inv.invert.input_warnings import InputCheck, InputWarnings
+from stylegan_inv.invert.inputs import Images, IndexedInputs, collate
 from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.loading import load_inverter
-from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.methods.common.base import Inversion, mse, pool
 from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
+from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
@@ -39,6 +42,7 @@ class Source:
         output: Output folder.
         load: Renders or inverts the images.
         domain: Domain of the generator's images; None if it is unknown.
+        warnings: What is wrong with the input images; complete when they are loaded. None for samples and codes.
     """
 
     generator: Generator
@@ -47,6 +51,7 @@ class Source:
     output: Path
     load: Callable[[], EditInputs]
     domain: str | None
+    warnings: InputWarnings | None = None
 
 
 def find_source(cfg: DictConfig, edit: str) -> Source:
@@ -133,18 +138,26 @@ def _inverted_images(cfg: DictConfig, output: Path) -> Source:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", run_parts(method), cfg.any_domain)
     folder = RunFolder.of(cfg.run)
     dataset = None if folder is None else folder.dataset_config()
-    inputs = Inputs(images, cfg.resolution or method.input_size, cfg.mode)
+    size = cfg.resolution or method.input_size
     task = None if dataset is None else instantiate(dataset.get("task"))
+    check = InputCheck.of(method, Geometry(size, cfg.mode), compares=True) if task is None else None
+    inputs = IndexedInputs(images, size, cfg.mode, check=check)
+    warnings = InputWarnings([], images.names, str(cfg.input))
 
     def load() -> EditInputs:
         targets, found = [], []
-        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers):
-            source = batch["image"].to(method.device)
-            targets.append(batch["image"])
+        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers, collate_fn=collate):
+            source = batch.tensors["image"].to(method.device)
+            targets.append(batch.tensors["image"])
             found.append(method.invert(source if task is None else task.read(source)))
+            warnings.findings += batch.findings
+            if check is not None:
+                distances = mse(pool(found[-1].image.detach(), size), source)
+                relative = relative_distances(distances, source)
+                warnings.findings += check.check_distances(batch.indices, distances, relative)
         return from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
 
-    return Source(method.generator, len(images.names), False, output, load, image_domain(method))
+    return Source(method.generator, len(images.names), False, output, load, image_domain(method), warnings)
 
 
 def from_inversions(

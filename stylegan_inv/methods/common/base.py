@@ -195,7 +195,7 @@ class InversionMethod(pl.LightningModule):
             metric.update(image.float(), target)  # type: ignore[operator]
         distances = mse(image, target)
         self._means.add("mse", distances)
-        self._distances.add(distances, size)
+        self._distances.add(distances, target)
         if "mask" in batch:
             self._means.add("mse_interest", masked_mse(image, target, batch["mask"]))
         self._means.add("mse_average_image", mse(self.average_image(size), target))
