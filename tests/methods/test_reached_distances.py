@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -55,26 +54,6 @@ def test_an_image_as_far_as_its_mean_colour_has_the_relative_distance_of_one() -
     torch.testing.assert_close(relative_distances(distances, targets), torch.ones(5))
     flat = torch.full((1, 3, 8, 8), 0.25)
     assert relative_distances(torch.tensor([0.001]), flat) == pytest.approx(10)
-
-
-def _rank(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=3)
-    record = DistanceRecord()
-    if rank < 2:  # the third rank has no image that can be read
-        rows = slice(0, 7) if rank == 0 else slice(7, 10)
-        record.add(torch.arange(10.0)[rows], images(10)[rows])
-    torch.save(record.compute(3).to_plain(), Path(folder, f"{rank}.pt"))
-    torch.distributed.destroy_process_group()
-
-
-def test_every_rank_knows_the_quantiles_of_all_ranks(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_rank, (port, str(tmp_path)), nprocs=3)
-    record = DistanceRecord()
-    record.add(torch.arange(10.0), images(10))
-    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)] == [record.compute().to_plain()] * 3
 
 
 def test_checkpoints_hold_them(tmp_path: Path) -> None:
