@@ -142,7 +142,7 @@ def _inverted_images(cfg: DictConfig, output: Path) -> Source:
     task = None if dataset is None else instantiate(dataset.get("task"))
     check = InputCheck.of(method, Geometry(size, cfg.mode), compares=True) if task is None else None
     inputs = IndexedInputs(images, size, cfg.mode, check=check)
-    warnings = InputWarnings([], images.names, str(cfg.input))
+    warnings = InputWarnings([], images.names, str(cfg.input), None if check is None else check.limits)
 
     def load() -> EditInputs:
         targets, found = [], []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ from stylegan_inv.data.images.decoding import stored_size
 from stylegan_inv.data.images.image_files import name_list, to_uint8
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.common.reached_distances import ReachedDistances
+from stylegan_inv.methods.common.reached_distances import Limits, ReachedDistances
 from stylegan_inv.utils.files import atomic_write
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
@@ -119,6 +119,11 @@ class InputCheck:
         comparable = compares and reached is not None and reached.size == geometry.resolution
         return cls(geometry, reached if comparable else None, faces, find_predictor() if faces else None)
 
+    @property
+    def limits(self) -> Limits | None:
+        """The distances from which on an image counts as one of another domain; None if they are not judged."""
+        return None if self.reached is None else self.reached.limits()
+
     def check_file(self, index: int, file: Path, image: Tensor) -> list[Finding]:
         """Judges an image file.
 
@@ -197,11 +202,13 @@ class InputWarnings:
         findings: The findings.
         names: Name of every image.
         source: What the user gave as input, for the command that aligns it.
+        limits: The distances from which on an image counts as one of another domain; None if they are not judged.
     """
 
     findings: list[Finding]
     names: Sequence[str]
     source: str
+    limits: Limits | None = None
 
     def captions(self) -> dict[int, list[str]]:
         """Returns the captions of each image that has any, by its index."""
@@ -230,6 +237,7 @@ class InputWarnings:
             kind: {
                 "message": KINDS[kind].message,
                 "cure": self._cure(kind),
+                **({"limits": asdict(self.limits)} if kind == "distance" and self.limits is not None else {}),
                 "images": [self._entry(one) for one in findings],
             }
             for kind, findings in self._by_kind()

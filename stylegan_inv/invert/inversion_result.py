@@ -102,7 +102,8 @@ def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_imag
     if not indices:
         raise UserError(f"{folder}: no image could be read ({result.unreadable[0]})")
     result.count, result.mean_squared_error = len(indices), error / len(indices)
-    warnings = InputWarnings(findings, parts.names, parts.source)
+    limits = None if parts.check is None else parts.check.limits
+    warnings = InputWarnings(findings, parts.names, parts.source, limits)
     result.warnings = warnings.lines()
     warnings.write(folder)
     result.sheets = _write_sheets(folder, parts, warnings.captions())

@@ -69,6 +69,7 @@ def test_invert_warns_on_the_terminal_in_the_sheet_and_in_a_file(run, photos, tm
     content = json.loads((out / "warnings.json").read_text())
     image = read_image(photos / "b.png", RESOLUTION)
     error = image.clamp(min=0).square().mean()
+    assert content["distance"]["limits"] == pytest.approx({"distance": 10 * REACHED.quantile(0.99), "relative": 1.1})
     entry = content["distance"]["images"][0]
     assert entry["value"] == pytest.approx(float(error), rel=1e-5)
     assert entry["relative"] == pytest.approx(float(error / image.var((1, 2), correction=0).mean()), rel=1e-5)

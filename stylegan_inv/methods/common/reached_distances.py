@@ -17,9 +17,9 @@ LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 #: An image is far outside if its squared error is this many times the 0.99 quantile q of the validation, ...
 FAR = 10.0
 #: ... or if the relative one is twice its quantile and larger than that of the image's mean colour. Measured with two
-#: ReStyle encoders on SynthFaces: 1 of 6,000 held-out faces is far outside, and none of 2,000 faces with obstacles, which
-#: the encoders never saw (at most 7.3 q, and 1.02 relative). Photographs of people, animals and things, text and noise
-#: have 10 to 80 q, or a relative error above 1.1; grey areas have 9 to 130.
+#: ReStyle encoders on SynthFaces: 1 of 6,000 held-out faces is far outside, and none of 2,000 faces with obstacles,
+#: which the encoders never saw (at most 7.3 q, and 1.02 relative). Photographs of people, animals and things, text and
+#: noise have 10 to 80 q, or a relative error above 1.1; grey areas have one of 9 to 130.
 FAR_RELATIVE, LEAST_FAR_RELATIVE = 2.0, 1.1
 #: Variance below which an image counts as flat: a standard deviation of 1.3 of 256 levels.
 _LEAST_VARIANCE = 1e-4
