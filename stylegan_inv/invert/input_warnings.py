@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -157,18 +157,9 @@ class InputCheck:
         return [Finding(indices[row], "distance", float(distances[row]), float(relative[row])) for row in rows]
 
 
-@runtime_checkable
-class _HasDomain(Protocol):
-    """A method that knows its domain; None means that it is unknown."""
-
-    @property
-    def domain(self) -> str | None:
-        """Name of the domain."""
-
-
 def shows_faces(method: InversionMethod) -> bool:
     """Returns whether a method was made for aligned photographs of faces."""
-    domain = method.domain if isinstance(method, _HasDomain) else None
+    domain = method.domain or method.generator.domain
     return domain == "faces" or (domain is None and method.generator.resolution == _FFHQ_SIZE)
 
 
