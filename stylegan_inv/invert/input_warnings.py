@@ -245,9 +245,12 @@ class InputWarnings:
         }
 
     def _by_kind(self) -> Iterable[tuple[str, list[Finding]]]:
-        for kind in KINDS:
-            if found := sorted((one for one in self.findings if one.kind == kind), key=lambda one: one.index):
-                yield kind, found
+        groups: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
+        for finding in self.findings:
+            groups[finding.kind].append(finding)
+        for kind, found in groups.items():
+            if found:
+                yield kind, sorted(found, key=lambda finding: finding.index)
 
     def _cure(self, kind: str) -> str:
         given = Path(self.source)

@@ -131,12 +131,12 @@ def test_edit_warns_and_marks_its_rows(run, photos, tmp_path, monkeypatch, capsy
     assert not (out / "warnings.json").exists() and red(np.asarray(Image.open(out / "strip.png"))) == 0
 
 
-def test_a_million_warnings_are_a_line(tmp_path):
-    names = [f"{number}.png" for number in range(1_000_000)]
+def test_many_warnings_are_a_line(tmp_path):
+    names = [f"{number}.png" for number in range(100_000)]
     warnings = InputWarnings([Finding(index, "no_face") for index in range(len(names))], names, "my photos")
     (line,) = warnings.lines()
-    assert line.startswith("warning: 1000000 of 1000000 images show no face") and len(line) < 300
-    assert "0.png, 1.png, 2.png, 3.png, 4.png and 999995 more" in line
+    assert line.startswith("warning: 100000 of 100000 images show no face") and len(line) < 300
+    assert "0.png, 1.png, 2.png, 3.png, 4.png and 99995 more" in line
     assert line.endswith("python -m stylegan_inv.prepare align 'my photos' 'my photos_aligned'")
 
 
@@ -165,7 +165,7 @@ def test_the_crop_of_the_official_script_is_aligned_and_its_photograph_is_not() 
     [
         (64, 60, (128, 122), None),
         (58, 54, (124, 126), None),  # landmarks are off by some pixels
-        (64, 60, (90, 122), "not_aligned"),
+        (64, 60, (85, 122), "not_aligned"),
         (64, 60, (128, 190), "not_aligned"),
         (100, 100, (128, 118), "not_aligned"),  # too close
         (25, 24, (128, 126), "small_face"),
@@ -212,7 +212,7 @@ def test_methods_of_faces_are_known_by_their_domain_or_size() -> None:
         class Method(InversionMethod):
             domain = domain_
 
-        sizes = {"z_dim": 8, "w_dim": 8, "mapping_layers": 1, "channel_base": 64, "channel_max": 8}
+        sizes = {"z_dim": 8, "w_dim": 8, "mapping_layers": 1, "channel_base": 1024, "channel_max": 8}
         return shows_faces(Method(Generator(resolution, **sizes)))
 
     assert judged(64, "faces") and not judged(64, "cars") and not judged(64, None)
