@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are 
     from stylegan_inv.methods.common.base import InversionMethod
 
 WARNINGS = "warnings.json"
-#: The detector sees images of at most this size; it finds faces of 80 px in the image upsampled once.
+#: The detector sees images of this size, and finds faces of 40 px in them; larger images would take longer.
 _DETECTION_SIZE = 256
 #: Generators of this size are taken for those of FFHQ if their domain is not known.
 _FFHQ_SIZE = 1024
@@ -164,8 +164,9 @@ def shows_faces(method: InversionMethod) -> bool:
 
 
 def _judge_face(index: int, image: Tensor, predictor: Path) -> list[Finding]:
-    size = min(image.shape[-1], _DETECTION_SIZE)
-    pixels = to_uint8(F.adaptive_avg_pool2d(image[None], (size, size))[0]).permute(1, 2, 0).contiguous().numpy()
+    size = _DETECTION_SIZE
+    resized = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
+    pixels = to_uint8(resized).permute(1, 2, 0).contiguous().numpy()
     placements = [p for p in (_placement(face, size) for face in find_faces(pixels, predictor)) if p is not None]
     if not placements:
         return [Finding(index, "no_face")]
