@@ -213,6 +213,8 @@ def train(cfg: DictConfig, job: Job) -> float | None:
         if saver.failure is not None:
             raise UserError(f"trained to the end, but {saver.failure}; the progress since the last checkpoint is lost")
         run.update_record(finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
+        if isinstance(job.method, InversionMethod) and job.method.reached is not None:
+            run.update_record(distances=job.method.reached.to_plain())
         print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
         _report_files(run)
     return metrics.get(cfg.optimized_metric)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stylegan_inv.generators import Generator, save_generator
 from stylegan_inv.methods.common.base import Inversion, Step
+from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
 
 RESOLUTION = 16
@@ -30,13 +31,21 @@ class TwoSteps(TrainedMethod):
         return Inversion(steps[-1].w, steps[-1].image, steps=steps)
 
 
-def make_run(folder: Path) -> Path:
+class Nights(TwoSteps):
+    """Reconstructs dark images, and loses what is brighter than grey."""
+
+    def invert(self, images: Tensor) -> Inversion:
+        found = super().invert(images)
+        return Inversion(found.w, images.clamp(max=0.0))
+
+
+def make_run(folder: Path, kind: str = "TwoSteps", reached: ReachedDistances | None = None) -> Path:
     """Write ``config.yaml`` and ``checkpoints/last.ckpt`` as a training would; returns the folder."""
     (folder / "checkpoints").mkdir(parents=True)
     generator = Generator(RESOLUTION, z_dim=8, w_dim=8, mapping_layers=1, channel_base=64, channel_max=8)
     save_generator(generator, folder / "generator.safetensors")
     node = {
-        "_target_": "tests.fake_run.TwoSteps",
+        "_target_": f"tests.fake_run.{kind}",
         "generator": {
             "_target_": "stylegan_inv.generators.load_generator",
             "source": str((folder / "generator.safetensors").resolve()),
@@ -44,5 +53,8 @@ def make_run(folder: Path) -> Path:
     }
     config = {"method_name": "two_steps", "method": node, "dataset": {"resolution": RESOLUTION, "domain": "synthfaces"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "TwoSteps"}, folder / "checkpoints" / "last.ckpt")
+    checkpoint = {"state_dict": {"scale": torch.ones(1)}, "method": kind}
+    if reached is not None:
+        checkpoint["reached"] = reached.to_plain()
+    torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
     return folder

@@ -29,7 +29,7 @@ generators/io
 generators/variants
 data/images
 data/sources
-data/synthfaces data/augment data/tasks
+data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
 encoders/official

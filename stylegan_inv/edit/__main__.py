@@ -2,11 +2,13 @@
 
 Without ``run`` and ``input``, random samples of ``generator`` are edited. Writes ``strip.png`` (or ``grid_*.png``),
 ``images/`` with each image in its own file and, with ``animation=gif``, ``animation.gif``. Errors in the input are
-reported before an image is inverted or a file is written.
+reported before an image is inverted or a file is written. Images that the method was not made for are marked in the
+table and listed in ``warnings.json``, see `invert.input_warnings`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +18,7 @@ from stylegan_inv.config import entry_point, instantiate
 from stylegan_inv.data.images.image_files import SUFFIXES, save_image
 from stylegan_inv.edit.edit_sources import Source, find_source
 from stylegan_inv.errors import UserError
+from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.invert.output_folder import image_names
 from stylegan_inv.latents.edits.base import Edit, ImageTable, UsesDirections
 from stylegan_inv.utils.checks import real_number, true_or_false, whole_number
@@ -71,9 +74,10 @@ def main(cfg: DictConfig, job: Job) -> None:
     """Writes the tables, the images and the animation."""
     inputs, output = job.source.load(), job.source.output
     output.mkdir(parents=True, exist_ok=True)
+    marks = _warn(job.source, output)
     for table in job.edit.tables(inputs):
         _write_images(table, output)
-        for path in _write_table(table, output, cfg.cell):
+        for path in _write_table(table, output, cfg.cell, marks):
             print(f"{'table:':<12}{path}")
     if cfg.animation is not None:
         frames = job.edit.frames(inputs, cfg.frames)
@@ -91,13 +95,26 @@ def _write_images(table: ImageTable, output: Path) -> None:
             save_image(image, folder / f"{stem}_{_file_name(caption)}.png")
 
 
-def _write_table(table: ImageTable, output: Path, cell: int) -> list[Path]:
-    """Writes the pages of a table; returns their files."""
+def _warn(source: Source, output: Path) -> dict[str, list[str]]:
+    """Prints and writes the warnings about the input images; returns their captions by the name of the image."""
+    (output / WARNINGS).unlink(missing_ok=True)  # of an earlier result
+    if source.warnings is None:
+        return {}
+    for line in source.warnings.lines():
+        print(line)
+    if (file := source.warnings.write(output)) is not None:
+        print(f"{'warnings:':<12}{file}")
+    return {source.warnings.names[index]: texts for index, texts in source.warnings.captions().items()}
+
+
+def _write_table(table: ImageTable, output: Path, cell: int, marks: Mapping[str, Sequence[str]]) -> list[Path]:
+    """Writes the pages of a table, with the captions of warnings by row; returns their files."""
     written = []
     for first in range(0, len(table.rows), _ROWS_PER_PAGE):
         rows = slice(first, first + _ROWS_PER_PAGE)
         columns = {name: images[rows] for name, images in table.columns.items()}
-        sheet = contact_sheet(columns, row_captions=table.rows[rows], cell=cell)
+        names = table.rows[rows]
+        sheet = contact_sheet(columns, row_captions=names, row_warnings=[marks.get(n, ()) for n in names], cell=cell)
         page = f"_{first // _ROWS_PER_PAGE + 1:03d}" if len(table.rows) > _ROWS_PER_PAGE else ""
         written.append(output / f"{_file_name(table.name)}{page}.png")
         with atomic_write(written[-1]) as temporary:

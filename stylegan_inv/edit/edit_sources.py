@@ -12,18 +12,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stylegan_inv.config import instantiate
+from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.class_choice import ALL
-from stylegan_inv.invert.inputs import Images, Inputs
+from stylegan_inv.invert.input_warnings import InputCheck, InputWarnings
+from stylegan_inv.invert.inputs import Images, IndexedInputs, collate
 from stylegan_inv.invert.method_setup import check_size_and_task
 from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
 from stylegan_inv.loading import load_inverter
-from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.methods.common.base import Inversion, mse, pool
 from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
+from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_number
@@ -41,6 +44,7 @@ class Source:
         output: Output folder.
         load: Renders or inverts the images.
         domain: Domain of the generator's images; None if it is unknown.
+        warnings: What is wrong with the input images; complete when they are loaded. None for samples and codes.
     """
 
     generator: Generator
@@ -49,6 +53,7 @@ class Source:
     output: Path
     load: Callable[[], EditInputs]
     domain: str | None
+    warnings: InputWarnings | None = None
 
 
 def find_source(cfg: DictConfig, edit: str) -> Source:
@@ -151,24 +156,30 @@ def _inverted_images(cfg: DictConfig, output: Path) -> Source:
     size = cfg.resolution or method.input_size
     task = None if dataset is None else instantiate(dataset.get("task"))
     check_size_and_task(method, size, task)
-    inputs = Inputs(images, size, cfg.mode, generator=method.generator)
+    check = InputCheck.of(method, Geometry(size, cfg.mode), compares=True) if task is None else None
+    inputs = IndexedInputs(images, size, cfg.mode, generator=method.generator, check=check)
     classes = inputs.classes
+    warnings = InputWarnings([], images.names, str(cfg.input), None if check is None else check.limits)
 
     def load() -> EditInputs:
         targets: list[Tensor] = []
         found: list[Inversion] = []
-        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers):
-            source = batch["image"].to(method.device)
-            labels = None if classes is None else classes[len(found) * cfg.batch_size :][: len(source)]
-            targets.append(batch["image"])
-            with method.with_classes(labels):
+        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers, collate_fn=collate):
+            source = batch.tensors["image"].to(method.device)
+            targets.append(batch.tensors["image"])
+            with method.with_classes(None if classes is None else classes[batch.indices]):
                 found.append(method.invert(source if task is None else task.read(source)))
+            warnings.findings += batch.findings
+            if check is not None:
+                distances = mse(pool(found[-1].image.detach(), size), source)
+                relative = relative_distances(distances, source)
+                warnings.findings += check.check_distances(batch.indices, distances, relative)
         edited = from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
         with method.with_classes(classes):
             edited.average = _average(cfg, method.generator)
         return edited
 
-    return Source(method.generator, len(images.names), False, output, load, image_domain(method))
+    return Source(method.generator, len(images.names), False, output, load, image_domain(method), warnings)
 
 
 def from_inversions(

@@ -3,7 +3,8 @@
 
 Writes ``latents.safetensors`` (the codes ``w`` (N, L, D) and the name of each image's file), ``reconstructions/`` and
 ``contact_sheet.png`` (input, steps, difference); per-image optimisation also writes ``noise/``, ``generators/`` and the
-loss curves. Errors in the input are reported before a network is loaded or a file is written.
+loss curves. Errors in the input are reported before a network is loaded or a file is written. Images that the method
+was not made for are marked in the contact sheet and listed in ``warnings.json``, see `input_warnings`.
 
 Several processes can share the images: ``devices=4``, ``torchrun`` or ``srun``. The processes do not communicate; the
 one that finishes last writes the codes. An interrupted command continues when it is started again, also with another
@@ -19,8 +20,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from stylegan_inv.config import entry_point, instantiate, same_command
+from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.command_options import check_options, command_settings, output_folder
+from stylegan_inv.invert.input_warnings import InputCheck
 from stylegan_inv.invert.inputs import Images, IndexedInputs
 from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
 from stylegan_inv.invert.method_setup import check_method, check_size_and_task, load_method
@@ -80,8 +83,18 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     task = None if dataset is None else instantiate(dataset.get("task"))
     check_size_and_task(method, size, task)
     mask = None if cfg.mask is None else str(cfg.mask)
+    check = (
+        InputCheck.of(method, Geometry(size, cfg.mode), reference is None and mask is None) if task is None else None
+    )
     inputs = IndexedInputs(
-        images, size, cfg.mode, reference, mask, generator=method.generator, on_bad_image=cfg.on_bad_image
+        images,
+        size,
+        cfg.mode,
+        reference,
+        mask,
+        generator=method.generator,
+        on_bad_image=cfg.on_bad_image,
+        check=check,
     )
     inputs.check_masks(own_images)
     return Job(method, inputs, output, task, make_variants(cfg, method), unfinished, ranks, own)

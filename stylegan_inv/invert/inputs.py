@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from stylegan_inv.data.sources.class_labels import read_classes, required_classe
 from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
+from stylegan_inv.invert.input_warnings import Finding, InputCheck
 
 _SYNTHFACES = re.compile(r"synthfaces:(\d+)(?:-(\d+))?")
 _TEST_SEED = 2  # seed of SynthFaces' test split
@@ -208,11 +209,30 @@ class InputBatch:
         tensors: ``image`` (B, 3, S, S), and ``reference`` (B, 3, S, S) and ``mask`` (B, 1, S, S) where they are given;
             empty if no image could be read.
         errors: Errors of the images that could not be read.
+        findings: What is wrong with the image files, see `InputCheck`.
     """
 
     indices: list[int]
     tensors: dict[str, Tensor]
     errors: list[str]
+    findings: list[Finding]
+
+
+@dataclass
+class ReadImage:
+    """An image that was read, or the reason why it could not be read.
+
+    Attributes:
+        index: Index of the image.
+        tensors: ``image`` (3, S, S), and ``reference`` and ``mask`` where they are given; None if it cannot be read.
+        error: The reason; empty if it was read.
+        findings: What is wrong with the file, see `InputCheck`.
+    """
+
+    index: int
+    tensors: dict[str, Tensor] | None
+    error: str = ""
+    findings: list[Finding] = field(default_factory=list)
 
 
 class IndexedInputs(Inputs):
@@ -220,36 +240,46 @@ class IndexedInputs(Inputs):
 
     Args:
         on_bad_image: ``error`` or ``skip``.
+        check: Judges the image files; None for no judgement.
         **kwargs: See `Inputs`.
     """
 
-    def __init__(self, *args: Any, on_bad_image: str = "error", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, on_bad_image: str = "error", check: InputCheck | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.on_bad_image = on_bad_image
+        self.on_bad_image, self.check = on_bad_image, check
 
     def check_masks(self, indices: Sequence[int]) -> None:
         """Raises a UserError if the mask of one of the images cannot be read or is empty."""
-        if self.mask is not None:
-            self.__getitems__(indices)
+        for index in indices if self.mask is not None else ():
+            self._read(index)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, dict[str, Tensor] | str]]:
-        """Returns the index and the item of each image, or its error in place of the item."""
-        found: list[tuple[int, dict[str, Tensor] | str]] = []
-        for index in indices:
-            try:
-                found.append((index, self[index]))
-            except BadImage as error:
-                if self.on_bad_image == "error":
-                    raise
-                found.append((index, str(error)))
+    def __getitems__(self, indices: Sequence[int]) -> list[ReadImage]:
+        """Reads images and judges their files."""
+        found = [self._read(index) for index in indices]
+        for one in found:
+            if one.tensors is not None and self.check is not None and self.images.files is not None:
+                file = self.images.files[one.index]
+                one.findings = self.check.check_file(one.index, file, one.tensors["image"])
         return found
 
+    def _read(self, index: int) -> ReadImage:
+        try:
+            return ReadImage(index, self[index])
+        except BadImage as error:
+            if self.on_bad_image == "error":
+                raise
+            return ReadImage(index, None, str(error))
 
-def collate(found: Sequence[tuple[int, dict[str, Tensor] | str]]) -> InputBatch:
+
+def collate(found: Sequence[ReadImage]) -> InputBatch:
     """Returns a batch of `IndexedInputs`."""
-    good = [(index, item) for index, item in found if isinstance(item, dict)]
-    stacked = {name: torch.stack([item[name] for _, item in good]) for name in (good[0][1] if good else ())}
-    return InputBatch([index for index, _ in good], stacked, [item for _, item in found if isinstance(item, str)])
+    good = [(one.index, one.tensors) for one in found if one.tensors is not None]
+    return InputBatch(
+        [index for index, _ in good],
+        {name: torch.stack([tensors[name] for _, tensors in good]) for name in (good[0][1] if good else ())},
+        [one.error for one in found if one.tensors is None],
+        [finding for one in found for finding in one.findings],
+    )
 
 
 def _find_masks(mask: str, images: Images) -> list[Path]:

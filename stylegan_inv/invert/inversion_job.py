@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.invert.inputs import IndexedInputs, InputBatch, collate
 from stylegan_inv.invert.inversion_result import Parts, Result, assemble
 from stylegan_inv.invert.optimization_progress import OptimizationProgress
@@ -102,7 +103,7 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         print(f"{job.ranks}{count} images inverted", flush=True)
 
     files = [job.unfinished.part_file(number) for number in range(len(split_into_parts(len(names), cfg.batch_size)))]
-    parts = Parts(files, job.unfinished.key, names, images)
+    parts = Parts(files, job.unfinished.key, names, images, job.inputs.check, str(cfg.input))
 
     def write_result() -> None:
         entries = {**metadata, "command": job.unfinished.key}
@@ -136,6 +137,7 @@ def _batches(cfg: DictConfig, job: Job, new_writer: Callable[[], PartWriter]) ->
         for batch_number in range(first, first + len(part)):
             inputs: InputBatch = next(loader)
             writer.result.errors += inputs.errors
+            writer.result.findings += inputs.findings
             if inputs.indices:
                 torch.manual_seed(cfg.seed + batch_number)  # the same in whichever process
                 inputs.tensors = {name: tensor.to(job.method.device) for name, tensor in inputs.tensors.items()}
@@ -192,10 +194,16 @@ def _report(result: Result, job: Job) -> None:
     if result.not_finite:
         names = name_list(result.not_finite)
         print(f"{len(result.not_finite)} images have codes or reconstructions that are not finite: {names}")
+    for line in result.warnings:
+        print(line)
     output = job.output
     print(f"{'codes:':<12}{_first_to_last(result.codes)}")
     print(f"{'images:':<12}{output / RECONSTRUCTIONS}")
-    for label, file in {"losses:": output / "losses.png", "skipped:": output / SKIPPED}.items():
+    for label, file in {
+        "losses:": output / "losses.png",
+        "skipped:": output / SKIPPED,
+        "warnings:": output / WARNINGS,
+    }.items():
         if file.is_file():
             print(f"{label:<12}{file}")
     print(f"{'sheet:':<12}{_first_to_last(result.sheets)}")

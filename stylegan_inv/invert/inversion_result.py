@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stylegan_inv.data.images.image_files import from_uint8
 from stylegan_inv.errors import UserError
+from stylegan_inv.invert.input_warnings import Finding, InputCheck, InputWarnings
 from stylegan_inv.invert.output_folder import SHEET, SKIPPED, VARIANTS
 from stylegan_inv.invert.parts import CELL, SHEET_IMAGES, PartResult
 from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS, shard_name
@@ -32,12 +33,16 @@ class Parts:
         key: Key that they were written with.
         names: Name of every image.
         images: Reconstruction file of every image, relative to the output folder.
+        check: Judges the distances of the reconstructions; None for no judgement.
+        source: What the user gave as input.
     """
 
     files: Sequence[Path]
     key: str
     names: Sequence[str]
     images: Sequence[str]
+    check: InputCheck | None = None
+    source: str = ""
 
     def __iter__(self) -> Iterator[PartResult]:
         return (PartResult.load(file, self.key) for file in self.files)
@@ -54,6 +59,7 @@ class Result:
         sheets: Files of the contact sheets.
         unreadable: Errors of the files that were skipped.
         not_finite: Names of the images whose codes or reconstructions hold NaN or infinity.
+        warnings: One line for each kind of warning about the inputs.
     """
 
     count: int = 0
@@ -62,6 +68,7 @@ class Result:
     sheets: list[Path] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_images: int) -> Result:
@@ -78,11 +85,16 @@ def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_imag
     """
     result, indices, error = Result(), list[int](), 0.0
     curves: dict[str, list[Tensor]] = {}
+    findings: list[Finding] = []
     for part in parts:
         indices += part.indices
         result.unreadable += part.errors
+        findings += part.findings
         if part.indices:
-            error += float(torch.cat(part.squared_errors).sum())
+            squared_errors = torch.cat(part.squared_errors)
+            error += float(squared_errors.sum())
+            if parts.check is not None and part.relative_errors:
+                findings += parts.check.check_distances(part.indices, squared_errors, torch.cat(part.relative_errors))
             finite = torch.cat(part.finite).tolist()
             result.not_finite += [parts.names[i] for i, good in zip(part.indices, finite, strict=True) if not good]
         for stage, batches in part.curves.items():
@@ -90,7 +102,11 @@ def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_imag
     if not indices:
         raise UserError(f"{folder}: no image could be read ({result.unreadable[0]})")
     result.count, result.mean_squared_error = len(indices), error / len(indices)
-    result.sheets = _write_sheets(folder, parts)
+    limits = None if parts.check is None else parts.check.limits
+    warnings = InputWarnings(findings, parts.names, parts.source, limits)
+    result.warnings = warnings.lines()
+    warnings.write(folder)
+    result.sheets = _write_sheets(folder, parts, warnings.captions())
     if curves:
         write_curves(folder, [parts.names[i] for i in indices], curves)
     _write_skipped(folder, result)
@@ -146,15 +162,25 @@ def _regroup(blocks: Iterator[Tensor], size: int) -> Iterator[Tensor]:
         yield torch.cat(waiting)
 
 
-def _write_sheets(folder: Path, parts: Parts) -> list[Path]:
+@dataclass
+class _Row:
+    """A row of a contact sheet: the name of the image, the captions of its warnings, and its thumbnails."""
+
+    name: str
+    warnings: Sequence[str]
+    images: dict[str, Tensor]
+
+
+def _write_sheets(folder: Path, parts: Parts, warnings: Mapping[int, Sequence[str]]) -> list[Path]:
     pages = list[Path]()
-    rows: list[tuple[str, dict[str, Tensor]]] = []
+    rows: list[_Row] = []
     several = len(parts.names) > ROWS_PER_SHEET
 
     def write_page() -> None:
         if rows:
-            columns = {name: from_uint8(torch.stack([row[name] for _, row in rows])) for name in rows[0][1]}
-            sheet = contact_sheet(columns, row_captions=[caption for caption, _ in rows], cell=CELL)
+            columns = {name: from_uint8(torch.stack([row.images[name] for row in rows])) for name in rows[0].images}
+            names, warned = [row.name for row in rows], [row.warnings for row in rows]
+            sheet = contact_sheet(columns, row_captions=names, row_warnings=warned, cell=CELL)
             pages.append(folder / f"{SHEET}{f'_{len(pages) + 1:03d}' if several else ''}.png")
             with atomic_write(pages[-1]) as temporary:
                 sheet.save(temporary)
@@ -163,7 +189,8 @@ def _write_sheets(folder: Path, parts: Parts) -> list[Path]:
     for part in parts:
         columns = {name: torch.cat(batches) for name, batches in part.thumbnails.items()}
         for row, index in enumerate(index for index in part.indices if index < SHEET_IMAGES):
-            rows.append((parts.names[index], {name: column[row] for name, column in columns.items()}))
+            images = {name: column[row] for name, column in columns.items()}
+            rows.append(_Row(parts.names[index], warnings.get(index, ()), images))
             if len(rows) == ROWS_PER_SHEET:
                 write_page()
         if part.indices and part.indices[-1] >= SHEET_IMAGES:

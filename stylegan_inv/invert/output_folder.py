@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError, safe_open
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.latents.saved_codes import (
     GENERATORS,
     LATENTS,
@@ -64,7 +65,7 @@ def remove_previous_result(folder: Path) -> None:
             continue
     curves = (folder / f"{CURVES}{suffix}" for suffix in (".csv", ".png"))
     sheets = (folder / f"{SHEET}.png", *folder.glob(f"{SHEET}_[0-9][0-9][0-9].png"))
-    for file in (*files, folder / SKIPPED, *sheets, *curves):
+    for file in (*files, folder / SKIPPED, folder / WARNINGS, *sheets, *curves):
         file.unlink(missing_ok=True)
 
 

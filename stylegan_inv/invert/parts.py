@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from stylegan_inv.data.images.image_files import save_image, to_uint8
 from stylegan_inv.errors import UserError
+from stylegan_inv.invert.input_warnings import Finding
 from stylegan_inv.invert.output_folder import VARIANTS
 from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS
+from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.utils.dataclass_files import load_dataclass, save_dataclass
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.visualization.contact_sheet import difference_image
@@ -49,19 +51,23 @@ class PartResult:
         indices: Indices of the images, ascending.
         w: Latent codes (B, L, D) of each batch.
         squared_errors: Mean squared error of each image, (B,) per batch.
+        relative_errors: The same relative to the variance of each image, see `relative_distances`, (B,) per batch.
         finite: Whether codes and reconstruction of each image are finite, (B,) per batch.
         thumbnails: Caption -> (B, 3, h, w) uint8 of each batch, for the contact sheet.
         curves: Stage -> losses (steps, B) of each batch.
         errors: Errors of images that could not be read.
+        findings: What is wrong with the image files.
     """
 
     indices: list[int] = field(default_factory=list)
     w: list[Tensor] = field(default_factory=list)
     squared_errors: list[Tensor] = field(default_factory=list)
+    relative_errors: list[Tensor] = field(default_factory=list)
     finite: list[Tensor] = field(default_factory=list)
     thumbnails: dict[str, list[Tensor]] = field(default_factory=dict)
     curves: dict[str, list[Tensor]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     @classmethod
     def load(cls, file: Path, key: str) -> PartResult:
@@ -115,7 +121,9 @@ class PartWriter:
         w = inversion.w.detach().float().cpu()
         self.result.indices += indices
         self.result.w.append(w)
-        self.result.squared_errors.append((resized - images).square().flatten(1).mean(1).double().cpu())
+        squared_errors = (resized - images).square().flatten(1).mean(1)
+        self.result.squared_errors.append(squared_errors.double().cpu())
+        self.result.relative_errors.append(relative_distances(squared_errors, images).double().cpu())
         self.result.finite.append(final.isfinite().flatten(1).all(1).cpu() & w.isfinite().flatten(1).all(1))
         for stage, curve in (curves or {}).items():
             self.result.curves.setdefault(stage, []).append(curve.cpu())

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stylegan_inv.data.alignment.face_alignment import align_face, face_quad
+from stylegan_inv.data.alignment.landmarks import find_faces, find_predictor, read_landmarks
 from stylegan_inv.data.images.decoding import BadImage, decode
 from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.data.sources.name_lists import stem
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
-from stylegan_inv.prepare.face_alignment import align_face, face_quad
-from stylegan_inv.prepare.landmarks import default_predictor, find_faces, read_landmarks
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
             f"{options.source}: {len(repeated)} names occur with several suffixes: {name_list(repeated)}; rename them"
         )
     landmarks = None if options.landmarks is None else read_landmarks(options.landmarks)
-    predictor = None if landmarks is not None else options.predictor or default_predictor()
+    predictor = None if landmarks is not None else options.predictor or _predictor()
     if predictor is not None and not predictor.is_file():
         raise UserError(f"--predictor {predictor}: no such file, expected dlib's shape_predictor_68_face_landmarks.dat")
     aligner = _Aligner(source, options, landmarks, predictor)
@@ -125,6 +125,15 @@ def run(options: argparse.Namespace) -> int:
         temporary.write_text(json.dumps({"source": str(options.source), "images": entries}, indent=1) + "\n")
     _print_summary(entries, options)
     return 0 if any(entry["status"] == "aligned" for entry in entries) else 1
+
+
+def _predictor() -> Path:
+    if (found := find_predictor()) is None:
+        raise UserError(
+            "face detection needs dlib and its model: pip install 'stylegan_inv[align]'; or give --landmarks FILE with "
+            "the landmarks of each image"
+        )
+    return found
 
 
 def _print_summary(entries: list[dict[str, Any]], options: argparse.Namespace) -> None:

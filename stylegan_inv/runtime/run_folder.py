@@ -160,7 +160,8 @@ class RunFolder:
         """Returns the content of ``run.json``; empty without one.
 
         ``command`` is the hash of the command, ``wandb_id`` the run's id at Weights & Biases, ``finished_steps`` the
-        number of steps of a run that has finished.
+        number of steps of a run that has finished, ``distances`` what its last validation reached, see
+        `methods.common.reached_distances`.
         """
         return _read_json(self.record_file)
 

@@ -12,7 +12,7 @@ from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
 
-_BACKGROUND, _INK, _QUIET = (236, 236, 236), (20, 20, 20), (80, 80, 80)
+_BACKGROUND, _INK, _QUIET, _WARNING = (236, 236, 236), (20, 20, 20), (80, 80, 80), (190, 20, 20)
 
 
 def contact_sheet(
@@ -20,6 +20,7 @@ def contact_sheet(
     captions: Sequence[str] | None = None,
     *,
     row_captions: Sequence[str] | None = None,
+    row_warnings: Sequence[Sequence[str]] | None = None,
     cell: int = 160,
     gap: int = 4,
 ) -> Image.Image:
@@ -31,6 +32,8 @@ def contact_sheet(
             columns.
         captions: Column captions for a list of rows; None for no captions.
         row_captions: One short text for each row, at its left.
+        row_warnings: For each row the short texts of its warnings, written in red below its caption; the first image of
+            a row with warnings has a red frame.
         cell: Side of a cell in pixels, at least 8. Images are resized to it.
         gap: Pixels between cells.
 
@@ -46,13 +49,16 @@ def contact_sheet(
     names, count = list(table), len(next(iter(table.values())))
     if row_captions is not None and len(row_captions) != count:
         raise UserError(f"contact_sheet: got {len(row_captions)} row captions for {count} rows")
+    if row_warnings is not None and len(row_warnings) != count:
+        raise UserError(f"contact_sheet: got warnings for {len(row_warnings)} of {count} rows")
+    texts = _row_texts(count, row_captions, row_warnings)
 
     font = _font(max(11, round(cell * 0.10)))
     line = _height(font)
     top = line + 2 * gap if any(name.strip() for name in names) else gap
     left = gap
-    if row_captions is not None and any(row_captions):
-        left += min(max(_width(font, text) for text in row_captions), round(1.25 * cell)) + 2 * gap
+    if widest := max((_width(font, text) for row in texts for text, _ in row), default=0):
+        left += min(widest, round(1.25 * cell)) + 2 * gap
     sheet = Image.new("RGB", (left + len(names) * (cell + gap), top + count * (cell + gap)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
@@ -61,10 +67,25 @@ def contact_sheet(
         draw.text((x + (cell - _width(font, text)) // 2, gap), text, fill=_INK, font=font)
         for row, image in enumerate(table[name]):
             sheet.paste(_fit(to_pil(image), cell), (x, top + row * (cell + gap)))
-    for row, text in enumerate(row_captions or ()):
-        y = top + row * (cell + gap) + (cell - line) // 2
-        draw.text((gap, y), _shorten(text, font, left - 3 * gap), fill=_QUIET, font=font)
+    for row, lines in enumerate(texts):
+        y = top + row * (cell + gap)
+        if any(colour == _WARNING for _, colour in lines):
+            width = max(1, gap - 1)
+            low, high = (left - width, y - width), (left + cell - 1 + width, y + cell - 1 + width)
+            draw.rectangle((low, high), outline=_WARNING, width=width)
+        y += max(0, cell - line * len(lines)) // 2
+        for number, (text, colour) in enumerate(lines):
+            draw.text((gap, y + number * line), _shorten(text, font, left - 3 * gap), fill=colour, font=font)
     return sheet
+
+
+def _row_texts(
+    count: int, captions: Sequence[str] | None, warnings: Sequence[Sequence[str]] | None
+) -> list[list[tuple[str, tuple[int, int, int]]]]:
+    """Returns the lines of text at the left of each row, with their colours."""
+    named = [[(text, _QUIET)] if text else [] for text in captions or [""] * count]
+    warned = [[(text, _WARNING) for text in texts] for texts in warnings or [()] * count]
+    return [one + others for one, others in zip(named, warned, strict=True)]
 
 
 def difference_image(image: Tensor, target: Tensor, gain: float = 2.0) -> Tensor:

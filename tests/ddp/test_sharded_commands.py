@@ -25,7 +25,7 @@ from tests.cli import run_cli
 from tests.fake_run import RESOLUTION, TwoSteps, make_run
 from tests.faults.small import join, launch
 
-IMAGES, BATCH, BROKEN = 17, 2, 5
+IMAGES, BATCH, BROKEN, SMALL = 17, 2, 5, 9
 SLURM = {"SLURM_PROCID": "{rank}", "SLURM_NTASKS": "{count}", "SLURM_LOCALID": "{rank}", "SLURM_JOB_NAME": "invert"}
 TORCHRUN = {"RANK": "{rank}", "WORLD_SIZE": "{count}", "LOCAL_RANK": "{rank}"}
 
@@ -50,7 +50,7 @@ class Recording(TwoSteps):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, photographs of which one is broken, and their inversion by one process."""
+    """A run, photographs of which one is broken and one is small, and their inversion by one process."""
     folder = tmp_path_factory.mktemp("many ranks")
     run = make_run(folder / "run")
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -64,13 +64,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = torch.Generator().manual_seed(0)
     (folder / "photos").mkdir()
     for number in range(IMAGES):
-        pixels = torch.randint(0, 256, (20, 20, 3), generator=generator, dtype=torch.uint8)
+        side = 12 if number == SMALL else 20
+        pixels = torch.randint(0, 256, (side, side, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / "photos" / f"{number}.png")
     (folder / "photos" / f"{BROKEN}.png").write_bytes(b"")
     (folder / "three").mkdir()
     for number in range(3):
         shutil.copy(folder / "photos" / f"{number}.png", folder / "three")
     assert join([start(folder, "invert", *inversion(folder, "alone"))], 300) == [0], (folder / "log.0").read_text()
+    # What several processes find is compared with this, as the other files are.
+    warnings = json.loads((folder / "alone" / "warnings.json").read_text())
+    assert [image["name"] for image in warnings["small_image"]["images"]] == [f"{SMALL}.png"]
     return folder
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from stylegan_inv import train
 from stylegan_inv.errors import UserError
+from stylegan_inv.loading import load_inverter
 from tests.faults.small import (
     assert_same_training,
     build,
@@ -148,6 +149,10 @@ def test_uneven_validation_counts_each_image_once(results: Path, tmp_path: Path)
     together = json.loads((results / "psp_whole" / "metrics.json").read_text())
     for name, value in alone.items():
         assert together[name] == pytest.approx(value, rel=2e-3), name
+    stored = load_inverter(results / "psp_whole").reached
+    assert stored is not None and (stored.images, stored.size) == (3, job.method.reached.size)
+    assert stored.quantiles == pytest.approx(job.method.reached.quantiles, rel=2e-2)
+    assert stored.relative == pytest.approx(job.method.reached.relative, rel=2e-2)
 
 
 def test_weights_that_drift_apart_end_the_run(results: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.loading import load_inverter
+from stylegan_inv.runtime.run_folder import RunFolder
 from tests.cli import QUICK, REPOSITORY, run_cli
 
 METHODS = sorted(path.stem for path in (REPOSITORY / "conf" / "method").glob("*.yaml"))
@@ -95,8 +96,14 @@ def test_trains_and_continues(method: str, tmp_path: Path, monkeypatch: pytest.M
 
 def check_inverts(run: Path) -> None:
     faces = torch.stack([item["image"] for item in SynthFaces(resolution=64, seed=7, size=2).__getitems__([0, 1])])
-    result = load_inverter(run).invert(faces)
+    method = load_inverter(run)
+    result = method.invert(faces)
     assert result.w.shape == (2, 10, 192) and result.image.shape == faces.shape
+    # What the last validation reached is known with the weights.
+    assert method.reached is not None and (method.reached.images, method.reached.size) == (4, 64)
+    smallest, largest = method.reached.quantile(0.0), method.reached.quantile(1.0)
+    assert smallest < RunFolder(run).metrics()["val/mse"] < largest
+    assert RunFolder(run).record()["distances"] == method.reached.to_plain()
 
 
 def check_evaluates(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylegan_inv.data.alignment.face_alignment import align_face, face_quad
+from stylegan_inv.data.alignment.landmarks import read_landmarks
 from stylegan_inv.errors import UserError
-from stylegan_inv.prepare.face_alignment import align_face, face_quad
-from stylegan_inv.prepare.landmarks import read_landmarks
 from tests.golden import arrays, entry, golden_dir, needs_golden
 
 

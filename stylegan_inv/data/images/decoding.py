@@ -110,6 +110,19 @@ def decode_levels(data: bytes, where: str) -> Tensor:
         return torch.from_numpy(levels.astype(np.float32))[None]
 
 
+def stored_size(path: Path) -> tuple[int, int]:
+    """Returns height and width of an image file, as they are stored, without decoding it.
+
+    Raises:
+        BadImage: Not an image file.
+    """
+    try:
+        with Image.open(path, formats=_known_formats()) as image:
+            return image.height, image.width
+    except Exception as error:  # Pillow raises exceptions of many types for damaged data
+        raise BadImage(f"{path}: cannot be opened ({error}); expected an image file") from error
+
+
 @contextlib.contextmanager
 def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
     """Opens an image and converts all errors of the ``with`` block to a BadImage that names the file."""

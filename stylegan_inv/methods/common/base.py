@@ -16,6 +16,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.methods.common.image_means import ImageMeans
+from stylegan_inv.methods.common.reached_distances import DistanceRecord, ReachedDistances
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.frozen_module import Frozen, check_frozen, frozen_hashes
 
@@ -83,6 +84,10 @@ class InversionMethod(pl.LightningModule):
     Args:
         generator: Frozen StyleGAN2.
         metrics: Name -> torchmetrics metric with ``update(image, target)``, logged as ``val/<name>``.
+
+    Attributes:
+        reached: The distances of the reconstructions in the last validation, which checkpoints hold; None if they are
+            not known.
     """
 
     #: Number of channels of the input images.
@@ -96,8 +101,10 @@ class InversionMethod(pl.LightningModule):
         super().__init__()
         self._generator = Frozen(generator)
         self.metrics = nn.ModuleDict(dict(metrics or {}))
+        self.reached: ReachedDistances | None = None
         self._input_size: int | None = None
         self._means = ImageMeans()
+        self._distances = DistanceRecord()
 
     # -- the interface -------------------------------------------------------------------------------------------------
 
@@ -194,6 +201,7 @@ class InversionMethod(pl.LightningModule):
         for metric in self.metrics.values():
             metric.reset()  # type: ignore[operator]
         self._means = ImageMeans()
+        self._distances = DistanceRecord()
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Inversion]:
         """Inverts held-out images and scores the result.
@@ -213,7 +221,9 @@ class InversionMethod(pl.LightningModule):
         image = pool(inversion.image, size)
         for metric in self.metrics.values():
             metric.update(image.float(), target)  # type: ignore[operator]
-        self._means.add("mse", mse(image, target))
+        distances = mse(image, target)
+        self._means.add("mse", distances)
+        self._distances.add(distances, target)
         if "mask" in batch:
             self._means.add("mse_interest", masked_mse(image, target, batch["mask"]))
         self._means.add("mse_average_image", mse(self.average_image(size), target))
@@ -232,6 +242,9 @@ class InversionMethod(pl.LightningModule):
         values.update({name: metric.compute() for name, metric in self.metrics.items()})  # type: ignore[operator]
         # All values are already averaged over the ranks.
         self.log_dict({f"val/{name}": value for name, value in values.items()}, rank_zero_only=True)
+        reached = self._distances.compute(self.trainer.world_size)
+        if not self.trainer.sanity_checking:
+            self.reached = reached
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -239,6 +252,7 @@ class InversionMethod(pl.LightningModule):
         checkpoint["generator_hash"] = self.generator.source_hash
         checkpoint["frozen"] = {name: value for name, value in frozen_hashes(self).items() if name != "_generator"}
         checkpoint["method"] = type(self).__name__
+        checkpoint["reached"] = None if self.reached is None else self.reached.to_plain()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Checks that a checkpoint was made by this method and with this generator.
@@ -255,6 +269,8 @@ class InversionMethod(pl.LightningModule):
                 f"checkpoint was trained with generator {str(made_with)[:12]}, got {str(own_hash)[:12]}; "
                 "give generator=… the file it was trained with"
             )
+        stored = checkpoint.get("reached")  # absent in the files of earlier versions
+        self.reached = None if stored is None else ReachedDistances.from_plain(stored)
         # The networks of metrics may differ from those of the training run.
         made = checkpoint.get("frozen", {})
         check_frozen(self, {name: value for name, value in made.items() if not name.startswith("metrics.")})

@@ -11,26 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from stylegan_inv.data.alignment.face_alignment import LANDMARKS
 from stylegan_inv.data.sources.class_labels import read_json
 from stylegan_inv.data.sources.name_lists import read_text, stem
 from stylegan_inv.errors import UserError
-from stylegan_inv.prepare.face_alignment import LANDMARKS
 
 _PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
 
 
-def default_predictor() -> Path:
-    """Returns the path of dlib's 68-landmark model in the package face-recognition-models.
-
-    Raises:
-        UserError: The package or dlib is not installed.
-    """
+def find_predictor() -> Path | None:
+    """Returns the path of dlib's 68-landmark model in the package face-recognition-models; None without it or dlib."""
     models = importlib.util.find_spec("face_recognition_models")
     if importlib.util.find_spec("dlib") is None or models is None or not models.submodule_search_locations:
-        raise UserError(
-            "face detection needs dlib and its model: pip install 'stylegan_inv[align]'; or give --landmarks FILE with "
-            "the landmarks of each image"
-        )
+        return None
     # The package's own function that returns this path needs pkg_resources, which setuptools no longer contains.
     return Path(models.submodule_search_locations[0]) / _PREDICTOR
 

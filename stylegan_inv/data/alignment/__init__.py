@@ -1,0 +1,1 @@
+"""Finding faces, and aligning them as in FFHQ."""
