@@ -29,8 +29,8 @@ class Measured:
         output: What it printed.
         started: When it started, in seconds since the epoch.
         seconds: Wall-clock seconds.
-        peak: Largest resident memory, in bytes, libraries included; on Linux not less than that of the tests themselves,
-            half a gigabyte, which the process is a copy of at its start.
+        peak: Largest resident memory, in bytes, libraries included; on Linux not less than that of the tests
+            themselves, half a gigabyte, which the process is a copy of at its start.
     """
 
     output: str
