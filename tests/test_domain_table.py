@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from stylegan_inv.config import CONF_DIR
+from stylegan_inv.config import CONF_DIR, explained, instantiate_method
+from stylegan_inv.errors import UserError
 from stylegan_inv.utils.domains import DOMAINS
 
 #: Data set -> its domain, and what else the user gives.
@@ -200,6 +201,16 @@ def test_every_data_set_and_domain_is_in_the_table() -> None:
     assert Path(CONF_DIR / "setup").is_dir()
 
 
-def test_an_unknown_domain_is_an_error_that_lists_all() -> None:
-    with pytest.raises(HydraException, match="(?s)domain/face'.*churches.*faces.*wild"):
-        composed("train", "domain=face")
+def test_an_unknown_domain_is_an_error_with_the_nearest_one() -> None:
+    with pytest.raises(HydraException) as info:
+        composed("train", "domain=fcaes")
+    line = str(explained(info.value, "train", ["domain=fcaes"]))
+    assert line.startswith("domain=fcaes: expected one of cars, churches, faces, horses, photos, synthfaces, wild; ")
+    assert line.endswith("did you mean domain=faces?")
+
+
+def test_an_option_that_a_chosen_encoder_lacks_is_named() -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        cfg = compose("train", overrides=["method=e4e", "encoder=single_w", "encoder/backbone=ir_se_tiny"])
+        with pytest.raises(UserError, match="SingleWEncoder has no option progressive; a method, an encoder"):
+            instantiate_method(cfg.method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from stylegan_inv.errors import UserError
 from stylegan_inv.weights.table import TABLE
 
+_UNKNOWN_ARGUMENT = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 #: Values of ``method.start`` that are not the run of another method.
 STARTS = ("average", "random")
 
@@ -23,7 +25,8 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         **kwargs: Further arguments of the constructor.
 
     Raises:
-        UserError: Raised by the constructor, without Hydra's own exception; or a module that cannot be imported.
+        UserError: Raised by the constructor, without Hydra's own exception; a module that cannot be imported; or an
+            argument that the constructor does not have, as when a method sets an option of another encoder.
     """
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
@@ -34,6 +37,11 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
                 raise cause from None
             if isinstance(cause, ImportError):
                 raise UserError(f"{cause}; give a _target_ that Python can import from here") from error
+            if unknown := _UNKNOWN_ARGUMENT.search(str(cause)):
+                raise UserError(
+                    f"{unknown[1]} has no option {unknown[2]}; a method, an encoder or a "
+                    f"recipe sets it, so choose an option of the group that has it, or leave it out"
+                ) from error
             cause = cause.__cause__ or cause.__context__
         raise
 

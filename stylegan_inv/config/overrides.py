@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -79,6 +79,11 @@ def explained(error: Exception, config_name: str, overrides: Sequence[str]) -> E
     text = str(error)
     if "hydra/sweeper/optuna" in text:
         return UserError("sweep=optuna: Optuna's sweeper is not installed; pip install 'stylegan_inv[sweep]'")
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        nearest = get_close_matches(option, error.options, n=1, cutoff=0.0)[0]
+        expected = ", ".join(sorted(error.options))
+        return UserError(f"{group}={option}: expected one of {expected}; did you mean {group}={nearest}?")
     found = _UNKNOWN_KEY.search(text)
     if found is None:
         return error
