@@ -78,7 +78,7 @@ PARTS = {
     "optimizer.lr=-1": "learning rate",
     "+scheduler.foo=1": "foo",
     "+logger.foo=1": "foo",
-    "logger.csv=maybe": "logger.csv=maybe",
+    "logger=none logger.csv=maybe": "logger.csv=maybe",
     "logger=wandb +logger.wandb.foo=1": "logger.wandb.foo",
     "+method.accumulate_batches=0": "method.accumulate_batches=0",
 }

@@ -116,13 +116,17 @@ def _is_group(name: str, folders: Sequence[Path]) -> bool:
 
 def _is_read(key: str, before: DictConfig, references: str) -> bool:
     root = key.partition(".")[0]
-    if re.search(rf"[{{:,.]\s*{re.escape(root)}\b", references):
+    parts = key.split(".")
+    # A reference to a whole section reads its keys; sections that exist before have readers of their own.
+    names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    added = [name for name in names if name == key or OmegaConf.select(before, name) is None]
+    if any(re.search(rf"[{{:,.]\s*{re.escape(name)}\b", references) for name in added):
         return True
     if OmegaConf.select(before, key, throw_on_missing=False) is not None or (root == key and key in before):
         return True
     # Plain sections, such as `weights` and `lec`, have the keys of their file; objects check their arguments.
     parent: Any = before
-    for part in key.split(".")[:-1]:
+    for part in parts[:-1]:
         if not OmegaConf.is_dict(parent) or part not in parent:
             return False
         parent = parent[part]

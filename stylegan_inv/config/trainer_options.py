@@ -32,7 +32,8 @@ def check_trainer_options(trainer: DictConfig) -> None:
     Raises:
         UserError: An option that is wrong, or for which this package has another one.
     """
-    options: Any = OmegaConf.to_container(trainer, resolve=True)
+    # The folder is not known yet.
+    options = {str(name): _plain(trainer[name]) for name in trainer if name != "default_root_dir"}
     for name, instead in _GIVEN.items():
         if options.get(name) is not None:
             raise UserError(f"trainer.{name}: has no effect here; give {instead}")
@@ -103,6 +104,10 @@ def check_manual_optimization(trainer: DictConfig, method: str, has_options: boo
         if value != default:
             instead = f"give +method.{own}={value}" if has_options else "leave it out"
             raise UserError(f"trainer.{name}={value}: {method} steps its optimisers itself; {instead}")
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _check_precision(options: dict[str, Any]) -> None:
