@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -112,7 +113,8 @@ class Panels(pl.Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             self._batch = data.panel_batch(self._count)
         batch = {name: x.to(module.device) if isinstance(x, Tensor) else x for name, x in self._batch.items()}
-        with module.with_classes(batch.get("class")):
+        classes = batch.get("class")
+        with contextlib.nullcontext() if classes is None else module.with_classes(classes):
             return batch, module.invert(module.source(batch))
 
 
