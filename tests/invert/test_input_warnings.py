@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,8 +116,8 @@ def test_nothing_is_said_where_nothing_is_known(photos, tmp_path, monkeypatch, c
     unknown = make_run(tmp_path / "run", "Nights")
     call(monkeypatch, invert, f"run={unknown}", f"input={photos}", f"output={tmp_path}/out")
     assert found(tmp_path / "out") == {"small_image": ["e.png"]}
-    known = make_run(tmp_path / "other", "Nights", REACHED)
-    call(monkeypatch, invert, f"run={known}", f"input={photos}/b.png", f"output={tmp_path}/a", "resolution=20")
+    known = make_run(tmp_path / "other", "Nights", replace(REACHED, size=2 * RESOLUTION))
+    call(monkeypatch, invert, f"run={known}", f"input={photos}/b.png", f"output={tmp_path}/a")
     assert not (tmp_path / "a" / "warnings.json").exists(), "validation had another size"
 
 
