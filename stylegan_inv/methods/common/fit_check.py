@@ -38,7 +38,12 @@ def check_fit(method: InversionMethod, batch: Mapping[str, Tensor], trained_on: 
     Raises:
         UserError: Sizes, channels, masks or a discriminator that do not fit.
     """
-    size, channels = batch["image"].shape[-1], method.source(batch).shape[1]
+    size, channels, largest = batch["image"].shape[-1], method.source(batch).shape[1], method.generator.resolution
+    if size > largest:  # `evaluate` and `invert` may see larger images, the losses of a training must not
+        raise UserError(
+            f"dataset.resolution={size}: larger than the generator's images; give dataset.resolution={largest} or "
+            "less, or another generator"
+        )
     check_images(
         method,
         size,
@@ -78,17 +83,12 @@ def check_images(
         hint: What to do about the number of channels.
 
     Raises:
-        UserError: The generator does not make RGB images or makes smaller ones, the encoder takes another size or
-            makes codes of another shape, or the number of channels differs.
+        UserError: The generator does not make RGB images, the encoder takes another size or makes codes of another
+            shape, or the number of channels differs.
     """
     generator = method.generator
     if generator.img_channels != 3:
         raise UserError(f"generator: makes images of {generator.img_channels} channels, expected 3 (RGB)")
-    if size > generator.resolution:
-        raise UserError(
-            f"{key}={size}: larger than the generator's images; give {key}={generator.resolution} or less, or another "
-            "generator"
-        )
     if channels != method.in_channels:
         raise UserError(f"the data have {channels} channels and the method sees {method.in_channels}; {hint}")
     encoder = dict(method.named_children()).get("encoder")
