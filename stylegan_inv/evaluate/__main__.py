@@ -141,9 +141,10 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
         data.use_classes(method.generator.c_dim, (cfg.split,))
     if (batch := data.first_batch(cfg.split, _CHECKED_IMAGES)) is not None:
         check_images(method, batch["image"].shape[-1], method.source(batch).shape[1])
-    metrics = build_metrics(_metrics(data.domain), method.generator)
-    parts = {**run_parts(method), **{f"metrics.{name}": metric for name, metric in metrics.items()}}
-    check_domains(f"the data (dataset={name}) are", domain_of(data), parts, cfg.any_domain)
+    what, domain = f"the data (dataset={name}) are", domain_of(data)
+    check_domains(what, domain, run_parts(method), cfg.any_domain)  # before metrics download their networks
+    metrics = build_metrics(_metrics(domain), method.generator)
+    check_domains(what, domain, {f"metrics.{key}": metric for key, metric in metrics.items()}, cfg.any_domain)
     lec = cfg.lec
     metrics |= consistency_metrics(method, lec.directions, lec.strength, node.resolution, cfg.any_domain)
     protocol = describe_method(method, run, node, cfg)

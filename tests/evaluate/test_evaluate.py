@@ -206,11 +206,10 @@ def test_unreadable_images_are_counted_and_named(
     (tmp_path / "photos" / "2.png").write_bytes(b"")
     data = [
         f"run={run}",
-        "dataset=folder",
+        *FOLDER,
         f"dataset.test_root={tmp_path}/photos",
         "speed.seconds=0",
         "resolution=32",
-        "dataset.num_workers=0",
     ]
     with pytest.raises(SystemExit):
         call(monkeypatch, evaluate, *data, f"output={tmp_path}/out")
