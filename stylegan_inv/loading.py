@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from stylegan_inv.config import compose, instantiate_method
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
-from stylegan_inv.encoders.shipped_files import build_shipped, read_shipped, shipped_file
+from stylegan_inv.encoders.shipped_files import ShippedEncoder, build_shipped, read_shipped, shipped_file
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators import load_generator
 from stylegan_inv.generators.grey import as_rgb
-from stylegan_inv.generators.io.formats import known_domain
+from stylegan_inv.generators.io.formats import embedded_generators, known_domain, load_generator
 from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
@@ -31,7 +30,9 @@ from stylegan_inv.weights.download import fetch, file_hash
 from stylegan_inv.weights.table import TABLE
 
 #: The methods that the file of a shipped encoder can name.
-SHIPPED_METHODS: dict[str, type[TrainedMethod]] = {kind.__name__: kind for kind in (PSP, E4E, ReStyle)}
+SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for kind in (PSP, E4E, ReStyle)}
+#: The domains that it can name; each has a data set of its name.
+SHIPPED_DOMAINS = ("synthfaces",)
 
 
 def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
@@ -105,7 +106,7 @@ def dataset_of(run: str | Path) -> DictConfig | None:
     file = shipped_file(run)
     if file is None:
         return None
-    composed = compose("train", [f"dataset={read_shipped(file)[0].domain}"])
+    composed = compose("train", [f"dataset={_read_shipped(file)[0].domain}"])
     return OmegaConf.create(OmegaConf.to_container(composed.dataset, resolve=True))  # type: ignore[return-value]
 
 
@@ -120,11 +121,10 @@ def load_shipped(path: Path, device: str | torch.device = "cpu") -> InversionMet
         The method in evaluation mode, frozen.
 
     Raises:
-        UserError: A file that cannot be read, that names an unknown method, encoder or data set, or that was made for
-            another generator.
+        UserError: A file that cannot be read, that names an unknown method, encoder, generator or data set, or that was
+            made for another generator.
     """
-    about, state = read_shipped(path)
-    one_of(f"{path}: method", about.method, SHIPPED_METHODS)
+    about, state = _read_shipped(path)
     generator = load_generator(about.generator)
     if generator.source_hash != about.generator_hash:
         raise UserError(
@@ -142,6 +142,15 @@ def load_shipped(path: Path, device: str | torch.device = "cpu") -> InversionMet
         raise UserError(f"{path}: {error}") from None
     method.input_size = about.resolution
     return method.to(device).eval().requires_grad_(False)
+
+
+def _read_shipped(path: Path) -> tuple[ShippedEncoder, dict[str, Tensor]]:
+    """Returns the content of a file, after checking the names in it."""
+    about, state = read_shipped(path)
+    one_of(f"{path}: method", about.method, SHIPPED_METHODS)
+    one_of(f"{path}: generator", about.generator, embedded_generators())
+    one_of(f"{path}: domain", about.domain, SHIPPED_DOMAINS)
+    return about, state
 
 
 def load_official(

@@ -74,9 +74,8 @@ class SmallEncoder(nn.Module):
         features = NECK_CHANNELS * 16 + FINE_CHANNELS * 64
         # Images of the generator have one w for all layers, so most of a residual is common to the layers.
         self.common = nn.Linear(features, w_dim, bias=not self.siamese)
-        last = self.own = nn.Linear(features if rank is None else rank, num_ws * w_dim, bias=not self.siamese)
-        if rank is not None:
-            self.own = nn.Sequential(_projection(features, rank), last)
+        last = nn.Linear(features if rank is None else rank, num_ws * w_dim, bias=not self.siamese)
+        self.own: nn.Module = last if rank is None else nn.Sequential(_projection(features, rank), last)
         for parameter in (*self.common.parameters(), *last.parameters()):
             nn.init.zeros_(parameter)
 

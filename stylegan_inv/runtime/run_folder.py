@@ -58,8 +58,8 @@ class RunFolder:
             path: A folder, or a checkpoint in the ``checkpoints/`` of a run folder.
 
         Returns:
-            None for the name of a trained encoder, also where a folder has this name, for a path that does not exist,
-            and for a file that is not in a run folder, such as an official checkpoint.
+            None for the name of a shipped or published encoder, also where a folder has this name, for a path that does
+            not exist, and for a file that is not in a run folder, such as an official checkpoint.
         """
         if is_named(path):
             return None
@@ -191,8 +191,8 @@ class RunFolder:
 
 
 def is_named(run: str | Path) -> bool:
-    """Returns whether a run is given by the name of a shipped encoder or of published weights, and not as a path."""
-    return str(run) in TABLE or str(run) in shipped_encoders()
+    """Returns whether a run is given by the name of a shipped or published encoder, and not as a path."""
+    return str(run) in _encoder_names()
 
 
 def check_run(key: str, run: str | Path) -> None:
@@ -200,20 +200,19 @@ def check_run(key: str, run: str | Path) -> None:
 
     Args:
         key: Name of the setting, for errors.
-        run: A run folder, a checkpoint in one, an official checkpoint, or the name of a shipped encoder or of published
-            weights.
+        run: A run folder, a checkpoint in one, an official checkpoint, or the name of a shipped or published encoder.
 
     Raises:
         UserError: Anything else, with the names of the shipped encoders and the nearest name.
     """
     if is_named(run) or Path(run).exists():
         return
-    shipped = shipped_encoders()
-    names = [*shipped, *(name for name, entry in TABLE.items() if entry.holds == "encoder")]
-    nearest = get_close_matches(str(run), names, n=1, cutoff=0.0)[0]
+    names = _encoder_names()
+    longer = [name for name in names if name.startswith(str(run))]
+    nearest = (longer or get_close_matches(str(run), names, n=1, cutoff=0.0))[0]
     raise UserError(
         f"{key}={run}: no such run folder or checkpoint, nor the name of a trained encoder (shipped: "
-        f"{', '.join(shipped)}; the nearest name is {nearest}); give one of them, or the folder that "
+        f"{', '.join(shipped_encoders())}; the nearest name is {nearest}); give one of them, or the folder that "
         "stylegan_inv.train printed"
     )
 
@@ -236,6 +235,10 @@ def results_folder(run: str | Path) -> Path:
     """
     folder = RunFolder.of(run)
     return Path("outputs", Path(run).stem) if folder is None else folder.path
+
+
+def _encoder_names() -> list[str]:
+    return [*shipped_encoders(), *(name for name, entry in TABLE.items() if entry.holds == "encoder")]
 
 
 def git_revision() -> str | None:
