@@ -140,7 +140,7 @@ def load_shipped(path: Path, device: str | torch.device = "cpu") -> InversionMet
         method.reached = ReachedDistances.from_plain(about.distances)
     except (TypeError, UserError) as error:
         raise UserError(f"{path}: {error}") from None
-    method.input_size = about.resolution
+    method.input_size, method.domain = about.resolution, about.domain
     return method.to(device).eval().requires_grad_(False)
 
 

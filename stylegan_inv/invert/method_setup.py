@@ -92,15 +92,15 @@ def load_method(
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     _check_inputs(cfg, method)
-    _check_domains(cfg, method, synthfaces)
+    _check_domains(cfg, run, method, synthfaces)
     return method
 
 
-def _check_domains(cfg: DictConfig, method: InversionMethod, synthfaces: bool) -> None:
+def _check_domains(cfg: DictConfig, run: str | None, method: InversionMethod, synthfaces: bool) -> None:
     """Checks that the inputs fit the method, and that its start and its features fit its generator."""
     from stylegan_inv.methods.common.domain_parts import domain_parts, image_domain, run_parts
 
-    parts = domain_parts(method) if cfg.run is None else run_parts(method)
+    parts = domain_parts(method) if run is None else run_parts(method)
     if synthfaces:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", parts, cfg.any_domain)
     others = {name: part for name, part in domain_parts(method).items() if name.startswith(("features", "start"))}
