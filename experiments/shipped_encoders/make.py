@@ -41,7 +41,7 @@ from pages import command, write_below  # noqa: E402
 TRAININGS = {
     "restyle_synthfaces": ("trainer.max_steps=1500",),
     "e4e_synthfaces": ("trainer.max_steps=4000", "method.stages.start=400", "method.stages.every=150"),
-    "psp_synthfaces": ("trainer.max_steps=4000",),
+    "psp_synthfaces": ("trainer.max_steps=3500",),
 }
 #: Class of a method -> the arguments that its file keeps.
 KEPT_ARGUMENTS = {"ReStyle": ("iterations",), "PSP": ("in_channels",), "E4E": ("in_channels",)}
