@@ -24,7 +24,7 @@ from torch import Tensor
 from stylegan_inv.benchmark.result_tables import markdown
 from stylegan_inv.config import instantiate
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
-from stylegan_inv.encoders.shipped_files import ShippedEncoder, read_shipped, save_shipped
+from stylegan_inv.encoders.shipped_files import ENCODER_ARGUMENTS, ShippedEncoder, read_shipped, save_shipped
 from stylegan_inv.evaluate.evaluation_data import dataset_batches
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.loading import load_inverter
@@ -92,12 +92,11 @@ def write_encoder(run: Path, file: Path, arguments: str, faces: int) -> None:
 def describe(method: InversionMethod, cfg: DictConfig, command_line: str) -> ShippedEncoder:
     """Returns the metadata of the encoder of a run, without its scores."""
     kind = type(method).__name__
-    used = {"_target_", "_partial_", "pretrained"}
     return ShippedEncoder(
         method=kind,
         method_arguments={name: cfg.method[name] for name in KEPT_ARGUMENTS[kind]},
         encoder=cfg.encoder._target_.rpartition(".")[2],
-        encoder_arguments={str(name): value for name, value in cfg.encoder.items() if name not in used},
+        encoder_arguments={name: cfg.encoder[name] for name in ENCODER_ARGUMENTS if name in cfg.encoder},
         generator=cfg.generator.source,
         generator_hash=str(method.generator.source_hash),
         domain="synthfaces",

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 
 from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.files import atomic_write
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "encoders"
 FORMAT = "stylegan_inv.encoder"
 #: The encoders that a file can name.
 ENCODERS: dict[str, type[nn.Module]] = {"SmallEncoder": SmallEncoder}
+#: The arguments of an encoder that a file can set.
+ENCODER_ARGUMENTS = ("width", "fusion", "gain", "progressive", "rank")
 
 
 @dataclass(frozen=True)
@@ -144,10 +147,13 @@ def build_shipped(about: ShippedEncoder, state: Mapping[str, Tensor], **shape: i
     """
     if about.encoder not in ENCODERS:
         raise UserError(f"names the encoder {about.encoder}, expected one of {', '.join(ENCODERS)}")
+    for name in about.encoder_arguments:
+        one_of("encoder_arguments", name, ENCODER_ARGUMENTS)
     try:
-        encoder = ENCODERS[about.encoder](**about.encoder_arguments, **shape)
-        encoder.load_state_dict(dict(state))
-    except (TypeError, RuntimeError) as error:
+        with torch.device("meta"):  # a file may claim a size that it does not have, and nothing is drawn at random
+            encoder = ENCODERS[about.encoder](**about.encoder_arguments, **shape)
+        encoder.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"does not fit {about.encoder} ({str(error).splitlines()[0]})") from None
     return encoder
 
