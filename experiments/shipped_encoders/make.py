@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from stylegan_inv.benchmark.result_tables import markdown
 from stylegan_inv.config import instantiate
@@ -29,7 +28,7 @@ from stylegan_inv.evaluate.evaluation_data import dataset_batches
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.common.base import InversionMethod, mse
-from stylegan_inv.methods.common.reached_distances import ReachedDistances
+from stylegan_inv.methods.common.reached_distances import DistanceRecord, ReachedDistances
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 
@@ -113,18 +112,21 @@ def score(method: InversionMethod, dataset: DictConfig, faces: int) -> tuple[dic
     data = instantiate(dataset)
     data.setup("validate")
     metrics: dict[str, Any] = dict(method.metrics.items())
-    errors: list[Tensor] = []
+    errors, record = [], DistanceRecord()
     for metric in metrics.values():
         metric.reset()
     for batch in dataset_batches(data, "val", max_images=faces):
         image = method.invert(batch["image"]).image
         errors.append(mse(image, batch["image"]))
+        record.add(errors[-1], batch["image"])
         for metric in metrics.values():
             metric.update(image, batch["image"])
-    error = torch.cat(errors)
-    reached = ReachedDistances.of(error, dataset.resolution)
+    reached = record.compute()
     assert reached is not None
-    scores = {"mse": float(error.mean()), **{name: float(metric.compute()) for name, metric in metrics.items()}}
+    scores = {
+        "mse": float(torch.cat(errors).mean()),
+        **{name: float(metric.compute()) for name, metric in metrics.items()},
+    }
     return scores, reached.to_plain()
 
 
