@@ -2,7 +2,7 @@
 
 >>> import stylegan_inv
 >>> generator = stylegan_inv.load_generator("synthfaces64")
->>> method = stylegan_inv.load_inverter("outputs/restyle/...")
+>>> method = stylegan_inv.load_inverter("restyle_synthfaces")  # or a run folder
 
 The names load lazily (PEP 562): ``import stylegan_inv`` itself imports neither torch nor Lightning.
 """

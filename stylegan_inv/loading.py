@@ -1,4 +1,4 @@
-"""Loads a method from a run folder, one of its checkpoints or an official checkpoint."""
+"""Loads a method from a run folder, one of its checkpoints, a shipped encoder or an official checkpoint."""
 
 from __future__ import annotations
 
@@ -7,31 +7,41 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object
-from omegaconf import OmegaConf
-from torch import nn
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
-from stylegan_inv.config import instantiate_method
+from stylegan_inv.config import compose, instantiate_method
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
+from stylegan_inv.encoders.shipped_files import ShippedEncoder, build_shipped, read_shipped, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.grey import as_rgb
-from stylegan_inv.generators.io.formats import known_domain
+from stylegan_inv.generators.io.formats import embedded_generators, known_domain, load_generator
 from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
-from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.runtime.run_folder import RunFolder, check_run
+from stylegan_inv.utils.checks import one_of
 from stylegan_inv.weights.download import fetch, file_hash
 from stylegan_inv.weights.table import TABLE
+
+#: The methods that the file of a shipped encoder can name.
+SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for kind in (PSP, E4E, ReStyle)}
+#: The domains that it can name; each has a data set of its name.
+SHIPPED_DOMAINS = ("synthfaces",)
 
 
 def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
     """Loads a trained method.
 
     Args:
-        path: A run folder, whose newest checkpoint is loaded, a checkpoint in one, an official checkpoint of pSp, e4e,
-            ReStyle or a method based on them, or the name of one in `weights.table`.
+        path: A run folder, whose newest checkpoint is loaded, a checkpoint in one, the name of a shipped encoder such
+            as ``restyle_synthfaces``, an official checkpoint of pSp, e4e, ReStyle or a method based on them, or the
+            name of one in `weights.table`.
         device: Device of the method.
 
     Returns:
@@ -42,11 +52,11 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         UserError: The folder does not exist, has no config or checkpoint, or is a run of another module than an
             inversion method; or a checkpoint that does not fit.
     """
-    run = None if str(path) in TABLE else RunFolder.of(path)
+    check_run("run", path)
+    run = RunFolder.of(path)
     if run is None:
-        if str(path) not in TABLE and not Path(path).exists():
-            raise UserError(f"{path}: no such run folder; give the folder that stylegan_inv.train printed")
-        return load_official(path, device)
+        shipped = shipped_file(path)
+        return load_official(path, device) if shipped is None else load_shipped(shipped, device)
     cfg = run.config()
     checkpoint_path = run.checkpoint()
     if checkpoint_path is None:
@@ -86,6 +96,61 @@ def _without_pretrained(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: None if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
+
+
+def dataset_of(run: str | Path) -> DictConfig | None:
+    """Returns the config of the data set that a run or a shipped encoder was trained with; None if it is not known."""
+    folder = RunFolder.of(run)
+    if folder is not None:
+        return folder.dataset_config()
+    file = shipped_file(run)
+    if file is None:
+        return None
+    composed = compose("train", [f"dataset={_read_shipped(file)[0].domain}"])
+    return OmegaConf.create(OmegaConf.to_container(composed.dataset, resolve=True))  # type: ignore[return-value]
+
+
+def load_shipped(path: Path, device: str | torch.device = "cpu") -> InversionMethod:
+    """Loads a method with a shipped encoder and the embedded generator that it was trained for.
+
+    Args:
+        path: File of the encoder, see `encoders.shipped_files`.
+        device: Device of the method.
+
+    Returns:
+        The method in evaluation mode, frozen.
+
+    Raises:
+        UserError: A file that cannot be read, that names an unknown method, encoder, generator or data set, or that was
+            made for another generator.
+    """
+    about, state = _read_shipped(path)
+    generator = load_generator(about.generator)
+    if generator.source_hash != about.generator_hash:
+        raise UserError(
+            f"{path}: was trained for the generator {about.generator} {about.generator_hash[:12]}, got "
+            f"{str(generator.source_hash)[:12]}; train it again: {about.command}"
+        )
+
+    def built(**shape: int) -> nn.Module:
+        return build_shipped(about, state, **shape)
+
+    try:
+        method = SHIPPED_METHODS[about.method](generator=generator, encoder=built, **about.method_arguments)
+        method.reached = ReachedDistances.from_plain(about.distances)
+    except (TypeError, UserError) as error:
+        raise UserError(f"{path}: {error}") from None
+    method.input_size, method.domain = about.resolution, about.domain
+    return method.to(device).eval().requires_grad_(False)
+
+
+def _read_shipped(path: Path) -> tuple[ShippedEncoder, dict[str, Tensor]]:
+    """Returns the content of a file, after checking the names in it."""
+    about, state = read_shipped(path)
+    one_of(f"{path}: method", about.method, SHIPPED_METHODS)
+    one_of(f"{path}: generator", about.generator, embedded_generators())
+    one_of(f"{path}: domain", about.domain, SHIPPED_DOMAINS)
+    return about, state
 
 
 def load_official(

@@ -64,4 +64,11 @@ def test_wheel_trains_elsewhere(tmp_path: Path) -> None:
     assert torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
     command("report", f"run='{moved}'", "output=report.html", cwd=tmp_path)
     assert "<h1>restyle: run</h1>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    # The shipped encoder works with nothing else said.
+    (tmp_path / "empty").mkdir()
+    command("invert", "input=synthfaces:0-1", cwd=tmp_path / "empty")
+    sheet = (
+        tmp_path / "empty" / "outputs" / "restyle_synthfaces" / "inversions" / "synthfaces_0-1" / "contact_sheet.png"
+    )
+    assert sheet.is_file() and os.listdir(tmp_path / "empty") == ["outputs"]
     assert os.listdir(elsewhere) == ["figures"] and not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,14 +16,19 @@ CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.paren
 
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:
-    """Returns the config of a command, outside of its command line.
+    """Returns the config of a command, outside of its command line; also while another command runs.
 
     Args:
         config_name: Name of the top config in ``conf/``, without ``.yaml``.
         overrides: As on the command line.
     """
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return hydra.compose(config_name, overrides)
+    running = GlobalHydra.instance().hydra  # of the command line
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+            return hydra.compose(config_name, overrides)
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import OmegaConf
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.weights.table import TABLE
+from stylegan_inv.runtime.run_folder import check_run
 
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 #: Values of ``method.start`` that are not the run of another method.
@@ -67,7 +66,7 @@ def instantiate_part(name: str, node: Any, **kwargs: Any) -> Any:
 
 
 def instantiate_method(node: Any, **kwargs: Any) -> Any:
-    """Builds a method. A ``start`` that names a run or published weights is loaded.
+    """Builds a method. A ``start`` that names a run, a shipped encoder or published weights is loaded.
 
     Args:
         node: Config of the method.
@@ -87,7 +86,8 @@ def _with_loaded_start(node: Any) -> Any:
         return {**node, "start": _with_loaded_start(start)}
     if not isinstance(start, str) or start in STARTS:
         return node
-    if not Path(start).exists() and start not in TABLE:
-        words = " or ".join(map(repr, STARTS))
-        raise UserError(f"method.start={start!r}: expected {words}, or the run folder of a trained method")
+    try:
+        check_run("method.start", start)
+    except UserError as error:
+        raise UserError(f"{error}, or one of {', '.join(STARTS)}") from None
     return {**node, "start": {"_target_": "stylegan_inv.load_inverter", "path": start}}

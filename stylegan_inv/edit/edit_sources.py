@@ -18,17 +18,17 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.generators.class_choice import ALL
 from stylegan_inv.invert.input_warnings import InputCheck, InputWarnings
 from stylegan_inv.invert.inputs import Images, IndexedInputs, collate
-from stylegan_inv.invert.method_setup import check_size_and_task
+from stylegan_inv.invert.method_setup import check_size_and_task, default_run
 from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
-from stylegan_inv.loading import load_inverter
+from stylegan_inv.loading import dataset_of, load_inverter
 from stylegan_inv.methods.common.base import Inversion, mse, pool
 from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
 from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.run_folder import RunFolder, results_folder
+from stylegan_inv.runtime.run_folder import check_run, results_folder
 from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_number
 from stylegan_inv.utils.domains import check_domains
 
@@ -81,17 +81,19 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
             raise UserError(f"run={cfg.run}: not needed, {path} holds codes already; leave run out")
         folder = path if path.is_dir() else path.parent
         return _saved_codes(cfg, folder, read_latents(path), _output(cfg, folder, f"edit_{edit}"))
-    if cfg.run is None:
+    run = default_run(cfg) if cfg.run is None else str(cfg.run)
+    if run is None:
         raise UserError(
             f"input={path}: images need a run that inverts them, run=outputs/...; or give latents.safetensors"
         )
+    check_run("run", run)
     one_of("mode", cfg.mode, ("crop", "fit"))
     one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
     name = path.stem if path.is_file() else path.resolve().name.replace(":", "_")
-    output = _output(cfg, results_folder(cfg.run) / "edits", f"{edit}_{name}")
+    output = _output(cfg, results_folder(run) / "edits", f"{edit}_{name}")
     if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
         raise UserError(f"output={output}: is inside input={path}; its images would be inputs of the next call")
-    return _inverted_images(cfg, output)
+    return _inverted_images(cfg, run, output)
 
 
 def _random_samples(cfg: DictConfig, output: Path) -> Source:
@@ -144,13 +146,12 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
     return Source(generator, len(latents.w), False, output, load, generator.domain)
 
 
-def _inverted_images(cfg: DictConfig, output: Path) -> Source:
+def _inverted_images(cfg: DictConfig, run: str, output: Path) -> Source:
     images = Images.find_readable(str(cfg.input), "input", cfg.on_bad_image)
-    method = load_inverter(cfg.run, device_named(cfg.device))
+    method = load_inverter(run, device_named(cfg.device))
     if images.files is None:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", run_parts(method), cfg.any_domain)
-    folder = RunFolder.of(cfg.run)
-    dataset = None if folder is None else folder.dataset_config()
+    dataset = dataset_of(run)
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     size = cfg.resolution or method.input_size

@@ -40,6 +40,9 @@ class SmallEncoder(nn.Module):
             gradient, so the gain determines how fast the codes change.
         progressive: Follow e4e's rule (Tov et al. 2021, section 4): the code of layer 0 applies to all layers, and the
             others are offsets from it, which `set_stage` activates one after the other.
+        rank: Rank of the linear map from the features to the codes of the single layers, which holds most of the
+            weights; None does not limit it. With 10 styles of 192 numbers, rank 96 reduces 5.9 million parameters to
+            1.4 million.
     """
 
     def __init__(
@@ -52,11 +55,14 @@ class SmallEncoder(nn.Module):
         fusion: str = "difference",
         gain: float = 1.0,
         progressive: bool = False,
+        rank: int | None = None,
     ) -> None:
         super().__init__()
         one_of("encoder.fusion", fusion, ("early", "difference"))
         if fusion == "difference":
             one_of("encoder.in_channels", in_channels, (3, 6), hint="set encoder.fusion=early for others")
+        if rank is not None:
+            whole_number("encoder.rank", rank)
         self.num_ws, self.w_dim, self.in_channels, self.gain = num_ws, w_dim, in_channels, gain
         self.progressive, self.stage = progressive, num_ws - 1
         self.siamese = fusion == "difference" and in_channels == 6
@@ -68,8 +74,9 @@ class SmallEncoder(nn.Module):
         features = NECK_CHANNELS * 16 + FINE_CHANNELS * 64
         # Images of the generator have one w for all layers, so most of a residual is common to the layers.
         self.common = nn.Linear(features, w_dim, bias=not self.siamese)
-        self.own = nn.Linear(features, num_ws * w_dim, bias=not self.siamese)
-        for parameter in (*self.common.parameters(), *self.own.parameters()):
+        last = nn.Linear(features if rank is None else rank, num_ws * w_dim, bias=not self.siamese)
+        self.own: nn.Module = last if rank is None else nn.Sequential(_projection(features, rank), last)
+        for parameter in (*self.common.parameters(), *last.parameters()):
             nn.init.zeros_(parameter)
 
     def _start_from(self, pretrained: str | Path) -> None:
@@ -124,3 +131,14 @@ class SmallEncoder(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         maps = self.backbone(x)
         return torch.cat([F.relu(self.neck(maps[-1])).flatten(1), F.relu(self.fine(maps[-2])).flatten(1)], dim=1)
+
+
+def _projection(features: int, rank: int) -> nn.Linear:
+    """Returns a random linear map that keeps the norm of the features on average.
+
+    The default initialisation shrinks the features, and Adam, whose steps do not depend on the scale of the gradient,
+    would change the codes much more slowly than with a full-rank map.
+    """
+    projection = nn.Linear(features, rank, bias=False)
+    nn.init.normal_(projection.weight, std=rank**-0.5)
+    return projection

@@ -34,14 +34,14 @@ from stylegan_inv.evaluate.partial_scores import merge_parts, part_files, save_p
 from stylegan_inv.evaluate.protocol import describe_method, describe_pairs
 from stylegan_inv.evaluate.score_table import METRICS, TABLE, write_per_image
 from stylegan_inv.evaluate.scoring import Scores
-from stylegan_inv.loading import load_inverter
+from stylegan_inv.loading import dataset_of, load_inverter
 from stylegan_inv.methods.common.domain_parts import run_parts
 from stylegan_inv.methods.common.fit_check import check_images
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
-from stylegan_inv.runtime.run_folder import RunFolder, results_folder
+from stylegan_inv.runtime.run_folder import checkpoint_of, results_folder
 from stylegan_inv.utils.domains import check_domains, domain_of
 
 #: Options that do not affect the scores; the data set is identified by its resolved config.
@@ -123,9 +123,7 @@ def _write(cfg: DictConfig, job: EvaluationJob, scores: Scores, left_out: list[s
 def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     device = device_named(cfg.device, ranks.local_rank)
     run, choice = Path(cfg.run), chosen_option("dataset")
-    folder = RunFolder.of(run)
-    own = None if folder is None else folder.dataset_config()
-    node = evaluation_dataset(own, cfg.get("dataset"), choice is not None)
+    node = evaluation_dataset(dataset_of(run), cfg.get("dataset"), choice is not None)
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
     output = results_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, node)
@@ -171,8 +169,7 @@ def _progress(cfg: DictConfig, output: Path, data: Any) -> ResumableJob:
     """Returns the parts that earlier processes of this command have written, after checking the output folder."""
     options = {str(key): cfg[key] for key in cfg if key not in _IRRELEVANT}
     settings = OmegaConf.to_container(OmegaConf.create({**options, "data": data}), resolve=True)
-    folder = None if cfg.run is None else RunFolder.of(cfg.run)
-    file = folder.checkpoint_file if folder else None if cfg.run is None else Path(cfg.run)
+    file = None if cfg.run is None else checkpoint_of(cfg.run)
     checkpoint = file_identities([file]) if file is not None and file.is_file() else None
     progress = ResumableJob(output, {"settings": settings, "checkpoint": checkpoint})
     progress.check(cfg.overwrite)

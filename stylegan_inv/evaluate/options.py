@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.score_table import check_per_image
+from stylegan_inv.runtime.run_folder import check_run
 from stylegan_inv.utils.checks import LARGEST_SEED, real_number, true_or_false, whole_number
-from stylegan_inv.weights.table import TABLE
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -22,11 +20,8 @@ def check_options(cfg: DictConfig) -> None:
         raise UserError("evaluate: expected either run=<run folder>, or images=<folder> targets=<folder>")
     if (cfg.images is None) != (cfg.targets is None) or (cfg.masks is not None and cfg.images is None):
         raise UserError("evaluate: images=<folder> and targets=<folder> go together, and masks=<folder> with them")
-    if cfg.run is not None and not Path(cfg.run).exists() and cfg.run not in TABLE:
-        raise UserError(
-            f"run={cfg.run}: no such run folder, checkpoint or name of known weights; give the folder that "
-            "stylegan_inv.train printed"
-        )
+    if cfg.run is not None:
+        check_run("run", cfg.run)
     for key, allowed in (("split", ("test", "val")), ("on_missing", ("error", "skip"))):
         if cfg[key] not in allowed:
             raise UserError(f"{key}={cfg[key]}: expected {' or '.join(allowed)}")

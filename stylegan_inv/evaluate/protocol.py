@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from stylegan_inv.evaluate.image_pairs import ImagePairs
 from stylegan_inv.generators import Generator
 from stylegan_inv.methods.common.base import InversionMethod
-from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.runtime.run_folder import checkpoint_of
 from stylegan_inv.weights.download import file_hash
 
 #: Options of a data set that do not affect its held-out splits.
@@ -26,9 +26,8 @@ def describe_method(method: InversionMethod, run: Path, dataset: Any, cfg: DictC
         dataset: Config of the data set.
         cfg: Config of the evaluation.
     """
-    generator, folder = method.generator, RunFolder.of(run)
-    file = run if folder is None else folder.checkpoint_file
-    checkpoint = f", checkpoint sha256 {file_hash(file)[:12]}" if file.is_file() else ""
+    generator, file = method.generator, checkpoint_of(run)
+    checkpoint = f", checkpoint sha256 {file_hash(file)[:12]}" if file is not None and file.is_file() else ""
     options = OmegaConf.to_container(dataset, resolve=True)
     assert isinstance(options, dict)
     name = str(options.pop("_target_")).rpartition(".")[2]

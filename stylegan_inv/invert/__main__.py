@@ -1,5 +1,6 @@
 """Inverts images: ``python -m stylegan_inv.invert run=outputs/restyle/... input=photos/`` with a trained method, or
 ``python -m stylegan_inv.invert method=image2stylegan_pp input=photos/ output=out`` with one that needs no training.
+With neither, a shipped encoder of SynthFaces inverts: ``python -m stylegan_inv.invert input=synthfaces:0-7``.
 
 Writes ``latents.safetensors`` (the codes ``w`` (N, L, D) and the name of each image's file), ``reconstructions/`` and
 ``contact_sheet.png`` (input, steps, difference); per-image optimisation also writes ``noise/``, ``generators/`` and the
@@ -15,26 +16,23 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from stylegan_inv.config import entry_point, instantiate, same_command
 from stylegan_inv.data.images.resizing import Geometry
-from stylegan_inv.errors import UserError
 from stylegan_inv.invert.command_options import check_options, command_settings, output_folder
 from stylegan_inv.invert.input_warnings import InputCheck
 from stylegan_inv.invert.inputs import Images, IndexedInputs
 from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
-from stylegan_inv.invert.method_setup import check_method, check_size_and_task, load_method
+from stylegan_inv.invert.method_setup import check_method, check_size_and_task, load_method, select_run
 from stylegan_inv.invert.parts import split_into_parts
 from stylegan_inv.invert.variants import make_variants
+from stylegan_inv.loading import dataset_of
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
-from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.weights.table import TABLE
 
 
 def prepare(cfg: DictConfig) -> Job | None:
@@ -54,13 +52,8 @@ def prepare(cfg: DictConfig) -> Job | None:
 def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
     check_options(cfg)
     check_method(cfg)
+    run = select_run(cfg)
     device = device_named(cfg.device, ranks.local_rank)
-    run = None if cfg.run is None else Path(cfg.run)
-    if run is not None and not run.exists() and cfg.run not in TABLE:
-        raise UserError(
-            f"run={run}: no such run folder, checkpoint or name of known weights; give the folder that "
-            "stylegan_inv.train printed"
-        )
     images = Images.find(str(cfg.input), "input")
     reference = None if cfg.reference is None else Images.find_readable(str(cfg.reference), "reference")
     output = output_folder(cfg, run)
@@ -78,8 +71,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
         images.check_any()
     method = load_method(cfg, run, device, synthfaces=images.files is None)
     size = cfg.resolution or method.input_size
-    folder = None if run is None else RunFolder.of(run)
-    dataset = None if folder is None else folder.dataset_config()
+    dataset = None if run is None else dataset_of(run)
     task = None if dataset is None else instantiate(dataset.get("task"))
     check_size_and_task(method, size, task)
     mask = None if cfg.mask is None else str(cfg.mask)
@@ -97,7 +89,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
         check=check,
     )
     inputs.check_masks(own_images)
-    return Job(method, inputs, output, task, make_variants(cfg, method), unfinished, ranks, own)
+    return Job(run, method, inputs, output, task, make_variants(cfg, method), unfinished, ranks, own)
 
 
 def invert(cfg: DictConfig, job: Job | None) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.inputs import Images
 from stylegan_inv.runtime.resumable_job import file_identities
-from stylegan_inv.runtime.run_folder import RunFolder, results_folder
+from stylegan_inv.runtime.run_folder import checkpoint_of, results_folder
 from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, true_or_false, whole_number
 
 
@@ -27,7 +27,7 @@ def check_options(cfg: DictConfig) -> None:
         whole_number("resolution", cfg.resolution, 16)
 
 
-def output_folder(cfg: DictConfig, run: Path | None) -> Path:
+def output_folder(cfg: DictConfig, run: str | None) -> Path:
     """Returns the folder of the results.
 
     Raises:
@@ -45,13 +45,13 @@ def output_folder(cfg: DictConfig, run: Path | None) -> Path:
     return output
 
 
-def command_settings(cfg: DictConfig, run: Path | None, images: Images, reference: Images | None) -> dict[str, Any]:
+def command_settings(cfg: DictConfig, run: str | None, images: Images, reference: Images | None) -> dict[str, Any]:
     """Returns the settings that identify a command: two commands with equal settings have equal results."""
-    keys = ("run", "start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
-    folder = None if run is None else RunFolder.of(run)
-    checkpoint = run if folder is None else folder.checkpoint_file
+    keys = ("start", "mask", "mode", "resolution", "batch_size", "seed", "variants", "layers", "shard_images")
+    checkpoint = None if run is None else checkpoint_of(run)
     chosen_class = {} if cfg["class"] is None else {"class": cfg["class"]}
     return {
+        "run": run,
         **{key: cfg[key] for key in keys},
         **chosen_class,
         "checkpoint": file_identities([checkpoint] if checkpoint is not None and checkpoint.is_file() else None),

@@ -25,6 +25,7 @@ from stylegan_inv.latents.saved_codes import RECONSTRUCTIONS
 from stylegan_inv.optim.optimization_state import Monitor
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
+from stylegan_inv.runtime.run_folder import is_named
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
     from stylegan_inv.data.tasks.base import Task
@@ -37,6 +38,7 @@ class Job:
     """Everything that is checked and loaded before the first file is written.
 
     Attributes:
+        run: The run of the method; None for a method without training.
         method: The method, in evaluation mode and on its device.
         inputs: All inputs.
         output: Output folder.
@@ -47,6 +49,7 @@ class Job:
         own: Number -> batches of the parts that are left to this process.
     """
 
+    run: str | None
     method: InversionMethod
     inputs: IndexedInputs
     output: Path
@@ -83,7 +86,7 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
     metadata = {
         "generator_hash": str(job.method.generator.source_hash),
         "method": type(job.method).__name__,
-        "run": "" if cfg.run is None else str(Path(cfg.run).resolve()),
+        "run": "" if job.run is None else job.run if is_named(job.run) else str(Path(job.run).resolve()),
     }
     if job.method.generator.mapping.classes is not None:
         metadata["class"] = str(job.method.generator.mapping.classes)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.config import instantiate_method
+from stylegan_inv.encoders.shipped_files import read_shipped, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
+from stylegan_inv.runtime.run_folder import check_run
 from stylegan_inv.utils.domains import check_domains, domain_of
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
@@ -19,10 +20,42 @@ if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are 
     from stylegan_inv.methods.common.base import InversionMethod
 
 
+def select_run(cfg: DictConfig) -> str | None:
+    """Returns the run that inverts: the given one, else ``default_run``; None if a method without training is given.
+
+    Raises:
+        UserError: No such run; or a ``generator`` without a method, which a run does not use.
+    """
+    if cfg.start is not None:
+        check_run("start", cfg.start)
+    if cfg.run is None:
+        return None if cfg.get("method") is not None else default_run(cfg)
+    check_run("run", cfg.run)
+    return str(cfg.run)
+
+
+def default_run(cfg: DictConfig) -> str | None:
+    """Returns the run that inverts images if none is given; None if the config has none.
+
+    Raises:
+        UserError: No such run; or another ``generator`` than that of the shipped encoder, which would not be used.
+    """
+    if cfg.default_run is None:
+        return None
+    check_run("default_run", cfg.default_run)
+    file, source = shipped_file(cfg.default_run), OmegaConf.select(cfg, "generator.source")
+    if file is not None and source != (own := read_shipped(file)[0].generator):
+        raise UserError(
+            f"generator.source={source}: got neither run nor method, and default_run={cfg.default_run} inverts into "
+            f"the generator {own}; give run=<a run with your generator>"
+        )
+    return str(cfg.default_run)
+
+
 def check_method(cfg: DictConfig) -> None:
     """Raises a UserError unless either a run or a method without training is given."""
     if cfg.get("method") is None:
-        if cfg.run is None:
+        if cfg.run is None and cfg.default_run is None:
             raise UserError("got neither run nor method; give run=<folder of a training run>, or method=projector, …")
     elif cfg.run is not None:
         raise UserError(f"got run={cfg.run} and method={cfg.method_name}; expected one of them")
@@ -34,7 +67,7 @@ def check_method(cfg: DictConfig) -> None:
 
 
 def load_method(
-    cfg: DictConfig, run: Path | None, device: str | torch.device, synthfaces: bool = False
+    cfg: DictConfig, run: str | None, device: str | torch.device, synthfaces: bool = False
 ) -> InversionMethod:
     """Returns the method in evaluation mode, with the starting point that ``start`` names.
 
@@ -59,15 +92,15 @@ def load_method(
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     _check_inputs(cfg, method)
-    _check_domains(cfg, method, synthfaces)
+    _check_domains(cfg, run, method, synthfaces)
     return method
 
 
-def _check_domains(cfg: DictConfig, method: InversionMethod, synthfaces: bool) -> None:
+def _check_domains(cfg: DictConfig, run: str | None, method: InversionMethod, synthfaces: bool) -> None:
     """Checks that the inputs fit the method, and that its start and its features fit its generator."""
     from stylegan_inv.methods.common.domain_parts import domain_parts, image_domain, run_parts
 
-    parts = domain_parts(method) if cfg.run is None else run_parts(method)
+    parts = domain_parts(method) if run is None else run_parts(method)
     if synthfaces:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", parts, cfg.any_domain)
     others = {name: part for name, part in domain_parts(method).items() if name.startswith(("features", "start"))}

@@ -11,6 +11,7 @@ import json
 import platform
 import subprocess
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from stylegan_inv.encoders.shipped_files import shipped_encoders, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable
 from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.old_names import replace_old_names
+from stylegan_inv.weights.table import TABLE
 
 #: Part of the name of a data set's class -> domain, for runs of version 0.1.
 _DOMAIN_OF_DATA = {
@@ -55,9 +58,11 @@ class RunFolder:
             path: A folder, or a checkpoint in the ``checkpoints/`` of a run folder.
 
         Returns:
-            None for a path that does not exist, and for a file that is not in a run folder, such as an official
-            checkpoint.
+            None for the name of a shipped or published encoder, also where a folder has this name, for a path that does
+            not exist, and for a file that is not in a run folder, such as an official checkpoint.
         """
+        if is_named(path):
+            return None
         path = Path(path)
         if path.is_dir():
             return cls(path)
@@ -185,14 +190,55 @@ class RunFolder:
         self.versions_file.write_text(json.dumps(versions, indent=2) + "\n")
 
 
+def is_named(run: str | Path) -> bool:
+    """Returns whether a run is given by the name of a shipped or published encoder, and not as a path."""
+    return str(run) in _encoder_names()
+
+
+def check_run(key: str, run: str | Path) -> None:
+    """Checks that a run exists, without reading it.
+
+    Args:
+        key: Name of the setting, for errors.
+        run: A run folder, a checkpoint in one, an official checkpoint, or the name of a shipped or published encoder.
+
+    Raises:
+        UserError: Anything else, with the names of the shipped encoders and the nearest name.
+    """
+    if is_named(run) or Path(run).exists():
+        return
+    names = _encoder_names()
+    longer = [name for name in names if name.startswith(str(run))]
+    nearest = (longer or get_close_matches(str(run), names, n=1, cutoff=0.0))[0]
+    raise UserError(
+        f"{key}={run}: no such run folder or checkpoint, nor the name of a trained encoder (shipped: "
+        f"{', '.join(shipped_encoders())}; the nearest name is {nearest}); give one of them, or the folder that "
+        "stylegan_inv.train printed"
+    )
+
+
+def checkpoint_of(run: str | Path) -> Path | None:
+    """Returns the file that holds the weights of a run, which may be missing; None for weights to be downloaded."""
+    if file := shipped_file(run):
+        return file
+    if is_named(run):
+        return None
+    folder = RunFolder.of(run)
+    return Path(run) if folder is None else folder.checkpoint_file
+
+
 def results_folder(run: str | Path) -> Path:
     """Returns the folder for results that are computed from a run: the run folder itself, else ``outputs/<name>``.
 
     Args:
-        run: A run folder, a checkpoint in one, an official checkpoint or the name of published weights.
+        run: See `check_run`.
     """
     folder = RunFolder.of(run)
     return Path("outputs", Path(run).stem) if folder is None else folder.path
+
+
+def _encoder_names() -> list[str]:
+    return [*shipped_encoders(), *(name for name, entry in TABLE.items() if entry.holds == "encoder")]
 
 
 def git_revision() -> str | None:

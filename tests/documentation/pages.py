@@ -50,6 +50,7 @@ SMALL_SCRIPTS = {
     "experiments/run_translation.py": ("--only", "psp_sketch_synthfaces", "--steps", "2", "dataset.val_size=2"),
     "experiments/measure_optimisation.py": ("--images", "1", "--batch", "1"),
     "experiments/run_edits.py": ("--only", "smile", "inverted_age"),
+    "experiments/shipped_encoders/make.py": ("--only", "psp_synthfaces", "--faces", "4", *TRAIN, "dataset.val_size=4"),
     "experiments/synthfaces_directions/make.py": ("made", "--pairs", "200", "--samples", "400", "--faces", "20"),
     "experiments/synthfaces_generator/score.py": ("--images", "50"),
 }

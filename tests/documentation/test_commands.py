@@ -38,6 +38,7 @@ SECONDS = 400
 LONG = (
     *("", "benchmark", "image2stylegan_pp_synthfaces", "pti_synthfaces", "speed", "synthfaces_edits"),
     *("progressive_synthfaces", "psp_sketch_synthfaces", "psp_toonify_synthfaces", "synthfaces_directions"),
+    "shipped_encoders",
 )
 #: Application of Image2StyleGAN++ -> its stages, where they are not w and noise.
 STAGES = {

@@ -98,3 +98,33 @@ def test_errors(face_file: str) -> None:
         SmallEncoder(4, 8, width=12, pretrained=face_file)
     with pytest.raises(UserError, match=r"expected \(B, 6, H, W\)"):
         SmallEncoder(4, 8, width=8)(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("in_channels", [3, 6])
+def test_a_head_of_limited_rank(in_channels: int) -> None:
+    torch.manual_seed(0)
+    encoder = SmallEncoder(5, 8, in_channels, width=8, rank=3)
+    x = torch.randn(2, in_channels, 64, 64)
+    assert encoder(x).abs().max() == 0
+    projection, last = encoder.own
+    for parameter in (*last.parameters(), *encoder.common.parameters()):
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    full = SmallEncoder(5, 8, in_channels, width=8)
+    state = {name: value for name, value in encoder.state_dict().items() if not name.startswith("own.")}
+    state["own.weight"] = last.weight @ projection.weight
+    if last.bias is not None:
+        state["own.bias"] = last.bias
+    full.load_state_dict(state)
+    torch.testing.assert_close(encoder(x), full(x), rtol=1e-4, atol=1e-4)
+    assert torch.linalg.matrix_rank(state["own.weight"]) == 3
+    assert 0.9 < projection.weight.norm() ** 2 / projection.weight.shape[1] < 1.1, "it keeps the norm of the features"
+
+
+def test_rank_96_fits_into_3_megabytes() -> None:
+    encoder = SmallEncoder(10, 192, 6, rank=96)
+    assert 2 * sum(parameter.numel() for parameter in encoder.parameters()) < 2_900_000
+
+
+def test_a_rank_of_zero_is_refused() -> None:
+    with pytest.raises(UserError, match="encoder.rank=0: expected a whole number of at least 1"):
+        SmallEncoder(4, 8, width=8, rank=0)

@@ -238,7 +238,7 @@ def test_bad_arguments(run, photos, tmp_path, monkeypatch, capsys):
     }.items():
         assert expected in refused(monkeypatch, capsys, tmp_path, *base, change)
     assert "input" in refused(monkeypatch, capsys, tmp_path, base[0])
-    assert "run" in refused(monkeypatch, capsys, tmp_path, base[1])
+    assert "run" in refused(monkeypatch, capsys, tmp_path, base[1], "default_run=null")
 
 
 @pytest.mark.usefixtures("unloaded")

@@ -126,5 +126,5 @@ def test_bad_input(small, photos, tmp_path, monkeypatch, capsys) -> None:
         command(monkeypatch, "method=restyle", f"input={photos}", "output=out")
     assert "must be trained first" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        command(monkeypatch, f"input={photos}", "output=out")
+        command(monkeypatch, f"input={photos}", "output=out", "default_run=null")
     assert "got neither run nor method" in capsys.readouterr().err
