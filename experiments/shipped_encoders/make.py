@@ -33,7 +33,7 @@ from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
+sys.path.insert(0, str(HERE.parent))
 from pages import command, write_below  # noqa: E402
 
 #: Name -> arguments of its training. The head of rank 96 has a tenth of the full head's weights.
