@@ -127,9 +127,11 @@ def test_edit_warns_and_marks_its_rows(run, photos, tmp_path, monkeypatch, capsy
     call(monkeypatch, edit, *arguments)
     assert found(out) == {"distance": ["b.png", "d.png"], "small_image": ["e.png"]}
     assert capsys.readouterr().out.count("warning: ") == 2
-    assert red(np.asarray(Image.open(out / "strip.png"))) > 1000
+    strip = np.asarray(Image.open(out / "strip.png"))
+    assert red(strip) > 1000 and red(strip[:, :50]) > 20
     call(monkeypatch, edit, *arguments[:1], f"input={photos}/a.png", *arguments[2:], "overwrite=true")
-    assert not (out / "warnings.json").exists() and red(np.asarray(Image.open(out / "strip.png"))) == 0
+    captions = np.asarray(Image.open(out / "strip.png"))[:, :50]  # the reconstruction itself may be red
+    assert not (out / "warnings.json").exists() and red(captions) == 0 and captions.min() < 128
 
 
 def test_many_warnings_are_a_line(tmp_path):
