@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One process per core; each takes the next test that is left.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+# Where the rehearsal of the recipes writes what it measured.
+REHEARSAL := STYLEGAN_INV_REHEARSAL=experiments/dress_rehearsal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast test-long rehearsal lint format type docs bench clean
@@ -29,12 +31,11 @@ test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 test-long: $(READY)  ## The tests that take long, 2,000 steps with constant memory, and the rehearsal.
-	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest $(PARALLEL) -m long --ignore=tests/rehearsal
-	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest tests/faults/test_long_runs.py
-	$(MAKE) rehearsal
+	STYLEGAN_INV_LONG=1 $(REHEARSAL) $(BIN)/python -m pytest $(PARALLEL) --dist loadgroup -m long tests/rehearsal tests
+	$(BIN)/python experiments/dress_rehearsal/table.py
 
 rehearsal: $(READY)  ## Every recipe of the papers at its real size, one at a time; writes its table.
-	STYLEGAN_INV_LONG=1 STYLEGAN_INV_REHEARSAL=experiments/dress_rehearsal $(BIN)/python -m pytest tests/rehearsal
+	STYLEGAN_INV_LONG=1 $(REHEARSAL) $(BIN)/python -m pytest tests/rehearsal
 	$(BIN)/python experiments/dress_rehearsal/table.py
 
 lint: $(READY)  ## Check style and formatting.

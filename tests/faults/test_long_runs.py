@@ -64,7 +64,7 @@ def default_job(folder: Path) -> None:
     train.train(cfg, train.prepare(cfg))
 
 
-@pytest.mark.skipif(not os.environ.get("STYLEGAN_INV_LONG"), reason="an hour of one core; STYLEGAN_INV_LONG=1 runs it")
+@pytest.mark.long
 def test_two_thousand_steps_of_the_default_job(tmp_path: Path) -> None:
     process = launch(default_job, tmp_path / "run", log=tmp_path / "log")
     assert join([process], 7200) == [0], (tmp_path / "log").read_text()
