@@ -107,7 +107,7 @@ def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["method=nope"], ["method/nope", "restyle"]),
+        (["method=restile"], ["method=restile", "did you mean method=restyle?"]),
         (["no_such_key=1"], ["no_such_key"]),
         (["method.iteration=3"], ["iteration"]),
         (["method.iterations=0"], ["method.iterations=0", "at least 1"]),

@@ -81,9 +81,9 @@ def explained(error: Exception, config_name: str, overrides: Sequence[str]) -> E
         return UserError("sweep=optuna: Optuna's sweeper is not installed; pip install 'stylegan_inv[sweep]'")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        nearest = get_close_matches(option, error.options, n=1, cutoff=0.0)[0]
-        expected = ", ".join(sorted(error.options))
-        return UserError(f"{group}={option}: expected one of {expected}; did you mean {group}={nearest}?")
+        nearest = get_close_matches(option, error.options, n=1)
+        hint = f"; did you mean {group}={nearest[0]}?" if nearest else ""
+        return UserError(f"{group}={option}: expected one of {', '.join(sorted(error.options))}{hint}")
     found = _UNKNOWN_KEY.search(text)
     if found is None:
         return error
