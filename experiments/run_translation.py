@@ -75,12 +75,11 @@ def main() -> None:
 
 def draw_variants(run: Path, file: Path) -> None:
     """Inverts held-out source images of a run with variants."""
-    from omegaconf import OmegaConf
-
     from stylegan_inv.config import instantiate
     from stylegan_inv.data.images.image_files import save_image
+    from stylegan_inv.runtime.run_folder import RunFolder
 
-    data = instantiate(OmegaConf.load(run / "config.yaml").dataset)
+    data = instantiate(RunFolder(run).dataset_config())
     inputs, output = run / "held_out", run / "variants"
     for number, shown in enumerate(data.panel_batch(6)["shown"]):
         save_image(shown, inputs / f"{number}.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from stylegan_inv.config import compose, instantiate_method
+from stylegan_inv.config import compose, instantiate_method, start_of
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
 from stylegan_inv.encoders.shipped_files import ShippedEncoder, build_shipped, read_shipped, shipped_file
 from stylegan_inv.errors import UserError
@@ -25,6 +26,7 @@ from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
 from stylegan_inv.runtime.run_folder import RunFolder, check_run
+from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.weights.download import fetch, file_hash
 from stylegan_inv.weights.table import TABLE
@@ -33,16 +35,22 @@ from stylegan_inv.weights.table import TABLE
 SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for kind in (PSP, E4E, ReStyle)}
 #: The domains that it can name; each has a data set of its name.
 SHIPPED_DOMAINS = ("synthfaces",)
+#: Longest chain of runs that start from one another.
+_MOST_STARTS = 8
 
 
-def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> InversionMethod:
-    """Loads a trained method.
+def load_inverter(
+    path: str | Path, device: str | torch.device = "cpu", *, trust: str | Collection[str] = ()
+) -> InversionMethod:
+    """Loads a trained method. A run folder or a file of a stranger is data: nothing in it is executed.
 
     Args:
         path: A run folder, whose newest checkpoint is loaded, a checkpoint in one, the name of a shipped encoder such
             as ``restyle_synthfaces``, an official checkpoint of pSp, e4e, ReStyle or a method based on them, or the
             name of one in `weights.table`.
         device: Device of the method.
+        trust: Modules that the config of a run may name besides the public classes of this package; their code is
+            executed. Those of a run that was trained on this machine are known.
 
     Returns:
         The method in evaluation mode, frozen. Its ``input_size`` is the resolution that it was trained with, its
@@ -50,21 +58,22 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
 
     Raises:
         UserError: The folder does not exist, has no config or checkpoint, or is a run of another module than an
-            inversion method; or a checkpoint that does not fit.
+            inversion method; its config names anything else; or a checkpoint that does not fit.
     """
     check_run("run", path)
     run = RunFolder.of(path)
     if run is None:
         shipped = shipped_file(path)
         return load_official(path, device) if shipped is None else load_shipped(shipped, device)
-    cfg = run.config()
+    modules = checked_trust(trust)
+    cfg = run.config(modules)
     checkpoint_path = run.checkpoint()
     if checkpoint_path is None:
         raise UserError(f"{run.path}: no checkpoints/last.ckpt in it; train first, or give another run")
     checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
     if "method" not in cfg:
         raise UserError(f"{run.config_file}: has no method, expected the config of a training run")
-    method = instantiate_method(_for_inverting(OmegaConf.to_container(cfg.method)))
+    method = _build(run, cfg, modules)
     if not isinstance(method, InversionMethod):
         raise UserError(f"{run.path}: holds a {type(method).__name__}, expected an inversion method")
     method.on_load_checkpoint(checkpoint)
@@ -77,6 +86,30 @@ def load_inverter(path: str | Path, device: str | torch.device = "cpu") -> Inver
         method.input_size = resolution
     method.domain = run.domain()
     return method.to(device).eval().requires_grad_(False)
+
+
+def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
+    """Builds the method of a config whose names have been checked."""
+    node = _for_inverting(OmegaConf.to_container(cfg.method))
+    run.check_part(node, "method")
+    _check_starts(run, node)
+    try:
+        return instantiate_method(node, trust)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # arguments that do not fit raise errors of many types
+        reason = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+        raise UserError(f"{run.config_file}: method cannot be built ({reason[0][:200]})") from error
+
+
+def _check_starts(run: RunFolder, node: Any) -> None:
+    """Raises a UserError if the runs that a method starts from lead back to one of them."""
+    chain = [run.path.resolve()]
+    while (start := start_of(node)) is not None and (source := RunFolder.of(start)) is not None:
+        if source.path.resolve() in chain or len(chain) > _MOST_STARTS:
+            raise UserError(f"{run.config_file}: method.start={start}: leads back to this run, or too far")
+        chain.append(source.path.resolve())
+        node = source.stored_config().get("method")
 
 
 def _for_inverting(node: Any) -> Any:
@@ -98,11 +131,27 @@ def _without_pretrained(node: Any) -> Any:
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
 
 
-def dataset_of(run: str | Path) -> DictConfig | None:
-    """Returns the config of the data set that a run or a shipped encoder was trained with; None if it is not known."""
+def task_of(run: str | Path, trust: Collection[str] = ()) -> DictConfig | None:
+    """Returns the config of the translation task that a run was trained for, checked; None without one.
+
+    Args:
+        run: See `load_inverter`.
+        trust: See `load_inverter`.
+    """
+    folder = RunFolder.of(run)
+    return None if folder is None else folder.task_config(trust)
+
+
+def dataset_of(run: str | Path, trust: Collection[str] = ()) -> DictConfig | None:
+    """Returns the config of the data set that a run or a shipped encoder was trained with; None if it is not known.
+
+    Args:
+        run: See `load_inverter`.
+        trust: See `load_inverter`.
+    """
     folder = RunFolder.of(run)
     if folder is not None:
-        return folder.dataset_config()
+        return folder.dataset_config(trust)
     file = shipped_file(run)
     if file is None:
         return None

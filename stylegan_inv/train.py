@@ -40,6 +40,7 @@ from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import RunLocation, select_location
+from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
 from stylegan_inv.utils.domains import DOMAINS, check_domains, domain_of
 from stylegan_inv.utils.tables import print_metrics
@@ -80,7 +81,7 @@ def prepare(cfg: DictConfig) -> Job:
     location = select_location(cfg, *_wanted_folder(cfg))
     data = config.instantiate(cfg.dataset)
     data.setup("fit")  # raises for missing folders, empty folders and splits that are too small
-    method = config.instantiate_method(cfg.method)
+    method = config.instantiate_method(cfg.method, checked_trust(cfg.trust))
     name = f"dataset={choice}" if (choice := config.chosen_option("dataset")) else type(data).__name__
     if isinstance(data, ImageDataModule) and data.domain is None and not cfg.any_domain:
         raise UserError(

@@ -42,6 +42,7 @@ latents/edits latents/discovery
 methods/common
 methods
 methods/generator
+trust
 runtime
 callbacks
 config

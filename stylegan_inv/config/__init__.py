@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stylegan_inv.config.instantiation import instantiate as instantiate
     from stylegan_inv.config.instantiation import instantiate_method as instantiate_method
     from stylegan_inv.config.instantiation import instantiate_part as instantiate_part
+    from stylegan_inv.config.instantiation import start_of as start_of
     from stylegan_inv.config.loss_terms import build_loss_terms as build_loss_terms
     from stylegan_inv.config.overrides import check_groups as check_groups
     from stylegan_inv.config.overrides import explained as explained
@@ -32,7 +33,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "composition": ["CONF_DIR", "chosen_option", "compose", "plain"],
         "cross_checks": ["check_fields", "check_logger"],
         "hydra_command": ["PrepareFirst", "entry_point", "program", "same_command"],
-        "instantiation": ["instantiate", "instantiate_method", "instantiate_part"],
+        "instantiation": ["instantiate", "instantiate_method", "instantiate_part", "start_of"],
         "loss_terms": ["build_loss_terms"],
         "overrides": ["check_groups", "explained"],
         "trainer_options": ["check_endless_stream", "check_manual_optimization"],

@@ -227,10 +227,16 @@ def _check_options(config_name: str) -> list[str]:
         The overrides.
 
     Raises:
-        UserError: An unknown option, or a group that is set to null.
+        UserError: An unknown option, a group that is set to null, or Hydra's option to repeat a run from a pickle,
+            which could execute anything.
     """
     prog = f"python -m stylegan_inv.{config_name}"
     options = ArgumentParser(prog=prog, parents=[get_args_parser()], add_help=False).parse_args()
+    if options.experimental_rerun is not None:
+        raise UserError(
+            "--experimental-rerun: reads a pickle, which can execute code; repeat the command with the overrides in "
+            ".hydra/overrides.yaml"
+        )
     overrides = [str(override) for override in options.overrides]
     check_groups(overrides)
     return overrides

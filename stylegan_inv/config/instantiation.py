@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import hydra
@@ -65,11 +66,12 @@ def instantiate_part(name: str, node: Any, **kwargs: Any) -> Any:
         raise UserError(f"{name}: {' '.join(str(cause).split())}") from error
 
 
-def instantiate_method(node: Any, **kwargs: Any) -> Any:
+def instantiate_method(node: Any, trust: Collection[str] = (), **kwargs: Any) -> Any:
     """Builds a method. A ``start`` that names a run, a shipped encoder or published weights is loaded.
 
     Args:
         node: Config of the method.
+        trust: Modules that the run of ``start`` may name, see `loading.load_inverter`.
         **kwargs: Further arguments of its constructor.
 
     Raises:
@@ -77,17 +79,24 @@ def instantiate_method(node: Any, **kwargs: Any) -> Any:
     """
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=True)
-    return instantiate(_with_loaded_start(node), **kwargs)
+    return instantiate(_with_loaded_start(node, list(trust)), **kwargs)
 
 
-def _with_loaded_start(node: Any) -> Any:
+def start_of(node: Any) -> str | None:
+    """Returns the run or the published weights that a method starts from; None if it starts from a constant."""
+    while isinstance(node, dict):
+        node = node.get("start")
+    return node if isinstance(node, str) and node not in STARTS else None
+
+
+def _with_loaded_start(node: Any, trust: list[str]) -> Any:
     start = node.get("start") if isinstance(node, dict) else None
     if isinstance(start, dict):
-        return {**node, "start": _with_loaded_start(start)}
+        return {**node, "start": _with_loaded_start(start, trust)}
     if not isinstance(start, str) or start in STARTS:
         return node
     try:
         check_run("method.start", start)
     except UserError as error:
         raise UserError(f"{error}, or one of {', '.join(STARTS)}") from None
-    return {**node, "start": {"_target_": "stylegan_inv.load_inverter", "path": start}}
+    return {**node, "start": {"_target_": "stylegan_inv.load_inverter", "path": start, "trust": trust}}

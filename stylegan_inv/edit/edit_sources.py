@@ -23,12 +23,13 @@ from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
-from stylegan_inv.loading import dataset_of, load_inverter
+from stylegan_inv.loading import load_inverter, task_of
 from stylegan_inv.methods.common.base import Inversion, mse, pool
 from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
 from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.run_folder import check_run, results_folder
+from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_number
 from stylegan_inv.utils.domains import check_domains
 
@@ -148,14 +149,14 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
 
 def _inverted_images(cfg: DictConfig, run: str, output: Path) -> Source:
     images = Images.find_readable(str(cfg.input), "input", cfg.on_bad_image)
-    method = load_inverter(run, device_named(cfg.device))
+    trust = checked_trust(cfg.trust)
+    method = load_inverter(run, device_named(cfg.device), trust=trust)
     if images.files is None:
         check_domains(f"the input ({cfg.input}) is", "synthfaces", run_parts(method), cfg.any_domain)
-    dataset = dataset_of(run)
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     size = cfg.resolution or method.input_size
-    task = None if dataset is None else instantiate(dataset.get("task"))
+    task = instantiate(task_of(run, trust))
     check_size_and_task(method, size, task)
     check = InputCheck.of(method, Geometry(size, cfg.mode), compares=True) if task is None else None
     inputs = IndexedInputs(images, size, cfg.mode, generator=method.generator, check=check)

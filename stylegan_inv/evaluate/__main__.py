@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import chosen_option, entry_point, instantiate, plain, same_command
-from stylegan_inv.evaluate.evaluation_data import evaluation_dataset
+from stylegan_inv.evaluate.evaluation_data import evaluation_dataset, used_options
 from stylegan_inv.evaluate.evaluation_job import (
     EvaluationJob,
     ImagePairsJob,
@@ -41,12 +41,14 @@ from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
-from stylegan_inv.runtime.run_folder import checkpoint_of, results_folder
+from stylegan_inv.runtime.run_folder import RunFolder, checkpoint_of, results_folder
+from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.domains import check_domains, domain_of
 
 #: Options that do not affect the scores; the data set is identified by its resolved config.
 _IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap") + (
     "any_domain",
+    "trust",
 )
 
 #: Words of the command line that choose metrics.
@@ -123,11 +125,16 @@ def _write(cfg: DictConfig, job: EvaluationJob, scores: Scores, left_out: list[s
 def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     device = device_named(cfg.device, ranks.local_rank)
     run, choice = Path(cfg.run), chosen_option("dataset")
-    node = evaluation_dataset(dataset_of(run), cfg.get("dataset"), choice is not None)
+    folder = RunFolder.of(run)
+    trust = checked_trust(cfg.trust)
+    own = dataset_of(run, trust)
+    node = evaluation_dataset(own, cfg.get("dataset"), choice is not None)
+    if folder is not None and own is not None:
+        folder.check_part(used_options(own, cfg.get("dataset"), choice is not None), "dataset")
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
     output = results_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, node)
-    method: Any = load_inverter(cfg.run, device)
+    method: Any = load_inverter(cfg.run, device, trust=trust)
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     given = any(text.lstrip("+").startswith("dataset.resolution=") for text in HydraConfig.get().overrides.task)

@@ -41,6 +41,19 @@ def evaluation_dataset(own: DictConfig | None, given: Any, chosen: bool) -> Dict
     return OmegaConf.merge(own, given or {})  # type: ignore[return-value]
 
 
+def used_options(own: DictConfig, given: Any, chosen: bool) -> dict[str, Any]:
+    """Returns what `evaluation_dataset` takes from the run's own data set, as plain containers.
+
+    Args:
+        own: See `evaluation_dataset`.
+        given: See `evaluation_dataset`.
+        chosen: See `evaluation_dataset`.
+    """
+    options: Any = OmegaConf.to_container(own)
+    names = {"task"} & set(options) if chosen else set(options) - set(given or {})
+    return {str(name): options[name] for name in names}
+
+
 def dataset_batches(
     data: ImageDataModule,
     split: str,

@@ -28,11 +28,12 @@ from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
 from stylegan_inv.invert.method_setup import check_method, check_size_and_task, load_method, select_run
 from stylegan_inv.invert.parts import split_into_parts
 from stylegan_inv.invert.variants import make_variants
-from stylegan_inv.loading import dataset_of
+from stylegan_inv.loading import task_of
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
+from stylegan_inv.trust.config_check import checked_trust
 
 
 def prepare(cfg: DictConfig) -> Job | None:
@@ -71,8 +72,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
         images.check_any()
     method = load_method(cfg, run, device, synthfaces=images.files is None)
     size = cfg.resolution or method.input_size
-    dataset = None if run is None else dataset_of(run)
-    task = None if dataset is None else instantiate(dataset.get("task"))
+    task = None if run is None else instantiate(task_of(run, checked_trust(cfg.trust)))
     check_size_and_task(method, size, task)
     mask = None if cfg.mask is None else str(cfg.mask)
     check = (

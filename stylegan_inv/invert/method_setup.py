@@ -13,6 +13,7 @@ from stylegan_inv.encoders.shipped_files import read_shipped, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.run_folder import check_run
+from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.domains import check_domains, domain_of
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
@@ -83,12 +84,15 @@ def load_method(
     """
     from stylegan_inv.methods.common.capabilities import StartsFromMethod
 
-    method: InversionMethod = instantiate_method(cfg.method) if run is None else load_inverter(run, device)
+    trust = checked_trust(cfg.trust)
+    method: InversionMethod = (
+        instantiate_method(cfg.method, trust) if run is None else load_inverter(run, device, trust=trust)
+    )
     method = method.to(device).eval().requires_grad_(False)
     if cfg.start is not None:
         if not isinstance(method, StartsFromMethod):
             raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
-        method.start_from(load_inverter(cfg.start, device))
+        method.start_from(load_inverter(cfg.start, device, trust=trust))
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     _check_inputs(cfg, method)

@@ -55,7 +55,7 @@ def prepare(cfg: DictConfig) -> Job:
 def _title(folder: Path, is_sweep: bool) -> str:
     if is_sweep:
         return f"Sweep {folder.resolve().name}"
-    method = RunFolder(folder).config().get("method_name")
+    method = RunFolder(folder).stored_config().get("method_name")
     return f"{method or 'run'}: {folder.resolve().name}"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata
@@ -17,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from stylegan_inv.encoders.shipped_files import shipped_encoders, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable
+from stylegan_inv.trust.config_check import check_names, check_values
+from stylegan_inv.trust.remembered_runs import remember_run, remembered_modules
 from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.old_names import replace_old_names
+from stylegan_inv.utils.plain_data import read_json_object, read_yaml
 from stylegan_inv.weights.table import TABLE
 
 #: Part of the name of a data set's class -> domain, for runs of version 0.1.
@@ -117,58 +119,114 @@ class RunFolder:
         """
         return self.given_checkpoint or newest_readable(self.checkpoints)
 
-    def config(self) -> DictConfig:
-        """Returns the config, with names of earlier versions replaced by those of this one.
+    def config(self, trust: Collection[str] = ()) -> DictConfig:
+        """Returns the config, whose names have been checked, so that its parts can be built.
+
+        The paths in a part are checked by `check_part`.
+
+        Args:
+            trust: Modules that it may name besides the public classes of this package. Those of a run that was trained
+                on this machine are known.
+
+        Raises:
+            UserError: No config, one that cannot be read, or one that names anything else.
+        """
+        config = self.stored_config()
+        try:
+            check_names(config, (*trust, *(self._remembered_modules() or ())))
+        except UserError as error:
+            raise UserError(f"{self.config_file}: {error}") from error
+        return OmegaConf.create(config)
+
+    def check_part(self, node: Any, where: str) -> None:
+        """Checks the paths and sizes in a part of the config, unless the run was trained on this machine.
+
+        Args:
+            node: The part, as plain containers.
+            where: Its key.
+
+        Raises:
+            UserError: A path out of the run folder to more than weights, or a number that is too large.
+        """
+        if self._remembered_modules() is not None:
+            return
+        try:
+            check_values(node, where, self.path)
+        except UserError as error:
+            raise UserError(f"{self.config_file}: {error}") from error
+
+    def stored_config(self) -> dict[str, Any]:
+        """Returns the config as plain data, to show and to compare, with the present names instead of earlier ones.
 
         Raises:
             UserError: No config, or one that cannot be read.
         """
-        return OmegaConf.create(replace_old_names(self._stored_config()))
+        config: dict[str, Any] = replace_old_names(self._written_config())
+        return config
 
     def has_old_names(self) -> bool:
         """Returns whether an earlier version wrote the config, so that its hash in ``run.json`` is of other names."""
-        stored = self._stored_config()
+        stored = self._written_config()
         return stored != replace_old_names(stored)
 
-    def _stored_config(self) -> dict[str, Any]:
+    def _written_config(self) -> dict[str, Any]:
         if not self.config_file.is_file():
             raise UserError(f"{self.path}: no config.yaml in it, expected the folder of a training run")
-        try:
-            stored = OmegaConf.to_container(OmegaConf.load(self.config_file))
-        except (OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
-            raise UserError(f"{self.config_file}: cannot be read ({str(error).splitlines()[0]})") from error
+        stored = read_yaml(self.config_file)
         if not isinstance(stored, dict):
             raise UserError(f"{self.config_file}: cannot be read (expected a mapping)")
         return {str(key): value for key, value in stored.items()}
 
-    def dataset_config(self) -> DictConfig | None:
-        """Returns the data set that the run was trained with; None if the folder has no config or names no data set."""
-        return OmegaConf.select(self.config(), "dataset") if self.config_file.is_file() else None
+    def _remembered_modules(self) -> tuple[str, ...] | None:
+        return remembered_modules(self.path, self.config_file, self.record().get("id"))
+
+    def dataset_config(self, trust: Collection[str] = ()) -> DictConfig | None:
+        """Returns the data set that the run was trained with; None if the folder has no config or names no data set.
+
+        Args:
+            trust: See `config`.
+        """
+        return OmegaConf.select(self.config(trust), "dataset") if self.config_file.is_file() else None
+
+    def task_config(self, trust: Collection[str] = ()) -> DictConfig | None:
+        """Returns the translation task of the data set, checked; None without one.
+
+        Args:
+            trust: See `config`.
+        """
+        dataset = self.dataset_config(trust)
+        task = dataset.get("task") if isinstance(dataset, DictConfig) else None
+        if not isinstance(task, DictConfig):
+            return None
+        self.check_part(OmegaConf.to_container(task), "dataset.task")
+        return task
 
     def domain(self) -> str | None:
         """Returns the domain of the data that the run was trained with; None if it is unknown.
 
         Runs of version 0.1 do not name it; for them it is that of the class of the data set, if the class has one.
         """
-        config = self.config() if self.config_file.is_file() else OmegaConf.create()
-        for key in ("dataset.domain", "domain.name"):
-            if (domain := OmegaConf.select(config, key)) is not None:
-                return check_domain_name(f"{self.config_file}: {key}", domain)
-        name = str(OmegaConf.select(config, "dataset._target_")).rpartition(".")[2]
+        config = self.stored_config() if self.config_file.is_file() else {}
+        for section, key in (("dataset", "domain"), ("domain", "name")):
+            part = config.get(section)
+            if isinstance(part, dict) and part.get(key) is not None:
+                return check_domain_name(f"{self.config_file}: {section}.{key}", part[key])
+        dataset = config.get("dataset")
+        name = str(dataset.get("_target_")).rpartition(".")[2] if isinstance(dataset, dict) else ""
         return next((domain for part, domain in _DOMAIN_OF_DATA.items() if part in name), None)
 
     def metrics(self) -> dict[str, float]:
         """Returns the content of ``metrics.json``; empty if the run has not finished."""
-        return _read_json(self.metrics_file)
+        return read_json_object(self.metrics_file)
 
     def record(self) -> dict[str, Any]:
         """Returns the content of ``run.json``; empty without one.
 
         ``command`` is the hash of the command, ``wandb_id`` the run's id at Weights & Biases, ``finished_steps`` the
         number of steps of a run that has finished, ``distances`` what its last validation reached, see
-        `methods.common.reached_distances`.
+        `methods.common.reached_distances`, ``id`` the name of the note about a run that was trained here.
         """
-        return _read_json(self.record_file)
+        return read_json_object(self.record_file)
 
     def update_record(self, **entries: Any) -> None:
         """Adds entries to ``run.json``."""
@@ -185,6 +243,8 @@ class RunFolder:
         """
         self.update_record(command=command)
         OmegaConf.save(OmegaConf.create(config), self.config_file)
+        if identity := remember_run(self.path, self.config_file, config):
+            self.update_record(id=identity)
         versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
         versions.update({name: metadata.version(name) for name in _PACKAGES})
         self.versions_file.write_text(json.dumps(versions, indent=2) + "\n")
@@ -252,11 +312,3 @@ def git_revision() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -34,7 +34,8 @@ def command_hash(cfg: DictConfig) -> str:
         cfg: Config of the run, unresolved.
     """
     plain = _resolved_with(cfg, _MAY_DIFFER)
-    plain.pop("paths", None)
+    for key in ("paths", "trust"):  # the hash of a run of before `trust` existed has neither
+        plain.pop(key, None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -51,11 +52,10 @@ def is_same_command(run: RunFolder, cfg: DictConfig) -> bool:
     if "command" not in record or not run.has_old_names():
         return False
     try:
-        stored = run.config()
-        current = _resolved_with(cfg, {key: OmegaConf.select(stored, key) for key in _MAY_DIFFER})
+        before = run.stored_config()
+        current = _resolved_with(cfg, {key: _selected(before, key) for key in _MAY_DIFFER})
     except UserError:
         return False
-    before: Any = OmegaConf.to_container(stored)
     return all(_agrees(before.get(section), current.get(section)) for section in _SECTIONS_0_1)
 
 
@@ -69,6 +69,13 @@ def _resolved_with(cfg: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
             OmegaConf.update(cfg, key, None, merge=False, force_add=True)
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     return resolved
+
+
+def _selected(config: Any, key: str) -> Any:
+    """Returns the value of a dotted key; None without one."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
 
 
 def _agrees(stored: Any, current: Any) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
+from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.plain_data import check_plain, read_yaml
 
 RECORD = "sweep.json"
 
@@ -65,7 +65,7 @@ def read_jobs(sweep_dir: Path, metric: str | None) -> list[SweepJob]:
     for file in sorted(sweep_dir.glob("*/.hydra/overrides.yaml"), key=lambda path: _number(path.parents[1])):
         folder = file.parents[1]
         metrics = RunFolder(folder).metrics()
-        overrides = [str(override) for override in yaml.safe_load(file.read_text()) or []]
+        overrides = [str(override) for override in read_yaml(file, interpolations=True) or []]
         value = metrics.get(metric or "")
         jobs.append(
             SweepJob(_number(folder), overrides, int(not metrics), value, str(folder), metrics.get("seconds", 0.0))
@@ -93,7 +93,11 @@ def best_job(jobs: Sequence[SweepJob], goal: str) -> SweepJob | None:
 
 
 def _recorded(path: Path) -> list[SweepJob]:
-    return [SweepJob(**row) for row in json.loads(path.read_text())]
+    try:
+        rows = check_plain(json.loads(path.read_text(encoding="utf-8")))
+        return [SweepJob(**row) for row in rows]
+    except (UserError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected the record of a sweep") from error
 
 
 def _number(folder: Path) -> int:

@@ -177,7 +177,10 @@ def replace_old_names(node: Any) -> Any:
         name = TARGETS.get(target, target) if isinstance(target, str) else ""
         arguments, words = ARGUMENTS.get(name, {}), VALUES.get(name, {})
         new = {arguments.get(key, key): replace_old_names(value) for key, value in node.items()}
-        return {key: words[key].get(value, value) if key in words else value for key, value in new.items()}
+        return {
+            key: words[key].get(value, value) if key in words and isinstance(value, str) else value
+            for key, value in new.items()
+        }
     if isinstance(node, list):
         return [replace_old_names(value) for value in node]
     return TARGETS.get(node, node) if isinstance(node, str) else node

@@ -1,0 +1,1 @@
+"""What the config of a stranger's run may name."""
