@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 # Before anything imports torch. Processes that tests start inherit it.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+# Trainings note here which modules their configs name; processes that tests start inherit it.
+_STATE = tempfile.TemporaryDirectory(prefix="stylegan_inv_state")
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,8 @@ from stylegan_inv.generators import Generator, save_generator
 from stylegan_inv.methods.common.base import Inversion, Step
 from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.trust.remembered_runs import remember_run
 
 RESOLUTION = 16
 
@@ -53,6 +55,7 @@ def make_run(folder: Path, kind: str = "TwoSteps", reached: ReachedDistances | N
     }
     config = {"method_name": "two_steps", "method": node, "dataset": {"resolution": RESOLUTION, "domain": "synthfaces"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    RunFolder(folder).update_record(id=remember_run(folder, folder / "config.yaml", config))  # as a training does
     checkpoint = {"state_dict": {"scale": torch.ones(1)}, "method": kind}
     if reached is not None:
         checkpoint["reached"] = reached.to_plain()
