@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.torch_pickle import check_zip
 from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; give a file such as <run>/checkpoints/last.ckpt")
     try:
+        check_zip(path)  # torch.load believes the sizes in the file
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises various types for broken files
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -399,7 +399,7 @@ def test_paths_lead_nowhere_else(good, configs, tmp_path) -> None:
 
 
 def test_public_classes_in_a_wrong_place_are_one_line(good, tmp_path) -> None:
-    for key in ("generator", "encoder", "iterations"):
+    for key in ("generator", "encoder"):
         method = {**good[0]["method"], key: {"_target_": "stylegan_inv.losses.L2"}}
         write(tmp_path / "run", {**good[0], "method": method})
         assert "config.yaml" in refusal(stylegan_inv.load_inverter, "run")

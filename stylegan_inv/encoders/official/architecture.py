@@ -21,6 +21,9 @@ from stylegan_inv.encoders.single_level import SingleLevelEncoder
 from stylegan_inv.encoders.single_w import SingleWEncoder
 from stylegan_inv.errors import UserError
 
+#: A generator of 8192 px has 24.
+_MOST_STYLES = 64
+
 
 @dataclass(frozen=True)
 class EncoderGeometry:
@@ -86,7 +89,7 @@ def infer_encoder(state: Mapping[str, Tensor]) -> EncoderGeometry:
         backbone, first, unit = "resnet34", "conv1.weight", "conv1.weight"
     else:
         raise UserError("contains none of the papers' encoders: expected input_layer.0.weight or conv1.weight")
-    count = 1 + max((int(m[1]) for key in state if (m := re.match(r"body\.(\d+)\.", key))), default=-1)
+    count = 1 + max((int(m[1]) for key in state if (m := re.match(r"body\.(\d{1,4})\.", key))), default=-1)
     widths = [_shape(state, f"body.{i}.{unit}", 4)[0] for i in range(count)]
     groups = [(width, len(list(members))) for width, members in groupby(widths)]
     if len(groups) != 4:
@@ -108,8 +111,10 @@ def infer_encoder(state: Mapping[str, Tensor]) -> EncoderGeometry:
 
 
 def _head(state: Mapping[str, Tensor]) -> tuple[str, int | None, int]:
-    styles = {int(m[1]) for key in state if (m := re.match(r"styles\.(\d+)\.", key))}
+    styles = {int(m[1]) for key in state if (m := re.match(r"styles\.(\d{1,4})\.", key))}
     if styles:
+        if max(styles) >= _MOST_STYLES:
+            raise UserError(f"has an encoder of {1 + max(styles)} styles, expected at most {_MOST_STYLES}")
         head = "fpn" if "latlayer1.weight" in state else "single_level"
         return head, 1 + max(styles), _shape(state, "styles.0.linear.weight", 2)[0]
     if "linear.weight" not in state:

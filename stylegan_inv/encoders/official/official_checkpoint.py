@@ -17,7 +17,6 @@ The kind is inferred from names and shapes. Options (``opts``) are plain data.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +29,10 @@ from stylegan_inv.encoders.official.architecture import infer_encoder
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.building import CHECKPOINT_KIND, build_generator
+from stylegan_inv.generators.io.config_schema import parse_metadata
 from stylegan_inv.generators.io.layouts import State, describe, detect_layout
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
+from stylegan_inv.generators.io.pickle_machine import RefusedPickle
 from stylegan_inv.generators.io.pickle_objects import plain
 from stylegan_inv.generators.io.weight_files import misfits, read_weights
 
@@ -102,7 +103,10 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
         UserError: A checkpoint of another kind.
     """
     metadata = dict(metadata or {})
-    opts = plain(content.get("opts") or {})
+    try:
+        opts = plain(content.get("opts") or {})
+    except RefusedPickle as error:
+        raise UserError(str(error)) from error
     common: dict[str, Any] = {"opts": opts if isinstance(opts, dict) else {}, "metadata": metadata}
     average = content.get("latent_avg")
     common["latent_avg"] = average if isinstance(average, Tensor) else None
@@ -216,15 +220,14 @@ def checkpoint_generator(checkpoint: OfficialCheckpoint) -> tuple[Generator, boo
 
 def _read_own(content: Mapping[str, Any], metadata: dict[str, str]) -> OfficialCheckpoint:
     try:
-        aliases, opts = json.loads(metadata.get("aliases", "{}")), json.loads(metadata.get("opts", "{}"))
+        aliases, opts = (parse_metadata(metadata.get(name, "{}"), name) for name in ("aliases", "opts"))
         tensors = {**content, **{key: content[original] for key, original in aliases.items()}}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"its metadata is damaged ({error})") from error
     average = tensors.pop("latent_avg", None)
     groups = _groups(_tensors(tensors))
     encoder, decoder, discriminator = (groups.pop(name, {}) for name in ("encoder", "decoder", "discriminator"))
     kind = metadata.get("checkpoint", "psp")
-    opts = opts if isinstance(opts, dict) else {}
     return OfficialCheckpoint(kind, encoder, decoder, average, opts, discriminator, groups, metadata)
 
 
@@ -245,4 +248,5 @@ def _num_ws(checkpoint: OfficialCheckpoint) -> int | None:
     if checkpoint.latent_avg is not None and checkpoint.latent_avg.ndim == 2 and len(checkpoint.latent_avg) > 1:
         return len(checkpoint.latent_avg)
     size = checkpoint.opts.get("output_size") or checkpoint.opts.get("stylegan_size")
-    return 2 * size.bit_length() - 4 if isinstance(size, int) and size > 4 and size & (size - 1) == 0 else None
+    is_size = isinstance(size, int) and 4 < size <= 8192 and size & (size - 1) == 0
+    return 2 * size.bit_length() - 4 if is_size else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.adain import AdaINLayer
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
+from stylegan_inv.generators.io.config_schema import check_config, parse_metadata
 from stylegan_inv.generators.io.estimated_average import estimate_w_avg
 from stylegan_inv.generators.io.layouts import State, average_code, describe, detect_layout, from_nvidia
 from stylegan_inv.generators.io.network_geometry import infer_discriminator_config, infer_generator_config
@@ -147,17 +147,12 @@ def _metadata_config(metadata: Mapping[str, str], kind: str) -> dict[str, Any] |
         raise UserError(f"contains a {ascii(metadata['kind'])[1:-1][:60]}, expected a {kind}")
     if key not in metadata:
         return None
-    try:
-        config = json.loads(metadata[key])
-    except json.JSONDecodeError as error:
-        raise UserError(f"its config metadata is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"its config metadata is a {type(config).__name__}, expected an object")
-    return config
+    return parse_metadata(metadata[key], "config")
 
 
 def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -> Network:
     """Builds a network of this configuration from these tensors, without the initialisation of random weights."""
+    check_config(config)
     try:
         with torch.device("meta"):
             network = factory(**config)

@@ -20,7 +20,7 @@ def infer_generator_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         UserError: A key that determines the geometry is missing or has the wrong number of axes.
     """
-    sizes = {int(m[1]) for key in sd if (m := re.match(r"synthesis\.b(\d+)\.", key))}
+    sizes = {int(m[1]) for key in sd if (m := re.match(r"synthesis\.b(\d{1,5})\.", key))}
     resolution = max(sizes, default=0)
     adain = any(re.match(r"synthesis\.b\d+\.layer[01]\.", key) for key in sd)
     last = "layer1" if adain else "conv1"
@@ -52,7 +52,7 @@ def infer_discriminator_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         UserError: A key that determines the geometry is missing or has the wrong number of axes.
     """
-    resolution = max((int(m[1]) for key in sd if (m := re.match(r"b(\d+)\.", key))), default=0)
+    resolution = max((int(m[1]) for key in sd if (m := re.match(r"b(\d{1,5})\.", key))), default=0)
     channels = {r: _shape(sd, f"b{r}.conv0.weight", 4)[0] for r in resolutions(resolution)[1:]}
     channels[4], last = _shape(sd, "b4.conv.weight", 4)[:2]
     config: dict[str, Any] = {

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 # Far above real files: training checkpoints have about 50,000 instructions.
 MAX_STEPS = 1_000_000
 MAX_MEMO = 250_000
+#: The number that marks PyTorch's older format has 77. Python prints longer ones in quadratic time, or not at all.
+_MOST_BITS = 128
 
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
@@ -106,15 +108,24 @@ class BoundedStream:
 def check_key(key: Any) -> Any:
     """Returns a dict key or member of a set unchanged, if it is plain.
 
-    Hashing a tuple that is nested a million times would end the process.
+    Hashing a tuple that is nested a million times would end the process. Python's hash of numbers is known, so that a
+    dict of ten thousand chosen keys with the same hash takes minutes: whole numbers up to 64 bits have at most ten with
+    the same hash, tuples of such numbers have as many as one wants.
 
     Raises:
-        RefusedPickle: The key is no text, number or flat tuple of these.
+        RefusedPickle: The key is no text, number or flat tuple of text and small numbers.
     """
-    parts = key if isinstance(key, tuple) else (key,)
-    if not all(part is None or isinstance(part, (str, bytes, int, float)) for part in parts):
-        raise RefusedPickle(f"has a {type(key).__name__} as a key, expected text or numbers")
+    if isinstance(key, tuple):
+        right = all(part is None or isinstance(part, (str, bytes)) or _is_small(part, 31) for part in key)
+    else:
+        right = key is None or isinstance(key, (str, bytes, float)) or _is_small(key, 64)
+    if not right:
+        raise RefusedPickle(f"has a {type(key).__name__} as a key, expected text or small numbers")
     return key
+
+
+def _is_small(value: Any, bits: int) -> bool:
+    return isinstance(value, int) and value.bit_length() <= bits
 
 
 def load(
@@ -183,6 +194,8 @@ def load(
             raise RefusedPickle(f"has more than {MAX_STEPS:,} instructions")
         op = opcode.name
         if op in _LITERALS:
+            if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
+                raise RefusedPickle(f"has a whole number of {argument.bit_length():,} bits")
             stack.append(argument)
         elif op in _CONSTRUCTORS:
             stack.append(_CONSTRUCTORS[op]())

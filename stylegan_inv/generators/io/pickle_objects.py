@@ -6,9 +6,10 @@ encoder papers write. All its functions take data and return data, see `pickle_m
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.generators.io.pickle_machine import Global, Record, RefusedPickle, StandIn, check_key
+from stylegan_inv.utils.plain_data import MOST_VALUES
 
 Names = dict[str, Callable[..., Any] | None]
 
@@ -210,18 +212,28 @@ def plain(value: Any, depth: int = 16) -> Any:
         depth: Deepest allowed nesting.
 
     Raises:
-        RefusedPickle: The options are nested more deeply.
+        RefusedPickle: The options are nested more deeply, or have more than `MOST_VALUES` values. Lists that are
+            shared count as often as they occur, because the copies here are not shared.
     """
+    return _plain(value, depth, itertools.count(1))
+
+
+def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
     if depth == 0:
         raise RefusedPickle("has too deeply nested options")
+    if next(counter) > MOST_VALUES:
+        raise RefusedPickle(f"has options of more than {MOST_VALUES:,} values")
     if isinstance(value, Record) and isinstance(value.state, dict):
         value = value.state
     if isinstance(value, dict):
-        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+        return {str(key): _plain(item, depth - 1, counter) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item, depth - 1) for item in value]
+        return [_plain(item, depth - 1, counter) for item in value]
     if isinstance(value, NumpyArray):
-        return plain(value.values.tolist(), depth - 1)
+        is_short = value.values.size <= MOST_VALUES
+        return _plain(value.values.tolist(), depth - 1, counter) if is_short else f"array {value.values.shape}"
     if isinstance(value, Tensor):
-        return plain(value.tolist(), depth - 1) if value.numel() <= 64 else f"tensor {tuple(value.shape)}"
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+        return _plain(value.tolist(), depth - 1, counter) if value.numel() <= 64 else f"tensor {tuple(value.shape)}"
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value) if isinstance(value, (bytes, Global)) else type(value).__name__

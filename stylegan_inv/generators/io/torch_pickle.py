@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 from torch import Tensor
 
-from stylegan_inv.generators.io.pickle_machine import BoundedStream, RefusedPickle, load
+from stylegan_inv.generators.io.pickle_machine import BoundedStream, Record, RefusedPickle, load
 from stylegan_inv.generators.io.pickle_objects import STORAGE_TYPES, Names, Storage, storage_id, torch_names
+from stylegan_inv.utils.plain_data import MOST_LEVELS
 
+#: Files in an archive, by name.
+Entries: TypeAlias = dict[str, zipfile.ZipInfo]
+#: The optimisers of the largest encoders have 10,000 values.
+MOST_CONTENT = 1_000_000
 _LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 #: First bytes of a file in the format before PyTorch 1.6: the number above as a pickle.
@@ -54,30 +60,86 @@ class _Storages:
 
 def read_zip(path: Path) -> Any:
     """Reads a file in the format of `torch.save` since PyTorch 1.6."""
-    size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
-        entries = {info.filename: info for info in archive.infolist()}
-        pickles = [name for name in entries if name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise RefusedPickle("is a zip archive, but was not written by torch.save")
-        root = pickles[0].removesuffix("data.pkl")
-        if any(name.startswith(f"{root}code/") for name in entries):
-            raise RefusedPickle("is a TorchScript program")
-        if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > size for info in entries.values()):
-            raise RefusedPickle("is a compressed archive, which torch.save does not write")
-        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder").strip() != b"little":
-            raise RefusedPickle("comes from a big-endian machine")
 
-        def values(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
             info = entries[f"{root}data/{key}"]
             if info.file_size != count * dtype.itemsize:
                 raise EOFError("a storage whose length differs from the pickle")
             with archive.open(info) as stream:
                 return _read_values(stream, dtype, count)
 
-        with archive.open(entries[pickles[0]]) as stream:
-            pickle = io.BytesIO(stream.read())
-        return load(BoundedStream(pickle, len(pickle.getbuffer())), torch_names(size), _Storages(size, values))
+        return _read_archive(archive, path.stat().st_size, values)
+
+
+def check_zip(path: Path) -> None:
+    """Checks a file as `read_zip` does, without reading the numbers of its tensors.
+
+    A file that passes has no more tensors than it has bytes, and neither code, compressed entries, endless nesting nor
+    lists that expand. ``torch.load(weights_only=True)`` checks the code only.
+
+    Raises:
+        RefusedPickle: The file has more than data.
+        Exception: Of many types, if the file is damaged.
+    """
+
+    def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
+        if entries[f"{root}data/{key}"].file_size != count * dtype.itemsize:
+            raise EOFError("a storage whose length differs from the pickle")
+        return torch.empty(count, dtype=dtype, device="meta")
+
+    with zipfile.ZipFile(path) as archive:
+        check_size(_read_archive(archive, path.stat().st_size, values))
+
+
+def check_size(content: Any, most_values: int = MOST_CONTENT, most_levels: int = MOST_LEVELS) -> None:
+    """Counts the values in nested containers, as often as they occur.
+
+    Raises:
+        RefusedPickle: There are too many, or too many levels of them.
+    """
+    level, values = 0, [content]
+    count = 1
+    while values:
+        inner: list[Any] = []
+        for value in values:
+            if isinstance(value, Record):
+                value = value.state
+            parts = (*value.keys(), *value.values()) if isinstance(value, dict) else value
+            if isinstance(parts, (tuple, list, set, frozenset)):
+                count += len(parts)
+                if count > most_values:
+                    raise RefusedPickle(f"has more than {most_values:,} values")
+                inner.extend(parts)
+        level, values = level + 1, inner
+        if level > most_levels and values:
+            raise RefusedPickle(f"is nested more than {most_levels} levels deep")
+
+
+def _read_archive(
+    archive: zipfile.ZipFile, size: int, values: Callable[[Entries, str, str, torch.dtype, int], Tensor]
+) -> Any:
+    entries = {info.filename: info for info in archive.infolist()}
+    # PyTorch's reader ignores case and would take another one of two entries than this one.
+    if len({name.lower() for name in entries}) != len(archive.infolist()):
+        raise RefusedPickle("has two entries of one name")
+    pickles = [name for name in entries if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise RefusedPickle("is a zip archive, but was not written by torch.save")
+    root = pickles[0].removesuffix("data.pkl")
+    if any(name.startswith(f"{root}code/") for name in entries):
+        raise RefusedPickle("is a TorchScript program")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+        raise RefusedPickle("is a compressed archive, which torch.save does not write")
+    if sum(info.file_size for info in archive.infolist()) > size:
+        raise EOFError("entries that are larger than the file")
+    if f"{root}byteorder" in entries and archive.read(f"{root}byteorder").strip() != b"little":
+        raise RefusedPickle("comes from a big-endian machine")
+
+    with archive.open(entries[pickles[0]]) as stream:
+        pickle = io.BytesIO(stream.read())
+    storages = _Storages(size, functools.partial(values, entries, root))
+    return load(BoundedStream(pickle, len(pickle.getbuffer())), torch_names(size), storages)
 
 
 def _read_legacy(stream: BoundedStream, names: Names) -> Any:
