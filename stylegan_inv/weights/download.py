@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
+import re
 import shutil
 import ssl
 import time
@@ -21,12 +21,17 @@ from typing import Any
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.weights.table import TABLE, Weights
+from stylegan_inv.weights.verification import file_hash, is_intact, matches, remember
+
+__all__ = ["cache_folder", "downloads", "fetch", "file_hash", "is_web_page", "offline_wanted"]
 
 OFFLINE = "STYLEGAN_INV_OFFLINE"
 ATTEMPTS = 3  # for each address, after temporary errors
 PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 20
+#: Far above any file of the table; a server that states no length might never end.
+_MOST_BYTES = 8 << 30
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
@@ -53,7 +58,7 @@ def fetch(source: str | Path, *, offline: bool | None = None, cache: Path | None
         raise UserError(f"{source}: no such file, and not one of the known weights ({', '.join(TABLE)})")
     folder = cache or cache_folder()
     target = folder / entry.file
-    if _complete(target, entry):
+    if is_intact(target, entry):
         return target
     if offline_wanted(offline):
         raise UserError(
@@ -66,7 +71,7 @@ def fetch(source: str | Path, *, offline: bool | None = None, cache: Path | None
         folder.mkdir(parents=True, exist_ok=True)
         # The operating system releases this lock when its owner ends.
         with FileLock(target.with_name(f"{target.name}.lock")):
-            if not _complete(target, entry):
+            if not is_intact(target, entry):
                 _download(str(source), entry, target)
     except OSError as error:
         raise UserError(
@@ -113,15 +118,6 @@ def downloads(offline: bool | None) -> Iterator[None]:
             os.environ.pop(OFFLINE, None)
 
 
-def file_hash(path: str | Path) -> str:
-    """Returns the sha256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def is_web_page(head: bytes) -> bool:
     """Returns whether the first bytes of a file are HTML, such as the login or quota page of a server."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE)
@@ -135,13 +131,20 @@ class _PermanentError(Exception):
     """Raised when this address does not have the file."""
 
 
-def _complete(target: Path, entry: Weights) -> bool:
-    return target.is_file() and entry.size in (None, target.stat().st_size)
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect of an encrypted connection to encrypted ones only."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise _PermanentError(f"redirects to {newurl[:100]}, which is not encrypted")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _download(name: str, entry: Weights, target: Path) -> None:
     size = f", {entry.size / 1e6:.0f} MB" if entry.size else ""
     print(f"downloading {name} ({entry.source}{size}); licence: {entry.licence}", flush=True)
+    if target.is_file():
+        print(f"{target} is not the published file, by its size or sha256; it is replaced", flush=True)
     part = target.with_name(f".{target.name}.partial")
     problems = []
     for url in entry.urls:
@@ -160,6 +163,7 @@ def _download(name: str, entry: Weights, target: Path) -> None:
                 if entry.sha256 is None:
                     print(f"sha256 {digest}: no hash is published; its keys are checked when it is loaded")
                 os.replace(part, target)
+                remember(target, digest, entry)
                 _remove_partial(part)
                 print(f"saved {target}", flush=True)
                 return
@@ -195,7 +199,8 @@ def _receive(url: str, part: Path, entry: Weights) -> bool:
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as answer:
+        opener = urllib.request.build_opener(_SecureRedirects)
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as answer:
             if answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 start = 0
             _store(answer, url, part, start, entry)
@@ -213,11 +218,15 @@ def _receive(url: str, part: Path, entry: Weights) -> bool:
 
 def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> None:
     length = answer.headers.get("Content-Length")
-    total = start + int(length) if length is not None and length.isdigit() else entry.size
+    is_number = length is not None and re.fullmatch("[0-9]{1,15}", length)
+    total = start + int(length) if is_number else entry.size
     if entry.size is not None and total != entry.size:
         page = answer.read(256)
         what = "a web page (a quota or login page?)" if is_web_page(page) else f"a file of {total} bytes"
         raise _PermanentError(f"returned {what}, expected {entry.size} bytes")
+    most = _MOST_BYTES if total is None else total
+    if most > _MOST_BYTES:
+        raise _PermanentError(f"returned a file of {most} bytes, expected at most {_MOST_BYTES}")
     if total is not None and shutil.disk_usage(part.parent).free < total - start:
         raise OSError(f"{total - start} bytes of free space are required")
     with open(part, "ab" if start else "wb") as file, _progress() as progress:
@@ -228,6 +237,8 @@ def _store(answer: Any, url: str, part: Path, start: int, entry: Weights) -> Non
         while block := answer.read(_CHUNK):
             if received == 0 and is_web_page(block):
                 raise _PermanentError("returned a web page (a quota or login page?), expected a file of weights")
+            if received + len(block) > most:
+                raise _PermanentError(f"returned more than {most} bytes")
             file.write(block)
             received += len(block)
             progress.update(bar, completed=received)
@@ -248,7 +259,7 @@ def _check(part: Path, entry: Weights, resumed: bool) -> str:
     digest = file_hash(part)
     if part.stat().st_size == 0:
         raise _PermanentError("returned an empty file")
-    if entry.sha256 is not None and not digest.startswith(entry.sha256):
+    if entry.sha256 is not None and not matches(digest, entry):
         _remove_partial(part)
         # A resumed download may consist of two versions; a complete one would be the same again.
         kind = _TemporaryError if resumed else _PermanentError

@@ -1,7 +1,8 @@
 """The weights that others published: addresses, licences and checksums.
 
 ``sha256`` may be the first digits of the hash, as in torchvision's file names. It is None if no hash is published. The
-file is then checked by its size, if known, and by its keys and shapes when it is loaded, and its hash is printed.
+file is then checked by its size, if known, and by its keys and shapes when it is loaded. Its hash is printed and noted
+beside it, and a later call compares the file with that, see `verification`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pickle
 import random
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -309,6 +310,39 @@ def test_zip_bombs_are_rejected(tmp_path: Path) -> None:
     source = open_source(tmp_path / "b.zip")
     with pytest.raises(BadImage, match=r"z.png: damaged in the zip"):
         source.read(source.names.index("z.png"))
+
+
+@pytest.mark.parametrize(
+    "claim", [(7 << 20, 10), (7 << 20, 7 << 20), (1 << 40, 1 << 40), (1 << 63, 1 << 63), (2**64 - 1, 5)]
+)
+def test_sizes_in_a_zip_are_compared_with_the_file(claim: tuple[int, int], tmp_path: Path) -> None:
+    """A directory that claims too much is an error of that image, which ``on_bad_image=skip`` leaves out."""
+    path = write_zip(tmp_path / "a.zip", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.getinfo(NAMES[1]).compress_size, archive.getinfo(NAMES[1]).file_size = claim
+        archive.writestr("more.txt", b"")  # the directory is written again
+    source = open_source(path)
+    assert len(source.names) == len(NAMES)
+    for index, name in enumerate(source.names):
+        if name == NAMES[1]:
+            with pytest.raises(BadImage, match=r"a/2.png: damaged in the zip \(it claims"):
+                source.read(index)
+        else:
+            assert source.read(index) == IMAGES[name]
+
+
+def test_classes_in_a_zip_inflate_no_further_than_they_claim(tmp_path: Path) -> None:
+    text = b'{"labels": null}' + b" " * (200 << 20)
+    path = write_zip(tmp_path / "a.zip", zipfile.ZIP_DEFLATED, **{"dataset.json": text})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.getinfo("dataset.json").file_size = 16
+        archive.writestr("more.txt", b"")
+    del text
+    tracemalloc.start()
+    with pytest.raises(UserError, match="damaged zip"):
+        open_source(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
 
 
 def test_header_that_claims_more_than_the_file_has(tmp_path: Path) -> None:

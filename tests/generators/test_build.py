@@ -240,6 +240,33 @@ def test_read_only_cache(sources):
     cache.chmod(stat.S_IRWXU)
 
 
+def test_libraries_of_others_are_built_anew(sources, caplog, monkeypatch):
+    """A library is executed when it is loaded, so only its user, or root, may have written it."""
+    library = build.build("cpu", sources=sources)
+    assert not library.stat().st_mode & 0o022 and not library.parent.stat().st_mode & 0o022
+    for change in (
+        lambda: library.chmod(0o775),
+        lambda: library.chmod(0o757),
+        lambda: library.parent.chmod(0o777),
+        lambda: (library.rename(library.with_suffix(".other")), library.symlink_to(library.with_suffix(".other"))),
+    ):
+        caplog.clear()
+        before = compilations(sources)
+        change()
+        assert answer(build.build("cpu", sources=sources)) == 42
+        rebuilt = compilations(sources) - before
+        assert rebuilt == (1 if "building it anew" in caplog.text else 0)
+        assert not library.is_symlink() and not library.stat().st_mode & 0o022
+        assert not library.parent.stat().st_mode & 0o022
+    assert compilations(sources) == 4
+
+    monkeypatch.setattr(build.os, "getuid", lambda: 12345)  # the files are of another user now, unless they are root's
+    if library.stat().st_uid == 0:
+        monkeypatch.setattr(build, "_is_own", lambda path: False)
+    with pytest.raises(build.BuildError, match="belongs to another user"):
+        build.build("cpu", sources=sources)
+
+
 def test_one_warning_names_cause_and_cure(sources, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(build, "SOURCES", sources.parent)

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,7 +115,7 @@ def known(monkeypatch):
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith((".lock", ".sha256")))
 
 
 def test_downloaded_once(server, known, tmp_path, capsys):
@@ -306,6 +307,79 @@ def test_load_generator_by_name(server, known, tmp_path, monkeypatch):
     known(url, size=None, sha256=hashlib.sha256(data).hexdigest())
     assert torch.equal(load_generator("thing").synthesis.b4.const, generator.synthesis.b4.const)
     assert load_generator("thing", offline=True).resolution == 8
+
+
+def test_files_in_the_cache_are_compared_by_their_hash(server, known, tmp_path):
+    """A file of the right size with another content is not used."""
+    url, file = server.add("/f")
+    known(url)
+    path = fetch("thing", cache=tmp_path)
+    path.write_bytes(b"x" * len(DATA))
+    assert fetch("thing", cache=tmp_path).read_bytes() == DATA and len(file.asked) == 2
+    path.write_bytes(b"x" * len(DATA))
+    with pytest.raises(UserError, match="not in the cache"):
+        fetch("thing", cache=tmp_path, offline=True)
+
+
+@pytest.mark.parametrize("sha256", [None, SHA[:8]])
+def test_a_hash_that_is_not_published_whole_is_noted(sha256, server, known, tmp_path):
+    url, _ = server.add("/f")
+    known(url, size=None, sha256=sha256)
+    path = fetch("thing", cache=tmp_path)
+    assert (tmp_path / ".file.pkl.sha256").read_text().strip() == SHA
+    assert fetch("thing", cache=tmp_path, offline=True) == path
+    if sha256 is None:  # nothing else tells that it is another file
+        path.write_bytes(b"x" * len(DATA))
+        with pytest.raises(UserError, match="has changed since it was downloaded"):
+            fetch("thing", cache=tmp_path)
+    # A file that was put there by hand is noted, too.
+    (tmp_path / "hand").mkdir()
+    (tmp_path / "hand" / "file.pkl").write_bytes(DATA)
+    fetch("thing", cache=tmp_path / "hand", offline=True)
+    assert (tmp_path / "hand" / ".file.pkl.sha256").read_text().strip() == SHA
+
+
+def test_a_whole_hash_is_compared_whole(server, known, tmp_path):
+    url, _ = server.add("/f")
+    known(url, sha256=SHA[:8] + "0" * 56)
+    with pytest.raises(UserError, match="expected " + SHA[:8]):
+        fetch("thing", cache=tmp_path)
+
+
+def test_redirects_stay_encrypted():
+    handler = weights._SecureRedirects()
+    request = urllib.request.Request("https://example.org/x")
+    for url in ("http://example.org/y", "ftp://example.org/y"):
+        with pytest.raises(weights._PermanentError, match="not encrypted"):
+            handler.redirect_request(request, None, 302, "Found", {}, url)
+    moved = handler.redirect_request(request, None, 302, "Found", {}, "https://example.org/y")
+    assert moved.full_url == "https://example.org/y"
+
+
+@pytest.mark.parametrize("length", [None, "²", "9" * 5000, str(10**14)])
+def test_answers_without_end_are_cut(length, known, tmp_path, monkeypatch):
+    """A server that states no length, or an absurd one, fills no disk."""
+    monkeypatch.setattr(weights, "_MOST_BYTES", 3 << 20)
+    sent = []
+
+    class Answer:
+        status, headers = 200, {} if length is None else {"Content-Length": length}
+
+        def read(self, count: int) -> bytes:
+            sent.append(count)
+            return b"x" * count
+
+        def __enter__(self) -> Answer:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda *_, **__: Answer())
+    known("https://example.org/x", size=None, sha256=None)
+    with pytest.raises(UserError, match="bytes"):
+        fetch("thing", cache=tmp_path)
+    assert sum(sent) <= 5 << 20
 
 
 def test_the_table():

@@ -23,6 +23,10 @@ from stylegan_inv.errors import UserError
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 #: Largest accepted compression ratio. Deflate reaches 1032:1 on zeros; encoded images hardly shrink.
 _MAX_RATIO = 100
+#: Larger than any file.
+_MOST_BYTES = 1 << 60
+#: What reading a damaged entry raises.
+_DAMAGES = (OSError, OverflowError, MemoryError, struct.error, zlib.error)
 #: Size up to which any compression ratio is accepted.
 _SMALL_FILE = 1 << 20
 
@@ -41,11 +45,12 @@ class ZipSource(Source):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            size = path.stat().st_size
             with zipfile.ZipFile(path) as archive:
                 entries = [entry for entry in archive.infolist() if _is_image(entry)]
                 check_names(path, [entry.filename for entry in entries])
                 for entry in archive.infolist():
-                    _check(path, entry)
+                    _check(path, entry, size)
                 entries.sort(key=lambda entry: natural_key(Path(entry.filename)))
                 self.names = CompactStrings(entry.filename for entry in entries)
         except UserError:
@@ -53,8 +58,8 @@ class ZipSource(Source):
         except Exception as error:  # zipfile raises struct.error, ValueError, NotImplementedError ... for damaged files
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             raise UserError(f"{path}: damaged zip ({reason}); download or copy it again") from error
-        columns = [(e.header_offset, e.compress_size, e.file_size, e.compress_type, e.CRC) for e in entries]
-        self._entries = np.array(columns, dtype=np.int64)
+        self._size = size
+        self._entries = np.array([_location(entry) for entry in entries], dtype=np.int64).reshape(-1, 5)
         self._file = PerProcess(self._open)
 
     @functools.cached_property
@@ -63,8 +68,13 @@ class ZipSource(Source):
             with zipfile.ZipFile(self.path) as archive:
                 if CLASSES not in archive.namelist():
                     return None
-                with archive.open(CLASSES) as file:
-                    text = file.read(MAX_CLASSES_BYTES + 1)
+                labels = archive.getinfo(CLASSES)
+            if labels.file_size > MAX_CLASSES_BYTES:
+                raise UserError(f"{self.path}: {CLASSES} is larger than {MAX_CLASSES_BYTES:,} bytes")
+            with open(self.path, "rb") as file:
+                text = _content(file, self._size, _location(labels))
+        except UserError:
+            raise
         except Exception as error:  # as in the constructor
             raise UserError(f"{self.path}: {CLASSES} is damaged; copy the zip again") from error
         return parse_classes(text, f"{self.path}: {CLASSES}", self.names)
@@ -73,20 +83,42 @@ class ZipSource(Source):
         return open(self.path, "rb")
 
     def read(self, index: int) -> bytes:  # noqa: D102
-        offset, packed, size, method, crc = self._entries[index].tolist()
         try:
-            file = self._file.get()
-            file.seek(offset)
-            header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-            file.seek(header[-2] + header[-1], 1)  # skips the name and the extra field
-            data = file.read(packed)
-            if method == zipfile.ZIP_DEFLATED:
-                data = zlib.decompressobj(-15).decompress(data, size + 1)
-        except (OSError, struct.error, zlib.error) as error:
+            return _content(self._file.get(), self._size, self._entries[index].tolist())
+        except ValueError as error:
+            raise BadImage(f"{self.where(index)}: {error}") from error
+        except _DAMAGES as error:
             raise BadImage(f"{self.where(index)}: cannot be read from the zip ({error})") from error
-        if header[0] != b"PK\3\4" or len(data) != size or zlib.crc32(data) != crc:
-            raise BadImage(f"{self.where(index)}: damaged in the zip (its checksum differs)")
-        return data
+
+
+def _location(entry: zipfile.ZipInfo) -> list[int]:
+    """Returns the offset, the packed size, the size, the method and the checksum of an entry.
+
+    The directory of a zip may claim any size, also more than 64 bits hold; that is an error when the entry is read.
+    """
+    sizes = [min(value, _MOST_BYTES) for value in (entry.header_offset, entry.compress_size, entry.file_size)]
+    return [*sizes, entry.compress_type, entry.CRC]
+
+
+def _content(file: BinaryIO, file_size: int, location: list[int]) -> bytes:
+    """Reads one entry; never more than it claims, and never more than the file has.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The entry is damaged.
+    """
+    offset, packed, size, method, crc = location
+    if not 0 <= offset <= file_size - _LOCAL_HEADER.size or not 0 <= packed <= file_size - offset:
+        raise ValueError(f"damaged in the zip (it claims {packed:,} bytes at {offset:,} of {file_size:,})")
+    file.seek(offset)
+    header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    file.seek(header[-2] + header[-1], 1)  # skips the name and the extra field
+    data = file.read(packed)
+    if method == zipfile.ZIP_DEFLATED:
+        data = zlib.decompressobj(-15).decompress(data, size + 1)
+    if header[0] != b"PK\3\4" or len(data) != size or zlib.crc32(data) != crc:
+        raise ValueError("damaged in the zip (its checksum differs)")
+    return data
 
 
 def _is_image(entry: zipfile.ZipInfo) -> bool:
@@ -95,7 +127,7 @@ def _is_image(entry: zipfile.ZipInfo) -> bool:
     return not entry.is_dir() and not hidden and Path(base).suffix.lower() in SUFFIXES
 
 
-def _check(path: Path, entry: zipfile.ZipInfo) -> None:
+def _check(path: Path, entry: zipfile.ZipInfo, file_size: int) -> None:
     label = ascii(entry.filename)[:80]
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UserError(f"{path}: rejected, as {label} is a link; expected files")
@@ -105,6 +137,8 @@ def _check(path: Path, entry: zipfile.ZipInfo) -> None:
         raise UserError(f"{path}: {label} is encrypted; unpack it and give the folder")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UserError(f"{path}: {label} is packed by method {entry.compress_type}; expected a stored or deflated zip")
+    if entry.compress_size > file_size:
+        return  # damaged; an error of this image alone
     stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size
     bomb = entry.file_size > max(_SMALL_FILE, _MAX_RATIO * entry.compress_size)
     if stored or bomb or entry.file_size > MAX_BYTES:

@@ -16,11 +16,13 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -37,6 +39,7 @@ from stylegan_inv.generators.ops import compilers
 from stylegan_inv.generators.ops.compilers import BuildError
 from stylegan_inv.utils.checks import one_of
 
+_log = logging.getLogger(__name__)
 KINDS = ("cpu", "cuda")
 SOURCES = Path(__file__).with_name("csrc")
 WAIT_SECONDS = 600.0  # for another process that builds the same library
@@ -99,25 +102,59 @@ def build(
     except RuntimeError as error:  # pathlib's, for a user without a home folder
         raise BuildError("this user has no home folder", "Set STYLEGAN_INV_CACHE to a folder for caches.") from error
     library = folder / f"{recipe.name}.so"
-    if library.is_file():
+    if _is_usable(library):
         return library
     ninja = compilers.find_ninja()
     if ninja is None:
         raise BuildError("ninja is not installed", "Run `pip install ninja`.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _keep_others_out(folder)
         with _lock(folder / f"{recipe.name}.lock", wait_seconds) as locked:
-            if not library.is_file():
+            if not _is_usable(library):
+                if library.exists():
+                    _log.warning("%s: another user owns it or may have changed it; building it anew", library)
                 # An interrupted build leaves its folder. Under the lock no other process works in one.
                 for unfinished in folder.glob(f"{recipe.name}.tmp-*") if locked else ():
                     shutil.rmtree(unfinished, ignore_errors=True)
                 with tempfile.TemporaryDirectory(prefix=f"{recipe.name}.tmp-", dir=folder) as work:
                     _compile(recipe, Path(work), ninja)
+                    (Path(work) / "kernels.so").chmod(0o755)  # whatever the umask is
                     os.replace(Path(work) / "kernels.so", library)
     except OSError as error:
         cure = "Set STYLEGAN_INV_CACHE to a writable folder with free space."
         raise BuildError(f"cannot write to the cache folder {folder} ({error.strerror or error})", cure) from error
     return library
+
+
+def _is_usable(library: Path) -> bool:
+    """Returns whether a library exists and no other user can have written it; loading it executes it."""
+    return library.is_file() and not library.is_symlink() and _is_own(library) and _is_own(library.parent)
+
+
+def _is_own(path: Path) -> bool:
+    """Returns whether a file or folder is of this user, or of root, and others cannot write to it."""
+    if os.name == "nt":  # no owners as numbers; the cache is in the user's own folder
+        return True
+    found = path.stat()
+    return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _keep_others_out(folder: Path) -> None:
+    """Takes the right to write to the cache folder from other users.
+
+    Raises:
+        BuildError: It belongs to another user.
+    """
+    if _is_own(folder):
+        return
+    if folder.stat().st_uid != os.getuid():
+        raise BuildError(
+            f"the cache folder {folder} belongs to another user, whose libraries would be executed",
+            "Set STYLEGAN_INV_CACHE to a folder of your own.",
+        )
+    # What others have written into it so far is theirs, or is writable by them, which `_is_usable` sees.
+    folder.chmod(folder.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
 
 
 def cache_folder() -> Path:
