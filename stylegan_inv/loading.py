@@ -26,8 +26,9 @@ from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
 from stylegan_inv.runtime.run_folder import RunFolder, check_run
+from stylegan_inv.trust.allowed_names import LARGEST
 from stylegan_inv.trust.config_check import checked_trust
-from stylegan_inv.utils.checks import one_of
+from stylegan_inv.utils.checks import one_of, whole_number
 from stylegan_inv.weights.download import fetch, file_hash
 from stylegan_inv.weights.table import TABLE
 
@@ -69,23 +70,19 @@ def load_inverter(
         return load_official(path, device) if shipped is None else load_shipped(shipped, device)
     modules = checked_trust(trust)
     cfg = run.config(modules)
+    if not isinstance(cfg.get("method"), DictConfig) or "_target_" not in cfg.method:
+        raise UserError(f"{run.config_file}: has no method, expected the config of a training run")
     checkpoint_path = run.checkpoint()
     if checkpoint_path is None:
         raise UserError(f"{run.path}: no checkpoints/last.ckpt in it; train first, or give another run")
     checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
-    if "method" not in cfg:
-        raise UserError(f"{run.config_file}: has no method, expected the config of a training run")
     method = _build(run, cfg, modules)
     if not isinstance(method, InversionMethod):
         raise UserError(f"{run.path}: holds a {type(method).__name__}, expected an inversion method")
-    method.on_load_checkpoint(checkpoint)
-    state = checkpoint["state_dict"]
-    if isinstance(method, TrainedMethod) and method.loss is None:
-        state = {key: value for key, value in state.items() if not key.startswith("loss.")}
-    load_state(method, state, checkpoint_path)
+    _restore(method, checkpoint, checkpoint_path)
     resolution = OmegaConf.select(cfg, "dataset.resolution")
     if resolution is not None:
-        method.input_size = resolution
+        method.input_size = whole_number(f"{run.config_file}: dataset.resolution", resolution, 4, LARGEST["resolution"])
     method.domain = run.domain()
     return method.to(device).eval().requires_grad_(False)
 
@@ -104,6 +101,19 @@ def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
         raise UserError(f"{run.config_file}: method cannot be built ({reason[0][:200]})") from error
 
 
+def _restore(method: InversionMethod, checkpoint: dict[str, Any], path: Path) -> None:
+    """Loads a checkpoint into a method. What was only trained with, such as the discriminator of a loss, is left out."""
+    try:
+        method.on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        if isinstance(method, TrainedMethod) and method.loss is None:
+            state = {key: value for key, value in state.items() if not str(key).startswith("loss.")}
+        load_state(method, state, path)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # entries of other types
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: does not fit {type(method).__name__} ({reason})") from error
+
+
 def _check_starts(run: RunFolder, node: Any) -> None:
     """Raises a UserError if the runs that a method starts from lead back to one of them."""
     chain = [run.path.resolve()]
@@ -117,7 +127,7 @@ def _check_starts(run: RunFolder, node: Any) -> None:
 def _for_inverting(node: Any) -> Any:
     """Returns the config of a method without the parts that only training needs."""
     node = _without_pretrained(node)
-    kind = get_object(str(node.get("_target_")))
+    kind = get_object(node["_target_"])
     if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
         node["loss"] = None
     return node

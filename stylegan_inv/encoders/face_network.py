@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,14 @@ from torch.nn import functional as F
 
 from stylegan_inv.encoders.small_backbone import NECK_CHANNELS, SmallBackbone, fold_batch_norm, fold_conv, to_input_size
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.config_schema import parse_metadata
+from stylegan_inv.generators.io.weight_files import misfits
+from stylegan_inv.utils.checks import whole_number
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 INPUT_SIZE = 64
+#: Largest number of channels, factors and numbers of an embedding that a file may claim.
+_MOST_FEATURES = 4096
 
 
 class FaceNetwork(nn.Module):
@@ -186,6 +192,16 @@ def load_face_network(name_or_path: str | Path) -> FaceNetwork:
     return _load(str(path.resolve()))
 
 
+def _check_sizes(config: dict[str, Any]) -> None:
+    """Checks the sizes that a file claims, before a network of them is built."""
+    for name in ("width", "embedding_dim"):
+        if name in config:
+            whole_number(name, config[name], 1, _MOST_FEATURES)
+    names = config.get("factor_names", [])
+    if not isinstance(names, list) or len(names) > _MOST_FEATURES or not all(isinstance(name, str) for name in names):
+        raise UserError("factor_names: expected a list of texts")
+
+
 @functools.cache
 def _load(path: str) -> FaceNetwork:
     from safetensors import SafetensorError, safe_open
@@ -198,7 +214,18 @@ def _load(path: str) -> FaceNetwork:
         raise UserError(f"{path}: not a readable safetensors file ({error}); expected a face network") from None
     if metadata.get("format") != "stylegan_inv.face_network":
         raise UserError(f"{path}: got {metadata.get('format', 'an unknown format')}, expected a face network")
-    network = FaceNetwork(**json.loads(metadata["config"]))
+    try:
+        config = parse_metadata(metadata.get("config", ""), "config")
+        _check_sizes(config)
+        with torch.device("meta"):
+            expected = FaceNetwork(**config).state_dict()
+        if problems := misfits(expected, state):
+            raise UserError(f"does not fit its config: {problems}")
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a face network ({error}); expected a file that stylegan_inv.train wrote"
+        ) from None
+    network = FaceNetwork(**config)
     network.load_state_dict(state)
     # The embedded networks were trained on SynthFaces.
     network.domain = "synthfaces" if Path(path).parent == ASSETS else metadata.get("domain")

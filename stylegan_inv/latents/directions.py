@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.utils.checks import one_of, real_number
 from stylegan_inv.utils.files import atomic_write
 
@@ -226,7 +227,7 @@ def _read_array(path: Path) -> Direction:
 
         content = torch.from_numpy(np.load(path, allow_pickle=False))
     elif path.suffix in (".pt", ".pth"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_checked(path)
     else:
         raise UserError(f"{path}: expected a direction as .safetensors, .npy or .pt")
     if isinstance(content, Mapping) and {"mean", "comp", "std"} <= set(content):

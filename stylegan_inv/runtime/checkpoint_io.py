@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.io.torch_pickle import check_zip
+from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -82,12 +82,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; give a file such as <run>/checkpoints/last.ckpt")
     try:
-        check_zip(path)  # torch.load believes the sizes in the file
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_checked(path)
     except Exception as error:  # torch raises various types for broken files
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as a checkpoint ({first[:120]}); give another one") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: holds no state_dict; expected a checkpoint written by stylegan_inv.train")
     return checkpoint
 
@@ -174,11 +173,13 @@ def check_state(module: torch.nn.Module, state: dict[str, Any], source: Path) ->
         UserError: Missing or unexpected keys, or other shapes.
     """
     own = module.state_dict()
+    if not all(isinstance(key, str) for key in state):
+        raise UserError(f"{source}: does not fit {type(module).__name__}: holds keys that are not text")
     missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        f"{key} {_shape(state[key])} instead of {tuple(own[key].shape)}"
         for key in own.keys() & state.keys()
-        if isinstance(own[key], torch.Tensor) and state[key].shape != own[key].shape  # else extra state
+        if isinstance(own[key], torch.Tensor) and _shape(state[key]) != tuple(own[key].shape)  # else extra state
     ]
     problems = [
         f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
@@ -187,3 +188,8 @@ def check_state(module: torch.nn.Module, state: dict[str, Any], source: Path) ->
     ]
     if problems:
         raise UserError(f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}")
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Returns the shape of a tensor, and the type of anything else that a file may hold instead."""
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__

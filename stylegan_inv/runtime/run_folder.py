@@ -186,7 +186,8 @@ class RunFolder:
         Args:
             trust: See `config`.
         """
-        return OmegaConf.select(self.config(trust), "dataset") if self.config_file.is_file() else None
+        dataset = self.config(trust).get("dataset") if self.config_file.is_file() else None
+        return dataset if isinstance(dataset, DictConfig) else None
 
     def task_config(self, trust: Collection[str] = ()) -> DictConfig | None:
         """Returns the translation task of the data set, checked; None without one.
@@ -195,9 +196,11 @@ class RunFolder:
             trust: See `config`.
         """
         dataset = self.dataset_config(trust)
-        task = dataset.get("task") if isinstance(dataset, DictConfig) else None
-        if not isinstance(task, DictConfig):
+        task = None if dataset is None else dataset.get("task")
+        if task is None:
             return None
+        if not isinstance(task, DictConfig) or "_target_" not in task:
+            raise UserError(f"{self.config_file}: dataset.task: expected a _target_, or null")
         self.check_part(OmegaConf.to_container(task), "dataset.task")
         return task
 

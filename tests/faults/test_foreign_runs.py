@@ -169,7 +169,7 @@ class Watch:
         if not self.active:
             return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        foreign = event == "import" and str(arguments[0]).partition(".")[0] in ("evil", "checkpoints")
+        foreign = event == "import" and str(arguments[0]).partition(".")[0] in ("evil", "checkpoints", "None")
         if event in self.FORBIDDEN or writes or foreign:
             self.seen.append(f"{event} {arguments[:2]}")
 
@@ -183,6 +183,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for folder in (tmp_path, tmp_path / "run"):
         folder.mkdir(exist_ok=True)
         (folder / "evil.py").write_text(f"open({CANARY!r}, 'w')\nEVIL = Evil = dict\n")
+        (folder / "None.py").write_text(f"open({CANARY!r}, 'w')\n")  # the text of a name that is missing
     (tmp_path / "keep").mkdir()
     (tmp_path / "precious").write_text("x")
     monkeypatch.chdir(tmp_path)
@@ -403,6 +404,12 @@ def test_public_classes_in_a_wrong_place_are_one_line(good, tmp_path) -> None:
         method = {**good[0]["method"], key: {"_target_": "stylegan_inv.losses.L2"}}
         write(tmp_path / "run", {**good[0], "method": method})
         assert "config.yaml" in refusal(stylegan_inv.load_inverter, "run")
+    for method in ("text", None, 7, [], {}, {"x": 1}):
+        write(tmp_path / "run", {**good[0], "method": method})
+        refusal(stylegan_inv.load_inverter, "run")
+    for dataset in ({"resolution": "x"}, {"resolution": -64}, {"resolution": 1 << 40}):
+        write(tmp_path / "run", {**good[0], "dataset": dataset})
+        assert "dataset.resolution" in refusal(stylegan_inv.load_inverter, "run")
     write(tmp_path / "run", {**good[0], "method": {"_target_": "stylegan_inv.losses.L2"}})
     assert "expected an inversion method" in refusal(stylegan_inv.load_inverter, "run")
 
@@ -424,6 +431,19 @@ def test_checkpoints_are_data(good, tmp_path) -> None:
 
     torch.save({**checkpoint, "hyper_parameters": Code()}, file)
     refusal(stylegan_inv.load_inverter, "run")
+    state = checkpoint["state_dict"]
+    first = next(iter(state))
+    for changed in (
+        {"state_dict": list(state)},
+        {"state_dict": {**state, first: "x"}},
+        {"state_dict": {**state, 7: torch.zeros(1)}},
+        {"state_dict": {**state, first: torch.zeros(3)}},
+        {"frozen": 7},
+        {"generator_hash": {}},
+        {"method": [1]},
+    ):
+        torch.save({**checkpoint, **changed}, file)
+        assert "last.ckpt" in refusal(stylegan_inv.load_inverter, "run") or "checkpoint" in str(changed.keys())
 
 
 def test_exit_code_and_line(good, monkeypatch, capsys, tmp_path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from stylegan_inv.encoders import load_face_network
 from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator, save_generator
@@ -22,6 +23,8 @@ from stylegan_inv.generators.io.building import GENERATOR_KIND
 from stylegan_inv.generators.io.config_schema import check_config
 from stylegan_inv.generators.io.pickle_machine import RefusedPickle, check_key
 from stylegan_inv.generators.io.pickle_objects import plain
+from stylegan_inv.latents.directions import load_direction
+from stylegan_inv.latents.discovery.ganspace import load_components
 from stylegan_inv.runtime import checkpoint_io
 
 
@@ -208,3 +211,32 @@ def test_real_configurations_pass() -> None:
         with torch.device("meta"):
             check_config(Generator(resolution, c_dim=10, conv_clamp=256).config)
     check_config({"mbstd_group_size": 1 << 30, "channels": {4: 512, 8: 512}})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"width": 1000000000}',
+        '{"width": "x"}',
+        '{"embedding_dim": -1}',
+        '{"factor_names": 7}',
+        "[",
+        "",
+        '{"x": 1}',
+        "{}",
+    ],
+)
+def test_face_networks(config: str, tmp_path: Path) -> None:
+    metadata = {"format": "stylegan_inv.face_network", "config": config}
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", metadata)
+    assert "not a face network" in refused(load_face_network, tmp_path / "x.safetensors")
+
+
+def test_directions_and_components(tmp_path: Path) -> None:
+    for number, content in enumerate((doubled(40), endless(), {"mean": doubled(40), "comp": 1, "std": 2})):
+        path = tmp_path / f"{number}.pt"
+        torch.save(content, path)
+        refused(load_direction, path)
+        refused(load_components, path)
+    torch.save(torch.ones(1, 4), tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    assert load_direction(tmp_path / "x.pt").vector.shape == (4,)

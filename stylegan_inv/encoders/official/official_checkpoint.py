@@ -248,5 +248,6 @@ def _num_ws(checkpoint: OfficialCheckpoint) -> int | None:
     if checkpoint.latent_avg is not None and checkpoint.latent_avg.ndim == 2 and len(checkpoint.latent_avg) > 1:
         return len(checkpoint.latent_avg)
     size = checkpoint.opts.get("output_size") or checkpoint.opts.get("stylegan_size")
-    is_size = isinstance(size, int) and 4 < size <= 8192 and size & (size - 1) == 0
-    return 2 * size.bit_length() - 4 if is_size else None
+    if not isinstance(size, int) or not 4 < size <= 8192 or size & (size - 1):
+        return None
+    return 2 * size.bit_length() - 4

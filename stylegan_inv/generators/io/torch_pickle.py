@@ -72,16 +72,28 @@ def read_zip(path: Path) -> Any:
         return _read_archive(archive, path.stat().st_size, values)
 
 
-def check_zip(path: Path) -> None:
-    """Checks a file as `read_zip` does, without reading the numbers of its tensors.
+def load_checked(path: Path) -> Any:
+    """Returns what ``torch.load(weights_only=True)`` returns, which itself believes all sizes in a file.
 
-    A file that passes has no more tensors than it has bytes, and neither code, compressed entries, endless nesting nor
-    lists that expand. ``torch.load(weights_only=True)`` checks the code only.
+    A file that passes the check has no more tensors than it has bytes, and neither code, compressed entries, endless
+    nesting nor lists that expand.
 
     Raises:
         RefusedPickle: The file has more than data.
         Exception: Of many types, if the file is damaged.
     """
+    with open(path, "rb") as file:
+        head = file.read(len(LEGACY_START))
+        file.seek(0)
+        if head == LEGACY_START:
+            check_size(read_legacy(file, path.stat().st_size))
+        else:
+            _check_zip(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_zip(path: Path) -> None:
+    """Checks a file as `read_zip` does, without reading the numbers of its tensors."""
 
     def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
         if entries[f"{root}data/{key}"].file_size != count * dtype.itemsize:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.latents.directions import Direction
 from stylegan_inv.latents.statistics import WStatistics
 from stylegan_inv.utils.checks import whole_number
@@ -101,7 +102,7 @@ def load_components(path: str | Path) -> Components:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected GANSpace's components (.pt)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_checked(path)
         mean, axes, std = (torch.as_tensor(content[key]).float() for key in ("mean", "comp", "std"))
         axes = axes.reshape(len(std), -1)
         return Components(mean.reshape(axes.shape[1]), axes, std)
