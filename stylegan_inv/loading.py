@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -89,7 +89,10 @@ def load_inverter(
 
 def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
     """Builds the method of a config whose names have been checked."""
-    node = _for_inverting(OmegaConf.to_container(cfg.method))
+    try:
+        node = _for_inverting(OmegaConf.to_container(cfg.method))
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{run.config_file}: method: {error}; Python cannot import it from here") from error
     run.check_part(node, "method")
     _check_starts(run, node)
     try:
@@ -102,13 +105,15 @@ def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
 
 
 def _restore(method: InversionMethod, checkpoint: dict[str, Any], path: Path) -> None:
-    """Loads a checkpoint into a method. What was only trained with, such as the discriminator of a loss, is left out."""
+    """Loads a checkpoint into a method, without the state of losses, which only training needs."""
     try:
         method.on_load_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         if isinstance(method, TrainedMethod) and method.loss is None:
             state = {key: value for key, value in state.items() if not str(key).startswith("loss.")}
         load_state(method, state, path)
+    except UserError:
+        raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # entries of other types
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: does not fit {type(method).__name__} ({reason})") from error
@@ -127,7 +132,7 @@ def _check_starts(run: RunFolder, node: Any) -> None:
 def _for_inverting(node: Any) -> Any:
     """Returns the config of a method without the parts that only training needs."""
     node = _without_pretrained(node)
-    kind = get_object(node["_target_"])
+    kind = resolve_name(node["_target_"])
     if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
         node["loss"] = None
     return node

@@ -443,7 +443,7 @@ def test_checkpoints_are_data(good, tmp_path) -> None:
         {"method": [1]},
     ):
         torch.save({**checkpoint, **changed}, file)
-        assert "last.ckpt" in refusal(stylegan_inv.load_inverter, "run") or "checkpoint" in str(changed.keys())
+        assert "checkpoint" in refusal(stylegan_inv.load_inverter, "run")
 
 
 def test_exit_code_and_line(good, monkeypatch, capsys, tmp_path) -> None:

@@ -90,11 +90,11 @@ def parse_metadata(text: str, what: str) -> dict[str, Any]:
         if len(text) > _MOST_CHARACTERS:
             raise UserError(f"has more than {_MOST_CHARACTERS:,} characters")
         content = check_plain(json.loads(text))
+    except UserError as error:
+        raise UserError(f"its {what} metadata {error}") from error
     except (ValueError, RecursionError) as error:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON ({error})"
         raise UserError(f"its {what} metadata {reason}") from error
-    except UserError as error:
-        raise UserError(f"its {what} metadata {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"its {what} metadata is a {type(content).__name__}, expected an object")
     return content
