@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -54,10 +55,15 @@ def make_run(folder: Path, kind: str = "TwoSteps", reached: ReachedDistances | N
         },
     }
     config = {"method_name": "two_steps", "method": node, "dataset": {"resolution": RESOLUTION, "domain": "synthfaces"}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    RunFolder(folder).update_record(id=remember_run(folder, folder / "config.yaml", config))  # as a training does
+    write_config(folder, config)
     checkpoint = {"state_dict": {"scale": torch.ones(1)}, "method": kind}
     if reached is not None:
         checkpoint["reached"] = reached.to_plain()
     torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
     return folder
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes ``config.yaml`` and notes that the run may name the class above, as a training does."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    RunFolder(folder).update_record(id=remember_run(folder, folder / "config.yaml", config))

@@ -22,7 +22,7 @@ from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.methods.common.base import Inversion
 from tests.cli import run_cli
-from tests.fake_run import RESOLUTION, TwoSteps, make_run
+from tests.fake_run import RESOLUTION, TwoSteps, make_run, write_config
 from tests.faults.small import join, launch
 
 IMAGES, BATCH, BROKEN, SMALL = 17, 2, 5, 9
@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "_target_": "stylegan_inv.data.SynthFacesDataModule", "resolution": 64, "test_size": 5, "val_batch_size": 2,
         "obstacles": 1.0,
     }  # fmt: skip
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(run, config)
     torch.save({"state_dict": {"scale": torch.ones(1)}, "method": "Recording"}, run / "checkpoints" / "last.ckpt")
     generator = torch.Generator().manual_seed(0)
     (folder / "photos").mkdir()

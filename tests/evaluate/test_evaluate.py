@@ -21,7 +21,7 @@ from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.invert import __main__ as invert
 from tests.cli import assert_user_error, call, error_of, run_cli
-from tests.fake_run import RESOLUTION, make_run
+from tests.fake_run import RESOLUTION, make_run, write_config
 
 FOLDER = ("dataset=folder", "dataset.num_workers=0", "metrics=evaluation_basic", "any_domain=true")
 
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "val_batch_size": 4,
         "obstacles": 0.0,
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(folder, config)
     return folder
 
 

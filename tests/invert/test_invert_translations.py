@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +22,7 @@ from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from tests.cli import call, error_of
-from tests.fake_run import make_run
+from tests.fake_run import make_run, write_config
 
 RESOLUTION, DIM = 16, 8
 
@@ -58,7 +57,7 @@ def save_run(folder: Path, kind: type, generator: Path, task: dict[str, Any] | N
     }
     (folder / "checkpoints").mkdir(parents=True)
     config = {"method": node, "dataset": {"resolution": RESOLUTION, "task": task}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(folder, config)
     torch.save({"state_dict": method.state_dict(), "method": kind.__name__}, folder / "checkpoints" / "last.ckpt")
     return method.eval()
 

@@ -64,7 +64,7 @@ from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.domains import DOMAINS, check_domain_name, check_domains, domain_of
 from stylegan_inv.weights.table import TABLE
 from tests.cli import REPOSITORY, error_of
-from tests.fake_run import TwoSteps, make_run
+from tests.fake_run import TwoSteps, make_run, write_config
 from tests.faults import small
 
 
@@ -80,7 +80,7 @@ def run(tmp_path: Path) -> Path:
     folder = make_run(tmp_path / "run")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["dataset"]["domain"] = "cars"
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(folder, config)
     return folder
 
 
@@ -192,12 +192,12 @@ def test_a_run_has_the_domain_of_its_data(run):
     assert load_inverter(run).domain == "cars"
     assert RunFolder(REPOSITORY / "tests" / "stored_runs" / "restyle").domain() == "synthfaces", "of version 0.1"
     config = {"dataset": {"_target_": "stylegan_inv.data.folders.FolderDataModule"}}
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(run, config)
     assert RunFolder(run).domain() is None
     config["dataset"]["_target_"] = "stylegan_inv.data.celeba_hq.FFHQCelebAHQDataModule"
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(run, config)
     assert RunFolder(run).domain() == "faces"
-    (run / "config.yaml").write_text(yaml.safe_dump({**config, "domain": {"name": "horses"}}))
+    write_config(run, {**config, "domain": {"name": "horses"}})
     assert RunFolder(run).domain() == "horses"
 
 
