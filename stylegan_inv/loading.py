@@ -97,8 +97,8 @@ def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
     _check_starts(run, node)
     try:
         return instantiate_method(node, trust)
-    except (UserError, KeyboardInterrupt):
-        raise
+    except UserError as error:
+        raise UserError(f"{run.config_file}: {error}") from error
     except Exception as error:  # arguments that do not fit raise errors of many types
         reason = str(error.__cause__ or error).splitlines() or [type(error).__name__]
         raise UserError(f"{run.config_file}: method cannot be built ({reason[0][:200]})") from error

@@ -158,7 +158,7 @@ class Watch:
     FORBIDDEN = (
         "os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn subprocess.Popen os.mkdir os.remove os.rename "
         "os.rmdir os.truncate os.symlink os.link shutil.rmtree shutil.copytree shutil.copyfile shutil.make_archive "
-        "shutil.move socket.connect urllib.Request ctypes.dlopen"
+        "shutil.move socket.connect urllib.Request"
     ).split()
 
     def __init__(self) -> None:
@@ -170,7 +170,8 @@ class Watch:
             return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
         foreign = event == "import" and str(arguments[0]).partition(".")[0] in ("evil", "checkpoints", "None")
-        if event in self.FORBIDDEN or writes or foreign:
+        library = event == "ctypes.dlopen" and "/" in str(arguments[0])  # PyTorch asks for the driver by its name
+        if event in self.FORBIDDEN or writes or foreign or library:
             self.seen.append(f"{event} {arguments[:2]}")
 
 
