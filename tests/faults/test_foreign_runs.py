@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb  # noqa: F401  makes folders when it is imported
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
