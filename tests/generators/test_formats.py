@@ -272,9 +272,9 @@ def test_wrong_keys_and_shapes(generator, layout, case, tmp_path):
     ("config", "message"),
     [
         ({"resolution": 32}, "each of the resolutions"),
-        ({"resolution": "16"}, "is not valid in this version"),
+        ({"resolution": "16"}, "expected a power of two"),
         ({"novelty": 1}, "is not valid in this version"),
-        ({"channels": [8, 6, 4]}, "is not valid in this version"),
+        ({"channels": [8, 6, 4]}, "expected a mapping of resolutions"),
         ({"w_dim": 8}, "wrong shapes"),
     ],
 )
