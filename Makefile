@@ -30,7 +30,7 @@ test: lint type  ## Lint, types and the whole test suite.
 test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
-test-long: $(READY)  ## The tests that take long, 2,000 steps with constant memory, and the rehearsal.
+test-long: $(READY)  ## The tests that take long, 1,000 steps with constant memory, and the rehearsal.
 	STYLEGAN_INV_LONG=1 $(REHEARSAL) $(BIN)/python -m pytest $(PARALLEL) --dist loadgroup -m long
 	$(BIN)/python experiments/dress_rehearsal/table.py
 
