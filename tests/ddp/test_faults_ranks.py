@@ -36,8 +36,8 @@ def test_sigterm_ends_both_ranks_with_one_checkpoint(who: str, tmp_path: Path) -
 def validate(images: Path, folder: Path, *more: str) -> None:
     warm_up()
     data = (
-        "dataset=folder", f"dataset.root='{images}'", "dataset.val_size=3", "dataset.num_workers=0",
-        "dataset.on_bad_image=skip", "trainer.max_steps=1",
+        "dataset=folder", "domain=synthfaces", f"dataset.root='{images}'", "dataset.val_size=3",
+        "dataset.num_workers=0", "dataset.on_bad_image=skip", "trainer.max_steps=1",
     )  # fmt: skip
     run("psp", folder, *data, *more)
     if torch.distributed.is_initialized():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_missing_weights_are_one_error_line(monkeypatch: pytest.MonkeyPatch, emp
     def unreachable(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr(weights.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(weights.urllib.request.OpenerDirector, "open", unreachable)
     monkeypatch.setattr(weights, "PAUSE_SECONDS", 0.0)
     with pytest.raises(UserError, match=r"no ImageNet weights for vgg: .*no network.*trunk=FILE.*~loss.lpips") as error:
         load_lpips("vgg")
@@ -132,6 +133,7 @@ def test_offline_opens_no_connection(monkeypatch: pytest.MonkeyPatch, empty: Pat
         raise AssertionError("opened a connection")
 
     monkeypatch.setattr(socket, "socket", touched)
+    monkeypatch.setitem(TABLE, "alexnet", replace(TABLE["alexnet"], sha256=None))  # the trunk is not the published one
     with pytest.raises(
         UserError, match=r"no ImageNet weights for alex: .*switched off: put the file at .*7be5be79\.pth"
     ):

@@ -95,7 +95,8 @@ def check_images(
     if isinstance(encoder, FixedSize) and encoder.resolution != size:
         own = encoder.resolution
         raise UserError(f"{key}={size}: the encoder takes images of {own} px; give {key}={own}")
-    if isinstance(encoder, MakesCodes) and (encoder.num_ws, encoder.w_dim) != (generator.num_ws, generator.w_dim):
+    # A method with several codes has an encoder with as many times the styles of the generator.
+    if isinstance(encoder, MakesCodes) and (encoder.num_ws % generator.num_ws or encoder.w_dim != generator.w_dim):
         raise UserError(
             f"the encoder makes codes of {encoder.num_ws} x {encoder.w_dim} and the generator takes "
             f"{generator.num_ws} x {generator.w_dim}; give the generator that the encoder was made for"
