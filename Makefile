@@ -31,8 +31,8 @@ test-fast: $(READY)  ## The tests that take seconds.
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 test-long: $(READY)  ## The tests that take long, 1,000 steps with constant memory, and the rehearsal.
-	STYLEGAN_INV_LONG=1 $(REHEARSAL) $(BIN)/python -m pytest $(PARALLEL) --dist loadgroup -m long
-	$(BIN)/python experiments/dress_rehearsal/table.py
+	STYLEGAN_INV_LONG=1 $(BIN)/python -m pytest $(PARALLEL) -m long --ignore=tests/rehearsal
+	$(MAKE) rehearsal
 
 rehearsal: $(READY)  ## Every recipe of the papers at its real size, one at a time; writes its table.
 	STYLEGAN_INV_LONG=1 $(REHEARSAL) $(BIN)/python -m pytest tests/rehearsal

@@ -19,9 +19,9 @@ os.environ["XDG_STATE_HOME"] = _STATE.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips the tests of `make test-long` elsewhere; there, those of half an hour come first, so that none is last."""
+    """Skips the tests of `make test-long` elsewhere; there, the longest comes first, so that it is not the last."""
     if os.environ.get("STYLEGAN_INV_LONG"):
-        items.sort(key=lambda item: item.path.name not in ("test_every_recipe.py", "test_long_runs.py"))
+        items.sort(key=lambda item: item.path.name != "test_long_runs.py")
         return
     for item in items:
         if item.get_closest_marker("long"):

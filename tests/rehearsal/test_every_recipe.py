@@ -62,7 +62,6 @@ def test_page_shows_the_stored_results() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("rehearsal")  # two of them at a time need more memory than a laptop has
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe(recipe: str, world: Path, folder: Path) -> None:
     user = User(recipe, world, folder)
