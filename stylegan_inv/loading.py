@@ -38,7 +38,7 @@ SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for
 SHIPPED_DOMAINS = ("synthfaces",)
 #: Longest chain of runs that start from one another.
 _MOST_STARTS = 8
-#: More than any paper uses; a file that claims more gets the default.
+#: More than any paper uses.
 _MOST_ITERATIONS = 1000
 
 
@@ -269,8 +269,8 @@ def load_official(
     method: InversionMethod
     if encoder.in_channels == 6:
         iterations = checkpoint.opts.get("n_iters_per_batch", 5)
-        usual = type(iterations) is int and 1 <= iterations <= _MOST_ITERATIONS
-        method = ReStyle(generator=generator, encoder=built, iterations=iterations if usual else 5)
+        whole_number(f"{path}: n_iters_per_batch", iterations, 1, _MOST_ITERATIONS)
+        method = ReStyle(generator=generator, encoder=built, iterations=iterations)
     else:
         method = PSP(generator=generator, encoder=built, in_channels=encoder.in_channels)
     method.domain = generator.domain

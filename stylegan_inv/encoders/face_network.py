@@ -21,6 +21,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.config_schema import parse_metadata
 from stylegan_inv.generators.io.weight_files import misfits
 from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.safetensors_files import read_safetensors
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 INPUT_SIZE = 64
@@ -204,14 +205,7 @@ def _check_sizes(config: dict[str, Any]) -> None:
 
 @functools.cache
 def _load(path: str) -> FaceNetwork:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); expected a face network") from None
+    metadata, state = read_safetensors(path, "a face network")
     if metadata.get("format") != "stylegan_inv.face_network":
         raise UserError(f"{path}: got {metadata.get('format', 'an unknown format')}, expected a face network")
     try:

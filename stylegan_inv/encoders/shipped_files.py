@@ -20,6 +20,7 @@ from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.safetensors_files import read_safetensors
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "encoders"
 FORMAT = "stylegan_inv.encoder"
@@ -120,14 +121,7 @@ def read_shipped(path: Path) -> tuple[ShippedEncoder, dict[str, Tensor]]:
     Raises:
         UserError: A file that cannot be read, or that holds something else.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); expected a trained encoder") from None
+    metadata, state = read_safetensors(path, "a trained encoder")
     try:
         return ShippedEncoder.from_metadata(metadata), state
     except UserError as error:

@@ -46,9 +46,9 @@ from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.domains import check_domains, domain_of
 
 #: Options that do not affect the scores; the data set is identified by its resolved config.
-_IRRELEVANT = ("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap") + (
-    "any_domain",
-    "trust",
+_IRRELEVANT = (
+    *("device", "devices", "output", "overwrite", "per_image", "speed", "weights", "dataset", "bootstrap"),
+    *("any_domain", "trust"),
 )
 
 #: Words of the command line that choose metrics.
