@@ -12,9 +12,10 @@ import torch
 import yaml
 from PIL import Image
 
+from stylegan_inv import train
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
-from tests.cli import QUICK, assert_user_error, run_cli
+from tests.cli import QUICK, assert_user_error, error_of, run_cli
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +129,21 @@ def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> N
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_is_one_line_and_writes_nothing(arguments: list[str], expected: list[str], tmp_path: Path) -> None:
-    assert_user_error(run_cli("train", *arguments, cwd=tmp_path), *expected)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments: list[str],
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = error_of(monkeypatch, capsys, train, *arguments)
+    assert all(word in line for word in expected), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_to_a_process(tmp_path: Path) -> None:
+    assert_user_error(run_cli("train", "dataset.batch_size=-4", cwd=tmp_path), "dataset.batch_size=-4", "at least 1")
     assert not list(tmp_path.iterdir())
 
 

@@ -46,7 +46,7 @@ def test_citation_and_changes_name_this_version() -> None:
     assert f"## {stylegan_inv.__version__} (" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_api_pages_build_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", ".github/build_docs.py", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=500)

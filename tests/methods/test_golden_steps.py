@@ -141,6 +141,7 @@ def test_psp_forward(networks: dict[str, Any]) -> None:
     check(name, "image_from_z", method.decode(w[:1]).image)
 
 
+@pytest.mark.long  # takes longer than all others; psp_forward and e4e_step cover its parts
 def test_restyle_step(networks: dict[str, Any]) -> None:
     name = "restyle_step_n3"
     method = build(ReStyle, name, networks, SingleLevelEncoder, "restyle_backbone_n10", iterations=3)
