@@ -12,45 +12,63 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the common name
 from torch import Tensor, nn
 
+from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs, WeightedLoss
 from stylegan_inv.losses.gan_regularization import r1_penalty
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
 from stylegan_inv.utils.domains import domain_of
 
-KINDS = ("logistic", "hinge")
+#: nonsaturating: Goodfellow et al. 2014, section 3, and StyleGAN2; minimax: the game of its equation 1; wgan: Arjovsky
+#: et al. 2017, with R1 in place of clipped weights; hinge: Lim and Ye 2017; relativistic: Jolicoeur-Martineau 2018,
+#: paired as in R3GAN (Huang et al., arXiv 2501.05441).
+KINDS = ("nonsaturating", "minimax", "wgan", "hinge", "relativistic")
 
 
-def generator_loss(fake_logits: Tensor, kind: str = "logistic") -> Tensor:
+def generator_loss(fake_logits: Tensor, kind: str = "nonsaturating", real_logits: Tensor | None = None) -> Tensor:
     """Returns the loss of the generator.
 
     Args:
-        fake_logits: Logits of generated images, any shape; larger values mean "real".
-        kind: ``logistic``, the non-saturating ``softplus(-D(G(z)))`` (Goodfellow et al. 2014; StyleGAN2), or
-            ``hinge``, ``-D(G(z))`` (Lim and Ye 2017).
+        fake_logits: Logits f of generated images, any shape; larger values mean "real".
+        kind: ``nonsaturating``, ``softplus(-f)``; ``minimax``, ``-softplus(f)``; ``wgan`` and ``hinge``, ``-f``;
+            ``relativistic``, ``softplus(r - f)``.
+        real_logits: Logits r of as many real images; read by ``relativistic`` only.
 
     Raises:
-        UserError: An unknown kind.
+        UserError: An unknown kind, or no real logits for ``relativistic``.
     """
-    one_of("adversarial loss", kind, KINDS)
-    return F.softplus(-fake_logits).mean() if kind == "logistic" else -fake_logits.mean()
+    if one_of("adversarial loss", kind, KINDS) == "nonsaturating":
+        return F.softplus(-fake_logits).mean()
+    if kind == "minimax":
+        return -F.softplus(fake_logits).mean()
+    if kind == "relativistic":
+        if real_logits is None:
+            raise UserError(
+                "adversarial loss 'relativistic' compares generated with real images, which the loss of the "
+                "generator did not get; expected another kind: " + ", ".join(k for k in KINDS if k != kind)
+            )
+        return F.softplus(real_logits - fake_logits).mean()
+    return -fake_logits.mean()
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "logistic") -> Tensor:
-    """Returns the loss of the discriminator, the mean over real images plus the mean over generated ones.
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str = "nonsaturating") -> Tensor:
+    """Returns the loss of the discriminator.
 
     Args:
-        real_logits: Logits of real images.
-        fake_logits: Logits of generated images, which are detached from the generator.
-        kind: ``logistic``, ``softplus(-D(x)) + softplus(D(G(z)))``, or ``hinge``,
-            ``relu(1 - D(x)) + relu(1 + D(G(z)))``.
+        real_logits: Logits r of real images.
+        fake_logits: Logits f of generated images, which are detached from the generator.
+        kind: ``nonsaturating`` and ``minimax``, ``softplus(-r) + softplus(f)``; ``wgan``, ``f - r``; ``hinge``,
+            ``relu(1 - r) + relu(1 + f)``; ``relativistic``, ``softplus(f - r)`` of pairs.
 
     Raises:
         UserError: An unknown kind.
     """
-    one_of("adversarial loss", kind, KINDS)
-    if kind == "logistic":
-        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    if one_of("adversarial loss", kind, KINDS) == "hinge":
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    if kind == "wgan":
+        return fake_logits.mean() - real_logits.mean()
+    if kind == "relativistic":
+        return F.softplus(fake_logits - real_logits).mean()
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
 class AdversarialLoss(nn.Module):
@@ -62,7 +80,7 @@ class AdversarialLoss(nn.Module):
 
     Args:
         discriminator: Maps images (B, 3, H, W) of the target's size to logits; larger values mean "real".
-        kind: ``logistic`` or ``hinge``.
+        kind: See `discriminator_loss`.
         region: ``whole``, or ``interest`` to multiply all images by the mask.
         lr: Learning rate of the discriminator's Adam (betas 0 and 0.99, as StyleGAN2); 0 keeps it fixed.
         r1_gamma: Weight gamma of the R1 regulariser, whose factor is gamma / 2.
@@ -77,7 +95,7 @@ class AdversarialLoss(nn.Module):
     def __init__(
         self,
         discriminator: nn.Module,
-        kind: str = "logistic",
+        kind: str = "nonsaturating",
         region: str = "whole",
         lr: float = 0.0,
         r1_gamma: float = 0.1,
@@ -103,7 +121,11 @@ class AdversarialLoss(nn.Module):
         image = inputs.select("image", self.region)
         if self.lr:
             self._last_images = inputs.select("target", self.region).detach().float(), image.detach().float()
-        return generator_loss(self.discriminator(image), self.kind)
+        real_logits = None
+        if self.kind == "relativistic":
+            with torch.no_grad():
+                real_logits = self.discriminator(inputs.select("target", self.region))
+        return generator_loss(self.discriminator(image), self.kind, real_logits)
 
     def optimizer(self) -> torch.optim.Optimizer | None:
         """Returns the optimiser of the discriminator; None if it is fixed."""

@@ -162,7 +162,11 @@ ARGUMENTS: dict[str, dict[str, str]] = {
 
 #: Public name -> argument (as it is called now) -> word of version 0.1 -> the word now.
 VALUES: dict[str, dict[str, dict[str, str]]] = {
+    "stylegan_inv.losses.AdversarialLoss": {"kind": {"logistic": "nonsaturating"}},
     "stylegan_inv.methods.EmbeddingStage": {"reference": {"given": "image", "before": "initial"}},
+    "stylegan_inv.methods.PairedStyleGAN2Training": {"loss": {"logistic": "nonsaturating"}},
+    "stylegan_inv.methods.StyleGAN2Training": {"loss": {"logistic": "nonsaturating"}},
+    "stylegan_inv.methods.StylizedStyleGAN2": {"loss": {"logistic": "nonsaturating"}},
 }
 
 

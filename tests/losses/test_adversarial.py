@@ -19,11 +19,26 @@ def test_losses_in_closed_form() -> None:
     assert float(adversarial.generator_loss(fake)) == pytest.approx(expected)
     assert float(adversarial.discriminator_loss(real, fake, "hinge")) == pytest.approx((0 + 1.5) / 2 + (1.3 + 0) / 2)
     assert float(adversarial.generator_loss(fake, "hinge")) == pytest.approx(0.7)
+    # The original game: both sides have one value, E log D(x) + E log(1 - D(G(z))), D = sigmoid(logit).
+    value = sum(math.log(1 / (1 + math.exp(-x))) for x in (2.0, -0.5)) / 2
+    of_fakes = sum(math.log(1 - 1 / (1 + math.exp(-x))) for x in (0.3, -1.7)) / 2
+    assert float(adversarial.discriminator_loss(real, fake, "minimax")) == pytest.approx(-(value + of_fakes))
+    assert float(adversarial.generator_loss(fake, "minimax")) == pytest.approx(of_fakes)
+    assert float(adversarial.discriminator_loss(real, fake, "wgan")) == pytest.approx(-0.7 - 0.75)
+    assert float(adversarial.generator_loss(fake, "wgan")) == pytest.approx(0.7)
+    pairs = (
+        [math.log(1 + math.exp(x)) for x in (0.3 - 2.0, -1.7 + 0.5)],
+        [math.log(1 + math.exp(x)) for x in (1.7, 1.2)],
+    )
+    assert float(adversarial.discriminator_loss(real, fake, "relativistic")) == pytest.approx(sum(pairs[0]) / 2)
+    assert float(adversarial.generator_loss(fake, "relativistic", real)) == pytest.approx(sum(pairs[1]) / 2)
+    with pytest.raises(UserError, match="compares generated with real"):
+        adversarial.generator_loss(fake, "relativistic")
     for call in (
-        lambda: adversarial.generator_loss(fake, "wgan"),
+        lambda: adversarial.generator_loss(fake, "logistic"),
         lambda: adversarial.discriminator_loss(real, fake, ""),
     ):
-        with pytest.raises(UserError, match="logistic, hinge"):
+        with pytest.raises(UserError, match="nonsaturating, minimax, wgan, hinge, relativistic"):
             call()
 
 

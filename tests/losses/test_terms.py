@@ -182,7 +182,8 @@ def test_adversarial_image_loss(kind: str) -> None:
     term = AdversarialLoss(discriminator, kind)
     x = inputs(1)
     loss = term(x)
-    torch.testing.assert_close(loss, adversarial.generator_loss(discriminator(x.image), kind))
+    expected = adversarial.generator_loss(discriminator(x.image), kind, discriminator(x.target))
+    torch.testing.assert_close(loss, expected)
     loss.backward()
     assert x.image.grad is not None and x.image.grad.abs().max() > 0
     assert all(p.grad is None and not p.requires_grad for p in term.parameters()), (
@@ -311,8 +312,8 @@ def test_errors() -> None:
         L2(normalise="area")
     with pytest.raises(UserError, match="mask_area with region=whole"):
         L2(normalise="mask_area")
-    with pytest.raises(UserError, match="expected one of logistic, hinge"):
-        AdversarialLoss(nn.Identity(), "wgan")
+    with pytest.raises(UserError, match="expected one of nonsaturating, minimax"):
+        AdversarialLoss(nn.Identity(), "gan")
     with pytest.raises(UserError, match="compares with the source"):
         inputs().select("source")
     with pytest.raises(UserError, match="p=0.5: expected a number of at least 1"):

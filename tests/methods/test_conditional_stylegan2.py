@@ -25,7 +25,7 @@ def networks(img_channels: int = 3) -> tuple[Generator, Discriminator]:
 
 
 def method(**options: object) -> StyleGAN2Training:
-    return StyleGAN2Training(*networks(), samples=4, ema_images=20, path_length_every=0, **options)
+    return StyleGAN2Training(*networks(), samples=4, ema_images=20, path_length_weight=0, **options)
 
 
 def test_logits_are_projected_on_the_class() -> None:

@@ -342,8 +342,14 @@ def precision(kind: str) -> Any:
     return "64-true" if same_as_one(kind) else "32-true"
 
 
+#: Those that repeat the ranks of psp, e4e and an image discriminator.
+_LONG = ("restyle", "restyle_e4e", "interestyle")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.long) if kind in _LONG else kind for kind in KINDS]
+)
 def test_two_ranks_do_what_one_does(kind: str, tmp_path: Path) -> None:
     """Two gloo ranks with half the batch each end with the weights of one process, and with each other's.
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator
@@ -35,7 +34,23 @@ def term_of(method: Any) -> Any:
     return method.loss.terms["adversarial"]
 
 
-@pytest.mark.parametrize("kind", ["hinge", "logistic"])
+def generator_loss(kind: str, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    if kind in ("hinge", "wgan"):
+        return -fake.mean()
+    return torch.log1p(torch.exp(real - fake if kind == "relativistic" else -fake)).mean()
+
+
+def discriminator_loss(kind: str, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    if kind == "hinge":
+        return (1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean()
+    if kind == "wgan":
+        return (fake - real).mean()
+    if kind == "relativistic":
+        return torch.log1p(torch.exp(fake - real)).mean()
+    return torch.log1p(torch.exp(-real)).mean() + torch.log1p(torch.exp(fake)).mean()
+
+
+@pytest.mark.parametrize("kind", ["hinge", "nonsaturating", "wgan", "relativistic"])
 def test_steps_of_both_sides_as_written_out(kind: str, tmp_path: Path) -> None:
     method = make(PSP, loss=loss(kind=kind))
     encoder, networks = copy.deepcopy(method.encoder), copy.deepcopy(term_of(method).discriminator).requires_grad_(True)
@@ -47,15 +62,12 @@ def test_steps_of_both_sides_as_written_out(kind: str, tmp_path: Path) -> None:
         real = batch["image"]
         fake = method.generator.synthesis(encoder(real) + method.generator.w_avg)
         logits = networks(fake)
-        term = -logits.mean() if kind == "hinge" else F.softplus(-logits).mean()
+        term = generator_loss(kind, logits, networks(real).detach())
         adam.zero_grad()
         ((fake - real).square().mean() + 0.2 * term).backward()
         adam.step()
         real_logits, fake_logits = networks(real), networks(fake.detach())
-        if kind == "hinge":
-            own = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
-        else:
-            own = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        own = discriminator_loss(kind, real_logits, fake_logits)
         other.zero_grad()
         own.backward()
         other.step()
@@ -129,7 +141,7 @@ def test_in_the_region_of_interest_nothing_else_is_seen() -> None:
 
 def test_impossible_arguments() -> None:
     for arguments, message in (
-        ({"kind": "wgan"}, "logistic, hinge"),
+        ({"kind": "gan"}, "nonsaturating, minimax"),
         ({"region": "crop"}, "whole"),
         ({"lr": -1}, "lr=-1"),
     ):

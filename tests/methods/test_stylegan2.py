@@ -99,9 +99,56 @@ def test_lr_and_betas_are_corrected_for_lazy_regularisation() -> None:
     assert g.defaults["lr"] == pytest.approx(0.002 * 4 / 5) and d.defaults["lr"] == pytest.approx(0.001 * 16 / 17)
     assert g.defaults["betas"] == pytest.approx((0.5 ** (4 / 5), 0.99 ** (4 / 5)))
     assert d.defaults["betas"] == pytest.approx((0.5 ** (16 / 17), 0.99 ** (16 / 17)))
-    assert stylegan2(path_length_every=0).configure_optimizers()[0].defaults["betas"] == (0.0, 0.99)
-    with pytest.raises(UserError, match="logistic, hinge"):
-        stylegan2(loss="wgan")
+    assert stylegan2(path_length_weight=0).configure_optimizers()[0].defaults["betas"] == (0.0, 0.99)
+    with pytest.raises(UserError, match="nonsaturating, minimax"):
+        stylegan2(loss="gan")
+
+
+def test_regularisers_that_would_never_run_are_refused() -> None:
+    for options, cure in (({"r1_every": 0}, "method.r1_gamma=0"), ({"path_length_every": 0}, "path_length_weight=0")):
+        with pytest.raises(UserError, match=f"at least 1, or .*{cure}"):
+            stylegan2(**options)
+    # A regulariser in each step, or none, takes no steps of its own, for which learning rates would be corrected.
+    for options in ({"path_length_every": 1, "r1_every": 1}, {"path_length_weight": 0, "r1_gamma": 0}):
+        for optimizer in stylegan2(**options).configure_optimizers():
+            assert optimizer.defaults["lr"] == 2e-3 and optimizer.defaults["betas"] == (0.0, 0.99)
+
+
+def test_r3gan_as_written_out(tmp_path: Path) -> None:
+    """Relativistic pairs with R1 and R2 in each step (arXiv 2501.05441, equations 2 and 4)."""
+    gamma = 0.3
+    method = stylegan2(
+        loss="relativistic", r1_gamma=gamma, r2_gamma=gamma, r1_every=1, path_length_weight=0, style_mixing=0,
+        noise="none", seed=3,
+    )  # fmt: skip
+    g, d = copy.deepcopy(method.generator), copy.deepcopy(method.discriminator)
+    fit(method, tmp_path, 2)
+    optimizers = [torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.0, 0.99)) for network in (g, d)]
+
+    def fakes() -> torch.Tensor:
+        z = torch.randn(4, 16)
+        torch.rand(())  # whether codes are mixed
+        return g.synthesis(g.mapping(z), noise="none")
+
+    for number, batch in enumerate(loader()):
+        torch.manual_seed(3 * 1_000_003 + number)
+        real = batch["image"]
+        torch.log1p(torch.exp(d(real).detach() - d(fakes()))).mean().backward()
+        optimizers[0].step()
+        d.zero_grad()
+        fake, real = fakes().detach().requires_grad_(True), real.requires_grad_(True)
+        of_real, of_fake = d(real), d(fake)
+        loss = torch.log1p(torch.exp(of_fake - of_real)).mean()
+        for images, logits in ((real, of_real), (fake, of_fake)):
+            (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+            loss = loss + gamma / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+        g.zero_grad()
+        loss.backward()
+        optimizers[1].step()
+        d.zero_grad()
+    for own, other in ((method.generator, g), (method.discriminator, d)):
+        for (name, a), b in zip(own.named_parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_training_moves_both_networks_and_exports_the_average(tmp_path: Path) -> None:

@@ -49,7 +49,10 @@ def trained(tmp_path: Path, *overrides: str) -> tuple[Any, Any, dict[str, float]
         (["method=psp", "+loss/term=[masked_id,mixing]"], {"masked_id", "mixing"}),
         (["method=restyle", "method.start=random", "method.iterations=2"], {"l2"}),
         (["method=restyle", "method.iterations=2", "+loss/term=adversarial"], {"adversarial", "discriminator", "r1"}),
-        (["method=e4e", "+loss/term=adversarial", "loss.adversarial.kind=logistic"], {"adversarial", "discriminator"}),
+        (
+            ["method=e4e", "+loss/term=adversarial", "loss.adversarial.kind=nonsaturating"],
+            {"adversarial", "discriminator"},
+        ),
         (["method=interestyle", "method.start=random"], {"disentanglement"}),
         (["method=interestyle_released"], {"l2"}),
     ],

@@ -60,7 +60,7 @@ class PairedStyleGAN2Training(StyleGAN2Training):
                 "dataset=synthfaces, or method=stylegan2 for StyleGAN2 as published"
             )
         warming_up = self.paired.warming_up(seen)
-        lr, betas = self.corrected(self.lr_g, self.path_length_every)
+        lr, betas = self.corrected(self.lr_g, self.extra_g_steps)
         if warming_up:
             lr, betas = self.paired.lr(seen), self.paired.warmup_betas
         optimizer, _ = self.both_optimizers()
@@ -122,7 +122,7 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         if count < len(real):
             ws = torch.cat([ws, self.random_codes(len(real) - count)])
         fake = self.generator.synthesis(ws, noise=self.noise)
-        loss = adversarial.generator_loss(self.logits(fake), self.loss)
+        loss = adversarial.generator_loss(self.logits(fake), self.loss, self.real_logits(batch))
         regression = self.paired.loss(fake[:count], real[:count])
         self.log_dict({"train/loss/generator": loss.detach(), "train/loss/paired": regression.detach()}, prog_bar=True)
         return ws, self.paired.adversarial_weight(seen) * loss + self.paired.weight(seen) * regression

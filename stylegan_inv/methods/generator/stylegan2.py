@@ -10,6 +10,8 @@ Differences:
 * A conditional generator draws its classes from the batch of real images, instead of from the data set anew.
 * The moving average of W decays with 0.998 (as in NVlabs/stylegan3) instead of 0.995, and uses the batches of G only.
 * Both networks see the same number of images; with ``d_steps_per_g`` > 1, G is updated on every n-th batch only.
+* Regularisers with an interval of 1 are a part of the loss of each step, without a step of their own (the official code
+  has this with an interval of None).
 * A progressive generator grows as in Karras et al., ICLR 2018, see `generators.progressive`. Batch size and learning
   rates are the same at all resolutions, and Adam keeps its moments from one resolution to the next.
 """
@@ -55,13 +57,15 @@ class StyleGAN2Training(GeneratorTraining):
         lr_g: Learning rate of G.
         lr_d: Learning rate of D.
         betas: Betas of both optimisers.
-        loss: ``logistic`` (non-saturating) or ``hinge``.
+        loss: ``nonsaturating``, ``minimax``, ``wgan``, ``hinge`` or ``relativistic``, see `losses.adversarial`. R3GAN
+            (arXiv 2501.05441) is ``relativistic`` with R1 and R2 of equal weights in each step.
         d_steps_per_g: Number of batches of D per update of G.
         style_mixing: Probability that a batch mixes two codes at a random layer.
-        r1_gamma: Weight of R1. Rule of thumb of ADA: 0.0002 * resolution^2 / batch size.
-        r1_every: Interval of R1 in steps of D; 0 disables it.
-        path_length_weight: Weight of the path length regulariser.
-        path_length_every: Interval of the path length regulariser in steps of G; 0 disables it.
+        r1_gamma: Weight of R1, 0 for none. Rule of thumb of ADA: 0.0002 * resolution^2 / batch size.
+        r2_gamma: Weight of R2, the penalty of R1 at generated images; 0 for none.
+        r1_every: Interval of R1 and R2 in steps of D, at least 1.
+        path_length_weight: Weight of the path length regulariser; 0 for none.
+        path_length_every: Interval of the path length regulariser in steps of G, at least 1.
         path_length_decay: Decay of the running mean of the path length.
         path_length_shrink: Divisor of the batch size in that step.
         w_avg_decay: Decay of the latent average.
@@ -84,10 +88,11 @@ class StyleGAN2Training(GeneratorTraining):
         lr_g: float = 2e-3,
         lr_d: float = 2e-3,
         betas: tuple[float, float] = (0.0, 0.99),
-        loss: str = "logistic",
+        loss: str = "nonsaturating",
         d_steps_per_g: int = 1,
         style_mixing: float = 0.9,
         r1_gamma: float = 10.0,
+        r2_gamma: float = 0.0,
         r1_every: int = 16,
         path_length_weight: float = 2.0,
         path_length_every: int = 4,
@@ -117,22 +122,35 @@ class StyleGAN2Training(GeneratorTraining):
         self.noise = one_of("method.noise", noise, ("random", "const", "none"))
         self._make_optimizer, self.lr_g, self.lr_d = optimizer, lr_g, lr_d
         self.betas: tuple[float, float] = (float(betas[0]), float(betas[1]))
-        self.r1_gamma, self.r1_every = r1_gamma, r1_every
-        self.path_length_weight, self.path_length_every = path_length_weight, path_length_every
+        self.r1_gamma = real_number("method.r1_gamma", r1_gamma, least=0)
+        self.r2_gamma = real_number("method.r2_gamma", r2_gamma, least=0)
+        self.r1_every = _interval("method.r1_every", r1_every, "method.r1_gamma")
+        self.path_length_weight = real_number("method.path_length_weight", path_length_weight, least=0)
+        self.path_length_every = _interval("method.path_length_every", path_length_every, "method.path_length_weight")
         self.path_length_decay, self.path_length_shrink = path_length_decay, path_length_shrink
         self.w_avg_decay = w_avg_decay
         self.register_buffer("pl_mean", torch.zeros(()))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
 
+    @property
+    def extra_g_steps(self) -> int:
+        """Interval of the steps of G for the path length alone; 0 without."""
+        return self.path_length_every if self.path_length_weight and self.path_length_every > 1 else 0
+
+    @property
+    def extra_d_steps(self) -> int:
+        """Interval of the steps of D for R1 and R2 alone; 0 without."""
+        return self.r1_every if (self.r1_gamma or self.r2_gamma) and self.r1_every > 1 else 0
+
     def corrected(self, lr: float, every: int) -> tuple[float, tuple[float, float]]:
-        """Returns lr and betas corrected for the extra step on every ``every``-th batch (paper, appendix B)."""
+        """Returns lr and betas corrected for a step more on every ``every``-th batch (paper, appendix B); 0: never."""
         ratio = every / (every + 1) if every else 1.0
         return lr * ratio, (self.betas[0] ** ratio, self.betas[1] ** ratio)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # noqa: D102
-        lr_g, betas_g = self.corrected(self.lr_g, self.path_length_every)
-        lr_d, betas_d = self.corrected(self.lr_d, self.r1_every)
+        lr_g, betas_g = self.corrected(self.lr_g, self.extra_g_steps)
+        lr_d, betas_d = self.corrected(self.lr_d, self.extra_d_steps)
         g = {"params": self.generator_parameters(), "name": "generator"}
         d = {"params": list(self.discriminator.parameters()), "name": "discriminator"}
         return [self._make_optimizer([g], lr=lr_g, betas=betas_g), self._make_optimizer([d], lr=lr_d, betas=betas_d)]
@@ -181,11 +199,11 @@ class StyleGAN2Training(GeneratorTraining):
         real = batch["image"] if self.stage is None else at_stage(batch["image"], self.stage)
         if number % self.d_steps_per_g == 0:
             self._generator_step(g_optimizer, batch, seen)
-            if self.path_length_every and number // self.d_steps_per_g % self.path_length_every == 0:
-                self._path_length_step(g_optimizer, len(real), c)
+            if self.extra_g_steps and number // self.d_steps_per_g % self.extra_g_steps == 0:
+                self.take_step(g_optimizer, self.generator_parameters(), self._path_length_loss(len(real), c))
         self._discriminator_step(d_optimizer, real, c)
-        if self.r1_every and number % self.r1_every == 0:
-            self._r1_step(d_optimizer, real, c)
+        if self.extra_d_steps and number % self.extra_d_steps == 0:
+            self._gradient_penalty_step(d_optimizer, real, c)
 
     def codes(self, z: Tensor, mix: bool = True, c: Tensor | None = None) -> Tensor:
         """Returns W+ codes (B, L, D) of z (B, Z) with style mixing: from a random layer on, those of another z."""
@@ -218,9 +236,17 @@ class StyleGAN2Training(GeneratorTraining):
         """Returns the codes (B, L, D) of G's batch and its loss without regularisers."""
         c = self.condition(batch)
         ws = self.random_codes(len(batch["image"]), c)
-        loss = adversarial.generator_loss(self.logits(self.synthesize(self.generator, ws, self.noise), c), self.loss)
+        fake_logits = self.logits(self.synthesize(self.generator, ws, self.noise), c)
+        loss = adversarial.generator_loss(fake_logits, self.loss, self.real_logits(batch, c))
         self.log("train/loss/generator", loss.detach(), prog_bar=True)
         return ws, loss
+
+    @torch.no_grad()
+    def real_logits(self, batch: Mapping[str, Tensor], c: Tensor | None = None) -> Tensor | None:
+        """Returns the logits (B, 1) of the real images, for a relativistic generator; None for other losses."""
+        if self.loss != "relativistic":
+            return None
+        return self.logits(batch["image"] if self.stage is None else at_stage(batch["image"], self.stage), c)
 
     @torch.no_grad()
     def update_latent_average(self, ws: Tensor) -> None:
@@ -233,39 +259,72 @@ class StyleGAN2Training(GeneratorTraining):
     def _generator_step(self, optimizer: Any, batch: Mapping[str, Tensor], seen: int) -> None:
         self.discriminator.requires_grad_(False)
         ws, loss = self.generator_loss(batch, seen)
+        if self.path_length_weight and self.path_length_every == 1:
+            loss = loss + self._path_length_loss(len(batch["image"]), self.condition(batch))
         self.take_step(optimizer, self.generator_parameters(), loss, counts=True)
         self.update_latent_average(ws)
         self.discriminator.requires_grad_(True)
 
-    def _path_length_step(self, optimizer: Any, size: int, c: Tensor | None) -> None:
+    def _path_length_loss(self, size: int, c: Tensor | None) -> Tensor:
+        """Returns the weighted penalty, and updates the mean path length."""
         ws = self.random_codes(max(1, size // self.path_length_shrink), c)
         lengths = gan_regularization.path_lengths(self.synthesize(self.generator, ws, self.noise), ws)
         self.pl_mean.lerp_(mean_over_ranks(lengths.mean(), self.trainer.strategy), self.path_length_decay)
         penalty = gan_regularization.path_length_penalty(lengths, self.pl_mean)
-        weight = self.path_length_weight * self.path_length_every
-        self.take_step(optimizer, self.generator_parameters(), penalty * weight)
         self.log_dict({"train/loss/path_length": penalty.detach(), "train/path_length": self.pl_mean.clone()})
+        return penalty * (self.path_length_weight * self.path_length_every)
+
+    def _fakes(self, count: int, c: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            return self.synthesize(self.generator, self.random_codes(count, c), self.noise)
 
     def _discriminator_step(self, optimizer: Any, real: Tensor, c: Tensor | None) -> None:
-        with torch.no_grad():
-            fake = self.synthesize(self.generator, self.random_codes(len(real), c), self.noise)
+        with_penalty = self.r1_every == 1
+        fake = self._fakes(len(real), c).requires_grad_(with_penalty and bool(self.r2_gamma))
+        real = real.detach().requires_grad_(with_penalty and bool(self.r1_gamma))
         # Two passes as in the official code: the minibatch deviation must not mix real and generated images.
         fake_logits, real_logits = self.logits(fake, c), self.logits(real, c)
         loss = adversarial.discriminator_loss(real_logits, fake_logits, self.loss)
+        scores = {"train/real_score": real_logits.mean(), "train/fake_score": fake_logits.mean()}
+        self.log_dict({"train/loss/discriminator": loss.detach(), **{k: v.detach() for k, v in scores.items()}})
+        if with_penalty:
+            loss = loss + self._gradient_penalty(real, real_logits, fake, fake_logits)
         self.take_step(optimizer, list(self.discriminator.parameters()), loss)
         if isinstance(self.augment, AdaptiveAugmentation):
             sign = mean_over_ranks(real_logits.sign().mean(), self.trainer.strategy)
             self.augment.observe(sign, len(real) * self.trainer.world_size)
             self.log("train/augment_p", self.augment.p.clone())
-        scores = {"train/real_score": real_logits.mean(), "train/fake_score": fake_logits.mean()}
-        self.log_dict({"train/loss/discriminator": loss.detach(), **{k: v.detach() for k, v in scores.items()}})
 
-    def _r1_step(self, optimizer: Any, real: Tensor, c: Tensor | None) -> None:
-        images = real.detach().requires_grad_(True)
-        penalty = gan_regularization.r1_penalty(self.logits(images, c), images)
-        weight = self.r1_gamma / 2 * self.r1_every
-        self.take_step(optimizer, list(self.discriminator.parameters()), penalty * weight)
-        self.log("train/loss/r1", penalty.detach())
+    def _gradient_penalty_step(self, optimizer: Any, real: Tensor, c: Tensor | None) -> None:
+        images: dict[str, Tensor] = {}
+        if self.r1_gamma:
+            images["real"] = real.detach().requires_grad_(True)
+        if self.r2_gamma:
+            images["fake"] = self._fakes(len(real), c).requires_grad_(True)
+        logits = {name: self.logits(x, c) for name, x in images.items()}
+        penalty = self._gradient_penalty(images.get("real"), logits.get("real"), images.get("fake"), logits.get("fake"))
+        self.take_step(optimizer, list(self.discriminator.parameters()), penalty)
+
+    def _gradient_penalty(
+        self, real: Tensor | None, real_logits: Tensor | None, fake: Tensor | None, fake_logits: Tensor | None
+    ) -> Tensor:
+        """Returns the weighted sum of R1 and R2 of those images that require a gradient."""
+        total = torch.zeros((), device=self.device)
+        for name, gamma, images, logits in (
+            ("r1", self.r1_gamma, real, real_logits),
+            ("r2", self.r2_gamma, fake, fake_logits),
+        ):
+            if gamma and images is not None and logits is not None:
+                penalty = gan_regularization.r1_penalty(logits, images)
+                total = total + penalty * (gamma / 2 * self.r1_every)
+                self.log(f"train/loss/{name}", penalty.detach())
+        return total
+
+
+def _interval(name: str, value: object, weight: str) -> int:
+    if value == 0:
+        raise UserError(f"{name}=0: the regulariser would never run; expected at least 1, or {weight}=0 for none")
+    return whole_number(name, value)
 
 
 def _check_pair(generator: Generator, discriminator: Discriminator) -> None:
