@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 #: Space that must remain on the disk for metrics, panels and the log.
 _SPARE_BYTES = 1 << 20
+#: The third entry of Lightning's checkpoints, and where it is.
+_MARK, _HEAD_BYTES = b"pytorch-lightning_version", 4096
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -89,6 +91,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: holds no state_dict; expected a checkpoint written by stylegan_inv.train")
     return checkpoint
+
+
+def is_training_checkpoint(path: Path) -> bool:
+    """Returns whether Lightning wrote a file, of which only the beginning is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = next(info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
+            if entry.compress_type != zipfile.ZIP_STORED:
+                return False
+            with archive.open(entry) as stream:
+                return _MARK in stream.read(_HEAD_BYTES)
+    except (OSError, ValueError, StopIteration, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+        return False
 
 
 def newest_readable(folder: Path) -> Path | None:

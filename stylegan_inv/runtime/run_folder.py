@@ -8,6 +8,7 @@ A run folder holds ``config.yaml`` (resolved), ``versions.json``, ``run.json``, 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Collection
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.encoders.shipped_files import shipped_encoders, shipped_file
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable
+from stylegan_inv.runtime.checkpoint_io import LAST, is_training_checkpoint, newest_readable
 from stylegan_inv.trust.config_check import check_names, check_values
 from stylegan_inv.trust.remembered_runs import remember_run, remembered_modules
 from stylegan_inv.utils.domains import check_domain_name
@@ -37,6 +38,8 @@ _DOMAIN_OF_DATA = {
     "CelebAHQ": "faces",
     "Cars": "cars",
 }
+#: Name of the folder in a run folder that holds its checkpoints.
+CHECKPOINTS = "checkpoints"
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "Pillow")
 
 
@@ -61,15 +64,19 @@ class RunFolder:
 
         Returns:
             None for the name of a shipped or published encoder, also where a folder has this name, for a path that does
-            not exist, and for a file that is not in a run folder, such as an official checkpoint.
+            not exist, and for a file that is not in a run folder, such as an official checkpoint. An official checkpoint
+            is none of a run, even if its folder is called ``checkpoints`` and has a ``config.yaml`` beside it.
         """
         if is_named(path):
             return None
         path = Path(path)
         if path.is_dir():
             return cls(path)
-        run = cls(path.parent.parent, path)
-        return run if path.is_file() and run.config_file.is_file() else None
+        # As the path is written: within its own folder, `last.ckpt` has no parts that name the run.
+        place = Path(os.path.abspath(path))
+        run = cls(path.parent.parent if len(path.parts) > 1 and ".." not in path.parts else place.parent.parent, path)
+        right = path.is_file() and place.parent.name == CHECKPOINTS and run.config_file.is_file()
+        return run if right and (path.suffix == ".ckpt" or is_training_checkpoint(path)) else None
 
     @property
     def config_file(self) -> Path:
@@ -99,7 +106,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def last_checkpoint(self) -> Path:

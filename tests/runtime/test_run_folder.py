@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 
 
@@ -35,6 +38,34 @@ def test_paths_that_belong_to_no_run(run: RunFolder, tmp_path: Path, monkeypatch
     assert RunFolder.of(run.checkpoints / "absent.ckpt") is None
     monkeypatch.chdir(run.path)  # a name of published weights must not be taken for a file two levels below "."
     assert RunFolder.of("psp-ffhq") is None
+
+
+@pytest.mark.parametrize("folder", ["run/checkpoints", "run", "run/checkpoints/more", "."])
+def test_a_checkpoint_from_within_any_folder(
+    folder: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.checkpoints / "more").mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    path = os.path.relpath(run.checkpoints / "step_4.ckpt")
+    named = RunFolder.of(path)
+    assert named is not None and named.path.resolve() == run.path and named.checkpoint_file.resolve().is_file()
+    assert results_folder(path).resolve() == run.path
+
+
+def test_official_files_beside_a_config_belong_to_no_run(run: RunFolder, tmp_path: Path) -> None:
+    (run.path / "models").mkdir()
+    (run.path / "models" / "e4e.ckpt").touch()
+    assert RunFolder.of(run.path / "models" / "e4e.ckpt") is None
+    torch.save({"state_dict": {}, "opts": {"a": 1}}, run.checkpoints / "e4e_ffhq_encode.pt")
+    assert RunFolder.of(run.checkpoints / "e4e_ffhq_encode.pt") is None
+    torch.save({"epoch": 0, "global_step": 4, "pytorch-lightning_version": "2.6.0"}, run.checkpoints / "best.pt")
+    assert RunFolder.of(run.checkpoints / "best.pt") == RunFolder(run.path, run.checkpoints / "best.pt")
+
+
+def test_a_checkpoint_that_was_taken_out_of_its_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"encoder.a": torch.zeros(1)}, "generator_hash": "1"}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="last.ckpt: is a checkpoint of a training run.*give the run folder"):
+        load_inverter(tmp_path / "last.ckpt")
 
 
 def test_where_results_are_written(run: RunFolder, tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def read_checkpoint(path: str | Path) -> OfficialCheckpoint:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint of pSp, e4e, ReStyle, ...")
     content, metadata = read_weights(path)
+    if "generator_hash" in content:  # in every checkpoint of `stylegan_inv.train`
+        raise UserError(
+            f"{path}: is a checkpoint of a training run, which needs the run's config.yaml; give the run folder, or this "
+            "file in its folder checkpoints"
+        )
     try:
         return recognise(content, metadata)
     except UserError as error:
