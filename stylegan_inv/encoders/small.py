@@ -60,7 +60,7 @@ class SmallEncoder(nn.Module):
         super().__init__()
         one_of("encoder.fusion", fusion, ("early", "difference"))
         if fusion == "difference":
-            one_of("encoder.in_channels", in_channels, (3, 6), hint="set encoder.fusion=early for others")
+            one_of("method.in_channels", in_channels, (3, 6), hint="set encoder.fusion=early for others")
         if rank is not None:
             whole_number("encoder.rank", rank)
         self.num_ws, self.w_dim, self.in_channels, self.gain = num_ws, w_dim, in_channels, gain
@@ -110,7 +110,7 @@ class SmallEncoder(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UserError(
                 f"the encoder got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W); "
-                f"set encoder.in_channels"
+                f"give other images, or method.in_channels"
             )
         batch = len(x)
         x = to_input_size(x)

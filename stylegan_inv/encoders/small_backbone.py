@@ -71,7 +71,7 @@ class SmallBackbone(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.shape[2] % 16 or x.shape[3] % 16:
             raise UserError(
                 f"got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W) with H and W "
-                f"multiples of 16; resize the images or set in_channels"
+                f"multiples of 16; give other images"
             )
         x = F.relu(self.stem(x.contiguous(memory_format=torch.channels_last)))
         maps = []

@@ -222,7 +222,7 @@ class AdaINSynthesis(SynthesisBase):
         if stage is None or stage == Stage(self.resolution):
             return super().forward(w, noise, **changes)
         if not self.progressive:
-            raise UserError("this generator cannot be run in parts: it needs progressive=true")
+            raise UserError("this generator cannot be run in parts: it needs generator.progressive=true")
         w = check_part(self, w, stage, changes)
         count = self.resolutions.index(stage.resolution) + 1
         blocks = self.blocks()[:count]

@@ -57,9 +57,7 @@ class Growth:
         if self.start not in resolutions(self.resolution):
             raise UserError(f"growth starts at {self.start} px, expected one of {resolutions(self.resolution)}")
         if self.grow_images < 0 or self.fade_images < 0 or self.grow_images + self.fade_images < 1:
-            raise UserError(
-                f"grow_images={self.grow_images}, fade_images={self.fade_images}: expected images, not both 0"
-            )
+            raise UserError(f"method.grow_images={self.grow_images}, method.fade_images={self.fade_images}: not both 0")
 
     def stage(self, images: int) -> Stage:
         """Returns the stage after a number of training images."""

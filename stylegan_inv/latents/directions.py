@@ -118,7 +118,7 @@ class Direction:
         if own is not None and other is not None and own != other:
             raise UserError(
                 f"direction {self.name}: was made for another generator ({own[:12]}..., got {other[:12]}...); "
-                "make one for this generator, or give any_generator=true if it was fine-tuned from that one"
+                "make one for this generator, or give edit.any_generator=true if it was fine-tuned from that one"
             )
 
 

@@ -103,7 +103,10 @@ class LossInputs:
 
     def _required_mask(self) -> Tensor:
         if self.mask is None:
-            raise UserError("a loss term has region=interest, but the batch has no mask; use a dataset with masks")
+            raise UserError(
+                "a loss term compares the region of interest, but the batch has no mask; give loss_region=whole, or "
+                "dataset.mask_root"
+            )
         return self.mask
 
 
@@ -216,7 +219,9 @@ def check_normalise(normalise: str, region: str) -> str:
     """Returns the kind of normalisation, or raises a UserError if it is unknown or does not fit the region."""
     one_of("normalise", normalise, NORMALISE)
     if normalise == "mask_area" and region != "interest":
-        raise UserError(f"normalise=mask_area with region={region}: only region=interest has a mask; set both")
+        raise UserError(
+            f"normalise=mask_area with region={region}: only interest has a mask; give loss_region=interest"
+        )
     return normalise
 
 
@@ -231,4 +236,7 @@ def check_one_identity(terms: Mapping[str, object], weights: Mapping[str, float]
     compares = {n: term.compares for n, term in terms.items() if weights[n] and isinstance(term, IdentityTerm)}
     if len(set(compares.values())) > 1:
         listed = ", ".join(f"loss.{name} ({what})" for name, what in compares.items())
-        raise UserError(f"loss: got {listed}; expected identity or MoCo, not both: give one of them weight=0")
+        raise UserError(
+            f"loss: got {listed}; expected identity or MoCo, not both: give loss.{min(compares)}.weight=0, "
+            "or leave one of them out"
+        )

@@ -88,7 +88,7 @@ def _trunk_file(net: str, trunk: str | Path | None, offline: bool | None) -> str
         return str(fetch(TRUNKS[net], offline=offline))
     except UserError as error:
         raise UserError(
-            f"lpips: no ImageNet weights for {net}: {error}; or give trunk=FILE, or leave "
+            f"lpips: no ImageNet weights for {net}: {error}; or give loss.lpips.trunk=FILE, or leave "
             f"LPIPS out (~loss.lpips ~metrics.lpips)"
         ) from error
 

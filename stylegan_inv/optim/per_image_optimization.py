@@ -41,8 +41,10 @@ class EarlyStop:
 
     def __post_init__(self) -> None:
         if self.patience is not None:
-            whole_number("early_stop.patience", self.patience, 1, hint="null never stops for a lack of improvement")
-        real_number("early_stop.min_delta", self.min_delta, 0, 1)
+            whole_number(
+                "method.early_stop.patience", self.patience, 1, hint="null never stops for a lack of improvement"
+            )
+        real_number("method.early_stop.min_delta", self.min_delta, 0, 1)
 
     @property
     def is_active(self) -> bool:

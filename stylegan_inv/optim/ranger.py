@@ -63,7 +63,7 @@ class Ranger(Optimizer):
         real_number("ranger: n_sma_threshold", n_sma_threshold, least=4)  # the rectification is real only above 4
         betas = (float(betas[0]), float(betas[1]))
         if not all(0 <= beta < 1 for beta in betas):
-            raise UserError(f"ranger: betas={betas}, expected numbers of at least 0 and below 1")
+            raise UserError(f"ranger: optimizer.betas={betas}, expected numbers of at least 0 and below 1")
         defaults = {
             "lr": lr,
             "betas": betas,

@@ -47,8 +47,8 @@ class ProgressiveStages:
     """
 
     def __init__(self, start: int = 20_000, every: int = 2_000) -> None:
-        self.start = whole_number("stages.start", start, least=0)
-        self.every = whole_number("stages.every", every)
+        self.start = whole_number("method.stages.start", start, least=0)
+        self.every = whole_number("method.stages.every", every)
 
     def stage(self, step: int) -> int:
         """Returns the last layer with an active offset at optimiser step ``step``; 0 for none."""

@@ -220,7 +220,7 @@ def test_cartoon_has_flat_levels_strong_colours_and_dark_lines() -> None:
         (lambda: Inpainting("circle"), "task.hole=circle: expected one of triangle, rectangle, strokes, any"),
         (lambda: Inpainting(fill=3), "task.fill=3"),
         (lambda: Denoising(fraction=2), "task.fraction=2"),
-        (lambda: Cartoon(levels=1), "task.levels=1"),
+        (lambda: Cartoon(levels=1), "style.levels=1"),
         (lambda: Colorization()({"image": torch.zeros(2, 3, 8, 9)}), r"\(2, 3, 8, 9\), expected \(B, 3, R, R\)"),
     ],
 )

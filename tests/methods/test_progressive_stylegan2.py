@@ -115,5 +115,5 @@ def test_a_run_that_ends_too_early_warns(tmp_path, caplog):
 
 def test_both_networks_must_grow():
     generator = Generator(8, channels={4: 2, 8: 2}, z_dim=2, w_dim=2, mapping_layers=1, progressive=True)
-    with pytest.raises(UserError, match="discriminator with progressive=true"):
+    with pytest.raises(UserError, match="discriminator, method.discriminator.progressive=true"):
         StyleGAN2Training(generator, Discriminator(8, channels={4: 2, 8: 2}))

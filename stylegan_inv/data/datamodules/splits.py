@@ -75,7 +75,7 @@ def identities(source: Source, by: str | Path) -> np.ndarray:
         return np.array([name.rpartition("/")[0] for name in source.names])
     if by == "classes":
         if source.classes is None:
-            raise UserError(f"{source.path}: has no classes (dataset.json); give identities=folder or a file")
+            raise UserError(f"{source.path}: has no classes (dataset.json); give dataset.identities=folder or a file")
         return source.classes.astype(str)
     path = Path(by)
     people = {stem(name): person for name, person in _read_people(path)}

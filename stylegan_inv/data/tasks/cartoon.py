@@ -25,7 +25,10 @@ class Cartoon(Task):
     """
 
     def __init__(self, levels: int = 4, colour: float = 1.6) -> None:
-        self.levels, self.colour = whole_number("task.levels", levels, 2), real_number("task.colour", colour, 0)
+        self.levels, self.colour = (
+            whole_number("style.levels", levels, 2),
+            real_number("style.colour", colour, 0),
+        )
         self._sketch = SketchToFace(strength=0.8, threshold=0.2)
 
     def translate(self, batch: Mapping[str, Any], generators: Generators, training: bool) -> dict[str, Tensor]:  # noqa: D102

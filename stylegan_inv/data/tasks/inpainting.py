@@ -29,9 +29,9 @@ class Inpainting(Task):
     SHAPES = ("triangle", "rectangle", "strokes")
 
     def __init__(self, hole: str = "triangle", fill: float = -1.0) -> None:
-        one_of("task.hole", hole, (*self.SHAPES, "any"))
+        one_of("dataset.task.hole", hole, (*self.SHAPES, "any"))
         self.shapes = self.SHAPES if hole == "any" else (hole,)
-        self.fill = real_number("task.fill", fill, -1, 1)
+        self.fill = real_number("dataset.task.fill", fill, -1, 1)
 
     def translate(self, batch: Mapping[str, Any], generators: Generators, training: bool) -> dict[str, Tensor]:  # noqa: D102
         image = batch["image"]

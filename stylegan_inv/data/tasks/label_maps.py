@@ -25,7 +25,7 @@ class SegmentationToFace(Task):
     """
 
     def __init__(self, classes: int) -> None:
-        self.classes = whole_number("task.classes", classes, 2)
+        self.classes = whole_number("dataset.task.classes", classes, 2)
 
     def translate(self, batch: Mapping[str, Any], generators: Generators, training: bool) -> dict[str, Tensor]:  # noqa: D102
         if "label" not in batch:

@@ -26,9 +26,9 @@ class SuperResolution(Task):
 
     def __init__(self, factors: Sequence[int] = (1, 2, 4, 8, 16, 32), evaluation_factor: int = 8) -> None:
         if not factors:
-            raise UserError("task.factors=[]: expected at least one whole number")
-        self.factors = tuple(whole_number("task.factors", factor) for factor in factors)
-        self.evaluation_factor = whole_number("task.evaluation_factor", evaluation_factor)
+            raise UserError("dataset.task.factors=[]: expected at least one whole number")
+        self.factors = tuple(whole_number("dataset.task.factors", factor) for factor in factors)
+        self.evaluation_factor = whole_number("dataset.task.evaluation_factor", evaluation_factor)
 
     def translate(self, batch: Mapping[str, Any], generators: Generators, training: bool) -> dict[str, Tensor]:  # noqa: D102
         image = batch["image"]
@@ -56,8 +56,8 @@ class Denoising(Task):
     """
 
     def __init__(self, variance: float = 0.01, fraction: float = 0.05) -> None:
-        self.variance = real_number("task.variance", variance, 0)
-        self.fraction = real_number("task.fraction", fraction, 0, 1)
+        self.variance = real_number("dataset.task.variance", variance, 0)
+        self.fraction = real_number("dataset.task.fraction", fraction, 0, 1)
 
     def translate(self, batch: Mapping[str, Any], generators: Generators, training: bool) -> dict[str, Tensor]:  # noqa: D102
         noisy = [self._add_noise(image.cpu(), g) for image, g in zip(batch["image"], generators, strict=True)]

@@ -28,10 +28,10 @@ class SketchToFace(Task):
     """
 
     def __init__(self, strength: float = 0.75, threshold: float = 0.1) -> None:
-        self.strength = real_number("task.strength", strength, above=0)
-        self.threshold = real_number("task.threshold", threshold, 0)
+        self.strength = real_number("dataset.task.strength", strength, above=0)
+        self.threshold = real_number("dataset.task.threshold", threshold, 0)
         if self.threshold >= 1:
-            raise UserError(f"task.threshold={threshold}: expected a number below 1")
+            raise UserError(f"dataset.task.threshold={threshold}: expected a number below 1")
 
     def translate(self, batch: Mapping[str, Any], generators: Generators, training: bool) -> dict[str, Tensor]:  # noqa: D102
         levels = F.pad((grey(batch["image"]) + 1) / 2, (1, 1, 1, 1), mode="replicate")

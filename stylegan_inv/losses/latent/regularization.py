@@ -30,7 +30,7 @@ class WNorm(nn.Module):
             UserError: The inputs have no ``w``, or no ``w_avg`` although it is used.
         """
         if inputs.w is None or (self.from_average and inputs.w_avg is None):
-            raise UserError("WNorm got no codes (w, w_avg); give both, or set weight=0")
+            raise UserError("WNorm got no codes (w, w_avg); give both, or loss.w_norm.weight=0")
         w = inputs.w
         if self.from_average and inputs.w_avg is not None:
             w = w - inputs.w_avg
@@ -61,7 +61,7 @@ class DeltaNorm(nn.Module):
             UserError: The inputs have no ``w``.
         """
         if inputs.w is None:
-            raise UserError("DeltaNorm got no codes (w); give them, or set weight=0")
+            raise UserError("DeltaNorm got no codes (w); give them, or loss.delta.weight=0")
         deltas = inputs.w[:, 1:] - inputs.w[:, :1]
         norms: Tensor = torch.linalg.vector_norm(deltas, self.p, dim=2)
         return norms.mean(dim=0).sum()

@@ -61,9 +61,11 @@ class StyleMixing(nn.Module):
             UserError: The inputs have no codes or no synthesis, or the codes have too few layers.
         """
         if inputs.w is None or inputs.synthesis is None:
-            raise UserError("mixing: got no codes or no synthesis to render them; set weight=0")
+            raise UserError("mixing: got no codes or no synthesis to render them; give loss.mixing.weight=0")
         if self.first_layer >= inputs.w.shape[1]:
-            raise UserError(f"mixing: first_layer={self.first_layer}, expected less than {inputs.w.shape[1]} layers")
+            raise UserError(
+                f"loss.mixing.first_layer={self.first_layer}, expected less than {inputs.w.shape[1]} layers"
+            )
         mixed = mix_layers(inputs.w, self.probability, self.first_layer)
         value: Tensor = self.term(inputs.with_image(inputs.synthesis(mixed), mixed))
         return value

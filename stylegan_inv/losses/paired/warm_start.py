@@ -62,10 +62,10 @@ class PairedWarmStart(nn.Module):
     ) -> None:
         super().__init__()
         self.loss = loss or PairedRegression()
-        self.warmup_images = real_number("paired.warmup_images", warmup_images, least=0)
-        self.decay_images = real_number("paired.decay_images", decay_images, least=0)
-        self.ramp_images = real_number("paired.ramp_images", ramp_images, least=0)
-        self.fraction = real_number("paired.fraction", fraction, above=0, most=1)
+        self.warmup_images = real_number("method.paired.warmup_images", warmup_images, least=0)
+        self.decay_images = real_number("method.paired.decay_images", decay_images, least=0)
+        self.ramp_images = real_number("method.paired.ramp_images", ramp_images, least=0)
+        self.fraction = real_number("method.paired.fraction", fraction, above=0, most=1)
         self.warmup_lr, self.warmup_betas = warmup_lr, warmup_betas
         self.start_weight, self.final_weight = weight, final_weight
         self.embedding, self.distill_steps = embedding, distill_steps
@@ -110,7 +110,9 @@ class PairedWarmStart(nn.Module):
         """
         known = normals.shape[1]
         if z_dim <= known:
-            raise UserError(f"paired: z_dim={z_dim} must be larger than the {known} normals of the data")
+            raise UserError(
+                f"method.paired: generator.z_dim={z_dim} must be larger than the {known} normals of the data"
+            )
         rest = torch.randn(len(normals), z_dim - known, device=normals.device, dtype=normals.dtype)
         remaining = (z_dim - normals.square().sum(1, keepdim=True)).clamp_min(1e-3 * z_dim)
         return torch.cat([normals, rest * (remaining / rest.square().sum(1, keepdim=True)).sqrt()], dim=1)

@@ -109,7 +109,9 @@ class StyleGAN2Training(GeneratorTraining):
         growth: Growth | None = None
         if generator.progressive:
             if not discriminator.progressive:
-                raise UserError("a progressive generator needs a discriminator with progressive=true")
+                raise UserError(
+                    "a progressive generator needs such a discriminator, method.discriminator.progressive=true"
+                )
             growth = Growth(generator.resolution, grow_from, grow_images, fade_images)
         super().__init__(generator, growth=growth, **kwargs)
         if isinstance(discriminator, Discriminator) and self.learns_classes:
