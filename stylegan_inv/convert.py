@@ -7,6 +7,7 @@ read back and compared with the source before it appears under its name: all ten
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint, to_psp
 from stylegan_inv.encoders.official.official_checkpoint import (
+    ENCODER_TYPES,
     OfficialCheckpoint,
     checkpoint_generator,
     read_checkpoint,
@@ -61,6 +63,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="network of a file with several; raw-generator: the trained weights instead of their moving average",
     )
     parser.add_argument("--domain", help="domain that is written into a .safetensors file; default: that of the source")
+    parser.add_argument(
+        "--encoder-type",
+        choices=ENCODER_TYPES,
+        help="encoder of a checkpoint whose options do not name it: pSp's and e4e's have the same weights",
+    )
     parser.add_argument("--codes", type=int, default=4, help="images to compare; 0 compares the tensors only")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing target")
     parser.add_argument("--offline", action="store_true", default=None, help="never download")
@@ -92,6 +99,8 @@ def convert(options: argparse.Namespace) -> None:
     layout, target = _target(options)
     source = locate(options.source, options.offline)
     content = _read(source, layout, options.network)
+    _set_encoder_type(content.value, options.encoder_type, source)
+    _check_numbers(content.value, source)
     metadata = {"source": source.name, "source_sha256": file_hash(source)}
     known = known_domain(options.source, source, read_metadata(source), metadata["source_sha256"])
     if domain := options.domain or known:
@@ -111,6 +120,32 @@ def convert(options: argparse.Namespace) -> None:
     if layout != "ours" and isinstance(content.value, Generator | Discriminator):
         for note in limits(content.value, layout):
             print(f"note    {note}")
+
+
+def _set_encoder_type(value: Generator | Discriminator | OfficialCheckpoint, name: str | None, source: Path) -> None:
+    """Writes the type of the encoder into options that do not have it.
+
+    Raises:
+        UserError: There is no encoder, or its options name another type.
+    """
+    if name is None:
+        return
+    if not isinstance(value, OfficialCheckpoint) or not value.encoder:
+        raise UserError(f"{source}: has no encoder, expected one for --encoder-type {name}; leave it out")
+    stored = value.opts.setdefault("encoder_type", ENCODER_TYPES[name])
+    if stored != ENCODER_TYPES[name]:
+        raise UserError(f"{source}: its options name the encoder {str(stored)[:60]}; leave --encoder-type out")
+
+
+def _check_numbers(value: Generator | Discriminator | OfficialCheckpoint, source: Path) -> None:
+    """Raises a UserError if a tensor of a checkpoint is not finite; networks are checked when they are built."""
+    if not isinstance(value, OfficialCheckpoint):
+        return
+    average = {} if value.latent_avg is None else {"": {"latent_avg": value.latent_avg}}
+    for name, state in {**value.networks(), **average}.items():
+        for key, tensor in state.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+                raise UserError(f"{source}: {name}{'.' if name else ''}{key} holds NaN or infinite numbers")
 
 
 def _target(options: argparse.Namespace) -> tuple[str, Path]:
@@ -193,7 +228,7 @@ def _compare_checkpoints(old: OfficialCheckpoint, new: OfficialCheckpoint, codes
     for name, state in old.networks().items():
         if name != "decoder":  # may have another layout; compared as a network below
             _check_equal(state, new.networks().get(name, {}), name)
-    if (old.latent_avg is None) != (new.latent_avg is None) or old.opts != new.opts:
+    if (old.latent_avg is None) != (new.latent_avg is None) or json.dumps(old.opts) != json.dumps(new.opts):
         raise UserError("the latent average or the options were lost: this is a bug")
     if old.latent_avg is not None and new.latent_avg is not None and not torch.equal(old.latent_avg, new.latent_avg):
         raise UserError("the latent average changed: this is a bug")

@@ -106,17 +106,12 @@ def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
 
 def _restore(method: InversionMethod, checkpoint: dict[str, Any], path: Path) -> None:
     """Loads a checkpoint into a method, without the state of losses, which only training needs."""
-    try:
+    with checkpoint_io.restoring(path, method):
         method.on_load_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         if isinstance(method, TrainedMethod) and method.loss is None:
             state = {key: value for key, value in state.items() if not str(key).startswith("loss.")}
         load_state(method, state, path)
-    except UserError:
-        raise
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # entries of other types
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: does not fit {type(method).__name__} ({reason})") from error
 
 
 def _check_starts(run: RunFolder, node: Any) -> None:
@@ -249,10 +244,20 @@ def load_official(
     try:
         if checkpoint.others:
             raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
+        if checkpoint.encoder and not checkpoint.decoder:
+            raise UserError(
+                "has an encoder alone, expected a StyleGAN2 generator with it; give the checkpoint with both"
+            )
         encoder = build_encoder(checkpoint, progressive=progressive)
-        if checkpoint.latent_avg is None:
-            raise UserError("has no latent_avg: its codes are absolute, and methods here predict what to add to it")
+        if checkpoint.latent_avg is None or checkpoint.opts.get("start_from_latent_avg") is False:
+            reason = "has no latent_avg" if checkpoint.latent_avg is None else "was trained without latent_avg (opts)"
+            raise UserError(
+                f"{reason}: its codes are absolute, which is not supported, as methods here predict what to add to it"
+            )
         generator = as_rgb(checkpoint_generator(checkpoint)[0])
+        rows = checkpoint.latent_avg.reshape(-1, generator.w_dim)
+        if not torch.allclose(rows, rows[:1].expand_as(rows), atol=1e-5):
+            raise UserError("has a latent_avg that differs between layers, which is not supported")
         if (encoder.num_ws, encoder.w_dim) != (generator.num_ws, generator.w_dim):
             raise UserError(
                 f"has an encoder for codes {(encoder.num_ws, encoder.w_dim)} and a generator for "

@@ -7,9 +7,11 @@ import torch
 
 from stylegan_inv.convert import main
 from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint
+from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Discriminator, Generator, load_discriminator, load_generator, to_nvidia
 from stylegan_inv.generators.io.formats import read_metadata, save_generator
 from stylegan_inv.generators.io.weight_files import file_hash
+from stylegan_inv.loading import load_official
 from tests.cli import run_cli
 from tests.encoders.official import decoder_state, psp_file, small_encoder, small_generator
 
@@ -66,6 +68,31 @@ def test_checkpoint_to_ours_and_back(tmp_path, capsys):
     run(tmp_path / "e4e.pt", tmp_path / "g.safetensors", "--network", "generator", "--codes", 0)
     assert "rendered" not in capsys.readouterr().out
     assert equal(load_generator(tmp_path / "g.safetensors").state_dict(), small_generator().state_dict())
+
+
+def test_the_advice_about_an_encoder_type_can_be_followed(tmp_path, capsys):
+    """A file whose options do not tell pSp's encoder from e4e's is refused; the command in the line mends it."""
+    torch.save({**psp_file("Encoder4Editing"), "opts": {"lr": float("nan")}}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="FILE.safetensors --encoder-type e4e") as info:
+        load_official(tmp_path / "x.pt")
+    command = str(info.value).split("stylegan_inv.convert ")[1].removesuffix(" (or psp)")
+    run(*command.replace("FILE.safetensors", f"{tmp_path}/x.safetensors").replace("FILE", f"{tmp_path}/x.pt").split())
+    assert load_official(tmp_path / "x.safetensors").encoder.progressive
+    torch.save(psp_file("GradualStyleEncoder"), tmp_path / "psp.pt")
+    arguments = (tmp_path / "psp.pt", tmp_path / "y.safetensors", "--encoder-type", "e4e")
+    assert "name the encoder GradualStyleEncoder" in error_of(capsys, *arguments)
+    torch.save({"g_ema": decoder_state(small_generator())}, tmp_path / "g.pt")
+    assert "has no encoder" in error_of(capsys, tmp_path / "g.pt", *arguments[1:])
+    assert not (tmp_path / "y.safetensors").exists()
+
+
+def test_numbers_that_are_not_finite(tmp_path, capsys):
+    for key in ("encoder.styles.0.linear.bias", "decoder.conv1.activate.bias", "latent_avg"):
+        content = psp_file("Encoder4Editing")
+        content["state_dict"].get(key, content["latent_avg"])[0] = float("nan")
+        torch.save(content, tmp_path / "x.pt")
+        assert "holds NaN or infinite numbers" in error_of(capsys, tmp_path / "x.pt", tmp_path / "x.safetensors")
+        assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_networks_of_a_training_file(tmp_path, capsys):

@@ -65,7 +65,10 @@ def test_refusals(tmp_path):
             load_official(path)
         assert str(path) in str(info.value) and "\n" not in str(info.value)
 
-    refused({"opts": {}}, "set progressive=true for e4e")
+    refused({"opts": {}}, "--encoder-type e4e")
+    uneven = content["latent_avg"] * torch.arange(6)[:, None]
+    refused({"latent_avg": uneven}, "latent_avg that differs between layers")
+    refused({"opts": {**content["opts"], "start_from_latent_avg": False}}, "its codes are absolute")
     refused({"latent_avg": None}, "has no latent_avg")
     refused({"state_dict": {**content["state_dict"], "hypernet.x": torch.zeros(1)}}, "hypernet besides an encoder")
     encoder = {key: value for key, value in content["state_dict"].items() if key.startswith("encoder.")}

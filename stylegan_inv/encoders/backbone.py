@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.io.weight_files import read_weights
+from stylegan_inv.generators.io.layouts import shown
+from stylegan_inv.generators.io.weight_files import network_state, read_weights, unusable_values
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.weights.download import fetch
 from stylegan_inv.weights.table import TABLE
@@ -64,7 +65,7 @@ class Backbone(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UserError(
                 f"the encoder got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W); "
-                f"give other images or set in_channels"
+                f"give other images, or method.in_channels"
             )
         for name in self.stem_names:
             x = self.get_submodule(name)(x)
@@ -141,10 +142,13 @@ def start_from(
     if not (str(path) in TABLE or Path(path).expanduser().is_file()):
         raise UserError(
             f"{path}: no such file, expected pretrained weights; give their path, a name to download (ir-se50, "
-            f"resnet34), or pretrained=null"
+            f"resnet34), or encoder.backbone.pretrained=null"
         )
     content, _ = read_weights(fetch(path))
-    state = {rename(key): value for key, value in content.items() if not key.startswith(ignored)}
+    try:
+        state = {rename(key): value for key, value in network_state(content).items() if not key.startswith(ignored)}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     backbone = Backbone(layers)  # shares the layers, so loading its state dict initialises them
     own = backbone.state_dict()
     absent = set(absent)
@@ -152,7 +156,7 @@ def start_from(
         stem = tuple(f"{name}." for name in backbone.stem_names)
         absent.update(key for key in own if key.startswith(stem))
         state = {key: value for key, value in state.items() if not key.startswith(stem)}
-    elif layers.in_channels > 3 and isinstance(image := state.get(first_conv), Tensor):
+    elif layers.in_channels > 3 and (image := state.get(first_conv)) is not None and image.ndim == 4:
         extra_shape = (image.shape[0], layers.in_channels - 3, *image.shape[2:])
         extra = torch.zeros(extra_shape) if extra_channels == "zero" else torch.randn(extra_shape)
         state[first_conv] = torch.cat([image, extra.to(image)], dim=1)
@@ -166,13 +170,15 @@ def _check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], absent: set[s
     shapes = {
         f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
         for key, value in state.items()
-        if key in own and isinstance(value, Tensor) and value.shape != own[key].shape
+        if key in own and value.shape != own[key].shape
     }
     found = {"missing": needed - state.keys(), "unexpected": state.keys() - own.keys(), "shape": shapes}
     problems = [
-        f"{what} {', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''} ({len(keys)})"
+        f"{what} {', '.join(map(shown, sorted(keys)[:3]))}{', ...' if len(keys) > 3 else ''} ({len(keys)})"
         for what, keys in found.items()
         if keys
     ]
     if problems:
         raise UserError(f"{path}: expected the weights of this backbone: {'; '.join(problems)}")
+    if values := unusable_values(own, state):
+        raise UserError(f"{path}: {values[0]}")

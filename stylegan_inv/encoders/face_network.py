@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from stylegan_inv.encoders.small_backbone import NECK_CHANNELS, SmallBackbone, fold_batch_norm, fold_conv, to_input_size
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.config_schema import parse_metadata
-from stylegan_inv.generators.io.weight_files import misfits
+from stylegan_inv.generators.io.weight_files import misfits, with_counters
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.safetensors_files import read_safetensors
 
@@ -220,7 +220,7 @@ def _load(path: str) -> FaceNetwork:
             f"{path}: not a face network ({error}); expected a file that stylegan_inv.train wrote"
         ) from None
     network = FaceNetwork(**config)
-    network.load_state_dict(state)
+    network.load_state_dict(with_counters(expected, state))
     # The embedded networks were trained on SynthFaces.
     network.domain = "synthfaces" if Path(path).parent == ASSETS else metadata.get("domain")
     return network.eval().folded().requires_grad_(False)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.weight_files import misfits
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.safetensors_files import read_safetensors
@@ -146,7 +147,11 @@ def build_shipped(about: ShippedEncoder, state: Mapping[str, Tensor], **shape: i
     try:
         with torch.device("meta"):  # a file may claim a size that it does not have, and nothing is drawn at random
             encoder = ENCODERS[about.encoder](**about.encoder_arguments, **shape)
+        if problems := misfits(encoder.state_dict(), state):
+            raise UserError(f"does not fit {about.encoder}: {problems}")
         encoder.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    except UserError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"does not fit {about.encoder} ({str(error).splitlines()[0]})") from None
     return encoder

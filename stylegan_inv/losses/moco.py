@@ -67,5 +67,5 @@ def load_moco(path: str | None) -> MoCo:
 
     network = resnet50(weights=None)
     network.fc = nn.Identity()
-    load_exactly(network, read_state(path, SOURCE), path, SOURCE, lambda name: "module.encoder_q." + name)
+    load_exactly(network, read_state(path, SOURCE), path, SOURCE, lambda name: "encoder_q." + name)
     return MoCo(network).eval().requires_grad_(False)

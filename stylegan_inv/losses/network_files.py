@@ -8,13 +8,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.io.weight_files import read_weights
+from stylegan_inv.generators.io.weight_files import network_state, read_weights, unusable_values
 from stylegan_inv.weights.download import fetch
 from stylegan_inv.weights.table import TABLE
 
 
 def read_state(path: str | Path | None, what: str, offline: bool | None = None) -> dict[str, Tensor]:
-    """Returns the tensors of a weights file; reads the entry ``state_dict`` if the file has one.
+    """Returns the tensors of a weights file by their plain names; reads the entry ``state_dict`` if there is one.
 
     Args:
         path: The file, or a name in the weights table, whose file is downloaded once. None raises the error that
@@ -32,8 +32,10 @@ def read_state(path: str | Path | None, what: str, offline: bool | None = None) 
             f"the term out (~loss.NAME)"
         )
     content, _ = read_weights(fetch(path, offline=offline))
-    inner = content.get("state_dict", content)
-    return {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    try:
+        return network_state(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def load_exactly(
@@ -53,7 +55,7 @@ def load_exactly(
         rename: Maps a name in the network to the name in the file.
 
     Raises:
-        UserError: Tensors are missing or have another shape.
+        UserError: Tensors are missing, have another shape, or hold no finite floating point numbers.
     """
     own = network.state_dict()
     # Older files lack the counter of batch norm, which evaluation does not use.
@@ -62,4 +64,7 @@ def load_exactly(
     if wrong:
         first = f"{rename(wrong[0])} {tuple(own[wrong[0]].shape)}"
         raise UserError(f"{path} lacks {first} and {len(wrong) - 1} more tensors; expected {what}")
-    network.load_state_dict({name: state[rename(name)] for name in required}, strict=False)
+    found = {name: state[rename(name)] for name in required}
+    if values := unusable_values(own, found):
+        raise UserError(f"{path}: {values[0]}; expected {what}")
+    network.load_state_dict(found, strict=False)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.weight_files import unusable_values
 from stylegan_inv.losses.network_files import read_state
 from stylegan_inv.metrics.frechet import FrechetDistance
 from stylegan_inv.metrics.kernel import KernelDistance
@@ -48,6 +49,8 @@ class Inception(nn.Module):
             raise UserError(
                 f"not the weights of Inception, expected {_SOURCE}: {str(error).splitlines()[0]}"
             ) from error
+        if values := unusable_values(self.extractor.state_dict(), state):
+            raise UserError(f"not the weights of Inception, expected {_SOURCE}: {values[0]}")
 
     def pooled(self, images: Tensor) -> Tensor:
         """Returns features (B, 2048) of images (B, 3, H, W) in [-1, 1], which are rounded to 8 bits as in a file."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.io.weight_files import misfits, read_weights
+from stylegan_inv.generators.io.weight_files import misfits, plain_names, read_weights, with_counters
 
 ARCHITECTURES = (
     "lraspp_mobilenet_v3_large",
@@ -47,7 +47,7 @@ def load_segmentation(path: Path) -> nn.Module:
     content, _ = read_weights(path)
     nested = content.get("model", content.get("state_dict", content))
     entries = nested.items() if isinstance(nested, Mapping) else ()
-    state = {key: value for key, value in entries if isinstance(value, Tensor)}
+    state = plain_names({str(key): value for key, value in entries if isinstance(value, Tensor)})
     last = next((state[key] for key in _LAST if key in state), None)
     if last is None:
         raise UserError(
@@ -61,7 +61,7 @@ def load_segmentation(path: Path) -> nn.Module:
             network: nn.Module = get_model(name, weights=None, weights_backbone=None, num_classes=len(last), **options)
         problems[name] = misfits(network.state_dict(), state)
         if not problems[name]:
-            network.load_state_dict(state, assign=True)
+            network.load_state_dict(with_counters(network.state_dict(), state), assign=True)
             frozen: torch.nn.Module = network.eval().requires_grad_(False)
             return frozen
     closest = min(problems, key=lambda name: len(problems[name]))

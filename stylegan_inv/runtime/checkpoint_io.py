@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.layouts import shown
 from stylegan_inv.generators.io.torch_pickle import load_checked
+from stylegan_inv.generators.io.weight_files import unusable_values
 from stylegan_inv.utils.files import atomic_write
 
 _log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 #: Space that must remain on the disk for metrics, panels and the log.
 _SPARE_BYTES = 1 << 20
+#: End of the names of states that are no tensors.
+_EXTRA_STATE = "_extra_state"
 #: The third entry of Lightning's checkpoints, and where it is.
 _MARK, _HEAD_BYTES = b"pytorch-lightning_version", 4096
 
@@ -90,7 +95,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as a checkpoint ({first[:120]}); give another one") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path}: holds no state_dict; expected a checkpoint written by stylegan_inv.train")
+    for key, value in checkpoint["state_dict"].items():
+        # Modules may have states of their own; `check_state` compares the others with the tensors of the method.
+        if not isinstance(key, str) or (isinstance(value, str | int | float | None) and not key.endswith(_EXTRA_STATE)):
+            raise UserError(
+                f"{path}: state_dict has {shown(str(key))}: a {type(value).__name__}, expected tensors by name; give "
+                "another checkpoint"
+            )
     return checkpoint
+
+
+@contextlib.contextmanager
+def restoring(path: Path, module: torch.nn.Module) -> Iterator[None]:
+    """Turns errors about entries of other types, while a module takes what it needs, into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: does not fit {type(module).__name__} ({reason}); give another checkpoint") from error
 
 
 def is_training_checkpoint(path: Path) -> bool:
@@ -197,10 +221,11 @@ def check_state(module: torch.nn.Module, state: dict[str, Any], source: Path) ->
         if isinstance(own[key], torch.Tensor) and _shape(state[key]) != tuple(own[key].shape)  # else extra state
     ]
     problems = [
-        f"{what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
+        f"{what}: {', '.join(map(shown, keys[:3]))}{' ...' if len(keys) > 3 else ''} ({len(keys)})"
         for what, keys in (("missing", missing), ("surplus", surplus), ("shape", sorted(shapes)))
         if keys
     ]
+    problems = problems or unusable_values(own, state)[:2]
     if problems:
         raise UserError(f"{source}: does not fit {type(module).__name__}: {'; '.join(problems)}")
 

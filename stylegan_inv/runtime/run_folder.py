@@ -64,8 +64,8 @@ class RunFolder:
 
         Returns:
             None for the name of a shipped or published encoder, also where a folder has this name, for a path that does
-            not exist, and for a file that is not in a run folder, such as an official checkpoint. An official checkpoint
-            is none of a run, even if its folder is called ``checkpoints`` and has a ``config.yaml`` beside it.
+            not exist, and for a file that is not in a run folder, such as an official checkpoint, even one in a folder
+            ``checkpoints`` that has a ``config.yaml`` beside it.
         """
         if is_named(path):
             return None

@@ -94,11 +94,17 @@ def test_options_are_plain_data(opts, tmp_path):
     assert build_encoder(checkpoint).progressive
 
 
-@pytest.mark.parametrize("shape", ["(D,)", "(1, D)", "(L, D)", "absent"])
+@pytest.mark.parametrize("shape", ["(D,)", "(1, D)", "(L, D)", "(1, L, D)", "numpy", "absent"])
 def test_latent_average_of_every_shape(shape, tmp_path, caplog):
     content = psp_file("GradualStyleEncoder")
     average = small_generator().w_avg
-    content["latent_avg"] = {"(D,)": average, "(1, D)": average[None], "(L, D)": average.repeat(NUM_WS, 1)}.get(shape)
+    content["latent_avg"] = {
+        "(D,)": average,
+        "(1, D)": average[None],
+        "(L, D)": average.repeat(NUM_WS, 1),
+        "(1, L, D)": average.repeat(1, NUM_WS, 1),
+        "numpy": average.numpy(),
+    }.get(shape)
     if shape == "absent":
         del content["latent_avg"]
     torch.save(content, tmp_path / "x.pt")
@@ -112,7 +118,7 @@ def test_latent_average_of_every_shape(shape, tmp_path, caplog):
 
 def test_missing_options_must_be_given():
     content = psp_file("GradualStyleEncoder", opts={})
-    with pytest.raises(UserError, match="may contain pSp's or e4e's encoder.*progressive=true"):
+    with pytest.raises(UserError, match="may contain pSp's or e4e's encoder.*--encoder-type e4e"):
         build_encoder(recognise(content))
     assert build_encoder(recognise(content), progressive=True).progressive
     only = {

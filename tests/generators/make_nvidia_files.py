@@ -46,6 +46,16 @@ for _ in range(30):  # a thousand million modules, for who walks them all
 (FOLDER / "twice.pkl").write_bytes(pickle.dumps({"G_ema": twice}, protocol=4))
 relu = tree(generator, "Generator", {"synthesis.b4.conv1.activation": "relu"})
 (FOLDER / "relu.pkl").write_bytes(pickle.dumps({"G_ema": relu}, protocol=2))
+for name, changed in {
+    "late": {"synthesis.b16.conv0.activation": "relu"},
+    "orig": {"synthesis.b8.architecture": "orig"},
+    "quiet": {"synthesis.b8.conv1.use_noise": False},
+    "clamps": {"synthesis.b8.torgb.conv_clamp": 1.0},
+}.items():
+    network = tree(generator, "Generator", {**attributes, **changed})
+    (FOLDER / f"{name}.pkl").write_bytes(pickle.dumps({"G_ema": network}, protocol=4))
 
 Gs, D = tensorflow_networks(torch.load(FOLDER / "tensorflow.pt", weights_only=True))
 (FOLDER / "tensorflow.pkl").write_bytes(pickle.dumps((Gs, D, Gs), protocol=4))
+Gs.state["static_kwargs"]["normalize_latents"] = False
+(FOLDER / "unnormalised.pkl").write_bytes(pickle.dumps((Gs, D, Gs), protocol=4))

@@ -131,6 +131,24 @@ def test_hints_beyond_shapes(files):
         load_generator(files / "relu.pkl")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("relu", "b4.conv1.activation 'relu'"),
+        ("late", "b16.conv0.activation 'relu'"),
+        ("orig", "b8.architecture 'orig'; only StyleGAN2's 'skip'"),
+        ("quiet", "b8.conv1.use_noise 'False'; only StyleGAN2's True"),
+        ("clamps", r"different conv_clamp \(1.0, 256\): not supported"),
+        ("unnormalised", "normalize_latents 'False'; only StyleGAN2's True"),
+    ],
+)
+def test_other_architectures_are_refused_without_wrong_advice(name, message, files):
+    """Their state dicts would load as those of StyleGAN2 and give other images."""
+    with pytest.raises(UserError, match=message) as info:
+        load_generator(files / f"{name}.pkl")
+    assert "torch.save" not in str(info.value) and "supported" in str(info.value)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Attacks
 

@@ -23,6 +23,8 @@ from stylegan_inv.errors import UserError
 
 #: A generator of 8192 px has 24.
 _MOST_STYLES = 64
+#: A map2style block of an image of 8192 px has 9 or more convolutions, depending on its map.
+_MOST_CONVS = 12
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def infer_encoder(state: Mapping[str, Tensor]) -> EncoderGeometry:
         raise UserError(f"has an encoder whose {count} units have the widths {[w for w, _ in groups]}, expected four")
     head, num_ws, w_dim = _head(state)
     convs = {m[1] for key in state if (m := re.match(r"styles\.0\.convs\.(\d+)\.weight", key))}
+    if len(convs) > _MOST_CONVS:
+        raise UserError(f"has an encoder of {len(convs)} convolutions for a style, expected at most {_MOST_CONVS}")
     return EncoderGeometry(
         head=head,
         backbone=backbone,
@@ -126,7 +130,7 @@ def _head(state: Mapping[str, Tensor]) -> tuple[str, int | None, int]:
 
 
 def _shape(state: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
-    if key not in state or state[key].ndim != ndim:
+    if key not in state or state[key].ndim != ndim or not state[key].numel():
         found = "no such key" if key not in state else f"shape {tuple(state[key].shape)}"
         raise UserError(f"contains none of the papers' encoders: {key}: {found}, expected {ndim} axes")
     return tuple(state[key].shape)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stylegan_inv.encoders.backbone import Backbone
@@ -30,13 +31,15 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.building import CHECKPOINT_KIND, build_generator
 from stylegan_inv.generators.io.config_schema import parse_metadata
-from stylegan_inv.generators.io.layouts import State, describe, detect_layout
+from stylegan_inv.generators.io.layouts import State, describe, detect_layout, shown
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.io.pickle_machine import RefusedPickle
 from stylegan_inv.generators.io.pickle_objects import plain
-from stylegan_inv.generators.io.weight_files import misfits, read_weights
+from stylegan_inv.generators.io.weight_files import misfits, plain_names, read_weights, with_counters
 
 _PROGRESSIVE = {"Encoder4Editing", "ProgressiveBackboneEncoder", "ResNetProgressiveBackboneEncoder"}
+#: Name on the command line -> ``encoder_type`` in the options of a file that does not have it.
+ENCODER_TYPES = {"psp": "GradualStyleEncoder", "e4e": "Encoder4Editing"}
 _NOT_PROGRESSIVE = {
     "GradualStyleEncoder",
     "BackboneEncoder",
@@ -88,8 +91,8 @@ def read_checkpoint(path: str | Path) -> OfficialCheckpoint:
     content, metadata = read_weights(path)
     if "generator_hash" in content:  # in every checkpoint of `stylegan_inv.train`
         raise UserError(
-            f"{path}: is a checkpoint of a training run, which needs the run's config.yaml; give the run folder, or this "
-            "file in its folder checkpoints"
+            f"{path}: is a checkpoint of a training run, which needs the run's config.yaml; give the run folder, or "
+            "this file in its folder checkpoints"
         )
     try:
         return recognise(content, metadata)
@@ -109,7 +112,7 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     """
     metadata = dict(metadata or {})
     try:
-        opts = plain(content.get("opts") or {})
+        opts = plain(content.get("opts"))
     except RefusedPickle as error:
         raise UserError(str(error)) from error
     common: dict[str, Any] = {"opts": opts if isinstance(opts, dict) else {}, "metadata": metadata}
@@ -118,20 +121,25 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     if metadata.get("kind") == CHECKPOINT_KIND:
         return _read_own(content, metadata)
     inner = content.get("state_dict")
-    flat = _tensors(inner if isinstance(inner, Mapping) else content)
+    wrapped = _tensors(inner if isinstance(inner, Mapping) else content)
+    flat = plain_names(wrapped)
     groups = _groups(flat)
+    while len(groups) == 1 and not groups.keys() & (_PARTS | {""}):  # of larger modules, such as `model.net.encoder.x`
+        groups = _groups(next(iter(groups.values())))
     if {"encoder", "decoder"} & groups.keys() and groups.keys() <= _PARTS:
+        # Some codes make the latent average a buffer of the network.
+        buffer = groups.pop("latent_avg", {}).get("")
+        common["latent_avg"] = buffer if common["latent_avg"] is None else common["latent_avg"]
         kind = "hyperstyle" if "hypernet" in groups else "hfgi" if "residue" in groups else "psp"
         encoder, decoder = groups.pop("encoder", {}), groups.pop("decoder", {})
-        discriminator = _tensors(content.get("discriminator_state_dict"))
+        discriminator = plain_names(_tensors(content.get("discriminator_state_dict")))
         return OfficialCheckpoint(kind, encoder, decoder, discriminator=discriminator, others=groups, **common)
     if isinstance(content.get("encoder"), Mapping):
-        encoder, decoder = (_without_wrapper(_tensors(content.get(name))) for name in ("encoder", "decoder"))
-        discriminator = _tensors(content.get("discriminator_state_dict") or content.get("discriminator"))
+        encoder, decoder = (plain_names(_tensors(content.get(name))) for name in ("encoder", "decoder"))
+        discriminator = plain_names(_tensors(content.get("discriminator_state_dict", content.get("discriminator"))))
         return OfficialCheckpoint("ganinverter", encoder, decoder, discriminator=discriminator, **common)
-    if "module.encoder_q.conv1.weight" in flat:
-        return OfficialCheckpoint("moco", flat, **common)
-    flat = _without_wrapper(flat)
+    if "encoder_q.conv1.weight" in flat:
+        return OfficialCheckpoint("moco", wrapped, **common)
     if "input_layer.0.weight" in flat or "relu.weight" in flat:
         return OfficialCheckpoint(_single_kind(flat), flat, **common)
     if any(isinstance(content.get(name), (Mapping, StoredNetwork)) for name in ("g_ema", "G_ema", "g", "G")):
@@ -162,12 +170,6 @@ def _groups(flat: Mapping[str, Tensor]) -> dict[str, State]:
     return groups
 
 
-def _without_wrapper(state: State) -> State:
-    """Removes the prefix ``module.`` of DataParallel."""
-    wrapped = bool(state) and all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module."): value for key, value in state.items()} if wrapped else state
-
-
 def _single_kind(flat: State) -> str:
     geometry = infer_encoder(flat)
     if geometry.head != "none":
@@ -191,19 +193,25 @@ def build_encoder(
         UserError: No encoder, missing or unexpected keys, or an encoder that the file does not determine.
     """
     if not checkpoint.encoder:
-        raise UserError(f"contains no encoder, but {', '.join(checkpoint.networks()) or 'nothing'}")
+        raise UserError(f"contains no encoder, but {', '.join(checkpoint.networks()) or checkpoint.kind}")
     geometry = infer_encoder(checkpoint.encoder)
     if geometry.head == "none":
         raise UserError(f"contains a face recognition network ({checkpoint.kind}), expected an encoder of latent codes")
     count = geometry.num_ws or num_ws or _num_ws(checkpoint)
     if count is None:
-        raise UserError("contains an encoder of a single w, and nothing tells the number of styles: set num_ws")
+        raise UserError(
+            "contains an encoder of a single w, and nothing tells the number of styles: set num_ws of build_encoder, "
+            "or give the checkpoint with its generator"
+        )
     if geometry.may_be_progressive and progressive is None:
         progressive = _is_progressive(checkpoint.opts)
-    encoder = geometry.build(count, bool(progressive))
-    if problems := misfits(encoder.state_dict(), checkpoint.encoder):
+    with torch.device("meta"):  # a file may claim sizes that it does not have
+        encoder = geometry.build(count, bool(progressive))
+    expected = encoder.state_dict()
+    if problems := misfits(expected, checkpoint.encoder):
         raise UserError(f"does not fit {type(encoder).__name__} ({geometry.backbone}): {problems}")
-    encoder.load_state_dict(checkpoint.encoder, strict=False)  # counters of batch norm may be missing
+    copies = {key: value.clone().contiguous() for key, value in with_counters(expected, checkpoint.encoder).items()}
+    encoder.load_state_dict(copies, assign=True)
     return encoder.eval()
 
 
@@ -238,11 +246,11 @@ def _read_own(content: Mapping[str, Any], metadata: dict[str, str]) -> OfficialC
 
 def _is_progressive(opts: Mapping[str, Any]) -> bool:
     name = opts.get("encoder_type")
-    if name in _PROGRESSIVE or name in _NOT_PROGRESSIVE:
+    if isinstance(name, str) and name in _PROGRESSIVE | _NOT_PROGRESSIVE:
         return name in _PROGRESSIVE
     raise UserError(
-        f"may contain pSp's or e4e's encoder, which have the same weights (encoder_type is {name!r}): "
-        f"set progressive=true for e4e, false for pSp"
+        f"may contain pSp's or e4e's encoder, which have the same weights (encoder_type is {shown(str(name))}); write "
+        f"it into a new file: python -m stylegan_inv.convert FILE FILE.safetensors --encoder-type e4e (or psp)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -19,10 +20,13 @@ from stylegan_inv.generators.io.network_geometry import infer_discriminator_conf
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.io.rosinality_layout import from_rosinality
 from stylegan_inv.generators.io.stylegan1_layout import from_interfacegan
-from stylegan_inv.generators.io.weight_files import misfits
+from stylegan_inv.generators.io.weight_files import misfits, plain_names
 from stylegan_inv.generators.ops import FILTER_TAPS, setup_filter
 
+log = logging.getLogger(__name__)
 Network = TypeVar("Network", Generator, Discriminator)
+#: Seed of the noise maps of files that have none.
+NOISE_SEED = 0
 
 GENERATOR_KIND = "stylegan2-generator"
 DISCRIMINATOR_KIND = "stylegan2-discriminator"
@@ -66,6 +70,7 @@ def build_generator(
         config = {**infer_generator_config(sd), **layout_hints, **hints}
     if ops is not None:
         config["ops"] = ops
+    check_config(config)
     average = sd.get("mapping.w_avg")
     if average is None:
         sd["mapping.w_avg"] = torch.zeros(config.get("w_dim", 512))
@@ -108,8 +113,8 @@ def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, 
     hints: dict[str, Any] = {}
     if isinstance(found, StoredNetwork):
         found, hints = found.state, found.hints
-    sd = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
-    # Prefixes of a larger module: pSp's "decoder.", Lightning's "generator_ema.", DataParallel's "module.".
+    sd = plain_names({str(key): value for key, value in found.items() if isinstance(value, Tensor)})
+    # Prefixes of a larger module: pSp's "decoder.", Lightning's "generator_ema.".
     prefixes = {key[: -len(mark)] for key in sd for mark in _MARKS[network] if key.endswith(mark)}
     prefixes = {p for p in prefixes if p == "" or p.endswith(".")}
     if prefixes and "" not in prefixes:
@@ -160,17 +165,30 @@ def _build(factory: Callable[..., Network], config: dict[str, Any], sd: State) -
         raise
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"its config is not valid in this version of the project ({error})") from error
-    if problems := misfits(network.state_dict(), sd):
+    expected = network.state_dict()
+    noise = [key for key in expected if key.endswith(".noise_const")]
+    if any(key in sd for key in noise):
+        noise = []
+    if problems := misfits({key: value for key, value in expected.items() if key not in noise}, sd):
         name = "StyleGAN" if config.get("style") == "adain" else "StyleGAN2"
         raise UserError(f"does not fit a {config['resolution']} px {name} {factory.__name__.lower()}: {problems}")
-    integers = [key for key, value in sd.items() if not value.is_floating_point()]
-    if integers:
-        raise UserError(f"{integers[0]} has type {sd[integers[0]].dtype}, expected floating point numbers")
     # Copies, because tensors of files may be unaligned, where kernels round differently, and may share memory.
     copies = {key: value.to(torch.float32, copy=True).contiguous() for key, value in sd.items()}
+    copies |= _noise_maps({key: tuple(expected[key].shape) for key in noise})
     network.load_state_dict(copies, assign=True)
     for module in network.modules():
         if "resample_filter" in dict(module.named_buffers(recurse=False)):  # still on the meta device
             taps = module.filter_taps if isinstance(module, AdaINLayer) else FILTER_TAPS
             module.register_buffer("resample_filter", setup_filter(taps), persistent=False)
     return network
+
+
+def _noise_maps(shapes: Mapping[str, tuple[int, ...]]) -> State:
+    """Returns random noise maps, always the same, for a file that has none.
+
+    They are not learned: the official codes draw them when they build the network.
+    """
+    if shapes:
+        log.warning("the file has no noise maps: draws them from the seed %d", NOISE_SEED)
+    rng = torch.Generator().manual_seed(NOISE_SEED)
+    return {key: torch.randn(shape, generator=rng) for key, shape in shapes.items()}

@@ -18,6 +18,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import FILTER_TAPS, setup_filter
 
 State = dict[str, Tensor]
+_LONGEST_SHOWN = 80
 
 
 def dense_filter() -> Tensor:
@@ -44,25 +45,33 @@ def check_filter(key: str, value: Tensor, gain: float) -> None:
         )
 
 
+def shown(key: str) -> str:
+    """Returns a key of a stranger's file for a message: in one line, short, and without control characters."""
+    text = key if key.isprintable() else ascii(key)[1:-1]
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 def list_keys(noun: str, keys: list[str], limit: int = 3) -> str:
     """Returns e.g. ``4 keys (a, b, c, ...)``, for messages."""
-    shown = ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "")
-    return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} ({shown})"
+    first = ", ".join(map(shown, keys[:limit])) + (", ..." if len(keys) > limit else "")
+    return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} ({first})"
 
 
 def average_code(value: Tensor) -> Tensor:
     """Returns the latent average ``(D,)``.
 
     Args:
-        value: Latent average of a file, ``(D,)``, ``(1, D)`` or ``(L, D)``.
+        value: Latent average of a file, ``(D,)``, ``(1, D)``, ``(L, D)`` or ``(1, L, D)``.
 
     Raises:
         UserError: A tensor of another shape.
     """
     if value.ndim == 1:
         return value
+    if value.ndim == 3 and len(value) == 1:
+        value = value[0]
     if value.ndim != 2 or not len(value):
-        raise UserError(f"latent_avg has shape {tuple(value.shape)}, expected (D,), (1, D) or (L, D)")
+        raise UserError(f"latent_avg has shape {tuple(value.shape)}, expected (D,), (1, D), (L, D) or (1, L, D)")
     # The mean of equal rows would differ from them by rounding.
     return value[0] if bool((value == value[0]).all()) else value.mean(dim=0)
 
@@ -134,4 +143,4 @@ def describe(layout: str | None, sd: Mapping[str, Any]) -> str:
         return "a StyleGAN3 generator"
     if any(str(key).startswith("FromRGB_lod") for key in sd):
         return "a discriminator of the original StyleGAN"
-    return list_keys("unknown key", [str(key) for key in sd])
+    return list_keys("unknown key", [str(key) for key in sd]) if sd else "no tensors"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,18 @@ _MAX_PARTS = 20_000
 _MAX_DEPTH = 32
 _MAX_BYTES = 8 << 30
 _ATTRIBUTES = ("activation", "architecture", "bias_gain", "conv_clamp", "group_size", "use_noise")
+#: Attributes of modules (a pattern of their paths) that the shapes of a state dict do not tell, and their only value.
+_ARCHITECTURE: tuple[tuple[str, Any], ...] = (
+    (r"mapping\.fc\d+\.activation", "lrelu"),
+    (r"mapping\.embed\.activation", "linear"),
+    (r"synthesis\.b\d+\.conv[01]\.activation", "lrelu"),
+    (r"synthesis\.b\d+\.conv[01]\.use_noise", True),
+    (r"synthesis\.b\d+\.architecture", "skip"),
+    (r"(synthesis\.b\d+\.\w+|mapping)\.affine\.activation", "linear"),
+    (r"b\d+\.architecture", "resnet"),
+    (r"b\d+\.(fromrgb|conv|conv0|conv1|fc)\.activation", "lrelu"),
+    (r"b\d+\.(skip|out)\.activation", "linear"),
+)
 #: Group size of a minibatch standard deviation over all samples.
 WHOLE_BATCH = 1 << 30
 
@@ -64,7 +77,16 @@ def networks(content: Any) -> Any:
         content = {"G_ema": content}
     if not isinstance(content, dict):
         return content
-    return {name: _network(name, value) for name, value in content.items()}
+    return {name: _network(name, _with_tensors(value)) for name, value in content.items()}
+
+
+def _with_tensors(value: Any) -> Any:
+    """Returns numpy arrays, alone or as values of a dict, as tensors."""
+    if isinstance(value, NumpyArray):
+        return value.tensor()
+    if isinstance(value, dict) and any(isinstance(item, NumpyArray) for item in value.values()):
+        return {key: item.tensor() if isinstance(item, NumpyArray) else item for key, item in value.items()}
+    return value
 
 
 def _is_tensorflow(value: Any) -> bool:
@@ -115,16 +137,16 @@ def _parts(network: Record, key: str, separator: str) -> Iterator[tuple[str, Rec
 
 def _hints(attributes: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments that shapes do not tell, from the attributes of the modules."""
-    for name, expected in (
-        ("mapping.fc0.activation", "lrelu"),
-        ("synthesis.b4.conv1.activation", "lrelu"),
-        ("synthesis.b4.conv1.use_noise", True),
-        ("synthesis.b4.architecture", "skip"),
-        ("b4.architecture", "resnet"),
-        ("b4.conv.activation", "lrelu"),
-    ):
-        if attributes.get(name, expected) != expected:
-            raise RefusedPickle(f"has {name} {plain(attributes[name])!r}; only StyleGAN2's {expected!r} is supported")
+    for name, found in attributes.items():
+        for pattern, expected in _ARCHITECTURE:
+            if re.fullmatch(pattern, name) and plain(found) != expected:
+                raise _unsupported(name, plain(found), expected)
+    for layers in (r"synthesis\.b\d+\.(conv[01]|torgb)", r"b\d+\.(fromrgb|conv|conv0|conv1)"):
+        clamps = {str(found) for name, found in attributes.items() if re.fullmatch(rf"{layers}\.conv_clamp", name)}
+        if len(clamps) > 1:
+            raise RefusedPickle(
+                f"has layers with different conv_clamp ({', '.join(sorted(clamps)[:3])}): not supported"
+            )
     hints: dict[str, Any] = {}
     for layer in ("synthesis.b4.conv1", "b4.conv"):
         if f"{layer}.conv_clamp" in attributes:
@@ -134,6 +156,13 @@ def _hints(attributes: dict[str, Any]) -> dict[str, Any]:
     if "b4.mbstd.group_size" in attributes:
         hints["mbstd_group_size"] = _group_size(attributes["b4.mbstd.group_size"])
     return hints
+
+
+def _unsupported(name: str, found: Any, expected: Any) -> RefusedPickle:
+    return RefusedPickle(
+        f"has {name} {str(found)[:60]!r}; only StyleGAN2's {expected!r} is supported, with which its state dict alone "
+        f"would give other images"
+    )
 
 
 def _positive(name: str, value: Any) -> float | None:
@@ -174,9 +203,10 @@ def _tensorflow_network(network: Record) -> StoredNetwork:
         "nonlinearity": "lrelu",
         "act": "lrelu",
         "mapping_nonlinearity": "lrelu",
+        "normalize_latents": True,
     }.items():
         if (found := plain(options.get(key, expected))) != expected:
-            raise RefusedPickle(f"has {key} {found!r}; only StyleGAN2's {expected!r} is supported")
+            raise _unsupported(key, found, expected)
     hints: dict[str, Any] = {"conv_clamp": _positive("conv_clamp", options.get("conv_clamp"))}
     if is_generator:
         hints["demod_eps_scaled"] = True

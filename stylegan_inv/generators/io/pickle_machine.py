@@ -38,6 +38,10 @@ class RefusedPickle(Exception):
     """Raised when a file asks for something that this reader refuses; the message continues "the file ..."."""
 
 
+class RefusedCode(RefusedPickle):
+    """Raised when a file names or calls code; its tensors alone could be read."""
+
+
 @dataclass(frozen=True)
 class Global:
     """The name of a class or function in a file; only the text."""
@@ -172,7 +176,7 @@ def load(
             raise RefusedPickle("has a name that is not text")
         found = Global(module, name)
         if str(found) not in names:
-            raise RefusedPickle(f"names {ascii(str(found))[1:-1][:120]}, which unpickling could execute")
+            raise RefusedCode(f"names {ascii(str(found))[1:-1][:120]}, which unpickling could execute")
         stack.append(found)
 
     def call() -> None:
@@ -180,7 +184,7 @@ def load(
         build = names.get(str(what)) if isinstance(what, Global) else None
         if build is None or not isinstance(arguments, tuple):
             label = what if isinstance(what, Global) else f"a {type(what).__name__}"
-            raise RefusedPickle(f"calls {label}")
+            raise RefusedCode(f"calls {label}")
         stack.append(build(*arguments))
 
     def set_items(pairs: list[Any]) -> None:

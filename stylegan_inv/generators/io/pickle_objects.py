@@ -38,6 +38,8 @@ _STORAGES = {
     "BoolStorage": torch.bool,
 }
 STORAGE_TYPES = {f"torch.{name}": dtype for name, dtype in _STORAGES.items()}
+#: Named only so that the error says what is wrong.
+_OTHER_STORAGES = ("torch.storage.UntypedStorage", "torch.ComplexFloatStorage", "torch.ComplexDoubleStorage")
 
 
 class Storage:
@@ -62,7 +64,9 @@ def storage_id(pid: Any) -> tuple[torch.dtype, str, int]:
         dtype, key, count = STORAGE_TYPES.get(str(pid[1])), pid[2], pid[4]
         if pid[0] == "storage" and dtype and isinstance(key, str) and type(count) is int and count >= 0:
             return dtype, key, count
-    raise RefusedPickle("has a storage that is not a plain one of PyTorch")
+    raise RefusedPickle(
+        "has a storage that is not one of PyTorch's plain types (float8, complex, ...); save the tensors as float32"
+    )
 
 
 class _Dtype(StandIn):
@@ -192,16 +196,26 @@ def torch_names(size: int) -> Names:
             raise ValueError("a tensor that exceeds its storage")
         left -= count * storage.values.element_size()
         if left < 0:
-            raise RefusedPickle(f"has tensors that are more than {EXPANSION} times as large as the file")
+            raise RefusedPickle(
+                f"has tensors that are more than {EXPANSION} times as large as the file; save copies, tensor.clone()"
+            )
         return storage.values.as_strided(shape, stride, offset) if count else storage.values.new_empty(shape)
 
     return {
         **plain_names(),
         **dict.fromkeys(STORAGE_TYPES),
+        **dict.fromkeys(_OTHER_STORAGES),
         "torch._utils._rebuild_tensor": tensor,
+        "torch._utils._rebuild_tensor_v3": None,  # of the other storages, which `storage_id` refuses
         "torch._utils._rebuild_tensor_v2": tensor,
         "torch._utils._rebuild_parameter": lambda data, *_: data,
+        "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,  # a parameter with further attributes
+        "torch._utils._rebuild_meta_tensor_no_storage": _meta_tensor,
     }
+
+
+def _meta_tensor(*_: Any) -> Tensor:
+    raise RefusedPickle("has tensors on the meta device, which have no values; save the network with its weights")
 
 
 def plain(value: Any, depth: int = 16) -> Any:

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-
-State = dict[str, Tensor]
+from stylegan_inv.generators.io.layouts import State, list_keys
 
 #: Smallest resolution, in pixels, of the fused convolutions of ``fused_scale="auto"``.
 FUSED_FROM = 128
@@ -192,5 +191,4 @@ def _check_blur(name: str, kernel: Tensor) -> None:
 
 
 def _not_part(keys: list[str], what: str) -> UserError:
-    shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-    return UserError(f"{len(keys)} key{'s' if len(keys) > 1 else ''} ({shown}) not part of {what}")
+    return UserError(f"{list_keys('key', keys)} not part of {what}")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import torch
 from torch import Tensor
 
-from stylegan_inv.generators.io.pickle_machine import BoundedStream, Record, RefusedPickle, load
+from stylegan_inv.generators.io.pickle_machine import BoundedStream, Record, RefusedCode, RefusedPickle, load
 from stylegan_inv.generators.io.pickle_objects import STORAGE_TYPES, Names, Storage, storage_id, torch_names
 from stylegan_inv.utils.plain_data import MOST_LEVELS
 
@@ -23,6 +23,7 @@ Entries: TypeAlias = dict[str, zipfile.ZipInfo]
 MOST_CONTENT = 1_000_000
 _LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_SAVE_AGAIN = "read it with torch.load(..., weights_only=True) on this machine and save the result with torch.save"
 #: First bytes of a file in the format before PyTorch 1.6: the number above as a pickle.
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -137,16 +138,16 @@ def _read_archive(
         raise RefusedPickle("has two entries of one name")
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise RefusedPickle("is a zip archive, but was not written by torch.save")
+        raise RefusedPickle("is a zip archive, but was not written by torch.save; give a file of weights")
     root = pickles[0].removesuffix("data.pkl")
     if any(name.startswith(f"{root}code/") for name in entries):
-        raise RefusedPickle("is a TorchScript program")
+        raise RefusedCode("is a TorchScript program")
     if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
-        raise RefusedPickle("is a compressed archive, which torch.save does not write")
+        raise RefusedPickle(f"is a compressed archive, which torch.save does not write; {_SAVE_AGAIN}")
     if sum(info.file_size for info in archive.infolist()) > size:
         raise EOFError("entries that are larger than the file")
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder").strip() != b"little":
-        raise RefusedPickle("comes from a big-endian machine")
+        raise RefusedPickle(f"comes from a big-endian machine; {_SAVE_AGAIN}")
 
     with archive.open(entries[pickles[0]]) as stream:
         pickle = io.BytesIO(stream.read())
@@ -159,7 +160,7 @@ def _read_legacy(stream: BoundedStream, names: Names) -> Any:
         raise ValueError("not PyTorch's older format")
     system = load(stream, {})
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise RefusedPickle("comes from a big-endian machine")
+        raise RefusedPickle(f"comes from a big-endian machine; {_SAVE_AGAIN}")
     # The numbers follow the pickle, so the storages are zero until then.
     storages = _Storages(stream.left, lambda _, dtype, count: torch.zeros(count, dtype=dtype))
     content = load(stream, names, storages)

@@ -6,16 +6,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io import torch_pickle
-from stylegan_inv.generators.io.layouts import list_keys
+from stylegan_inv.generators.io.layouts import list_keys, shown
 from stylegan_inv.generators.io.nvidia_pickle import networks
-from stylegan_inv.generators.io.pickle_machine import RefusedPickle
+from stylegan_inv.generators.io.pickle_machine import RefusedCode, RefusedPickle
 from stylegan_inv.weights.download import file_hash, is_web_page
 
-__all__ = ["file_hash", "is_web_page", "misfits", "read_weights", "safetensors_metadata"]
+__all__ = [
+    "file_hash",
+    "is_web_page",
+    "misfits",
+    "network_state",
+    "plain_names",
+    "read_weights",
+    "safetensors_metadata",
+    "unusable_values",
+    "with_counters",
+]
+#: What DataParallel, DistributedDataParallel, AveragedModel, `torch.compile`, FSDP and activation checkpointing insert
+#: into the names of parameters.
+_WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+#: Number of batches that batch norm has seen, which files of early PyTorch versions do not have.
+_COUNTER = "num_batches_tracked"
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
@@ -82,10 +98,13 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 def _read_torch(path: Path, head: bytes, size: int) -> Mapping[str, Any]:
     try:
         content = networks(_read_pickle(path, head, size))
-    except RefusedPickle as error:
+    except RefusedCode as error:
         raise UserError(
-            f"{path} {error}: refused; save the state dict alone, torch.save(network.state_dict(), ...)"
+            f"{path} {error}: refused; if its network has one of the architectures that are supported, save the state "
+            f"dict alone, torch.save(network.state_dict(), ...)"
         ) from error
+    except RefusedPickle as error:
+        raise UserError(f"{path} {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file raises EOFError, KeyError, IndexError, RuntimeError, ...
@@ -102,7 +121,7 @@ def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
         expected: State dict of the network.
         state: State dict to load. Counters of batch norm may be missing, as in files of early PyTorch versions.
     """
-    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    missing = [key for key in expected if key not in state and not key.endswith(_COUNTER)]
     unexpected = [key for key in state if key not in expected]
     wrong = [
         f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
@@ -113,4 +132,63 @@ def misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     problems += [list_keys("unexpected key", unexpected)] if unexpected else []
     if wrong:
         problems.append(f"{len(wrong)} wrong shape{'s' if len(wrong) > 1 else ''} ({'; '.join(wrong[:2])})")
+    if not problems and (values := unusable_values(expected, state)):
+        problems.append("; ".join(values[:2]) + (f"; ... ({len(values)} tensors)" if len(values) > 2 else ""))
     return "; ".join(problems)
+
+
+def unusable_values(expected: Mapping[str, Tensor], state: Mapping[str, Any]) -> list[str]:
+    """Returns descriptions of tensors whose numbers cannot be those of a network, e.g. ``a.weight holds NaN``.
+
+    Any precision of floating point numbers can be used. Whole numbers are codes of quantised weights, whose scale is
+    elsewhere. Tensors without memory (on the meta device) are not looked at.
+
+    Args:
+        expected: State dict of the network.
+        state: State dict to load; other keys are ignored.
+    """
+    found = []
+    for key, own in expected.items():
+        value = state.get(key)
+        if not isinstance(own, Tensor) or not isinstance(value, Tensor) or not own.is_floating_point():
+            continue
+        if not value.is_floating_point():
+            found.append(f"{key} has type {value.dtype}, expected floating point numbers")
+        elif not value.is_meta and not bool(torch.isfinite(value.float()).all()):
+            found.append(f"{key} holds NaN or infinite numbers, expected finite ones: the network is broken")
+    return found
+
+
+def with_counters(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict that fits with all counters of batch norm, in the types of the network."""
+    complete: dict[str, Tensor] = {}
+    for key, own in expected.items():
+        complete[key] = state[key].to(own.dtype) if key in state else torch.zeros((), dtype=own.dtype)
+    return complete
+
+
+def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state dict with the names that its network had before it was wrapped.
+
+    Args:
+        state: State dict, perhaps of `torch.nn.DataParallel`, `torch.compile` and others, also in parts of the network.
+
+    Raises:
+        UserError: Two tensors of one name.
+    """
+    named: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if name in named:
+            raise UserError(f"contains {shown(name)} twice, once as {shown(key)}; save the state dict of one network")
+        named[name] = value
+    if len(state) > 1 and all(key.startswith("module.") for key in state if key != "n_averaged"):
+        named.pop("n_averaged", None)  # of AveragedModel
+    return named
+
+
+def network_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the tensors in the content of a file, or in its entry ``state_dict``, by their plain names."""
+    inner = content.get("state_dict")
+    items = (inner if isinstance(inner, Mapping) else content).items()
+    return plain_names({str(key): value for key, value in items if isinstance(value, Tensor)})
