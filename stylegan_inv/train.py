@@ -35,11 +35,12 @@ from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
-from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO, check_state, read_checkpoint
+from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
 from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import RunLocation, select_location
+from stylegan_inv.runtime.training_state import NewRun, checked_checkpoint
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
 from stylegan_inv.utils.domains import DOMAINS, check_domains, domain_of
@@ -92,18 +93,19 @@ def prepare(cfg: DictConfig) -> Job:
         _use_classes_and_channels(cfg, method, data)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
         check_fit(method, data.panel_batch(1), data.entries("train"))
-    _check_fit_options(cfg, method, data)
+    configured = _check_fit_options(cfg, method, data)
+    trainer = _check_parts(cfg, location.run_dir)
     if location.ckpt_path is not None:
-        checkpoint = read_checkpoint(location.ckpt_path)
-        method.on_load_checkpoint(checkpoint)
-        check_state(method, checkpoint["state_dict"], location.ckpt_path)
-    _check_parts(cfg, location.run_dir)
+        location.ckpt_path = checked_checkpoint(location, NewRun(method, data, trainer, configured))
     location.create()
     return Job(method, data, location)
 
 
-def _check_fit_options(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModule) -> None:
+def _check_fit_options(cfg: DictConfig, method: pl.LightningModule, data: pl.LightningDataModule) -> Any:
     """Checks the options of optimiser, scheduler and Trainer with the method and the data.
+
+    Returns:
+        The result of ``method.configure_optimizers()``, which is thrown away; None for a method without training.
 
     Raises:
         UserError: An option that would fail when the training begins, or that does nothing.
@@ -111,20 +113,20 @@ def _check_fit_options(cfg: DictConfig, method: pl.LightningModule, data: pl.Lig
     if isinstance(data, ImageDataModule):
         config.check_endless_stream(cfg.trainer, size_of(data.get("train")), data.batch_size)
     if isinstance(method, InversionMethod) and not isinstance(method, TrainedMethod):
-        return
+        return None
     if not method.automatic_optimization:
         has_options = isinstance(method, TrainedMethod)
         config.check_manual_optimization(cfg.trainer, type(method).__name__, has_options)
     try:
-        method.configure_optimizers()  # thrown away; Lightning calls it again
+        return method.configure_optimizers()  # Lightning calls it again
     except (TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"optimizer or scheduler: {' '.join(str(error).split())}") from error
 
 
-def _check_parts(cfg: DictConfig, run_dir: Path) -> None:
-    """Builds callbacks and Trainer once and throws them away: the run builds its own, in its folder.
+def _check_parts(cfg: DictConfig, run_dir: Path) -> pl.Trainer:
+    """Builds callbacks and Trainer once, to be thrown away: the run builds its own, in its folder.
 
     Raises:
         UserError: One of them cannot be built.
@@ -132,7 +134,7 @@ def _check_parts(cfg: DictConfig, run_dir: Path) -> None:
     silence_library_messages()
     cfg = copy.deepcopy(cfg)
     OmegaConf.update(cfg, "paths.run_dir", str(run_dir))
-    _build_trainer(cfg, _build_callbacks(cfg), [MetricsCSV(run_dir)], AtomicCheckpointIO())
+    return _build_trainer(cfg, _build_callbacks(cfg), [MetricsCSV(run_dir)], AtomicCheckpointIO())
 
 
 def _build_callbacks(cfg: DictConfig) -> list[pl.Callback]:

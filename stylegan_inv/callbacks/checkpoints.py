@@ -82,6 +82,12 @@ class Checkpoints(ModelCheckpoint):
         return {**super().state_dict(), "validation_due": self._validation_due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+        texts, best = ("best_model_path", "kth_best_model_path", "last_model_path"), state_dict.get("best_k_models", {})
+        if not isinstance(best, dict) or not all(isinstance(state_dict.get(name, ""), str) for name in texts):
+            raise UserError("callbacks.checkpoint: the checkpoint has no paths of checkpoints, expected texts")
+        for name in ("best_model_score", "kth_value"):
+            if isinstance(state_dict.get(name), str | dict | list):
+                raise UserError(f"callbacks.checkpoint: {name} is {state_dict[name]!r:.60}, expected a number")
         self._validation_due = bool(state_dict.get("validation_due", False))
         if str(state_dict.get("dirpath")) == str(self.dirpath):
             super().load_state_dict(state_dict)

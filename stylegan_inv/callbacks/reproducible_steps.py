@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from stylegan_inv.runtime.ranks import StatePerRank
 from stylegan_inv.utils.compat import batch_norm_buffers, finished_batches, reset_step_metrics
 
 _TRAINING, _VALIDATION = 0, 1
-
-
-@runtime_checkable
-class StatePerRank(Protocol):
-    """A module whose extra state differs between ranks, such as a history of latent codes."""
-
-    differs_by_rank: bool
-
-    def get_extra_state(self) -> Any:
-        """Returns the state of this rank."""
-
-    def set_extra_state(self, state: Any) -> None:
-        """Restores the state of this rank."""
 
 
 class ReproducibleSteps(pl.Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -91,3 +91,16 @@ class Ranks:
     def __str__(self) -> str:
         """Prefix of messages; empty for a single process."""
         return f"rank {self.rank} of {self.world_size}: " if self.world_size > 1 else ""
+
+
+@runtime_checkable
+class StatePerRank(Protocol):
+    """A module whose extra state differs between ranks, such as a history of latent codes."""
+
+    differs_by_rank: bool
+
+    def get_extra_state(self) -> Any:
+        """Returns the state of this rank."""
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restores the state of this rank."""

@@ -32,6 +32,7 @@ class RunLocation:
         command: Hash of the command, see `command_hash`.
         finished: Whether the same command has already finished in this folder.
         fixed: Whether the user named the folder, or the run continues in it; otherwise `create` makes a new one.
+        named_checkpoint: Whether the user named the checkpoint.
     """
 
     run_dir: Path
@@ -39,6 +40,7 @@ class RunLocation:
     command: str
     finished: bool = False
     fixed: bool = True
+    named_checkpoint: bool = False
 
     def create(self) -> None:
         """Makes the folder; runs that start in the same second get different ones.
@@ -102,7 +104,7 @@ def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
     command = command_hash(cfg)
     if cfg.ckpt_path is not None:
         read_checkpoint(Path(cfg.ckpt_path))
-        return RunLocation(wanted, Path(cfg.ckpt_path), command, fixed=named)
+        return RunLocation(wanted, Path(cfg.ckpt_path), command, fixed=named, named_checkpoint=True)
     if named:
         return _continue_in(RunFolder(wanted), cfg, command, resume)
     if resume:

@@ -139,6 +139,16 @@ def has_grad_scaler(trainer: pl.Trainer) -> bool:
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
+def optimizers_and_schedulers(configured: Any) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    """Returns the optimisers and schedulers in a result of ``configure_optimizers``, in the order of checkpoints."""
+    from pytorch_lightning.core.optimizer import _configure_optimizers
+
+    if configured is None:
+        return [], []
+    optimizers, schedulers, _ = _configure_optimizers(configured)
+    return optimizers, [entry["scheduler"] if isinstance(entry, dict) else entry for entry in schedulers]
+
+
 # -- Lightning: ModelCheckpoint ----------------------------------------------------------------------------------------
 
 

@@ -232,6 +232,24 @@ def checkpoint(folder: Path) -> ModelCheckpoint:
     return ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=2, enable_version_counter=False)
 
 
+@pytest.mark.parametrize("form", ["one", "list", "two lists", "dict", "with an interval", "none"])
+def test_optimizers_and_schedulers(form: str) -> None:
+    module = Module()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    configured: Any = {
+        "one": optimizer,
+        "list": [optimizer],
+        "two lists": ([optimizer], [scheduler]),
+        "dict": {"optimizer": optimizer, "lr_scheduler": scheduler},
+        "with an interval": ([optimizer], [{"scheduler": scheduler, "interval": "step"}]),
+        "none": None,
+    }[form]
+    optimizers, schedulers = compat.optimizers_and_schedulers(configured)
+    assert optimizers == ([] if form == "none" else [optimizer])
+    assert schedulers == ([] if form in ("one", "list", "none") else [scheduler])
+
+
 def test_skips_checkpoint(tmp_path: Path) -> None:
     callback = checkpoint(tmp_path)
     # Called before the callback itself, which saves after steps 2 and 4.

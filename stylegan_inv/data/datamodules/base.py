@@ -35,6 +35,8 @@ from stylegan_inv.utils.domains import check_domain_name
 _log = logging.getLogger(__name__)
 #: The splits of a dataset.
 SPLITS = ("train", "val", "test")
+#: Entries of the state in a checkpoint, all of them whole numbers.
+_STATE = ("draw", "batches", "seed", "size")
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -223,7 +225,18 @@ class ImageDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:  # noqa: D102
-        self._resumed = dict(state_dict)
+        self._resumed = self.checked_state(state_dict)
+
+    @staticmethod
+    def checked_state(state: Any) -> dict[str, int]:
+        """Returns a state of `state_dict`, which a checkpoint holds.
+
+        Raises:
+            UserError: Anything else.
+        """
+        if not isinstance(state, Mapping):
+            raise UserError(f"the state of the data is a {type(state).__name__}, expected {', '.join(_STATE)}")
+        return {name: whole_number(f"data.{name}", state.get(name), 0) for name in _STATE} if state else {}
 
     def teardown(self, stage: str) -> None:
         """Logs a summary of the unreadable files."""

@@ -66,7 +66,15 @@ class LatentPool(nn.Module):
         return {"codes": codes, "random": self._random.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:  # noqa: D102
-        if len(state["codes"]) > self.size:
-            raise UserError(f"LatentPool: the checkpoint has {len(state['codes'])} codes, expected at most {self.size}")
-        self._codes = list(state["codes"].clone())
-        self._random.set_state(state["random"].cpu())
+        codes, random = (state.get(name) if isinstance(state, dict) else None for name in ("codes", "random"))
+        if not isinstance(codes, Tensor) or not isinstance(random, Tensor) or codes.ndim != (2 if len(codes) else 1):
+            raise UserError("LatentPool: the checkpoint has no codes (N, D) and random state, expected those of a pool")
+        if len(codes) > self.size:
+            raise UserError(f"LatentPool: the checkpoint has {len(codes)} codes, expected at most {self.size}")
+        if not codes.is_floating_point() or not bool(codes.isfinite().all()):
+            raise UserError("LatentPool: the codes of the checkpoint are no finite floating point numbers")
+        self._codes = list(codes.clone())
+        try:
+            self._random.set_state(random.cpu())
+        except (RuntimeError, TypeError) as error:
+            raise UserError(f"LatentPool: the checkpoint has no random state of PyTorch ({error})") from error

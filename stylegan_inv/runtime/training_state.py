@@ -1,0 +1,272 @@
+"""Checks that a training can continue from a checkpoint, before it begins.
+
+Lightning restores a checkpoint after the run folder exists, and believes what the file holds: it stops with an
+``AttributeError`` at a list instead of a dict, ignores the states of optimisers that are missing, and takes a text for
+a learning rate. Here every state is compared with that of the new run, and loaded into objects that are thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from packaging.version import InvalidVersion, Version
+from torch import Tensor
+from torch.optim import Optimizer
+
+from stylegan_inv.data.datamodules.base import ImageDataModule
+from stylegan_inv.errors import UserError
+from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.trained import TrainedMethod
+from stylegan_inv.runtime.checkpoint_io import LAST, PREVIOUS, check_state, read_checkpoint, restoring
+from stylegan_inv.runtime.ranks import StatePerRank
+from stylegan_inv.runtime.run_location import RunLocation
+from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.compat import optimizers_and_schedulers
+
+_log = logging.getLogger(__name__)
+#: States of a parameter that have its shape, in PyTorch's optimisers and in `optim.ranger`.
+_OF_PARAMETER_SHAPE = frozenset(("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "slow"))
+_ADVICE = "expected a checkpoint of this command; give another one, or none to start anew"
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What a checkpoint is going to be loaded into.
+
+    Attributes:
+        method: The module to fit, whose weights are checked and not changed.
+        data: Its data, likewise.
+        trainer: A trainer with callbacks that is thrown away.
+        configured: Result of ``method.configure_optimizers()``, which is thrown away.
+    """
+
+    method: pl.LightningModule
+    data: pl.LightningDataModule
+    trainer: pl.Trainer
+    configured: Any
+
+
+def checked_checkpoint(location: RunLocation, run: NewRun) -> Path:
+    """Returns the checkpoint to continue from: that of the location or, if the user did not name it, the one before it.
+
+    Args:
+        location: Where the run writes and what it continues; it has a checkpoint.
+        run: What the checkpoint is going to be loaded into.
+
+    Raises:
+        UserError: The checkpoint does not fit the run.
+    """
+    path = location.ckpt_path
+    assert path is not None
+    problem: UserError | None = None
+    for candidate in (path, path.with_name(PREVIOUS)):
+        if candidate != path and (path.name != LAST or location.named_checkpoint or not candidate.exists()):
+            break
+        try:
+            check_checkpoint(candidate, run)
+        except UserError as error:
+            problem = problem or error
+        else:
+            if problem is not None:
+                _log.warning("%s; continuing from %s", problem, candidate)
+            return candidate
+    assert problem is not None
+    raise problem
+
+
+def check_checkpoint(path: Path, run: NewRun) -> None:
+    """Checks that a training can continue from a checkpoint; see `checked_checkpoint`."""
+    trains = not isinstance(run.method, InversionMethod) or isinstance(run.method, TrainedMethod)
+    checkpoint = read_checkpoint(path)
+    if trains:
+        check_steps(checkpoint, path)
+    with restoring(path, run.method):
+        run.method.on_load_checkpoint(checkpoint)
+    check_state(run.method, checkpoint["state_dict"], path)
+    if trains:
+        check_training_state(checkpoint, path, run)
+
+
+def check_steps(checkpoint: dict[str, Any], path: Path) -> None:
+    """Checks the entries that say how far a training was.
+
+    Raises:
+        UserError: Entries that are missing or of another type.
+    """
+    with _named(path, "its steps"):
+        for name in ("epoch", "global_step"):
+            whole_number(name, checkpoint.get(name), least=0)
+        Version(checkpoint["pytorch-lightning_version"])
+
+
+def check_training_state(checkpoint: dict[str, Any], path: Path, run: NewRun) -> None:
+    """Checks what Lightning restores besides the weights; see also `check_steps`.
+
+    Args:
+        checkpoint: Content of the file.
+        path: The file, for errors.
+        run: What it is going to be loaded into.
+
+    Raises:
+        UserError: Entries that are missing, of another type, or of another run.
+    """
+    optimizers, schedulers = optimizers_and_schedulers(run.configured)
+    with _named(path, "its optimisers"):
+        _check_count("optimizer_states", checkpoint.get("optimizer_states"), optimizers)
+        for optimizer, state in zip(optimizers, checkpoint["optimizer_states"], strict=True):
+            _check_optimizer(optimizer, state)
+    with _named(path, "its schedules"):
+        _check_count("lr_schedulers", checkpoint.get("lr_schedulers"), schedulers)
+        for scheduler, state in zip(schedulers, checkpoint["lr_schedulers"], strict=True):
+            check_like(scheduler.state_dict(), state, "lr_schedulers")
+            before = scheduler.state_dict()
+            scheduler.load_state_dict(copy.deepcopy(state))
+            scheduler.load_state_dict(before)
+    with _named(path, "its loops"):
+        loops = checkpoint["loops"]["fit_loop"]
+        check_like(run.trainer.fit_loop.state_dict(), loops, "loops.fit_loop", least=0)
+        run.trainer.fit_loop.load_state_dict(copy.deepcopy(loops))
+    with _named(path, "its callbacks"):
+        for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+            if state := _mapping("callbacks", checkpoint["callbacks"]).get(callback.state_key):
+                check_like(callback.state_dict(), state, f"callbacks.{type(callback).__name__}")
+                callback.load_state_dict(copy.deepcopy(state))
+        if "current_model_state" in checkpoint:  # of `callbacks=ema`
+            check_state(run.method, checkpoint["current_model_state"], path)
+            _mapping("averaging_state", checkpoint.get("averaging_state"))
+    with _named(path, "its precision"):
+        precision = run.trainer.precision_plugin
+        if (name := type(precision).__qualname__) in checkpoint:
+            precision.load_state_dict(copy.deepcopy(_mapping(name, checkpoint[name])))
+    with _named(path, "its data"):
+        if (name := type(run.data).__qualname__) in checkpoint and isinstance(run.data, ImageDataModule):
+            run.data.checked_state(checkpoint[name])
+    with _named(path, "the states of its ranks"):
+        _check_ranks(run.method, checkpoint)
+
+
+def check_like(own: Any, stored: Any, where: str, least: float = -math.inf) -> None:
+    """Checks that a stored state has the types of one's own, in the entries that both have.
+
+    Args:
+        own: State of a new object. None says nothing about the type.
+        stored: The state of a file.
+        where: Name of the state, for errors.
+        least: Smallest number that is allowed.
+
+    Raises:
+        UserError: A value of another type.
+    """
+    if own is None:
+        return
+    if isinstance(own, dict):
+        stored = _mapping(where, stored)
+        for key in own.keys() & stored.keys():
+            check_like(own[key], stored[key], f"{where}.{key}", least)
+        return
+    is_number = isinstance(stored, int | float) and not isinstance(stored, bool)
+    if isinstance(own, bool | str):
+        right, expected = isinstance(stored, type(own)), type(own).__name__
+    elif isinstance(own, int | float | Tensor):
+        right = isinstance(stored, Tensor) or (is_number and math.isfinite(stored) and stored >= least)
+        expected = "a number" if least == -math.inf else f"a number of at least {least:g}"
+    elif isinstance(own, list | tuple):
+        right, expected = isinstance(stored, list | tuple) and len(stored) == len(own), f"{len(own)} values"
+    else:
+        return
+    if not right:
+        raise UserError(f"{where} is {_short(stored)}, expected {expected}")
+    if isinstance(own, list | tuple):
+        for number, (first, second) in enumerate(zip(own, stored, strict=True)):
+            check_like(first, second, f"{where}[{number}]", least)
+
+
+@contextlib.contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever goes wrong in the block into an error of one line."""
+    try:
+        yield
+    except InvalidVersion as error:
+        raise UserError(f"{path}: {what} cannot be restored ({_short(error)}); {_ADVICE}") from error
+    except Exception as error:  # states of other types raise errors of many types
+        reason = f"holds no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise UserError(f"{path}: {what} cannot be restored ({' '.join(reason.split())[:200]}); {_ADVICE}") from error
+
+
+def _check_count(name: str, states: Any, own: Sequence[Any]) -> None:
+    if not isinstance(states, list):
+        raise UserError(f"{name} is {_short(states)}, expected a list")
+    if len(states) != len(own):
+        raise UserError(f"{name} has {len(states)} entries, expected {len(own)}")
+
+
+def _check_optimizer(optimizer: Optimizer, state: Any) -> None:
+    """Checks the state of an optimiser, and that it can be loaded."""
+    groups = _mapping("optimizer_states", state)["param_groups"]
+    own = copy.copy(optimizer.param_groups)
+    _check_count("param_groups", groups, own)
+    for number, (first, second) in enumerate(zip(own, groups, strict=True)):
+        where = f"param_groups[{number}]"
+        check_like({**first, "params": None}, second, where)
+        if first.get("name") != second.get("name"):
+            raise UserError(f"{where} is called {_short(second.get('name'))}, expected {first.get('name')}")
+        if len(second["params"]) != len(first["params"]):
+            raise UserError(f"{where} has {len(second['params'])} parameters, expected {len(first['params'])}")
+    parameters = [parameter for group in own for parameter in group["params"]]
+    numbers = [number for group in groups for number in group["params"]]
+    for number, values in _mapping("state", state["state"]).items():
+        if number not in numbers:
+            raise UserError(f"state[{_short(number)}] is of no parameter")
+        _check_moments(f"state[{number}]", parameters[numbers.index(number)], values)
+    before = optimizer.state_dict()
+    try:
+        optimizer.load_state_dict(copy.copy(state))
+        for first, second in zip(own, optimizer.param_groups, strict=True):
+            if missing := sorted(first.keys() - second.keys()):
+                raise UserError(f"a parameter group has no {', '.join(missing)}")
+    finally:  # another checkpoint may be checked after this one
+        optimizer.load_state_dict(before)
+
+
+def _check_moments(where: str, parameter: Tensor, values: Any) -> None:
+    for name, value in _mapping(where, values).items():
+        if isinstance(value, str):
+            raise UserError(f"{where}.{name} is {_short(value)}, expected a number or a tensor")
+        if name not in _OF_PARAMETER_SHAPE or value is None:
+            continue
+        if not isinstance(value, Tensor) or value.shape != parameter.shape or not value.is_floating_point():
+            raise UserError(f"{where}.{name} is {_short(value)}, expected a tensor {tuple(parameter.shape)}")
+        if not bool(value.isfinite().all()):
+            raise UserError(f"{where}.{name} holds NaN or infinite numbers")
+
+
+def _check_ranks(method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Checks the states that differ between ranks: that of the first one, and of all in ``by_rank``."""
+    parts = {name: p for name, p in method.named_modules() if isinstance(p, StatePerRank) and p.differs_by_rank}
+    ranks = checkpoint.get("by_rank", [])
+    if not isinstance(ranks, list):
+        raise UserError(f"by_rank is {_short(ranks)}, expected a list")
+    for name, part in parts.items():
+        first = checkpoint["state_dict"][f"{name}._extra_state"]
+        for state in (first, *(_mapping("by_rank", rank)[name] for rank in ranks)):
+            copy.deepcopy(part).set_extra_state(state)
+
+
+def _mapping(name: str, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{name} is {_short(value)}, expected a mapping")
+    return value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    return f"a {type(value).__name__}" if isinstance(value, dict | list | tuple) else repr(value)[:60]
