@@ -61,8 +61,9 @@ def fetch(source: str | Path, *, offline: bool | None = None, cache: Path | None
     if is_intact(target, entry):
         return target
     if offline_wanted(offline):
+        found = f"{target} is not the published {source}" if target.is_file() else f"{source} is not in the cache"
         raise UserError(
-            f"{source} is not in the cache and downloads are switched off: put the file at {target} "
+            f"{found} and downloads are switched off: put the file at {target} "
             f"(from {entry.urls[0]}), or allow downloads (weights.offline=false)"
         )
     from filelock import FileLock  # a dependency of PyTorch

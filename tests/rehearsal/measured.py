@@ -40,7 +40,7 @@ class Measured:
 
 
 def run_measured(module: str, *arguments: str, cwd: Path, cache: Path) -> Measured:
-    """Runs ``python -m stylegan_inv.<module> arguments`` in ``cwd``, without a network."""
+    """Runs ``python -m stylegan_inv.<module> arguments`` in ``cwd`` with the stand-ins, without a network."""
     environment = dict(
         os.environ,
         PYTHONPATH=str(REPOSITORY),
@@ -54,7 +54,7 @@ def run_measured(module: str, *arguments: str, cwd: Path, cache: Path) -> Measur
     started = time.time()
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"stylegan_inv.{module}", *arguments],
+            [sys.executable, "-m", "tests.rehearsal.with_stand_ins", module, *arguments],
             cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -253,6 +253,9 @@ def test_offline_makes_no_request(by, server, known, tmp_path, monkeypatch):
         fetch("thing", offline=offline)
     assert url in str(info.value) and not file.asked
     (tmp_path / "weights").mkdir(exist_ok=True)
+    (tmp_path / "weights" / "file.pkl").write_bytes(DATA[::-1])
+    with pytest.raises(UserError, match="file.pkl is not the published thing and downloads are switched off"):
+        fetch("thing", offline=offline)
     (tmp_path / "weights" / "file.pkl").write_bytes(DATA)
     assert fetch("thing", offline=offline).read_bytes() == DATA and not file.asked
 
