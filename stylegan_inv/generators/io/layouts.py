@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.pickle_objects import NumpyArray
 from stylegan_inv.generators.ops import FILTER_TAPS, setup_filter
 
 State = dict[str, Tensor]
@@ -50,19 +51,34 @@ def list_keys(noun: str, keys: list[str], limit: int = 3) -> str:
     return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} ({shown})"
 
 
+def stored_average(content: Mapping[str, Any]) -> Tensor | None:
+    """Returns ``latent_avg`` of a checkpoint, a tensor or an array of numpy: ``(D,)``, ``(1, D)`` or ``(L, D)``.
+
+    Args:
+        content: Content of the file.
+    """
+    value = content.get("latent_avg")
+    average = value.tensor() if isinstance(value, NumpyArray) else value
+    if not isinstance(average, Tensor):
+        return None
+    return average[0] if average.ndim == 3 and len(average) == 1 else average
+
+
 def average_code(value: Tensor) -> Tensor:
     """Returns the latent average ``(D,)``.
 
     Args:
-        value: Latent average of a file, ``(D,)``, ``(1, D)`` or ``(L, D)``.
+        value: Latent average of a file, ``(D,)``, ``(1, D)``, ``(L, D)`` or ``(1, L, D)``.
 
     Raises:
         UserError: A tensor of another shape.
     """
+    while value.ndim > 2 and len(value) == 1:
+        value = value[0]
     if value.ndim == 1:
         return value
     if value.ndim != 2 or not len(value):
-        raise UserError(f"latent_avg has shape {tuple(value.shape)}, expected (D,), (1, D) or (L, D)")
+        raise UserError(f"latent_avg has shape {tuple(value.shape)}, expected (D,), (1, D), (L, D) or (1, L, D)")
     # The mean of equal rows would differ from them by rounding.
     return value[0] if bool((value == value[0]).all()) else value.mean(dim=0)
 
@@ -134,4 +150,4 @@ def describe(layout: str | None, sd: Mapping[str, Any]) -> str:
         return "a StyleGAN3 generator"
     if any(str(key).startswith("FromRGB_lod") for key in sd):
         return "a discriminator of the original StyleGAN"
-    return list_keys("unknown key", [str(key) for key in sd])
+    return list_keys("unknown key", [str(key) for key in sd]) if sd else "nothing"
