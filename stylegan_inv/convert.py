@@ -35,6 +35,7 @@ from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
 from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.text import readable
 from stylegan_inv.weights.download import file_hash
 from stylegan_inv.weights.table import TABLE
 
@@ -101,7 +102,7 @@ def convert(options: argparse.Namespace) -> None:
     content = _read(source, layout, options.network)
     _set_encoder_type(content.value, options.encoder_type, source)
     _check_numbers(content.value, source)
-    metadata = {"source": source.name, "source_sha256": file_hash(source)}
+    metadata = {"source": readable(source.name), "source_sha256": file_hash(source)}
     known = known_domain(options.source, source, read_metadata(source), metadata["source_sha256"])
     if domain := options.domain or known:
         metadata["domain"] = domain
@@ -150,8 +151,9 @@ def _check_numbers(value: Generator | Discriminator | OfficialCheckpoint, source
 
 def _target(options: argparse.Namespace) -> tuple[str, Path]:
     target: Path = options.target.expanduser()
-    layout = options.to or ("ours" if target.suffix not in SUFFIXES["rosinality"] else "rosinality")
-    if target.suffix not in SUFFIXES[layout]:
+    suffix = target.suffix.lower()
+    layout = options.to or ("ours" if suffix not in SUFFIXES["rosinality"] else "rosinality")
+    if suffix not in SUFFIXES[layout]:
         raise UserError(f"{target}: expected a {' or '.join(SUFFIXES[layout])} file for the layout {layout}")
     if target.exists() and not options.overwrite:
         raise UserError(f"{target}: exists already; give another name, or --overwrite")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,8 @@ from stylegan_inv.runtime.training_state import NewRun, checked_checkpoint
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
 from stylegan_inv.utils.domains import DOMAINS, check_domains, domain_of
-from stylegan_inv.utils.tables import print_metrics
+from stylegan_inv.utils.text import json_text
+from stylegan_inv.visualization.metrics_table import print_metrics
 
 #: Time limits for the other ranks to end; after that they are taken to hang.
 _WAIT_SECONDS, _WAIT_SECONDS_AFTER_ERROR = 60.0, 1.0
@@ -212,7 +212,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     if trainer.is_global_zero and not is_fast_dev_run(trainer):
         if not run.config_file.is_file():
             write_origin()
-        run.metrics_file.write_text(json.dumps(metrics, indent=2) + "\n")
+        run.metrics_file.write_text(json_text(metrics), encoding="utf-8")
         if saver.failure is not None:
             raise UserError(f"trained to the end, but {saver.failure}; the progress since the last checkpoint is lost")
         run.update_record(finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))

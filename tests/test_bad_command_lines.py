@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -48,6 +49,21 @@ def test_unknown_option(name, monkeypatch, capsys, tmp_path) -> None:
     error = error_of(monkeypatch, capsys, command(name), *UNKNOWN_OPTIONS[name])
     assert "--unknown" in error or "invalid choice" in error
     assert f"python -m stylegan_inv.{name.split()[0]}" in error and error.endswith("--help")
+    assert not list(tmp_path.iterdir())
+
+
+#: A folder or file that a user may have, whose name means something to Hydra.
+VALUES = ["a=b.png", "photos (1)", "é.png", "it's.png", "a#b.png", "~/a.png", "x,y.png"]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_values_that_hydra_does_not_take_come_with_what_to_type(value, monkeypatch, capsys, tmp_path) -> None:
+    """The shell takes off the outer quotes of the advice; what remains names the file."""
+    monkeypatch.chdir(tmp_path)
+    error = error_of(monkeypatch, capsys, command("invert"), f"input={value}", "method=projector")
+    (advice,) = shlex.split(error.partition(" give ")[2].partition(", for a list")[0])
+    line = error_of(monkeypatch, capsys, command("invert"), advice, "method=projector")
+    assert line.startswith(f"error: {value}: no")
     assert not list(tmp_path.iterdir())
 
 

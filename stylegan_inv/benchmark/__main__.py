@@ -16,7 +16,6 @@ for ``world`` it is a 3x3 convolution of 64 channels at 64 px, batch 8.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.utils import timing
 from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.text import json_text
 
 METHODS, RENDER, WORLD = "methods", "render", "world"
 #: Subcommand -> module and description.
@@ -128,7 +128,7 @@ def _measure_speed(parsed: argparse.Namespace) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
     if parsed.json:
-        parsed.json.write_text(json.dumps(result, indent=2) + "\n")
+        parsed.json.write_text(json_text(result), encoding="utf-8")
 
 
 def _world(parsed: argparse.Namespace) -> tuple[Any, Table]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from stylegan_inv.benchmark import figures
 from stylegan_inv.benchmark.compared_methods import BY_NAME, Budget
 from stylegan_inv.benchmark.held_out_faces import Faces
@@ -13,6 +15,7 @@ from stylegan_inv.benchmark.result_tables import method_rows, results_csv, resul
 from stylegan_inv.benchmark.results import LATENT_SPACE, RECONSTRUCTION, Results, load_results, serialise
 from stylegan_inv.benchmark.score_method import SHOWN
 from stylegan_inv.errors import UserError
+from stylegan_inv.report.folder_reader import FolderReader
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.visualization.html_page import definitions, figure, table, write_page
 
@@ -63,23 +66,28 @@ def render_again(folder: Path) -> None:
         results = load_results(folder)
     except OSError as error:
         raise UserError(f"{folder}: expected the folder of a report ({error.filename}: {error.strerror})") from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: its benchmark.json or edits.csv is damaged ({error!r}); copy them again") from error
     write_results(results, folder)
+
+
+def _figure(reader: FolderReader, name: str, caption: str) -> list[Markup]:
+    picture = reader.picture(name)
+    return [] if picture is None else [figure(picture, caption)]
 
 
 def _write_page(results: Results, into: Path) -> None:
     heads, claims = verdict_rows(results.verdicts)
+    reader = FolderReader(into)
+    pictures = {name: _figure(reader, name, caption) for name, caption in FIGURES.items()}
     write_page(
         "All methods on SynthFaces",
         {
-            "Reconstructions": [figure(into / GRID, FIGURES[GRID])],
+            "Reconstructions": pictures[GRID],
             "Reconstruction quality": [table(*method_rows(results.table, RECONSTRUCTION))],
             "Latent codes and edits": [table(*method_rows(results.table, LATENT_SPACE))],
             "Claims of the papers": [table(heads, claims)] if claims else [],
-            "Figures": [
-                figure(into / name, caption)
-                for name, caption in FIGURES.items()
-                if name != GRID and (into / name).is_file()
-            ],
+            "Figures": [part for name, parts in pictures.items() if name != GRID for part in parts],
             "Protocol": [definitions(results.protocol.describe())],
         },
         into / "report.html",

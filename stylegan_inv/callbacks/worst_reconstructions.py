@@ -86,7 +86,10 @@ class WorstReconstructions(pl.Callback):
         sheet = _sheet(worst)
         sheet.save(self._folder / f"step_{trainer.global_step:07d}.png")
         sheet.save(self._folder / "last.png")
-        with atomic_write(self._folder / "last.csv") as temporary, open(temporary, "w", newline="") as file:
+        with (
+            atomic_write(self._folder / "last.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, ["step", "image", *worst[0].metrics])
             writer.writeheader()
             writer.writerows({"step": trainer.global_step, "image": one.name, **one.metrics} for one in worst)

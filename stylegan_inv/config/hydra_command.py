@@ -30,6 +30,7 @@ from stylegan_inv.config.composition import CONF_DIR
 from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.command_line import ArgumentParser, report_error
+from stylegan_inv.utils.text import print_any_text
 from stylegan_inv.weights.download import downloads
 
 #: Exceptions that mean bad input.
@@ -63,6 +64,7 @@ def entry_point(
     def decorate(main: Callable[..., Any]) -> Callable[[], None]:
         @functools.wraps(main)
         def command_line() -> None:
+            print_any_text()
             # Hydra then raises errors, for the report below, instead of printing them and exiting with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             PrepareFirst.prepare = staticmethod(prepare) if prepare else None
@@ -71,7 +73,8 @@ def entry_point(
             run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
             overrides: list[str] = []
             try:
-                overrides = _check_options(config_name)
+                overrides = _options(config_name)
+                check_groups(overrides)
                 run()
             except _INPUT_ERRORS as error:
                 PrepareFirst.summarise_failed_sweep()
@@ -220,15 +223,14 @@ def same_command(module: str) -> list[str]:
     return [*program(module), *own, "hydra.mode=RUN", *overrides.task]  # conf/sweep sets MULTIRUN
 
 
-def _check_options(config_name: str) -> list[str]:
+def _options(config_name: str) -> list[str]:
     """Parses the options of Hydra's command line, whose own parser prints its usage before an error.
 
     Returns:
         The overrides.
 
     Raises:
-        UserError: An unknown option, a group that is set to null, or Hydra's option to repeat a run from a pickle,
-            which could execute anything.
+        UserError: An unknown option, or Hydra's option to repeat a run from a pickle, which could execute anything.
     """
     prog = f"python -m stylegan_inv.{config_name}"
     options = ArgumentParser(prog=prog, parents=[get_args_parser()], add_help=False).parse_args()
@@ -237,9 +239,7 @@ def _check_options(config_name: str) -> list[str]:
             "--experimental-rerun: reads a pickle, which can execute code; repeat the command with the overrides in "
             ".hydra/overrides.yaml"
         )
-    overrides = [str(override) for override in options.overrides]
-    check_groups(overrides)
-    return overrides
+    return [str(override) for override in options.overrides]
 
 
 def _check_working_directory(config: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -77,6 +78,8 @@ def explained(error: Exception, config_name: str, overrides: Sequence[str]) -> E
         overrides: As on the command line.
     """
     text = str(error)
+    if isinstance(error, HydraException) and (hint := _quoting_hint(text, overrides)) is not None:
+        return UserError(hint)
     if "hydra/sweeper/optuna" in text:
         return UserError("sweep=optuna: Optuna's sweeper is not installed; pip install 'stylegan_inv[sweep]'")
     if isinstance(error, MissingConfigException) and error.options:
@@ -98,6 +101,26 @@ def explained(error: Exception, config_name: str, overrides: Sequence[str]) -> E
     except (HydraException, OmegaConfBaseException):
         return error
     return UserError(f"{wrong.input_line}: there is no key {key}; {_advice(key, wrong, before)}")
+
+
+def _quoting_hint(error: str, overrides: Sequence[str]) -> str | None:
+    """Returns what to type for a value with letters that have a meaning for Hydra; None if that is not the error."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or value.startswith(("[", "{")):
+            continue
+        escaped = value.strip("'\"").replace("\\", "\\\\").replace('"', '\\"')
+        quoted = shlex.quote(f'{key}="{escaped}"')
+        if "Ambiguous value" in error and f"'{override}'" in error:
+            return (
+                f"{override}: a comma separates the values of a sweep; for one value with a comma give {quoted}, for a "
+                f"list {shlex.quote(f'{key}=[{value}]')}, for a sweep -m"
+            )
+        try:
+            OverridesParser.create().parse_override(override)
+        except HydraException:
+            return f"{override}: has letters with a meaning for Hydra; if the value is meant as it is, give {quoted}"
+    return None
 
 
 def _adds_key(override: Override, folders: Sequence[Path]) -> bool:

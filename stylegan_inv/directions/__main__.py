@@ -73,7 +73,7 @@ def _check_options(options: argparse.Namespace) -> None:
         check_output(output, overwrite=True)
         return
     real_number("--fraction", options.fraction, above=0)
-    if output.suffix != ".safetensors":
+    if output.suffix.lower() != ".safetensors":
         raise UserError(f"--output {output}: directions are written as .safetensors")
     check_output(output.parent, overwrite=True)
 
@@ -133,7 +133,7 @@ def _from_scores(options: argparse.Namespace, generator: Generator) -> Direction
 
 
 def _scored_codes(options: argparse.Namespace, generator: Generator) -> tuple[Tensor, Tensor]:
-    from_file = Path(options.scores).suffix == ".csv"
+    from_file = Path(options.scores).suffix.lower() == ".csv"
     if options.codes is not None:
         from stylegan_inv.latents.saved_codes import read_latents
 

@@ -18,7 +18,7 @@ from stylegan_inv.config import entry_point, instantiate
 from stylegan_inv.data.images.image_files import SUFFIXES, save_image
 from stylegan_inv.edit.edit_sources import Source, find_source
 from stylegan_inv.errors import UserError
-from stylegan_inv.invert.input_warnings import WARNINGS
+from stylegan_inv.invert.input_warnings import remove_warnings
 from stylegan_inv.invert.output_folder import image_names
 from stylegan_inv.latents.edits.base import Edit, ImageTable, UsesDirections
 from stylegan_inv.utils.checks import real_number, true_or_false, whole_number
@@ -28,6 +28,7 @@ from stylegan_inv.visualization.animation import check_animation, write_animatio
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 
 _ROWS_PER_PAGE = 64
+_MOST_NAME_BYTES = 160
 
 
 @dataclass
@@ -97,7 +98,7 @@ def _write_images(table: ImageTable, output: Path) -> None:
 
 def _warn(source: Source, output: Path) -> dict[str, list[str]]:
     """Prints and writes the warnings about the input images; returns their captions by the name of the image."""
-    (output / WARNINGS).unlink(missing_ok=True)  # of an earlier result
+    remove_warnings(output)  # of an earlier result
     if source.warnings is None:
         return {}
     for line in source.warnings.lines():
@@ -125,7 +126,9 @@ def _write_table(table: ImageTable, output: Path, cell: int, marks: Mapping[str,
 def _row_name(row: str) -> str:
     """Returns a file name for a row caption, without the suffix of an image file."""
     path = PurePosixPath(row)
-    return _file_name(str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else row)
+    name = _file_name(str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else row)
+    # File systems limit names to 255 bytes; the caption of the column follows.
+    return name.encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
 
 
 def _file_name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.class_choice import ALL
+from stylegan_inv.generators.synthesis_inputs import noise_inputs
+from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.invert.input_warnings import InputCheck, InputWarnings
 from stylegan_inv.invert.inputs import Images, IndexedInputs, collate
 from stylegan_inv.invert.method_setup import check_size_and_task, default_run
@@ -129,6 +132,11 @@ def _saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) 
     for found in (noise, weights):
         if None in found and any(one is not None for one in found):
             raise UserError(f"{folder}: has noise or tuned generators for only some of the images; invert them again")
+    for name, maps, difference in zip(latents.reconstructions, noise, weights, strict=True):
+        try:
+            _check_tensors(generator, maps, difference)
+        except UserError as error:
+            raise UserError(f"{folder}: what belongs to {name} does not fit ({error}); invert it again") from error
 
     if cfg["class"] is None and generator.c_dim:
         generator.set_class(_stored_class(latents.metadata.get("class")))
@@ -238,7 +246,17 @@ def _average(cfg: DictConfig, generator: Generator) -> Tensor:
 
 
 def _stored_class(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else ALL
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else ALL
+
+
+def _check_tensors(
+    generator: Generator, noise: Sequence[Tensor] | None, difference: Mapping[str, Tensor] | None
+) -> None:
+    """Raises a UserError if noise maps or a tuned generator belong to another generator."""
+    if noise is not None:
+        noise_inputs(generator.synthesis.layers(), noise, 1, generator.w_avg)
+    if difference is not None:
+        LowRankDifference({name: part[None] for name, part in difference.items()}, generator.synthesis)
 
 
 def _output(cfg: DictConfig, root: Path, name: str) -> Path:

@@ -182,7 +182,7 @@ def load_face_network(name_or_path: str | Path) -> FaceNetwork:
         UserError: No such name or file, or a file of something else.
     """
     path = Path(name_or_path)
-    if path.suffix != ".safetensors" and not path.exists():
+    if path.suffix.lower() != ".safetensors" and not path.exists():
         path = ASSETS / f"{name_or_path}.safetensors"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in ASSETS.glob("face_*.safetensors"))) or "none"

@@ -21,7 +21,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import misfits
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.utils.safetensors_files import read_safetensors
+from stylegan_inv.utils.safetensors_files import open_safetensors, read_safetensors
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "encoders"
 FORMAT = "stylegan_inv.encoder"
@@ -97,7 +97,7 @@ def shipped_file(run: str | Path) -> Path | None:
     if str(run) in shipped_encoders():
         return ASSETS / f"{run}.safetensors"
     path = Path(run)
-    return path if path.suffix == ".safetensors" and path.is_file() and _format(path) == FORMAT else None
+    return path if path.suffix.lower() == ".safetensors" and path.is_file() and _format(path) == FORMAT else None
 
 
 def save_shipped(encoder: nn.Module, about: ShippedEncoder, path: str | Path) -> None:
@@ -158,10 +158,10 @@ def build_shipped(about: ShippedEncoder, state: Mapping[str, Tensor], **shape: i
 
 
 def _format(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             return (file.metadata() or {}).get("format")
     except (SafetensorError, OSError):
         return None

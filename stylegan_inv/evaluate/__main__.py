@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import chosen_option, entry_point, instantiate, plain, same_command
+from stylegan_inv.data.images.image_files import left_out_lines
 from stylegan_inv.evaluate.evaluation_data import evaluation_dataset, used_options
 from stylegan_inv.evaluate.evaluation_job import (
     EvaluationJob,
@@ -161,6 +162,8 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     images, targets = Path(cfg.images), Path(cfg.targets)
     masks = None if cfg.masks is None else Path(cfg.masks)
     pairs = match_folders(images, targets, masks, cfg.resolution, cfg.on_missing)
+    for line in left_out_lines(pairs.other_formats) if ranks.is_first else ():
+        print(line)
     sibling = images.absolute().with_name(f"{images.absolute().name}_evaluation")
     output = sibling if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, [pairs.names, file_identities(pairs.images)])

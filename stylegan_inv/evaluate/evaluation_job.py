@@ -170,7 +170,7 @@ class ImagePairsJob(EvaluationJob):
         return len(self.pairs)
 
     def left_out(self) -> list[str]:  # noqa: D102
-        return self.pairs.unmatched
+        return self.pairs.unmatched + self.pairs.other_formats
 
 
 def consistency_metrics(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from stylegan_inv.data.images.image_files import check_image, list_images, name_list, read_image
+from stylegan_inv.data.images.image_files import check_image, find_images, name_list, read_image
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.evaluation_data import batches_of
 from stylegan_inv.evaluate.scoring import Comparison
 from stylegan_inv.runtime.ranks import Ranks
+from stylegan_inv.utils.text import readable, same_letters
 
 
 @dataclass
@@ -28,6 +29,7 @@ class ImagePairs(Dataset[dict[str, Any]]):
         masks: File of the mask of each (white: region of interest), or None.
         resolution: Side length at which targets and masks are read; reconstructions keep their own.
         unmatched: Files of the folders without a match, which are left out.
+        other_formats: Image files in formats that cannot be read, which are left out, too.
     """
 
     names: list[str]
@@ -36,6 +38,7 @@ class ImagePairs(Dataset[dict[str, Any]]):
     masks: list[Path] | None
     resolution: int
     unmatched: list[str]
+    other_formats: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,10 +71,13 @@ def match_folders(
         UserError: Folders without images, without a match, or with files that have no match; an image that cannot be
             decoded, or a reconstruction that is not square.
     """
-    found = {what: _by_stem(folder) for what, folder in (("images", images), ("targets", targets), ("masks", masks))}
-    shared = [stem for stem in found["images"] if all(stem in files for files in found.values() if files)]
+    folders = {what: folder for what, folder in (("images", images), ("targets", targets), ("masks", masks)) if folder}
+    listed = {what: find_images(folder) for what, folder in folders.items()}
+    found = {what: _by_stem(folder, listed[what].images) for what, folder in folders.items()}
+    others = [f"{what}: {readable(path.name)}" for what, files in listed.items() for path in files.others]
+    shared = [stem for stem in found["images"] if all(stem in files for files in found.values())]
     unmatched = [
-        f"{what}: {path.name}"
+        f"{what}: {readable(path.name)}"
         for what, files in found.items()
         for stem, path in files.items()
         if stem not in set(shared)
@@ -85,7 +91,7 @@ def match_folders(
         raise UserError(
             f"{len(unmatched)} files have no partner ({name_list(unmatched, 3)}); give them, or on_missing=skip"
         )
-    files = {what: [by_stem[stem] for stem in shared] for what, by_stem in found.items() if by_stem}
+    files = {what: [by_stem[stem] for stem in shared] for what, by_stem in found.items()}
     # Every file is decoded once, so that a broken one is reported now and not in the middle of the evaluation.
     for path in chain(files["targets"], files.get("masks", [])):
         check_image(path)
@@ -94,8 +100,8 @@ def match_folders(
     if odd is not None:
         raise UserError(f"{odd}: got {sizes[odd][1]} x {sizes[odd][0]} px, expected a square image")
     size = resolution or sizes[files["images"][0]][0]
-    names = [path.relative_to(images).as_posix() for path in files["images"]]
-    return ImagePairs(names, files["images"], files["targets"], files.get("masks"), size, unmatched)
+    names = [readable(path.relative_to(images).as_posix()) for path in files["images"]]
+    return ImagePairs(names, files["images"], files["targets"], files.get("masks"), size, unmatched, others)
 
 
 def pair_batches(
@@ -121,12 +127,10 @@ def _size(item: dict[str, Any]) -> tuple[int, ...]:
     return tuple(item["image"].shape)
 
 
-def _by_stem(folder: Path | None) -> dict[str, Path]:
-    if folder is None:
-        return {}
+def _by_stem(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
     stems: dict[str, Path] = {}
-    for path in list_images(folder):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+    for path in files:
+        stem = same_letters(path.relative_to(folder).with_suffix("").as_posix())
         if stem in stems:
             raise UserError(f"{folder}: {path.name} and {stems[stem].name} have the same name, expected one file of it")
         stems[stem] = path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.columns import Column
 from stylegan_inv.metrics.confidence import Summary
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.text import json_text, readable
 
 METRICS, TABLE = "metrics.json", "table.md"
 _PER_IMAGE_SUFFIXES = (".csv", ".parquet")
@@ -63,7 +63,7 @@ class Results:
 
     def write(self, folder: Path) -> None:
         """Writes ``metrics.json`` and ``table.md``."""
-        for name, text in ((METRICS, json.dumps(self.metrics(), indent=2) + "\n"), (TABLE, self.markdown())):
+        for name, text in ((METRICS, json_text(self.metrics())), (TABLE, readable(self.markdown()))):
             with atomic_write(folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
@@ -128,9 +128,9 @@ def check_per_image(name: str) -> None:
     Raises:
         UserError: Another suffix than .csv and .parquet, a path, or .parquet without pyarrow.
     """
-    if Path(name).suffix not in _PER_IMAGE_SUFFIXES or Path(name).name != name:
+    if Path(name).suffix.lower() not in _PER_IMAGE_SUFFIXES or Path(name).name != name:
         raise UserError(f"per_image={name}: expected a file name ending in {' or '.join(_PER_IMAGE_SUFFIXES)}")
-    if name.endswith(".parquet"):
+    if name.lower().endswith(".parquet"):
         _pyarrow()
 
 
@@ -144,17 +144,19 @@ def write_per_image(file: Path, index: Sequence[int], names: Sequence[str], colu
         columns: Name -> values (N,); NaN for missing values.
     """
     with atomic_write(file) as temporary:
-        if file.suffix == ".parquet":
+        if file.suffix.lower() == ".parquet":
             arrow, parquet = _pyarrow()
             content = {name: [None if math.isnan(v) else v for v in t.tolist()] for name, t in columns.items()}
-            parquet.write_table(arrow.table({"index": list(index), "name": list(names), **content}), temporary)
+            parquet.write_table(
+                arrow.table({"index": list(index), "name": [readable(name) for name in names], **content}), temporary
+            )
             return
         with open(temporary, "w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
             writer.writerow(["index", "name", *columns])
             for row, (number, name) in enumerate(zip(index, names, strict=True)):
                 values = [float(t[row]) for t in columns.values()]
-                writer.writerow([number, name, *("" if math.isnan(v) else repr(v) for v in values)])
+                writer.writerow([number, readable(name), *("" if math.isnan(v) else repr(v) for v in values)])
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -6,7 +6,6 @@ methods of faces and where dlib is installed.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,8 @@ from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.reached_distances import Limits, ReachedDistances
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.plain_data import read_json_object
+from stylegan_inv.utils.text import json_text
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
     from stylegan_inv.methods.common.base import InversionMethod
@@ -163,6 +164,12 @@ def shows_faces(method: InversionMethod) -> bool:
     return domain == "faces" or (domain is None and method.generator.resolution == _FFHQ_SIZE)
 
 
+def remove_warnings(folder: Path) -> None:
+    """Removes the warnings of an earlier result; another file of that name stays."""
+    if read_json_object(folder / WARNINGS).keys() & KINDS.keys():
+        (folder / WARNINGS).unlink(missing_ok=True)
+
+
 def _judge_face(index: int, image: Tensor, predictor: Path) -> list[Finding]:
     size = _DETECTION_SIZE
     resized = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
@@ -235,7 +242,7 @@ class InputWarnings:
             for kind, findings in self._by_kind()
         }
         with atomic_write(folder / WARNINGS) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(content, 1), encoding="utf-8")
         return folder / WARNINGS
 
     def _entry(self, finding: Finding) -> dict[str, Any]:

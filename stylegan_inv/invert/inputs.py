@@ -13,13 +13,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylegan_inv.data.images.image_files import BadImage, check_image, list_images, name_list, read_image, to_grey
+from stylegan_inv.data.images.image_files import (
+    BadImage,
+    FoundImages,
+    check_image,
+    find_images,
+    left_out_lines,
+    list_images,
+    name_list,
+    read_image,
+    to_grey,
+)
 from stylegan_inv.data.images.mask_shapes import check_description, check_mask, draw_mask, is_description, read_mask
 from stylegan_inv.data.sources.class_labels import read_classes, required_classes
+from stylegan_inv.data.sources.name_lists import stem
 from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.invert.input_warnings import Finding, InputCheck
+from stylegan_inv.utils.text import readable
 
 _SYNTHFACES = re.compile(r"synthfaces:(\d+)(?:-(\d+))?")
 _TEST_SEED = 2  # seed of SynthFaces' test split
@@ -33,11 +45,13 @@ class Images:
         names: Name of each image, relative to the input folder.
         files: File of each image; None for SynthFaces.
         first: Number of the first SynthFace.
+        left_out: Names of image files in formats that cannot be read, which are not among the images.
     """
 
     names: list[str]
     files: list[Path] | None
     first: int = 0
+    left_out: list[str] = field(default_factory=list)
 
     @classmethod
     def find(cls, text: str, key: str = "input") -> Images:
@@ -58,9 +72,12 @@ class Images:
         if text.startswith("synthfaces:"):
             raise UserError(f"{key}={text}: expected synthfaces:<number> or synthfaces:<first>-<last>")
         path = Path(text)
-        files = [path] if path.is_file() else list_images(path)
+        found = FoundImages([path], []) if path.is_file() else find_images(path)
         folder = path if path.is_dir() else path.parent
-        return cls([file.relative_to(folder).as_posix() for file in files], files)
+        names, others = (
+            [readable(file.relative_to(folder).as_posix()) for file in files] for files in (found.images, found.others)
+        )
+        return cls(names, found.images, left_out=others)
 
     @classmethod
     def find_readable(cls, text: str, key: str = "input", on_bad_image: str = "error") -> Images:
@@ -72,10 +89,12 @@ class Images:
         found = cls.find(text, key)
         if found.files is None:
             return found
+        for line in left_out_lines(found.left_out):
+            print(f"{key}={text}: {line}")
         good, bad = found.check(range(len(found.names)), on_bad_image)
         if bad:
             print(f"{len(bad)} of {len(found.names)} files cannot be read and are skipped: {name_list(bad)}")
-        return cls([found.names[i] for i in good], [found.files[i] for i in good])
+        return cls([found.names[i] for i in good], [found.files[i] for i in good], left_out=found.left_out)
 
     def check(self, indices: Sequence[int], on_bad_image: str = "error") -> tuple[list[int], list[str]]:
         """Decodes some of the files, so that errors appear before a long run and not within it.
@@ -289,8 +308,8 @@ def _find_masks(mask: str, images: Images) -> list[Path]:
         return [path] * len(images.names)
     if not path.is_dir():
         check_description(mask, ())  # raises, with a list of what a mask can be
-    found = {file.relative_to(path).with_suffix("").as_posix(): file for file in list_images(path)}
-    missing = [name for name in images.names if Path(name).with_suffix("").as_posix() not in found]
+    found = {stem(readable(file.relative_to(path).as_posix())): file for file in list_images(path)}
+    missing = [name for name in images.names if stem(name) not in found]
     if missing:
         raise UserError(f"mask={mask}: has none for {name_list(missing)}; expected an image of the same name for each")
-    return [found[Path(name).with_suffix("").as_posix()] for name in images.names]
+    return [found[stem(name)] for name in images.names]

@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.images.image_files import left_out_lines, name_list
 from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.invert.inputs import IndexedInputs, InputBatch, collate
 from stylegan_inv.invert.inversion_result import Parts, Result, assemble
@@ -106,7 +106,8 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         print(f"{job.ranks}{count} images inverted", flush=True)
 
     files = [job.unfinished.part_file(number) for number in range(len(split_into_parts(len(names), cfg.batch_size)))]
-    parts = Parts(files, job.unfinished.key, names, images, job.inputs.check, str(cfg.input))
+    left_out = job.inputs.images.left_out
+    parts = Parts(files, job.unfinished.key, names, images, job.inputs.check, str(cfg.input), left_out)
 
     def write_result() -> None:
         entries = {**metadata, "command": job.unfinished.key}
@@ -194,6 +195,8 @@ def _report(result: Result, job: Job) -> None:
         print(
             f"{len(result.unreadable)} of {total} files cannot be read and are skipped: {name_list(result.unreadable)}"
         )
+    for line in left_out_lines(job.inputs.images.left_out):
+        print(line)
     if result.not_finite:
         names = name_list(result.not_finite)
         print(f"{len(result.not_finite)} images have codes or reconstructions that are not finite: {names}")

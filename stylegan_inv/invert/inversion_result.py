@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stylegan_inv.data.images.image_files import from_uint8
@@ -18,6 +16,8 @@ from stylegan_inv.invert.output_folder import SHEET, SKIPPED, VARIANTS
 from stylegan_inv.invert.parts import CELL, SHEET_IMAGES, PartResult
 from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS, shard_name
 from stylegan_inv.utils.files import atomic_write, remove_partial
+from stylegan_inv.utils.safetensors_files import write_safetensors
+from stylegan_inv.utils.text import json_text
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 from stylegan_inv.visualization.loss_curves import write_curves
 
@@ -35,6 +35,7 @@ class Parts:
         images: Reconstruction file of every image, relative to the output folder.
         check: Judges the distances of the reconstructions; None for no judgement.
         source: What the user gave as input.
+        left_out: Names of image files in formats that cannot be read.
     """
 
     files: Sequence[Path]
@@ -43,6 +44,7 @@ class Parts:
     images: Sequence[str]
     check: InputCheck | None = None
     source: str = ""
+    left_out: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[PartResult]:
         return (PartResult.load(file, self.key) for file in self.files)
@@ -109,17 +111,19 @@ def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_imag
     result.sheets = _write_sheets(folder, parts, warnings.captions())
     if curves:
         write_curves(folder, [parts.names[i] for i in indices], curves)
-    _write_skipped(folder, result)
+    _write_skipped(folder, result, parts.left_out)
     _remove_partial_files(folder, parts.images)
     result.codes = _write_codes(folder, parts, indices, metadata, shard_images)
     return result
 
 
-def _write_skipped(folder: Path, result: Result) -> None:
+def _write_skipped(folder: Path, result: Result, left_out: Sequence[str]) -> None:
     skipped = {"unreadable": result.unreadable, "not_finite": result.not_finite}
+    if left_out:
+        skipped["other_formats"] = list(left_out)
     if any(skipped.values()):
         with atomic_write(folder / SKIPPED) as temporary:
-            temporary.write_text(json.dumps(skipped, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(skipped), encoding="utf-8")
 
 
 def _remove_partial_files(folder: Path, images: Sequence[str]) -> None:
@@ -140,12 +144,11 @@ def _write_codes(
         rows = indices[(number - 1) * shard_images :][: len(w)]
         entries = {
             **metadata,
-            "names": json.dumps([parts.names[i] for i in rows], ensure_ascii=False),
-            "reconstructions": json.dumps([parts.images[i] for i in rows], ensure_ascii=False),
+            "names": json_text([parts.names[i] for i in rows], None).strip(),
+            "reconstructions": json_text([parts.images[i] for i in rows], None).strip(),
         }
         files.append(folder / shard_name(number, count))
-        with atomic_write(files[-1]) as temporary:
-            save_file({"w": w.contiguous()}, temporary, entries)
+        write_safetensors(files[-1], {"w": w.contiguous()}, entries)
     return files
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from stylegan_inv.data.images.image_files import distinct_names
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.latents.saved_codes import (
@@ -18,6 +21,7 @@ from stylegan_inv.latents.saved_codes import (
     latents_files,
     read_latents_file,
 )
+from stylegan_inv.utils.safetensors_files import open_safetensors
 from stylegan_inv.visualization.loss_curves import CURVES
 
 VARIANTS, SHEET, SKIPPED = "variants", "contact_sheet", "left_out.json"
@@ -26,58 +30,45 @@ VARIANTS, SHEET, SKIPPED = "variants", "contact_sheet", "left_out.json"
 def stored_command(folder: Path) -> str | None:
     """Returns the hash of the command whose complete result a folder holds; None without one."""
     try:
-        with safe_open(latents_files(folder)[0], framework="pt") as handle:
+        with open_safetensors(latents_files(folder)[0]) as handle:
             return (handle.metadata() or {}).get("command")
     except (IndexError, SafetensorError, OSError, UserError):
         return None
 
 
 def image_names(names: Sequence[str]) -> list[str]:
-    """Returns a distinct name of a PNG file for each input: ``sub/a.jpg`` -> ``sub/a.png``.
-
-    Inputs that differ only in their suffix, or in upper and lower case, which many file systems ignore, keep the
-    suffix: ``a.jpg.png`` and ``a.png.png``.
-    """
-    stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
-    counts: dict[str, int] = {}
-    for stem in stems:
-        counts[stem.casefold()] = counts.get(stem.casefold(), 0) + 1
-    used: set[str] = set()
-    found = []
-    for name, stem in zip(names, stems, strict=True):
-        base = stem if counts[stem.casefold()] == 1 else name
-        candidate, number = base, 1
-        while candidate.casefold() in used:
-            number += 1
-            candidate = f"{base}_{number}"
-        used.add(candidate.casefold())
-        found.append(f"{candidate}.png")
-    return found
+    """Returns a distinct name of a PNG file for each input: ``sub/a.jpg`` -> ``sub/a.png``; see `distinct_names`."""
+    return distinct_names(names, ".png")
 
 
 def remove_previous_result(folder: Path) -> None:
-    """Removes the files of a previous result, so that none of them is taken for a file of the new one."""
-    files = [folder / LATENTS, *folder.glob(SHARDS)]
-    for file in files:
-        try:
+    """Removes the files of a previous result, so that none of them is taken for a file of the new one.
+
+    A folder without codes that can be read holds no result; its files stay, unless the new result has files of the same
+    names.
+    """
+    found = False
+    for file in (folder / LATENTS, *folder.glob(SHARDS)):
+        with contextlib.suppress(UserError):
             _remove_images(folder, read_latents_file(file).reconstructions)
-        except UserError:
-            continue
+            found = True
+        file.unlink(missing_ok=True)
+    if not found:
+        return
     curves = (folder / f"{CURVES}{suffix}" for suffix in (".csv", ".png"))
     sheets = (folder / f"{SHEET}.png", *folder.glob(f"{SHEET}_[0-9][0-9][0-9].png"))
-    for file in (*files, folder / SKIPPED, folder / WARNINGS, *sheets, *curves):
+    for file in (folder / SKIPPED, folder / WARNINGS, *sheets, *curves):
         file.unlink(missing_ok=True)
 
 
 def _remove_images(folder: Path, names: Sequence[str]) -> None:
-    reconstructions = folder.resolve() / RECONSTRUCTIONS
+    """Removes the files of images; of names that anyone may have edited, only files inside the folder."""
+    kinds = (NOISE, GENERATORS)
+    variants = sorted(folder.glob(f"{VARIANTS}/[0-9]*"))
     for name in names:
-        file = folder / name
-        # The names are read from a file that anyone may have edited: only PNG files inside the folder are removed.
-        if file.suffix == ".png" and file.resolve().is_relative_to(reconstructions):
-            relative = file.resolve().relative_to(reconstructions)
-            file.unlink(missing_ok=True)
-            for variant in folder.glob(f"{VARIANTS}/[0-9]*"):
-                (variant / relative).unlink(missing_ok=True)
-            for kind in (NOISE, GENERATORS):
-                (folder / kind / relative).with_suffix(".safetensors").unlink(missing_ok=True)
+        relative = PurePosixPath(name).relative_to(RECONSTRUCTIONS)
+        images = [folder / name, *(variant / relative for variant in variants)]
+        tensors = [(folder / kind / relative).with_suffix(".safetensors") for kind in kinds]
+        for file in (*(image for image in images if image.suffix == ".png"), *tensors):
+            if Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+                file.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,7 +21,7 @@ from stylegan_inv.invert.output_folder import VARIANTS
 from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS
 from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.utils.dataclass_files import load_dataclass, save_dataclass
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.safetensors_files import write_safetensors
 from stylegan_inv.visualization.contact_sheet import difference_image
 
 if TYPE_CHECKING:
@@ -153,9 +152,7 @@ class PartWriter:
         for kind, tensors in {NOISE: _noise(inversion, row), GENERATORS: _difference(inversion, row)}.items():
             if tensors:
                 file = (self.folder / kind / relative).with_suffix(".safetensors")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_write(file) as temporary:
-                    save_file(tensors, temporary, self.metadata)
+                write_safetensors(file, tensors, self.metadata)
 
 
 def shown_steps(inversion: Inversion) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.utils.checks import one_of, real_number
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.safetensors_files import open_safetensors, write_safetensors
 
 if TYPE_CHECKING:
     from stylegan_inv.generators import Generator
@@ -128,10 +128,8 @@ def save_direction(direction: Direction, path: str | Path) -> Path:
     Raises:
         UserError: The file name has another suffix.
     """
-    from safetensors.torch import save_file
-
     path = Path(path)
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise UserError(f"{path}: directions are written as .safetensors")
     metadata = {
         "format": "pt",
@@ -144,9 +142,8 @@ def save_direction(direction: Direction, path: str | Path) -> Path:
         "made": json.dumps(dict(direction.made)),
         "domain": direction.domain or "",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        save_file({"direction": direction.vector.detach().float().cpu().contiguous().clone()}, str(temporary), metadata)
+    vector = direction.vector.detach().float().cpu().contiguous().clone()
+    write_safetensors(path, {"direction": vector}, metadata)
     return path
 
 
@@ -172,7 +169,7 @@ def load_direction(
     """
     path = _locate(name_or_path)
     try:
-        direction = _read_safetensors(path) if path.suffix == ".safetensors" else _read_array(path)
+        direction = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_array(path)
     except UserError:
         raise
     except Exception as error:  # torch, numpy and safetensors raise many kinds of errors
@@ -198,9 +195,7 @@ def _locate(name_or_path: str | Path) -> Path:
 
 
 def _read_safetensors(path: Path) -> Direction:
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
+    with open_safetensors(path) as file:
         metadata = file.metadata() or {}
         if metadata.get("kind") != KIND:
             raise UserError(f"{path}: holds a {metadata.get('kind', 'file of tensors')}, expected a direction")
@@ -222,11 +217,11 @@ def _read_safetensors(path: Path) -> Direction:
 def _read_array(path: Path) -> Direction:
     """Reads a published boundary: InterFaceGAN's ``.npy`` (1, 512), e4e's ``.pt`` (1, 512) and (1, 18, 512)."""
     content: Any
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         import numpy as np
 
         content = torch.from_numpy(np.load(path, allow_pickle=False))
-    elif path.suffix in (".pt", ".pth"):
+    elif path.suffix.lower() in (".pt", ".pth"):
         content = load_checked(path)
     else:
         raise UserError(f"{path}: expected a direction as .safetensors, .npy or .pt")

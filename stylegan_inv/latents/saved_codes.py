@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.safetensors_files import open_safetensors, read_safetensors
 
 LATENTS, RECONSTRUCTIONS, NOISE, GENERATORS = "latents.safetensors", "reconstructions", "noise", "generators"
 SHARDS = "latents-[0-9]*-of-[0-9]*.safetensors"
+_SHARD = re.compile(r"latents-\d{5,8}-of-\d{5,8}\.safetensors")
 
 
 @dataclass
@@ -43,9 +46,10 @@ def latents_files(folder: Path) -> list[Path]:
     """
     if (folder / LATENTS).is_file():
         return [folder / LATENTS]
-    shards = sorted(folder.glob(SHARDS))
-    count = int(shards[0].stem.rpartition("-")[2]) if shards else 0
-    if len(shards) != count:
+    shards = sorted(file for file in folder.glob(SHARDS) if _SHARD.fullmatch(file.name))
+    counts = {int(file.stem.rpartition("-")[2]) for file in shards}
+    count = max(counts, default=0)
+    if counts - {len(shards)}:
         raise UserError(f"{folder}: holds {len(shards)} of {count} files of codes; copy all of them, or invert again")
     return shards
 
@@ -57,18 +61,24 @@ def shard_name(number: int, count: int) -> str:
 
 def holds_latents(path: Path) -> bool:
     """Returns whether a path is a file of codes, by its name, or a folder with such files."""
-    return bool(latents_files(path)) if path.is_dir() else path.name == LATENTS or path.match(SHARDS)
+    if path.is_dir():
+        return bool(latents_files(path))
+    return path.name == LATENTS or path.match(SHARDS) or path.suffix.lower() == ".npz"
 
 
 def read_latents(path: str | os.PathLike[str]) -> Latents:
-    """Returns the codes of a file (``latents.safetensors`` or one shard), or of all files in a folder.
+    """Returns the codes of a file (``latents.safetensors``, one shard, or an ``.npz`` of NVIDIA's projector) or folder.
 
     Raises:
         UserError: No such file, or not a file that ``stylegan_inv.invert`` wrote.
     """
     path = Path(path)
+    if path.suffix.lower() == ".npz":
+        return read_projected(path)
     files = (latents_files(path) or [path / LATENTS]) if path.is_dir() else [path]
     shards = [read_latents_file(file) for file in files]
+    if len(shapes := {tuple(shard.w.shape[1:]) for shard in shards}) > 1:
+        raise UserError(f"{path}: its files hold codes of {len(shapes)} generators; invert the images again")
     return Latents(
         shards[0].w if len(shards) == 1 else torch.cat([shard.w for shard in shards]),
         [name for shard in shards for name in shard.names],
@@ -86,15 +96,58 @@ def read_latents_file(file: Path) -> Latents:
     if not file.is_file():
         raise UserError(f"{file}: no such file; expected the output of stylegan_inv.invert")
     try:
-        with safe_open(file, framework="pt") as handle:
+        with open_safetensors(file) as handle:
             metadata = dict(handle.metadata() or {})
             w = handle.get_tensor("w")
-        names, images = json.loads(metadata.pop("names")), json.loads(metadata.pop("reconstructions"))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        names, images = (_texts(metadata.pop(key), key) for key in ("names", "reconstructions"))
+        if wrong := [name for name in images if not _is_reconstruction(name)]:
+            raise UserError(f"the reconstruction {ascii(wrong[0])[:60]} is not in {RECONSTRUCTIONS}/")
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a file of codes ({error}); expected the output of stylegan_inv.invert") from error
-    if w.ndim != 3 or not len(w) == len(names) == len(images):
-        raise UserError(f"{file}: got codes of shape {tuple(w.shape)} for {len(names)} names, expected (N, L, D)")
-    return Latents(w, names, images, metadata)
+    check_codes(file, w)
+    if not len(w) == len(names) == len(images):
+        raise UserError(
+            f"{file}: got codes of shape {tuple(w.shape)} for {len(names)} names and {len(images)} reconstructions"
+        )
+    return Latents(w.float(), names, images, metadata)
+
+
+def read_projected(file: Path) -> Latents:
+    """Returns the codes of an ``.npz`` file of NVIDIA's projector (``projected_w.npz``), which has no noise maps.
+
+    Raises:
+        UserError: Another file.
+    """
+    expected = "expected an array w (N, L, D), as NVIDIA's projector writes it"
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            w = torch.from_numpy(np.array(arrays["w"], dtype=np.float32))
+    except Exception as error:  # zipfile and numpy raise errors of many types for damaged files
+        raise UserError(f"{file}: not a file of codes ({' '.join(str(error).split())[:100]}); {expected}") from error
+    w = w[None] if w.ndim == 2 else w
+    check_codes(file, w)
+    names = [file.stem] if len(w) == 1 else [f"{file.stem}_{number}" for number in range(len(w))]
+    return Latents(w, names, [f"{RECONSTRUCTIONS}/{name}.png" for name in names], {})
+
+
+def check_codes(file: Path, w: Tensor) -> None:
+    """Raises a UserError if a tensor does not hold codes (N, L, D)."""
+    if w.ndim != 3 or not all(w.shape) or not w.is_floating_point():
+        raise UserError(f"{file}: got codes of shape {tuple(w.shape)} and type {w.dtype}, expected numbers (N, L, D)")
+
+
+def _texts(text: str, key: str) -> list[str]:
+    """Returns the list of texts that an entry of the metadata holds as JSON."""
+    texts = json.loads(text)
+    if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
+        raise ValueError(f"its {key} are not a list of texts")
+    return texts
+
+
+def _is_reconstruction(name: str) -> bool:
+    """Returns whether a name is that of a file in the folder of reconstructions."""
+    first, *others = name.split("/")
+    return first == RECONSTRUCTIONS and bool(others) and not {"", ".", ".."} & {*others} and not set(name) & set("\0\\")
 
 
 def read_noise(folder: str | os.PathLike[str], reconstruction: str) -> list[Tensor] | None:
@@ -122,7 +175,4 @@ def _read_tensors(folder: str | os.PathLike[str], kind: str, reconstruction: str
     file = Path(folder, kind, PurePosixPath(reconstruction).relative_to(RECONSTRUCTIONS)).with_suffix(".safetensors")
     if not file.is_file():
         return None
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); invert the image again") from error
+    return read_safetensors(file, "what stylegan_inv.invert wrote; invert the image again")[1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,14 +15,15 @@ from PIL import Image
 from stylegan_inv.data.alignment.face_alignment import align_face, face_quad
 from stylegan_inv.data.alignment.landmarks import find_faces, find_predictor, read_landmarks
 from stylegan_inv.data.images.decoding import BadImage, decode
-from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.images.image_files import distinct_names, left_out_lines, name_list
 from stylegan_inv.data.sources.name_lists import stem
 from stylegan_inv.data.sources.opening import open_source
-from stylegan_inv.data.sources.source import Source
+from stylegan_inv.data.sources.source import CompactStrings, Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
+from stylegan_inv.utils.text import json_text, readable
 
 DESCRIPTION = "crop and rotate photographs into portraits, aligned as FFHQ's"
 REPORT = "align.json"
@@ -48,6 +49,7 @@ class _Aligner:
     options: argparse.Namespace
     landmarks: dict[str, list[np.ndarray]] | None
     predictor: Path | None
+    stems: Sequence[str]
 
 
 def align(aligner: _Aligner, index: int) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def align(aligner: _Aligner, index: int) -> dict[str, Any]:
     entry["quads"] = []
     for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
         suffix = f"_{number}" if number else ""
-        path = options.target / PurePosixPath(f"{stem(name)}{suffix}.png")
+        path = options.target / PurePosixPath(f"{aligner.stems[index]}{suffix}.png")
         try:
             entry["quads"].append(face_quad(landmarks).round(3).tolist())
             if not path.exists():
@@ -110,20 +112,24 @@ def run(options: argparse.Namespace) -> int:
     if options.target.resolve().is_relative_to(options.source.resolve()):
         raise UserError(f"{options.target}: is inside {options.source}; give a folder outside of it")
     stems = Counter(stem(name) for name in source.names)
-    if repeated := [name for name, count in stems.items() if count > 1]:
+    repeated = [name for name, count in stems.items() if count > 1]
+    if repeated and options.landmarks is not None:
         raise UserError(
-            f"{options.source}: {len(repeated)} names occur with several suffixes: {name_list(repeated)}; rename them"
+            f"{options.source}: {len(repeated)} names occur with several suffixes: {name_list(repeated)}; rename them, "
+            "as --landmarks names images without suffix"
         )
     landmarks = None if options.landmarks is None else read_landmarks(options.landmarks)
     predictor = None if landmarks is not None else options.predictor or _predictor()
     if predictor is not None and not predictor.is_file():
         raise UserError(f"--predictor {predictor}: no such file, expected dlib's shape_predictor_68_face_landmarks.dat")
-    aligner = _Aligner(source, options, landmarks, predictor)
+    names = CompactStrings(distinct_names([readable(name) for name in source.names], ""))
+    aligner = _Aligner(source, options, landmarks, predictor, names)
     entries = list(ordered(align, aligner, range(len(source)), options.workers, "aligning"))
     options.target.mkdir(parents=True, exist_ok=True)
+    report = {"source": str(options.source), "images": entries, "left_out": list(source.left_out)}
     with atomic_write(options.target / REPORT) as temporary:
-        temporary.write_text(json.dumps({"source": str(options.source), "images": entries}, indent=1) + "\n")
-    _print_summary(entries, options)
+        temporary.write_text(json_text(report, 1), encoding="utf-8")
+    _print_summary(entries, options, source.left_out)
     return 0 if any(entry["status"] == "aligned" for entry in entries) else 1
 
 
@@ -136,7 +142,7 @@ def _predictor() -> Path:
     return found
 
 
-def _print_summary(entries: list[dict[str, Any]], options: argparse.Namespace) -> None:
+def _print_summary(entries: list[dict[str, Any]], options: argparse.Namespace, left_out: Sequence[str]) -> None:
     aligned = [entry for entry in entries if entry["status"] == "aligned"]
     faces = sum(len(entry["written"]) for entry in entries)
     print(f"{len(aligned)} of {len(entries)} images aligned, {faces} faces at {options.size} px in {options.target}")
@@ -145,4 +151,6 @@ def _print_summary(entries: list[dict[str, Any]], options: argparse.Namespace) -
             print(f"{len(names)} skipped, {status}: {name_list(names)}")
     if several := [entry["name"] for entry in aligned if entry["faces"] > len(entry["written"])]:
         print(f"{len(several)} show several faces, of which the largest was aligned: {name_list(several)}")
+    for line in left_out_lines(left_out):
+        print(line)
     print(f"report: {options.target / REPORT}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from stylegan_inv.data.images.decoding import BadImage, decode, decode_levels
-from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.images.image_files import left_out_lines, name_list
 from stylegan_inv.data.sources.name_lists import match, stem
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
@@ -23,6 +23,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
+from stylegan_inv.utils.text import json_text
 
 DESCRIPTION = "make masks of the region of interest from label maps, other masks or a segmentation network"
 REPORT = "masks.json"
@@ -140,15 +141,30 @@ def run(options: argparse.Namespace) -> int:
         _network(options.model)  # reports a wrong file before any work starts
     if options.target.resolve() == options.source.resolve():
         raise UserError(f"{options.target}: is the source itself; give another folder")
+    _check_targets(options.target, source if images is None else images)
     maker = _Maker(source, images, options)
     entries = list(ordered(make_mask, maker, range(len(source)), options.workers, "masks"))
     options.target.mkdir(parents=True, exist_ok=True)
+    report = {"source": str(options.source), "masks": entries, "left_out": list(source.left_out)}
     with atomic_write(options.target / REPORT) as temporary:
-        temporary.write_text(json.dumps({"source": str(options.source), "masks": entries}, indent=1) + "\n")
+        temporary.write_text(json_text(report, 1), encoding="utf-8")
     names = {s: [e["name"] for e in entries if e["status"] == s] for s in ("written", "empty", "unreadable")}
     print(f"{len(names['written']) + len(names['empty'])} of {len(entries)} masks in {options.target}")
     for status, words in (("empty", "are empty"), ("unreadable", "cannot be read and have no mask")):
         if names[status]:
             print(f"{len(names[status])} {words}: {name_list(names[status])}")
+    for line in left_out_lines(source.left_out):
+        print(line)
     print(f"report: {options.target / REPORT}")
     return 1 if names["unreadable"] else 0
+
+
+def _check_targets(target: Path, named: Source) -> None:
+    """Raises a UserError if two masks had one file, or a mask the file of something else."""
+    files = Counter(f"{stem(name)}.png" for name in named.names)
+    if twice := [file for file, count in files.items() if count > 1]:
+        raise UserError(
+            f"{named.path}: {len(twice)} names occur with several suffixes: {name_list(twice)}; rename them"
+        )
+    if not (target / REPORT).is_file() and (there := [file for file in files if (target / file).exists()]):
+        raise UserError(f"{target}: has {name_list(there)}, which would be replaced by masks; give another folder")

@@ -7,12 +7,13 @@ it stopped, and the target appears only when it is complete.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,17 @@ import torch
 from PIL import Image
 
 from stylegan_inv.data.images.decoding import BadImage, decode
-from stylegan_inv.data.images.image_files import SUFFIXES, name_list
+from stylegan_inv.data.images.image_files import SUFFIXES, distinct_names, left_out_lines, name_list
 from stylegan_inv.data.images.resizing import MODES, Geometry
 from stylegan_inv.data.sources.class_labels import CLASSES
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import MANIFEST_FILE, Packer, open_packer
-from stylegan_inv.data.sources.source import Source, check_names
+from stylegan_inv.data.sources.source import CompactStrings, Source, check_names
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.files import atomic_write, is_partial
 from stylegan_inv.utils.parallel import ordered
+from stylegan_inv.utils.text import readable
 
 DESCRIPTION = "pack images into a zip file, an LMDB or tar shards"
 _FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
@@ -52,13 +55,10 @@ class _Encoder:
     """Encodes images of a source as the bytes to store."""
 
     source: Source
+    names: Sequence[str]
     geometry: Geometry | None
     format: str
     quality: int
-
-    def name(self, index: int) -> str:
-        name = self.source.names[index]
-        return name if self.geometry is None else str(PurePosixPath(name).with_suffix(_FORMATS[self.format]))
 
 
 def encode(encoder: _Encoder, index: int) -> tuple[bytes, tuple[int, int]] | str:
@@ -108,9 +108,11 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.target}: exists already; give another name or remove it")
     source = open_source(options.source, options.resolution or 256)
     geometry = None if options.resolution is None else Geometry(options.resolution, options.mode)
-    encoder = _Encoder(source, geometry, options.format, options.quality)
-    names = [encoder.name(index) for index in range(len(source))]
+    names = [readable(name) for name in source.names]
+    if geometry is not None or kind == "shards":
+        names = distinct_names(names, None if geometry is None else _FORMATS[options.format])
     check_names(options.source, names)
+    encoder = _Encoder(source, CompactStrings(names), geometry, options.format, options.quality)
     settings = {
         "source": str(options.source.resolve()),
         "images": len(source),
@@ -125,9 +127,11 @@ def run(options: argparse.Namespace) -> int:
     manifest = _pack(options, encoder, journal, kind, content)
     _check(content, manifest, encoder, options.target)
     content.replace(options.target)
-    shutil.rmtree(work)
+    journal.remove()
     skipped = manifest["skipped"]
     print(f"{len(manifest['images'])} images in {options.target}, all read back and compared")
+    for line in left_out_lines(source.left_out):
+        print(line)
     if skipped:
         print(f"{len(skipped)} unreadable images are skipped (reasons in the manifest): {name_list(list(skipped))}")
     return 0
@@ -144,11 +148,12 @@ def _pack(
         manifest = {
             "settings": journal.settings,
             "images": {line["name"]: line["sha256"] for line in lines if "sha256" in line},
-            "skipped": {line["name"]: line["skipped"] for line in lines if "skipped" in line},
+            "skipped": {readable(line["name"]): line["skipped"] for line in lines if "skipped" in line},
+            "left_out": [readable(name) for name in encoder.source.left_out],
         }
         extra = {MANIFEST_FILE: json.dumps(manifest).encode()}
         if kind == "zip" and (classes := _classes(encoder.source)) is not None:
-            named = zip(map(encoder.name, range(len(encoder.source))), classes.tolist(), strict=True)
+            named = zip(encoder.names, classes.tolist(), strict=True)
             rows = [[name, number] for name, number in named if name in manifest["images"]]
             extra[CLASSES] = json.dumps({"labels": rows}).encode()
         packer.finish(extra)
@@ -178,7 +183,7 @@ def _add(options: argparse.Namespace, encoder: _Encoder, journal: _Journal, pack
                 raise UserError(f"{result}; or skip such images with --on-bad-image skip")
             pending.append({"name": encoder.source.names[index], "skipped": result})
             continue
-        data, name = result[0], encoder.name(index)
+        data, name = result[0], encoder.names[index]
         packer.add(name, data)
         pending.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
         since += 1
@@ -208,16 +213,20 @@ class _Journal:
         settings: Settings of the command; those of an earlier journal must be equal.
 
     Raises:
-        UserError: The journal belongs to a command with other settings.
+        UserError: The journal belongs to a command with other settings, or the folder is not that of a journal.
     """
 
     def __init__(self, work: Path, settings: dict[str, Any]) -> None:
         self.lines: list[dict[str, Any]] = []
         self.settings = settings
-        self._path = work / "journal.jsonl"
+        self._work, self._path, self._settings = work, work / "journal.jsonl", work / "settings.json"
         text = json.dumps(settings, indent=1)
-        if (work / "settings.json").is_file():
-            if (work / "settings.json").read_text() != text:
+        if work.is_symlink() or (work.exists() and not self._settings.is_file() and _is_used(work)):
+            raise UserError(
+                f"{work}: is needed for unfinished work and exists already; move it, or give another target"
+            )
+        if self._settings.is_file():
+            if self._settings.read_bytes() != text.encode():
                 raise UserError(
                     f"{work}: belongs to an interrupted command with other options; remove it or repeat that command"
                 )
@@ -226,12 +235,24 @@ class _Journal:
                 self._path.write_text(json.dumps(self.lines) + "\n")
             return
         work.mkdir(parents=True, exist_ok=True)
-        (work / "settings.json").write_text(text)
+        with atomic_write(self._settings) as temporary:
+            temporary.write_text(text)
 
     def add(self, lines: list[dict[str, Any]]) -> None:
         with open(self._path, "a") as file:
             file.write(json.dumps(lines) + "\n")
         self.lines += lines
+
+    def remove(self) -> None:
+        """Removes the files of the journal, and their folder unless it holds other files."""
+        for file in (self._path, self._settings):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._work.rmdir()
+
+
+def _is_used(work: Path) -> bool:
+    return not work.is_dir() or not all(map(is_partial, work.iterdir()))
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
@@ -255,10 +276,10 @@ def _check(content: Path, manifest: dict[str, Any], encoder: _Encoder, target: P
 
 def _kind(options: argparse.Namespace) -> str:
     suffixes = {".zip": "zip", ".lmdb": "lmdb"}
-    kind = options.to or suffixes.get(options.target.suffix, "shards")
-    if options.target.suffix in suffixes and suffixes[options.target.suffix] != kind:
+    kind = options.to or suffixes.get(options.target.suffix.lower(), "shards")
+    if suffixes.get(options.target.suffix.lower(), kind) != kind:
         raise UserError(f"{options.target}: got the suffix {options.target.suffix}, expected one that fits --to {kind}")
-    if options.target.suffix in (".tar", *SUFFIXES):
+    if options.target.suffix.lower() in (".tar", *SUFFIXES):
         raise UserError(f"{options.target}: expected a name for a folder of shards, without a suffix")
     whole_number("--shard-images", options.shard_images)
     whole_number("--quality", options.quality, most=100)

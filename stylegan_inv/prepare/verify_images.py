@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from stylegan_inv.data.images.decoding import BadImage, decode
-from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.images.image_files import left_out_lines, name_list
 from stylegan_inv.data.sources.class_labels import read_json
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import read_manifest
@@ -18,6 +17,7 @@ from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
+from stylegan_inv.utils.text import json_text
 
 DESCRIPTION = "decode every image and report unreadable images, duplicates and sizes"
 
@@ -91,12 +91,13 @@ def run(options: argparse.Namespace) -> int:
         "changed": changed,
         "classes": classes,
         "classes_error": damaged,
+        "left_out": list(source.left_out),
     }
     _print(report)
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(options.report) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+            temporary.write_text(json_text(report), encoding="utf-8")
         print(f"report: {options.report}")
     return 1 if bad or changed else 0
 
@@ -136,6 +137,8 @@ def _print(report: dict[str, Any]) -> None:
     }.items():
         if report[key]:
             print(f"{len(report[key])} {words}: {name_list(list(report[key]))}")
+    for line in left_out_lines(report["left_out"]):
+        print(line)
     if report["classes_error"]:
         print(f"the images have no classes: {report['classes_error']}")
     if report["duplicates"]:

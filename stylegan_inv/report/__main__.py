@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from stylegan_inv.config import entry_point
 from stylegan_inv.errors import UserError
+from stylegan_inv.report.folder_reader import FolderReader
 from stylegan_inv.report.run_report import Sections, run_sections, sweep_sections
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.visualization.html_page import write_page
@@ -28,11 +29,13 @@ class Job:
         title: Title of the page.
         sections: Heading -> parts.
         file: Path of the page.
+        notes: Files that could not be read.
     """
 
     title: str
     sections: Sections
     file: Path
+    notes: list[str]
 
 
 def prepare(cfg: DictConfig) -> Job:
@@ -45,22 +48,30 @@ def prepare(cfg: DictConfig) -> Job:
     if not folder.is_dir():
         raise UserError(f"run={folder}: no such folder; give the folder that stylegan_inv.train printed")
     is_sweep = (folder / "sweep.csv").is_file() or (folder / "multirun.yaml").is_file()
-    sections = sweep_sections(folder) if is_sweep else run_sections(folder)
+    reader = FolderReader(folder)
+    sections = sweep_sections(reader) if is_sweep else run_sections(reader)
     file = Path(cfg.output) if cfg.output else folder / "report.html"
-    if file.suffix != ".html":
+    if file.suffix.lower() != ".html":
         raise UserError(f"output={file}: expected a file name that ends in .html")
-    return Job(cfg.title or _title(folder, is_sweep), sections, file)
+    if file.is_dir():
+        raise UserError(f"output={file}: is a folder, expected a file name that ends in .html")
+    return Job(cfg.title or _title(folder, is_sweep), sections, file, reader.notes)
 
 
 def _title(folder: Path, is_sweep: bool) -> str:
     if is_sweep:
         return f"Sweep {folder.resolve().name}"
-    method = RunFolder(folder).stored_config().get("method_name")
+    try:
+        method = RunFolder(folder).stored_config().get("method_name")
+    except UserError:  # a damaged config, which the report shows as it is
+        method = None
     return f"{method or 'run'}: {folder.resolve().name}"
 
 
 def report(cfg: DictConfig, job: Job) -> None:
     """Writes the page and prints its path."""
+    for note in job.notes:
+        print(f"not shown: {note}")
     print(f"{'report:':<12}{write_page(job.title, job.sections, job.file)}")
 
 

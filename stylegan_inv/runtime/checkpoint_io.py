@@ -181,7 +181,7 @@ def _check_complete(path: Path) -> None:
 
 def _keep_as_previous(path: Path) -> None:
     """Gives the file a second name, so that ``last.ckpt`` exists at any moment."""
-    previous, link = path.with_name(PREVIOUS), path.with_name(f".{PREVIOUS}.partial")
+    previous, link = path.with_name(PREVIOUS), path.with_name(f".{Path(PREVIOUS).stem}.00000000.partial.ckpt")
     link.unlink(missing_ok=True)
     try:
         os.link(path, link)

@@ -6,18 +6,24 @@ result. So a job can be continued by another number of processes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.files import atomic_write, check_output
+from stylegan_inv.utils.files import atomic_write, check_output, is_partial
+from stylegan_inv.utils.plain_data import read_json_object
 
 _FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
+_KEY = re.compile("[0-9a-f]{64}")
+#: Files that a job writes into its folder; no other file is ever removed.
+_OWN_FILE = re.compile(r"part_\d{5,}\.safetensors|part_\d{5,}_of_\d{5,}\.pt|batch_\d{5,}\.safetensors")
 
 
 class ResumableJob:
@@ -45,9 +51,11 @@ class ResumableJob:
             overwrite: Whether earlier content of the output folder is replaced.
 
         Raises:
-            UserError: See `check_output`; or the folder holds parts of another command.
+            UserError: See `check_output`; the folder holds parts of another command, and ``overwrite`` is false; or it
+                holds files that no job has written.
         """
         self._had_begun = self.has_begun()
+        self._check_owner()
         if overwrite or self._stored_key() is None:
             # Another process of this command may be about to make the folder.
             content = {path.name for path in self.output.iterdir()} if self.output.is_dir() else set()
@@ -75,9 +83,10 @@ class ResumableJob:
             if self._had_begun or is_complete():
                 (self.output / _LOCK).unlink(missing_ok=True)
                 return False
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._check_owner()
             clear(self.output)
-            self.folder.mkdir(parents=True)
+            self.remove()
+            self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.folder / _JOB) as temporary:
                 temporary.write_text(json.dumps({"key": self.key}))
             return True
@@ -116,10 +125,31 @@ class ResumableJob:
         return True
 
     def remove(self) -> None:
-        """Removes the folder, if it exists."""
-        # The key first: what an interrupted removal leaves behind must not pass for parts of a job.
+        """Removes the folder, if it is that of a job; files that no job has written stay in it."""
+        if self._stored_key() is None:
+            return self._remove_empty()
+        for file in sorted(self.folder.iterdir()):
+            if _OWN_FILE.fullmatch(file.name) or is_partial(file):
+                file.unlink(missing_ok=True)
+        # The key last: it says whose files an interrupted removal leaves behind.
         (self.folder / _JOB).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _check_owner(self) -> None:
+        """Raises a UserError if the folder is not that of a job."""
+        if self._stored_key() is not None or not os.path.lexists(self.folder):
+            return
+        # A job that has just been started has made the folder, and perhaps begun to write its key.
+        if self.folder.is_dir() and not self.folder.is_symlink() and all(map(is_partial, self.folder.iterdir())):
+            return
+        raise UserError(
+            f"output={self.output}: {self.folder} was not made by this program, which keeps unfinished work there; "
+            "move it, or give another output"
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -129,13 +159,22 @@ class ResumableJob:
             yield
 
     def _stored_key(self) -> str | None:
-        """Returns the key of the command whose parts the folder holds."""
-        try:
-            return json.loads((self.folder / _JOB).read_text()).get("key")
-        except (OSError, ValueError):
+        """Returns the key of the command whose parts the folder holds; None if it is not the folder of a job."""
+        if self.folder.is_symlink():
             return None
+        key = read_json_object(self.folder / _JOB).get("key")
+        return key if isinstance(key, str) and _KEY.fullmatch(key) else None
 
 
 def file_identities(files: Sequence[Path] | None) -> list[tuple[str, int, int]]:
-    """Returns path, size and modification time of each file, which tell whether it has changed."""
-    return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files or []]
+    """Returns path, size and modification time of each file, which tell whether it has changed; -1 for one without."""
+    return [_identity(file) for file in files or []]
+
+
+def _identity(file: Path) -> tuple[str, int, int]:
+    path = os.path.realpath(file)  # unlike Path.resolve, also of links in a circle
+    try:
+        found = os.stat(path)
+    except OSError:  # a dangling link: an error of this image alone, when it is read
+        return path, -1, -1
+    return path, found.st_size, found.st_mtime_ns

@@ -7,7 +7,6 @@ A run folder holds ``config.yaml`` (resolved), ``versions.json``, ``run.json``, 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -29,6 +28,7 @@ from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.old_names import replace_old_names
 from stylegan_inv.utils.plain_data import read_json_object, read_yaml
+from stylegan_inv.utils.text import json_text
 from stylegan_inv.weights.table import TABLE
 
 #: Part of the name of a data set's class -> domain, for runs of version 0.1.
@@ -242,7 +242,7 @@ class RunFolder:
         """Adds entries to ``run.json``."""
         self.path.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.record_file) as temporary:
-            temporary.write_text(json.dumps({**self.record(), **entries}, indent=2) + "\n")
+            temporary.write_text(json_text({**self.record(), **entries}), encoding="utf-8")
 
     def write_origin(self, config: dict[str, Any], command: str) -> None:
         """Writes what the run is computed from: the resolved config, the git revision and the versions.
@@ -257,7 +257,7 @@ class RunFolder:
             self.update_record(id=identity)
         versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
         versions.update({name: metadata.version(name) for name in _PACKAGES})
-        self.versions_file.write_text(json.dumps(versions, indent=2) + "\n")
+        self.versions_file.write_text(json_text(versions), encoding="utf-8")
 
 
 def is_named(run: str | Path) -> bool:

@@ -121,6 +121,8 @@ def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
 def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) -> RunLocation:
     checkpoint = newest_readable(run.checkpoints)
     if checkpoint is None:
+        if run.config_file.is_file() and "command" not in run.record():
+            raise UserError(f"{run.path}: holds a config.yaml that no training has written; give another hydra.run.dir")
         return RunLocation(run.path, None, command)
     same = is_same_command(run, cfg)
     if not same and not resume:

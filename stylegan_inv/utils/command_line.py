@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.text import print_any_text
 
 EXIT_USER_ERROR = 2
 
@@ -39,6 +40,7 @@ def run(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = ()
     Raises:
         SystemExit: With the exit code, unless it is 0.
     """
+    print_any_text()
     bad_input: tuple[type[Exception], ...] = (UserError, *errors)
     try:
         code = main()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.safetensors_files import open_safetensors
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ def load_dataclass(kind: type[T], path: Path, key: str, device: torch.device) ->
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with open_safetensors(path, str(device)) as file:
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
                 return None

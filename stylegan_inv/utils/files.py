@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from stylegan_inv.errors import UserError
 
 _MARK = ".partial"
+_PARTIAL = re.compile(rf"\..{{0,40}}\.[0-9a-f]{{4,8}}{re.escape(_MARK)}(\.[^.]*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -53,11 +55,15 @@ def remove_partial(folder: str | os.PathLike[str]) -> list[Path]:
     """
     removed = []
     for file in sorted(Path(folder).glob(f".*{_MARK}*")):
-        # The mark is the last suffix or the one before it: ".x.partial.old.png" is a file of the user.
-        if file.is_file() and _MARK in file.suffixes[-2:]:
+        if file.is_file() and is_partial(file):
             file.unlink(missing_ok=True)
             removed.append(file)
     return removed
+
+
+def is_partial(file: Path) -> bool:
+    """Returns whether a file has a name that :func:`atomic_write` gives; other programs write ``.x.partial``."""
+    return _PARTIAL.fullmatch(file.name) is not None
 
 
 def check_output(folder: Path, overwrite: bool = False) -> None:

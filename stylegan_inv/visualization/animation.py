@@ -58,7 +58,7 @@ def write_animation(frames: Tensor, path: Path, seconds: float = 3.0, there_and_
         tiled += tiled[-2:0:-1]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        if path.suffix == ".gif":
+        if path.suffix.lower() == ".gif":
             _write_gif(tiled, temporary, duration)
         else:
             _write_mp4(tiled, temporary, duration)

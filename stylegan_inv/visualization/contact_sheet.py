@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +14,10 @@ from torch import Tensor
 from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.text import readable
 
+#: Longer captions are shortened in any cell.
+_MOST_LETTERS = 400
 _BACKGROUND, _INK, _QUIET, _WARNING = (236, 236, 236), (20, 20, 20), (80, 80, 80), (190, 20, 20)
 
 
@@ -53,18 +59,18 @@ def contact_sheet(
         raise UserError(f"contact_sheet: got warnings for {len(row_warnings)} of {count} rows")
     texts = _row_texts(count, row_captions, row_warnings)
 
-    font = _font(max(11, round(cell * 0.10)))
-    line = _height(font)
+    fonts = _Fonts(max(11, round(cell * 0.10)))
+    line = fonts.height()
     top = line + 2 * gap if any(name.strip() for name in names) else gap
     left = gap
-    if widest := max((_width(font, text) for row in texts for text, _ in row), default=0):
+    if widest := max((fonts.width(text) for row in texts for text, _ in row), default=0):
         left += min(widest, round(1.25 * cell)) + 2 * gap
     sheet = Image.new("RGB", (left + len(names) * (cell + gap), top + count * (cell + gap)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
         x = left + column * (cell + gap)
-        text = _shorten(name, font, cell)
-        draw.text((x + (cell - _width(font, text)) // 2, gap), text, fill=_INK, font=font)
+        text = _shorten(name, fonts, cell)
+        draw.text((x + (cell - fonts.width(text)) // 2, gap), text, fill=_INK, font=fonts.of(text))
         for row, image in enumerate(table[name]):
             sheet.paste(_fit(to_pil(image), cell), (x, top + row * (cell + gap)))
     for row, lines in enumerate(texts):
@@ -75,7 +81,8 @@ def contact_sheet(
             draw.rectangle((low, high), outline=_WARNING, width=width)
         y += max(0, cell - line * len(lines)) // 2
         for number, (text, colour) in enumerate(lines):
-            draw.text((gap, y + number * line), _shorten(text, font, left - 3 * gap), fill=colour, font=font)
+            text = _shorten(text, fonts, left - 3 * gap)
+            draw.text((gap, y + number * line), text, fill=colour, font=fonts.of(text))
     return sheet
 
 
@@ -155,28 +162,57 @@ def _font(size: int) -> _Font:
     return ImageFont.load_default(size)
 
 
-def _width(font: _Font, text: str) -> int:
-    return round(font.getlength(_drawable(font, text)))
+class _Fonts:
+    """The font of plain captions, and one with the letters that it lacks, which is loaded when it is needed.
+
+    Args:
+        size: Size of the letters in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.plain, self._size = _font(size), size
+
+    def of(self, text: str) -> _Font:
+        """Returns the font for a text that `drawable` has returned."""
+        return self.plain if text.isascii() else ImageFont.truetype(str(_wide_font()[0]), self._size)
+
+    def drawable(self, text: str) -> str:
+        """Returns a text of at most 400 letters, with a question mark for each letter that no font has."""
+        text = " ".join(readable(text).split())
+        if len(text) > _MOST_LETTERS:
+            text = text[: _MOST_LETTERS // 2] + text[-_MOST_LETTERS // 2 :]
+        if text.isascii() or not isinstance(self.plain, ImageFont.FreeTypeFont):
+            return text.encode("ascii", "replace").decode()
+        known = _wide_font()[1]
+        return "".join(c if c.isascii() or c in known else "?" for c in unicodedata.normalize("NFC", text))
+
+    def width(self, text: str) -> int:
+        """Returns the width of a text in pixels."""
+        text = self.drawable(text)
+        return round(self.of(text).getlength(text))
+
+    def height(self) -> int:
+        """Returns the height of a line in pixels."""
+        return round(self.plain.getbbox("Ágjy")[3])
 
 
-def _height(font: _Font) -> int:
-    box = font.getbbox("Ágjy")
-    return round(box[3])
+@cache
+def _wide_font() -> tuple[Path, frozenset[str]]:
+    """Returns the file of DejaVu Sans, which matplotlib carries, and its characters; no characters without the file."""
+    import matplotlib  # slow to import
+    from matplotlib.ft2font import FT2Font
+
+    file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return file, frozenset(map(chr, FT2Font(str(file)).get_charmap())) if file.is_file() else frozenset()
 
 
-def _drawable(font: _Font, text: str) -> str:
-    # The bitmap font supports Latin-1 only and raises an error for other characters.
-    text = " ".join(text.split())
-    return text if isinstance(font, ImageFont.FreeTypeFont) else text.encode("latin-1", "replace").decode("latin-1")
-
-
-def _shorten(text: str, font: _Font, width: int) -> str:
+def _shorten(text: str, fonts: _Fonts, width: int) -> str:
     """Shortens a text in the middle, as the ends of file names distinguish them best."""
-    text = _drawable(font, text)
-    if _width(font, text) <= width:
+    text = fonts.drawable(text)
+    if fonts.width(text) <= width:
         return text
     for keep in range(len(text) - 1, 1, -1):
         short = f"{text[: (keep + 1) // 2]}...{text[len(text) - keep // 2 :]}"
-        if _width(font, short) <= width:
+        if fonts.width(short) <= width:
             return short
     return text[:1]

@@ -31,6 +31,7 @@ from PIL import Image
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.text import readable
 
 #: Cells that are aligned to the right: 0.0067, -3, 12 %, 1.2e-4 ± 0.1, 27.4 dB
 _NUMBER = re.compile(r"[-+−±]?(\d[\d,]*\.?\d*|\.\d+|nan|inf)([eE][-+]?\d+)?\b.{0,40}", re.DOTALL)
@@ -57,7 +58,7 @@ def write_page(title: str, sections: Mapping[str, Sequence[str]], file: str | Pa
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(readable(text), encoding="utf-8")
     return file
 
 

@@ -18,6 +18,8 @@ _MAX_POINTS = 300
 _MAX_MARKERS = 12
 #: Largest ratio of values on a linear vertical axis.
 _LINEAR_RANGE = 30
+#: Larger numbers are not drawn, as their differences overflow.
+_LARGEST = 1e100
 #: Number of colours in ``templates/page.css``.
 _COLOURS = 8
 
@@ -58,13 +60,16 @@ def line_chart(title: str, series: Mapping[str, Points]) -> Markup:
 
     Args:
         title: Text above the chart.
-        series: Name -> points (x, y) in the order of x. Points that are not finite are omitted, and long series are
-            averaged in groups of neighbouring points. The name of a single series is not shown.
+        series: Name -> points (x, y) in the order of x. Points that are not finite or beyond 1e100 are omitted, and
+            long series are averaged in groups of neighbouring points. The name of a single series is not shown.
 
     Returns:
         The chart, or an empty string if no series has two points.
     """
-    finite = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
+    finite = {
+        name: [(x, _drawn(y)) for x, y in points if abs(x) < _LARGEST and abs(y) < _LARGEST]
+        for name, points in series.items()
+    }
     kept = {name: _averaged(points) for name, points in finite.items() if points}
     if max(map(len, kept.values()), default=0) < 2:
         return Markup("")
@@ -87,6 +92,10 @@ def line_chart(title: str, series: Mapping[str, Points]) -> Markup:
         x_ticks=[(f"{x:g}", x_axis(x), anchor) for x, anchor in {min(xs): "start", max(xs): "end"}.items()],
         lines=[_line(name, points, i, len(kept), x_axis, y_axis) for i, (name, points) in enumerate(kept.items())],
     )
+
+
+def _drawn(y: float) -> float:
+    return y if abs(y) > 1 / _LARGEST else 0.0  # a logarithm of the smallest numbers fails
 
 
 def _line(name: str, points: Points, index: int, count: int, x_axis: _Axis, y_axis: _Axis) -> _Line:

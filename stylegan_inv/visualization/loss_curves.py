@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.text import readable
 
 CURVES = "losses"
 
@@ -28,7 +29,7 @@ def write_curves(folder: Path, names: Sequence[str], curves: Mapping[str, Sequen
     from matplotlib.figure import Figure  # slow to import
 
     table, plot = folder / f"{CURVES}.csv", folder / f"{CURVES}.png"
-    with atomic_write(table) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_write(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["image", "stage", "step", "loss"])
         for stage, batches in curves.items():
@@ -36,7 +37,9 @@ def write_curves(folder: Path, names: Sequence[str], curves: Mapping[str, Sequen
             for batch in batches:
                 for column, curve in enumerate(batch.T.tolist()):
                     rows.writerows(
-                        [names[first + column], stage, step, f"{v:.6g}"] for step, v in enumerate(curve) if v == v
+                        [readable(names[first + column]), stage, step, f"{v:.6g}"]
+                        for step, v in enumerate(curve)
+                        if v == v
                     )
                 first += batch.shape[1]
     figure = Figure(figsize=(4.5 * len(curves), 3.2), layout="constrained")

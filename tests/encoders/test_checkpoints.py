@@ -94,17 +94,15 @@ def test_options_are_plain_data(opts, tmp_path):
     assert build_encoder(checkpoint).progressive
 
 
-@pytest.mark.parametrize("shape", ["(D,)", "(1, D)", "(L, D)", "(1, L, D)", "numpy", "absent"])
+@pytest.mark.parametrize("shape", ["(D,)", "(1, D)", "(L, D)", "(1, L, D)", "numpy (D,)", "numpy (1, L, D)", "absent"])
 def test_latent_average_of_every_shape(shape, tmp_path, caplog):
     content = psp_file("GradualStyleEncoder")
     average = small_generator().w_avg
-    content["latent_avg"] = {
-        "(D,)": average,
-        "(1, D)": average[None],
-        "(L, D)": average.repeat(NUM_WS, 1),
-        "(1, L, D)": average.repeat(1, NUM_WS, 1),
-        "numpy": average.numpy(),
-    }.get(shape)
+    repeated = average.repeat(NUM_WS, 1)
+    shapes = {"(D,)": average, "(1, D)": average[None], "(L, D)": repeated, "(1, L, D)": repeated[None]}
+    content["latent_avg"] = shapes.get(shape.removeprefix("numpy "))
+    if shape.startswith("numpy"):
+        content["latent_avg"] = content["latent_avg"].numpy()
     if shape == "absent":
         del content["latent_avg"]
     torch.save(content, tmp_path / "x.pt")

@@ -47,10 +47,11 @@ def test_apply_changes_the_layers_by_strength_times_unit():
 
 
 @pytest.mark.parametrize("shape", [(8,), (1, 8), (6, 8), (1, 6, 8)])
-@pytest.mark.parametrize("suffix", ["npy", "pt"])
+@pytest.mark.parametrize("suffix", ["npy", "NPY", "pt", "PT"])
 def test_public_boundaries(tmp_path, shape, suffix):
     values, path = vector(*shape), tmp_path / f"age.{suffix}"
-    np.save(path, values.numpy()) if suffix == "npy" else torch.save(values, path)
+    with path.open("wb") as file:  # by its name, numpy would append .npy
+        np.save(file, values.numpy()) if suffix.lower() == "npy" else torch.save(values, file)
     read = load_direction(path)
     assert read.name == "age" and read.unit == 1.0
     assert torch.equal(read.vector, values[0] if shape[0] == 1 else values)

@@ -65,6 +65,11 @@ def test_scores_from_a_file(tmp_path):
     (tmp_path / "s.csv").write_text("name,age\nb.png,2\na.png,1\n")
     assert csv_scores(tmp_path / "s.csv", "age").tolist() == [2, 1]
     assert csv_scores(tmp_path / "s.csv", "age", ["a.png", "b.png"]).tolist() == [1, 2]
+    (tmp_path / "n.csv").write_text("name,age\n\u00e9.png,3\n", encoding="utf-8")
+    assert csv_scores(tmp_path / "n.csv", "age", ["e\u0301.png"]).tolist() == [3], "é as macOS writes it"
+    (tmp_path / "latin.csv").write_bytes(b"name,age\n\xe9.png,3\n")
+    with pytest.raises(UserError, match="in UTF-8"):
+        csv_scores(tmp_path / "latin.csv", "age")
     for attribute, names, message in (("smile", None, "no column 'smile'"), ("age", ["c.png"], "no row for c.png")):
         with pytest.raises(UserError, match=message):
             csv_scores(tmp_path / "s.csv", attribute, names)
@@ -126,7 +131,8 @@ def test_command_accepts_scores_of_inverted_images(tmp_path, generator):
     names = [f"{k}.png" for k in range(400)]
     w = generator.mapping(z).contiguous()
     listed = str(names).replace("'", '"')
-    save_file({"w": w}, tmp_path / "latents.safetensors", {"names": listed, "reconstructions": listed})
+    images = listed.replace('["', '["reconstructions/').replace(', "', ', "reconstructions/')
+    save_file({"w": w}, tmp_path / "latents.safetensors", {"names": listed, "reconstructions": images})
     rows = [f"{name},{score}" for name, score in zip(names, factor_scores(z)["age"].tolist(), strict=True)]
     (tmp_path / "ages.csv").write_text("\n".join(["name,age", *np.random.default_rng(0).permutation(rows)]))
     file = tmp_path / "age.safetensors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -72,10 +74,10 @@ def test_captions_are_drawn_above_columns_and_left_of_rows():
 
 
 def test_long_captions_are_shortened_in_the_middle():
-    font = module._font(16)
-    short = module._shorten("a_very_long_name_of_a_photograph_0001.png", font, 120)
-    assert module._width(font, short) <= 120 and short.startswith("a_very") and short.endswith("1.png")
-    assert module._shorten("short", font, 120) == "short"
+    fonts = module._Fonts(16)
+    short = module._shorten("a_very_long_name_of_a_photograph_0001.png", fonts, 120)
+    assert fonts.width(short) <= 120 and short.startswith("a_very") and short.endswith("1.png")
+    assert module._shorten("short", fonts, 120) == "short"
     sheet = contact_sheet({"x" * 200: flat(1.0), "y": flat(1.0)}, row_captions=["n" * 500], cell=CELL, gap=GAP)
     assert sheet.width <= 2 * (CELL + GAP) + 2 * CELL
 
@@ -85,6 +87,24 @@ def test_captions_in_any_script_and_with_line_breaks(monkeypatch, bitmap):
     if bitmap:  # a Pillow without FreeType
         monkeypatch.setattr(module, "_font", lambda size: ImageFont.load_default_imagefont())
     contact_sheet({"漢字 é\nß": flat(0.0)}, row_captions=["Ünïcode 👩.png"])
+
+
+@pytest.mark.parametrize("letters", ["éß", "ЖЯ", "ΩΔ", "😀☺"])
+def test_letters_beyond_ascii_are_no_boxes(letters):
+    """Pillow's own font draws the same box for each of them."""
+    fonts = module._Fonts(32)
+    text = fonts.drawable(letters)
+    first, second = (bytes(fonts.of(text).getmask(letter, mode="L")) for letter in text)
+    assert text == letters and first != second
+
+
+def test_letters_that_no_font_has_and_endless_captions():
+    fonts = module._Fonts(16)
+    assert fonts.drawable("漢 🎉.png caf\udce9") == "? ?.png caf%E9"
+    assert fonts.drawable("e\u0301") == "é", "a letter and its accent, as macOS writes names"
+    started = time.perf_counter()
+    contact_sheet({"a": flat(0.0)}, row_captions=["n" * 1_000_000])
+    assert time.perf_counter() - started < 5
 
 
 def test_images_with_non_finite_values_are_drawn():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import json
 import math
 import re
 from html.parser import HTMLParser
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.report.folder_reader import FolderReader
 from stylegan_inv.report.run_report import run_sections, sweep_sections
 from stylegan_inv.visualization.html_page import (
     code,
@@ -30,6 +30,7 @@ from stylegan_inv.visualization.html_page import (
 )
 from stylegan_inv.visualization.line_chart import line_chart
 from tests.cli import assert_user_error, run_cli
+from tests.reported_run import make_run
 
 EVIL = "<script>alert('x')</script> & \"quotes\" </style> ]]>"
 VOID = {"meta", "img", "link", "br", "line", "circle", "polyline"}
@@ -153,30 +154,8 @@ def test_charts_omit_points_that_are_not_finite_and_average_long_series() -> Non
     assert len(heights) == 1, "each group has the mean 1/2"
 
 
-def make_run(folder: Path) -> Path:
-    """Writes the files of a small run."""
-    for name in ("panels", "worst", "codes", "evaluation/test"):
-        (folder / name).mkdir(parents=True)
-    (folder / "config.yaml").write_text("method_name: restyle\nnote: <b>bold</b>\n")
-    (folder / "versions.json").write_text(json.dumps({"torch": "2.4"}))
-    figures = {"val/mse": 0.0123, "val/mse_step1": 0.5, "val/mse_step2": 0.0123, "seconds": 60.0}
-    (folder / "metrics.json").write_text(json.dumps(figures))
-    (folder / "metrics.csv").write_text(
-        "step,train/loss/l2,lr/encoder,val/mse\n0,0.5,0.001,\n1,0.25,0.001,0.4\n2,0.125,0.0005,0.3\n"
-    )
-    for name in ("panels", "worst", "codes"):
-        Image.new("RGB", (4, 4)).save(folder / name / "last.png")
-    (folder / "worst" / "last.csv").write_text("step,image,mse\n3,007,0.9\n3,a<b.png,0.8\n")
-    (folder / "codes" / "last.json").write_text(json.dumps({"step": 3, "images": 5}))
-    one = {"mean": 0.5, "std": 0.1, "low": 0.4, "high": 0.6, "count": 9, "skipped": 1}
-    evaluation = {"protocol": {"mse": "squared units"}, "counts": {"images": 9}, "sets": {"frechet": 1.5}}
-    evaluation["metrics"] = {"mse": one, "mse_step1": one, "id": {**one, "mean": None, "low": None}}
-    (folder / "evaluation" / "test" / "metrics.json").write_text(json.dumps(evaluation))
-    return folder
-
-
 def test_report_of_a_run(tmp_path: Path) -> None:
-    html = write_page("run", run_sections(make_run(tmp_path)), tmp_path / "report.html").read_text()
+    html = write_page("run", run_sections(FolderReader(make_run(tmp_path))), tmp_path / "report.html").read_text()
     page = Page(html)
     assert_self_contained(html, page)
     texts = {text.strip() for text in page.texts}
@@ -198,20 +177,20 @@ def test_report_of_a_run(tmp_path: Path) -> None:
 def test_report_of_an_unfinished_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("method_name: psp\n")
     with pytest.raises(UserError, match="has measured nothing yet"):
-        run_sections(tmp_path)
+        run_sections(FolderReader(tmp_path))
     (tmp_path / "metrics.csv").write_text("step,train/loss/l2\n0,0.5\n1,0.25\n2")  # the last line is incomplete
-    sections: dict[str, Any] = run_sections(tmp_path)
+    sections: dict[str, Any] = run_sections(FolderReader(tmp_path))
     assert "has not ended" in sections["Result"][0] and re.search("<polyline", sections["Losses"][0])
 
 
 def test_report_of_a_sweep(tmp_path: Path) -> None:
     with (tmp_path / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["job", "a", "val/mse"], [0, "fpn", 0.123456], [1, "small", ""]])
-    page = Page(write_page("s", sweep_sections(tmp_path), tmp_path / "r.html").read_text())
+    page = Page(write_page("s", sweep_sections(FolderReader(tmp_path)), tmp_path / "r.html").read_text())
     assert page.rows == [["job", "a", "val/mse"], ["0", "fpn", "0.1235"], ["1", "small", ""]]
     (tmp_path / "sweep.csv").unlink()
     with pytest.raises(UserError, match="no sweep.csv"):
-        sweep_sections(tmp_path)
+        sweep_sections(FolderReader(tmp_path))
 
 
 def test_command_line(tmp_path: Path) -> None:

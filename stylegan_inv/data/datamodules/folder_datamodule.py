@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from stylegan_inv.data.datamodules.base import ImageDataModule
 from stylegan_inv.data.datamodules.image_dataset import Companion, ImageDataset, Kind, OnBadImage, OnSmallImage
 from stylegan_inv.data.datamodules.splits import hold_out, identities, listed_rows
 from stylegan_inv.data.images.decoding import EXACT, FAST
+from stylegan_inv.data.images.image_files import left_out_lines
 from stylegan_inv.data.images.resizing import Geometry, Mode
 from stylegan_inv.data.sources.class_labels import required_classes
 from stylegan_inv.data.sources.name_lists import match
@@ -19,6 +22,8 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import real_number, whole_number
+
+_log = logging.getLogger(__name__)
 
 
 class FolderDataModule(ImageDataModule):
@@ -192,7 +197,14 @@ class FolderDataModule(ImageDataModule):
     def _open(self, path: str | Path) -> Source:
         if str(path) not in self._opened:
             self._opened[str(path)] = open_source(path, self.resolution)
+            for line in left_out_lines(self._opened[str(path)].left_out):
+                _warn_once(f"{path}: {line}")
         return self._opened[str(path)]
+
+
+@rank_zero_only
+def _warn_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def _geometry(resolution: int, mode: Mode, aspect: Sequence[int], bars: bool, box: Sequence[int] | None) -> Geometry:

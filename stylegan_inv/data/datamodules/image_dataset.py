@@ -19,6 +19,7 @@ from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import one_of, real_number
+from stylegan_inv.utils.text import readable
 
 _log = logging.getLogger(__name__)
 
@@ -104,13 +105,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def name(self, index: int) -> str:
-        """Returns the name of an image."""
-        return self.source.names[index]
+        """Returns the name of an image, for messages and files."""
+        return readable(self.source.names[index])
 
     @property
     def names(self) -> list[str]:
         """Names of all images."""
-        return list(self.source.names)
+        return [readable(name) for name in self.source.names]
 
     @property
     def bad_images(self) -> list[str]:

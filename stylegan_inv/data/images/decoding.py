@@ -8,6 +8,8 @@ and ReStyle do.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +20,23 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.text import readable
 
 #: Decoders to use. Pillow has more, among them EPS, which runs Ghostscript on the file.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "HEIF")
+#: First bytes of other formats -> their names, for messages.
+_OTHER_FORMATS = {
+    b"GIF8": "a GIF",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 file",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 file",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\0\0\0\x0cJXL ": "a JPEG XL file",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"\x76\x2f\x31\x01": "an OpenEXR file",
+    b"PK\3\4": "a zip file",
+    b"\x1f\x8b": "a gzip file",
+}
 #: Largest number of pixels, twice Pillow's warning level; a file of a few kB can claim any size.
 MAX_PIXELS = 178_956_970
 #: Largest size of an image file in bytes.
@@ -39,7 +55,7 @@ class BadImage(UserError):
     def __init__(self, message: str) -> None:
         # DataLoader re-raises the exception of a worker as `type(error)("Caught BadImage in DataLoader worker ...")`,
         # with the whole traceback in the message. Only the original message is kept.
-        super().__init__(message.rpartition("BadImage: ")[2].strip())
+        super().__init__(readable(message.rpartition("BadImage: ")[2].strip()))
 
 
 def read_file(path: Path) -> bytes:
@@ -144,16 +160,33 @@ def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
         raise BadImage(f"{where}: damaged image ({reason}); replace or remove the file") from error
 
 
+@functools.cache
+def reads_heic() -> bool:
+    """Returns whether HEIC photos can be read: Pillow does with the package pillow-heif."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return "HEIF" in Image.OPEN
+
+
 def _known_formats() -> list[str]:
     Image.init()
+    reads_heic()
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _guess_content(data: bytes) -> str:
     """Returns what bytes that are no image seem to be, for messages."""
     start = data[:512]
-    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        return "a HEIC photo, which Pillow cannot read"
+    if start[4:8] == b"ftyp":
+        if start[8:12] in (b"avif", b"avis"):
+            return "an AVIF image, which this Pillow cannot read (pip install -U Pillow)"
+        if start[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
+            return "a HEIC photo, which needs pip install 'stylegan_inv[heic]'"
+        return "a video"
+    if found := next((name for head, name in _OTHER_FORMATS.items() if start.startswith(head)), None):
+        return f"{found}, which is not read"
     text = start.decode("utf-8", errors="replace")
     if sum(c.isprintable() or c.isspace() for c in text) >= 0.95 * len(text):
         return f"text, not an image (it starts with {' '.join(text.split())[:30]!r})"

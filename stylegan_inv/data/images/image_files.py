@@ -9,24 +9,34 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from stylegan_inv.data.images.decoding import BadImage, decode, read_file
+from stylegan_inv.data.images.decoding import BadImage, decode, read_file, reads_heic
 from stylegan_inv.data.images.resizing import Geometry, Mode
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.text import readable
 
 __all__ = [
-    "SUFFIXES", "BadImage", "Mode", "check_image", "from_uint8", "list_images", "name_list", "natural_key",
-    "read_image", "save_image", "to_pil", "to_uint8",
+    "SUFFIXES", "BadImage", "FoundImages", "Mode", "check_image", "distinct_names", "find_images", "from_uint8",
+    "is_image", "is_other_image", "left_out_lines", "list_images", "name_list", "natural_key", "read_image",
+    "save_image", "to_pil", "to_uint8",
 ]  # fmt: skip
 
+#: Suffixes of the formats that are read and written.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
+_HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+#: Suffixes of other image formats; such files are counted and named where images are listed.
+_OTHER_SUFFIXES = (
+    *(".gif", ".apng", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".jxl", ".jxr", ".psd", ".xcf", ".svg", ".tga", ".ico"),
+    *(".exr", ".hdr", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+)
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None, mode: Mode = "crop") -> Tensor:
@@ -58,8 +68,48 @@ def check_image(path: str | os.PathLike[str]) -> None:
     decode(read_file(Path(path)), str(path))
 
 
+def is_image(name: str) -> bool:
+    """Returns whether the suffix of a name is that of an image that can be read; HEIC needs the package pillow-heif."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in SUFFIXES or (suffix in _HEIC_SUFFIXES and reads_heic())
+
+
+def is_other_image(name: str) -> bool:
+    """Returns whether the suffix of a name is that of an image that cannot be read."""
+    return os.path.splitext(name)[1].lower() in (*_OTHER_SUFFIXES, *_HEIC_SUFFIXES) and not is_image(name)
+
+
+def left_out_lines(names: Sequence[str]) -> list[str]:
+    """Returns the line about image files that are left out, as their formats cannot be read; none without any."""
+    if not names:
+        return []
+    counts = Counter(os.path.splitext(name)[1].lower() for name in names)
+    formats = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+    heic = any(suffix in _HEIC_SUFFIXES for suffix in counts)
+    cure = "convert them to PNG" + (", or pip install 'stylegan_inv[heic]'" if heic else "")
+    return [f"{len(names)} left out, whose formats are not read ({formats}): {name_list(names)}; {cure}"]
+
+
+@dataclass
+class FoundImages:
+    """The image files of a folder.
+
+    Attributes:
+        images: Files that can be read.
+        others: Image files in formats that cannot be read.
+    """
+
+    images: list[Path]
+    others: list[Path]
+
+
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns all image files in a folder and its subfolders, in natural order of their paths (2 before 10).
+    """Returns all image files in a folder and its subfolders; see :func:`find_images`."""
+    return find_images(folder).images
+
+
+def find_images(folder: str | os.PathLike[str]) -> FoundImages:
+    """Finds all image files in a folder and its subfolders, in natural order of their paths (2 before 10).
 
     Files are recognised by suffix. Hidden files and folders are skipped, as macOS writes ``._name.jpg`` files that are
     not images. Links to folders are followed, and each folder is visited once.
@@ -69,7 +119,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     folder = Path(folder)
     _check_folder(folder)
-    found: list[Path] = []
+    found, unread = list[Path](), list[Path]()
     others: Counter[str] = Counter()
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
@@ -82,18 +132,20 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         for name in names:
             if name.startswith("."):
                 continue
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES:
+            if is_image(name):
                 found.append(Path(parent, name))
-            else:
-                others[suffix or "without suffix"] += 1
+                continue
+            others[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+            if is_other_image(name):
+                unread.append(Path(parent, name))
     if not found:
         most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
         instead = ", ".join(f"{count} {suffix}" for suffix, count in most) or "it is empty"
         raise UserError(
             f"{folder}: no images here or in subfolders ({instead}); expected {', '.join(SUFFIXES[:6])} ..."
         )
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder)))
+    found, unread = (sorted(files, key=lambda path: natural_key(path.relative_to(folder))) for files in (found, unread))
+    return FoundImages(found, unread)
 
 
 def from_uint8(image: Tensor) -> Tensor:
@@ -160,8 +212,33 @@ def save_image(image: Tensor, path: str | os.PathLike[str]) -> Path:
 
 def name_list(names: Sequence[object], limit: int = 5) -> str:
     """Returns ``a, b, c and 12 more``, for messages about many files."""
-    shown = ", ".join(str(name) for name in names[:limit])
+    shown = ", ".join(readable(str(name)) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def distinct_names(names: Sequence[str], suffix: str | None = None) -> list[str]:
+    """Returns a distinct file name without regard to suffixes for each image: ``sub/a.jpg`` -> ``sub/a.png``.
+
+    Inputs that differ only in their suffix, or in upper and lower case, which many file systems ignore, keep the
+    suffix: ``a.jpg.png`` and ``a.png.png``.
+
+    Args:
+        names: Names of the images.
+        suffix: Suffix of the new names; None keeps that of each image.
+    """
+    stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
+    counts = Counter(stem.casefold() for stem in stems)
+    used: set[str] = set()
+    found = []
+    for name, stem in zip(names, stems, strict=True):
+        base = stem if counts[stem.casefold()] == 1 else name
+        candidate, number = base, 1
+        while candidate.casefold() in used:
+            number += 1
+            candidate = f"{base}_{number}"
+        used.add(candidate.casefold())
+        found.append(candidate + (PurePosixPath(name).suffix if suffix is None else suffix))
+    return found
 
 
 def _check_folder(folder: Path) -> None:

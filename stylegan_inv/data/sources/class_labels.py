@@ -15,6 +15,7 @@ import numpy as np
 
 from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.text import readable, same_letters
 
 CLASSES = "dataset.json"
 MAX_CLASSES_BYTES = 1 << 28
@@ -96,12 +97,17 @@ def parse_classes(text: bytes, where: str, names: Sequence[str], others: bool = 
         isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in labels
     ):
         raise UserError(f'{where}: expected {{"labels": [["name", class], ...]}} or null')
-    found = {name: _number(label, f"{where}: {ascii(name)[:80]}") for name, label in labels}
+    found = {_key(name): _number(label, f"{where}: {ascii(name)[:80]}") for name, label in labels}
+    names = [_key(name) for name in names]
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{where}: no class for {len(missing)} of {len(names)} images: {name_list(missing)}")
     if not others and (absent := sorted(set(found) - set(names))):
         raise UserError(f"{where}: names {len(absent)} images that do not exist: {name_list(absent)}")
     return np.array([found[name] for name in names], dtype=np.int64)
+
+
+def _key(name: str) -> str:
+    return same_letters(readable(name))
 
 
 def read_json(text: bytes, where: str) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.text import readable, same_letters
 
 #: Size limit of a list of names.
 _MAX_LIST_BYTES = 1 << 28
@@ -31,21 +35,47 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: is not text (byte {error.start}), expected one name per line in UTF-8") from error
 
 
+def _lines(path: Path) -> list[str]:
+    # Not `splitlines`, which takes U+2028 and U+0085, parts of names, for ends of lines.
+    lines = (line.strip() for line in re.split("\r\n|\n|\r", read_text(path)))
+    return [line for line in lines if line]
+
+
 def read_names(path: Path) -> list[str]:
     """Returns the names in a text file, one per line; empty lines are skipped.
 
     Raises:
         UserError: The file is not text, or holds no names, a name twice, or one that leads out of the file's folder.
     """
-    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    names = _lines(path)
     names = [name[2:] if name.startswith("./") else name for name in names]
     check_names(path, names, "names")
     return names
 
 
+def read_paths(path: Path) -> list[Path]:
+    """Returns the paths in a text file, one per line, relative to its folder or absolute; empty lines are skipped.
+
+    Raises:
+        UserError: The file is not text, or holds no paths, a path twice, or one that no file can have.
+    """
+    lines = _lines(path)
+    if not lines:
+        raise UserError(f"{path}: holds no paths, expected the path of an image in each line")
+    if wrong := [line for line in lines if "\0" in line]:
+        raise UserError(f"{path}: {ascii(wrong[0])[:80]} is no path, as it has a NUL character")
+    paths = [path.parent / line for line in lines]
+    paths = [Path(os.path.normpath(one)) if ".." in one.parts else one for one in paths]
+    if twice := [line for line, count in Counter(map(os.path.normpath, paths)).items() if count > 1]:
+        raise UserError(
+            f"{path}: {len(twice)} of {len(lines)} paths occur twice: {name_list(twice)}; expected each once"
+        )
+    return paths
+
+
 def stem(name: str) -> str:
-    """Returns a name without its suffix."""
-    return str(PurePosixPath(name).with_suffix(""))
+    """Returns a name without its suffix, in the form in which names are compared."""
+    return same_letters(readable(str(PurePosixPath(name).with_suffix(""))))
 
 
 def match(source: Source, names: Sequence[str], what: str, owner: str) -> list[int]:

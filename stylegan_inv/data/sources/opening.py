@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylegan_inv.data.images.image_files import SUFFIXES
+from stylegan_inv.data.images.image_files import is_image
 from stylegan_inv.data.sources.folder_source import FolderSource
 from stylegan_inv.data.sources.lmdb import open_lmdb
-from stylegan_inv.data.sources.name_lists import read_names
+from stylegan_inv.data.sources.name_lists import read_paths
 from stylegan_inv.data.sources.shards import find_shards, open_shards
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.data.sources.zip import ZipSource
@@ -31,14 +31,18 @@ def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
     if shards := find_shards(path):
         return open_shards(Path(path), shards)
     path = Path(path)
-    if (path / "data.mdb").is_file() or path.suffix == ".mdb" or (path.is_file() and path.suffix == ".lmdb"):
+    if (
+        (path / "data.mdb").is_file()
+        or path.suffix.lower() == ".mdb"
+        or (path.is_file() and path.suffix.lower() == ".lmdb")
+    ):
         return open_lmdb(path, resolution)
     if not path.is_file():
         return FolderSource(path)
-    if path.suffix.lower() in SUFFIXES:
+    if is_image(path.name):
         return FolderSource(path.parent, [path])
     if path.suffix.lower() in (".txt", ".lst", ".list"):
-        return FolderSource(path.parent, [path.parent / name for name in read_names(path)])
+        return FolderSource(path.parent, read_paths(path))
     if path.suffix.lower() == ".zip":
         return ZipSource(path)
     raise UserError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stylegan_inv.data.images.decoding import MAX_BYTES
-from stylegan_inv.data.images.image_files import SUFFIXES, name_list
+from stylegan_inv.data.images.image_files import is_image, is_other_image, name_list
 from stylegan_inv.data.sources.archive_files import ArchiveSource
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
@@ -37,7 +37,7 @@ def find_shards(path: object) -> list[Path]:
         return shards
     folder = Path(text)
     if folder.is_file():
-        return [folder] if folder.suffix == ".tar" else []
+        return [folder] if folder.suffix.lower() == ".tar" else []
     return sorted(folder.glob("*.tar")) if folder.is_dir() else []
 
 
@@ -56,13 +56,23 @@ def open_shards(path: Path, shards: Sequence[Path]) -> Source:
             that are larger than the shard.
     """
     names: list[str] = []
+    others: list[str] = []
     locations: list[tuple[int, int, int]] = []
     for number, shard in enumerate(shards):
-        for name, offset, size in _images(shard):
+        members = _members(shard)
+        others += [name for name, _, _ in members if _is_shown(name, is_other_image)]
+        for name, offset, size in _images(shard, members):
             names.append(name)
             locations.append((number, offset, size))
     check_names(path, names)
-    return ArchiveSource(path, names, shards, locations)
+    source = ArchiveSource(path, names, shards, locations)
+    source.left_out = others
+    return source
+
+
+def _is_shown(name: str, kind: Callable[[str], bool]) -> bool:
+    base = name.rpartition("/")[2]
+    return kind(base) and not base.startswith(".")
 
 
 def _expand(pattern: str) -> list[str]:
@@ -76,12 +86,12 @@ def _expand(pattern: str) -> list[str]:
     return [name for middle in middles for name in _expand(pattern[: match.start()] + middle + pattern[match.end() :])]
 
 
-def _images(shard: Path) -> list[tuple[str, int, int]]:
+def _images(shard: Path, members: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     """Returns name, offset and size of the image of each sample."""
     samples: dict[str, list[tuple[str, int, int]]] = {}
-    for name, offset, size in _members(shard):
+    for name, offset, size in members:
         folder, slash, base = name.rpartition("/")
-        if Path(base).suffix.lower() in SUFFIXES and not base.startswith("."):
+        if _is_shown(name, is_image):
             samples.setdefault(folder + slash + base.partition(".")[0], []).append((name, offset, size))
     images = []
     for key, found in samples.items():

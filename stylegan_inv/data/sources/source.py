@@ -18,6 +18,8 @@ from stylegan_inv.data.images.image_files import SUFFIXES, name_list
 from stylegan_inv.errors import UserError
 
 _MAX_NAME = 1024
+#: Line breaks and other control characters, which no name of a real file has.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class CompactStrings(Sequence[str]):
@@ -54,10 +56,12 @@ class Source(ABC):
     Attributes:
         path: Folder or archive of the images.
         names: Name of each image: a unique relative path with forward slashes.
+        left_out: Names of image files in formats that cannot be read, such as GIF; they are not among the images.
     """
 
     path: Path
     names: Sequence[str]
+    left_out: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,6 +103,7 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self.source, self.indices, self.path = source, np.asarray(indices, dtype=np.int64), source.path
         self.names = CompactStrings(source.names[index] for index in self.indices.tolist())
+        self.left_out = source.left_out
 
     @property
     def classes(self) -> np.ndarray | None:  # noqa: D102
@@ -128,7 +133,7 @@ def check_names(path: Path, names: Sequence[str], what: str = "images") -> None:
     for name in names:
         if (
             not 0 < len(name) <= _MAX_NAME
-            or not name.isprintable()
+            or _CONTROL.search(name)
             or name.startswith("/")
             or re.match("[A-Za-z]:", name)
             or "\\" in name

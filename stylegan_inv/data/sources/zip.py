@@ -7,13 +7,14 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from stylegan_inv.data.images.decoding import MAX_BYTES, BadImage
-from stylegan_inv.data.images.image_files import SUFFIXES, natural_key
+from stylegan_inv.data.images.image_files import is_image, is_other_image, natural_key
 from stylegan_inv.data.sources.archive_files import PerProcess
 from stylegan_inv.data.sources.class_labels import CLASSES, MAX_CLASSES_BYTES, parse_classes
 from stylegan_inv.data.sources.source import CompactStrings, Source, check_names
@@ -47,7 +48,8 @@ class ZipSource(Source):
         try:
             size = path.stat().st_size
             with zipfile.ZipFile(path) as archive:
-                entries = [entry for entry in archive.infolist() if _is_image(entry)]
+                entries = [entry for entry in archive.infolist() if _is_shown(entry, is_image)]
+                self.left_out = [entry.filename for entry in archive.infolist() if _is_shown(entry, is_other_image)]
                 check_names(path, [entry.filename for entry in entries])
                 for entry in archive.infolist():
                     _check(path, entry, size)
@@ -121,17 +123,18 @@ def _content(file: BinaryIO, file_size: int, location: list[int]) -> bytes:
     return data
 
 
-def _is_image(entry: zipfile.ZipInfo) -> bool:
+def _is_shown(entry: zipfile.ZipInfo, kind: Callable[[str], bool]) -> bool:
+    """Returns whether an entry is a file of a kind, and not hidden."""
     folders, _, base = entry.filename.rpartition("/")
     hidden = base.startswith(".") or "__MACOSX" in folders.split("/")
-    return not entry.is_dir() and not hidden and Path(base).suffix.lower() in SUFFIXES
+    return not entry.is_dir() and not hidden and kind(base)
 
 
 def _check(path: Path, entry: zipfile.ZipInfo, file_size: int) -> None:
     label = ascii(entry.filename)[:80]
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UserError(f"{path}: rejected, as {label} is a link; expected files")
-    if not _is_image(entry):
+    if not _is_shown(entry, is_image):
         return
     if entry.flag_bits & 1:
         raise UserError(f"{path}: {label} is encrypted; unpack it and give the folder")

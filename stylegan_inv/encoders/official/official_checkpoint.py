@@ -31,7 +31,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.building import CHECKPOINT_KIND, build_generator
 from stylegan_inv.generators.io.config_schema import parse_metadata
-from stylegan_inv.generators.io.layouts import State, describe, detect_layout, shown
+from stylegan_inv.generators.io.layouts import State, describe, detect_layout, shown, stored_average
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.io.pickle_machine import RefusedPickle
 from stylegan_inv.generators.io.pickle_objects import plain
@@ -116,8 +116,7 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     except RefusedPickle as error:
         raise UserError(str(error)) from error
     common: dict[str, Any] = {"opts": opts if isinstance(opts, dict) else {}, "metadata": metadata}
-    average = content.get("latent_avg")
-    common["latent_avg"] = average if isinstance(average, Tensor) else None
+    common["latent_avg"] = stored_average(content)
     if metadata.get("kind") == CHECKPOINT_KIND:
         return _read_own(content, metadata)
     inner = content.get("state_dict")
@@ -237,7 +236,8 @@ def _read_own(content: Mapping[str, Any], metadata: dict[str, str]) -> OfficialC
         tensors = {**content, **{key: content[original] for key, original in aliases.items()}}
     except (KeyError, TypeError) as error:
         raise UserError(f"its metadata is damaged ({error})") from error
-    average = tensors.pop("latent_avg", None)
+    average = stored_average(tensors)
+    tensors.pop("latent_avg", None)
     groups = _groups(_tensors(tensors))
     encoder, decoder, discriminator = (groups.pop(name, {}) for name in ("encoder", "decoder", "discriminator"))
     kind = metadata.get("checkpoint", "psp")

@@ -15,7 +15,7 @@ from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.config_schema import check_config, parse_metadata
 from stylegan_inv.generators.io.estimated_average import estimate_w_avg
-from stylegan_inv.generators.io.layouts import State, average_code, describe, detect_layout, from_nvidia
+from stylegan_inv.generators.io.layouts import State, average_code, describe, detect_layout, from_nvidia, stored_average
 from stylegan_inv.generators.io.network_geometry import infer_discriminator_config, infer_generator_config
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.io.rosinality_layout import from_rosinality
@@ -121,8 +121,8 @@ def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, 
         average = network != "raw generator"
         prefix = min(prefixes, key=lambda p: (("ema" in p) != average, len(p), p))
         sd = {key[len(prefix) :]: value for key, value in sd.items() if key.startswith(prefix)}
-    if network == "generator" and isinstance(content.get("latent_avg"), Tensor):
-        sd = {**sd, "latent_avg": content["latent_avg"]}
+    if network == "generator" and (average_of_file := stored_average(content)) is not None:
+        sd = {**sd, "latent_avg": average_of_file}
     return dict(sd), hints
 
 

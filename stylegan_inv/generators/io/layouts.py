@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.pickle_objects import NumpyArray
 from stylegan_inv.generators.ops import FILTER_TAPS, setup_filter
 
 State = dict[str, Tensor]
@@ -57,6 +58,19 @@ def list_keys(noun: str, keys: list[str], limit: int = 3) -> str:
     return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} ({first})"
 
 
+def stored_average(content: Mapping[str, Any]) -> Tensor | None:
+    """Returns ``latent_avg`` of a checkpoint, a tensor or an array of numpy: ``(D,)``, ``(1, D)`` or ``(L, D)``.
+
+    Args:
+        content: Content of the file.
+    """
+    value = content.get("latent_avg")
+    average = value.tensor() if isinstance(value, NumpyArray) else value
+    if not isinstance(average, Tensor):
+        return None
+    return average[0] if average.ndim == 3 and len(average) == 1 else average
+
+
 def average_code(value: Tensor) -> Tensor:
     """Returns the latent average ``(D,)``.
 
@@ -66,10 +80,10 @@ def average_code(value: Tensor) -> Tensor:
     Raises:
         UserError: A tensor of another shape.
     """
+    while value.ndim > 2 and len(value) == 1:
+        value = value[0]
     if value.ndim == 1:
         return value
-    if value.ndim == 3 and len(value) == 1:
-        value = value[0]
     if value.ndim != 2 or not len(value):
         raise UserError(f"latent_avg has shape {tuple(value.shape)}, expected (D,), (1, D), (L, D) or (1, L, D)")
     # The mean of equal rows would differ from them by rounding.

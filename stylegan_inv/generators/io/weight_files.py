@@ -14,6 +14,7 @@ from stylegan_inv.generators.io import torch_pickle
 from stylegan_inv.generators.io.layouts import list_keys, shown
 from stylegan_inv.generators.io.nvidia_pickle import networks
 from stylegan_inv.generators.io.pickle_machine import RefusedCode, RefusedPickle
+from stylegan_inv.utils.safetensors_files import open_safetensors
 from stylegan_inv.weights.download import file_hash, is_web_page
 
 __all__ = [
@@ -36,9 +37,7 @@ _COUNTER = "num_batches_tracked"
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
     """Returns the metadata of a safetensors file, without reading its tensors."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as f:
+    with open_safetensors(path) as f:
         return f.metadata() or {}
 
 
@@ -82,10 +81,10 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     length = int.from_bytes(head[:8], "little")
     if len(head) > 8 and head[8:9] == b"{" and length < 100_000_000:
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
         try:
-            return load_file(str(path)), safetensors_metadata(path)
+            with open_safetensors(path) as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or incomplete ({size} bytes): download or copy it again") from error
     if head.startswith((b"PK\x03\x04", b"\x80")) and len(head) > 2:

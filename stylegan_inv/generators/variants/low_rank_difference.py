@@ -42,7 +42,12 @@ class LowRankDifference(Mapping[str, Tensor]):
                 )
             parameter = self._like[name]
             left, right = self._factors_of(name)
-            got = left.shape[1:].numel() if right is None else left.shape[1] * right.shape[2]
+            if right is None:
+                got = left.shape[1:].numel()
+            elif left.ndim == right.ndim == 3 and left.shape[2] == right.shape[1]:
+                got = left.shape[1] * right.shape[2]
+            else:
+                got = 0  # factors of different ranks
             if got != parameter.numel():
                 raise UserError(
                     f"a difference of another generator: {name} has {got} numbers, expected {tuple(parameter.shape)}"
@@ -70,7 +75,10 @@ class LowRankDifference(Mapping[str, Tensor]):
     def _factors_of(self, name: str) -> tuple[Tensor, Tensor | None]:
         if name in self.factors:
             return self.factors[name], None
-        return self.factors[name + _LEFT], self.factors[name + _RIGHT]
+        try:
+            return self.factors[name + _LEFT], self.factors[name + _RIGHT]
+        except KeyError as error:
+            raise UserError(f"a damaged difference: it has no {error.args[0]}; invert the image again") from None
 
 
 @torch.no_grad()

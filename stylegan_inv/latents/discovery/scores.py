@@ -17,6 +17,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.layers import normalize_2nd_moment
 from stylegan_inv.utils.checks import one_of
+from stylegan_inv.utils.text import same_letters
 
 #: Attribute of the embedded directions -> factor of SynthFaces, where the names differ.
 FACTOR_OF = {"pose": "yaw"}
@@ -112,17 +113,20 @@ def csv_scores(path: str | Path, attribute: str, names: Sequence[str] | None = N
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a CSV file of scores")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected a CSV file of scores in UTF-8") from error
     columns = list(rows[0]) if rows else []
     if attribute not in columns:
         raise UserError(f"{path}: has no column {attribute!r} (it has {', '.join(columns) or 'no rows'})")
     if names is not None and "name" in columns:
-        by_name = {row["name"]: row for row in rows}
-        missing = [name for name in names if name not in by_name]
+        by_name = {same_letters(row["name"] or ""): row for row in rows}
+        missing = [name for name in names if same_letters(name) not in by_name]
         if missing:
             raise UserError(f"{path}: has no row for {missing[0]} ({len(missing)} of {len(names)} are missing)")
-        rows = [by_name[name] for name in names]
+        rows = [by_name[same_letters(name)] for name in names]
     try:
         return torch.tensor([float(row[attribute]) for row in rows])
     except (TypeError, ValueError) as error:

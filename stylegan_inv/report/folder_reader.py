@@ -1,0 +1,140 @@
+"""Reads the files of a folder for a page that is passed on: the folder may be damaged, or that of a stranger."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stylegan_inv.data.images.decoding import BadImage, decode, read_file, stored_size
+from stylegan_inv.errors import UserError
+from stylegan_inv.utils.plain_data import check_plain
+from stylegan_inv.utils.text import readable
+
+#: Ten million logged values.
+_MOST_BYTES = 1 << 26
+#: A contact sheet of 1,000 rows of eight images has 200 million pixels; those of runs have fewer rows.
+_MOST_PIXELS = 1 << 26
+
+
+class FolderReader:
+    """Reads files of a folder. What is missing is None or empty; what cannot be read is so, too, and is noted.
+
+    Nothing outside of the folder is read: a link in it could lead to any file of the person who makes the page.
+
+    Args:
+        folder: The folder.
+
+    Attributes:
+        notes: What could not be read, a line for each file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+
+    def find(self, name: str) -> Path | None:
+        """Returns the path of a file; None if there is no such file, or a link that leads out of the folder."""
+        path = self.folder / name
+        if not os.path.lexists(path):
+            return None
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(os.path.realpath(self.folder)):
+            self._note(name, "is a link that leads out of the folder")
+            return None
+        if not real.is_file():
+            self._note(name, "is no file")
+            return None
+        return path
+
+    def names(self, pattern: str, most: int = 100) -> list[str]:
+        """Returns the names that match a pattern, sorted; at most the first of them."""
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))[:most]
+
+    def text(self, name: str) -> str:
+        """Returns the content of a text file; bytes that are not UTF-8 are replaced."""
+        path = self.find(name)
+        if path is None:
+            return ""
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+        except OSError as error:
+            self._note(name, error.strerror or str(error))
+            return ""
+        if len(content) > _MOST_BYTES:
+            self._note(name, f"has more than {_MOST_BYTES:,} bytes")
+            return ""
+        text = content.decode("utf-8", errors="replace").replace("\0", "")
+        if text.encode() != content.removeprefix(b"\xef\xbb\xbf"):
+            self._note(name, "holds bytes that are no text")
+        return text.removeprefix("\ufeff")
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Returns the object in a JSON file."""
+        text = self.text(name)
+        if not text:
+            return {}
+        try:
+            content = check_plain(json.loads(text))
+        except (UserError, ValueError, RecursionError) as error:
+            self._note(name, str(error))
+            return {}
+        if not isinstance(content, dict):
+            self._note(name, f"holds a {type(content).__name__}, expected an object")
+            return {}
+        return content
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """Returns the complete rows of a CSV file; a run that is still writing may have cut the last one."""
+        text = self.text(name)
+        rows: list[dict[str, str]] = []
+        try:
+            for row in csv.DictReader(io.StringIO(text, newline="")):
+                if None not in row and None not in row.values():
+                    rows.append(row)
+        except csv.Error as error:
+            self._note(name, f"row {len(rows) + 1}: {error}")
+        return rows
+
+    def picture(self, name: str) -> Image.Image | None:
+        """Returns the pixels of an image file, without anything else that the file may hold."""
+        path = self.find(name)
+        if path is None:
+            return None
+        try:
+            height, width = stored_size(path)
+            if height * width > _MOST_PIXELS:
+                raise BadImage(f"has {width} x {height} pixels, too many for a page")
+            pixels = decode(read_file(path), name)
+        except BadImage as error:
+            self._note(name, str(error))
+            return None
+        return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+    def number(self, name: str, value: object) -> float | None:
+        """Returns a value that should be a finite number, e.g. a cell of a table; None, with a note, for another one.
+
+        An empty cell is a missing value, and NaN is not finite; neither is noted.
+        """
+        if value is None or value == "":
+            return None
+        try:
+            number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+        except (ValueError, OverflowError):
+            number = None
+        if number is None:
+            self._note(name, f"holds {readable(str(value))[:40]!r}, expected a number")
+            return None
+        return number if math.isfinite(number) else None
+
+    def _note(self, name: str, problem: str) -> None:
+        line = f"{readable(name)}: {readable(' '.join(problem.split()))[:200]}"
+        if line not in self.notes:
+            self.notes.append(line)

@@ -1,0 +1,43 @@
+"""Text that can be written to any file: names of files may hold bytes that are no UTF-8."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import unicodedata
+from typing import Any
+
+#: Python reads byte 0xE9 of a name that is not UTF-8 as U+DCE9, which no file of UTF-8 can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def readable(text: str) -> str:
+    """Returns a text that UTF-8 can hold, in which ``%E9`` replaces a byte 0xE9 that is not UTF-8.
+
+    The result is a name that every file system accepts, too. Other text is unchanged.
+    """
+    return _SURROGATE.sub(_escape, text)
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """Returns a value as JSON for a file of UTF-8, with a line break at the end."""
+    return readable(json.dumps(value, indent=indent, ensure_ascii=False)) + "\n"
+
+
+def same_letters(text: str) -> str:
+    """Returns the form of a name in which names are compared: é is two characters on macOS, elsewhere one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def print_any_text() -> None:
+    """Makes standard output accept every text, also names and arrows that the terminal's encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _escape(match: re.Match[str]) -> str:
+    byte = ord(match[0]) - 0xDC00
+    return f"%{byte:02X}" if 0x80 <= byte <= 0xFF else "\ufffd"
