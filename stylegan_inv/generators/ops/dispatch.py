@@ -7,6 +7,8 @@ Every operation has an argument ``impl``:
   support the device and dtype and can be built, and plain PyTorch otherwise.
 * ``"auto"``: ``"fast"`` for float32, float16 and bfloat16 on a GPU, otherwise ``"ref"``.
 
+On a CPU, ``"auto"`` and ``"fast"`` run the kernels of :mod:`.cpu_functions` where a network is trained in float32.
+
 Inside the transforms of ``torch.func``, all three run ``"ref"``, because these do not support library operators.
 
 The environment variable ``STYLEGAN_INV_OPS`` replaces ``"auto"``. It is read when this module is imported.
@@ -65,6 +67,12 @@ def resolve(impl: str, x: Tensor) -> str:
     if impl == "fast" and not torch.compiler.is_compiling() and inside_functorch():
         return "ref"  # torch.func's transforms do not differentiate library operators
     return impl
+
+
+def trains_natively(impl: str, x: Tensor) -> bool:
+    """Returns whether the kernels for training on a CPU are wanted for an input, see :mod:`.cpu_functions`."""
+    wanted = x.device.type == "cpu" and x.dtype == torch.float32 and requested(impl) != "ref"
+    return wanted and not torch.compiler.is_compiling() and not inside_functorch() and not x.is_meta
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan_inv.generators.ops import cpu, dispatch
+from stylegan_inv.generators.ops.cpu_functions import LayerEpilogue
 from stylegan_inv.generators.ops.layer_operators import modulate_backward
 
 
@@ -43,8 +45,18 @@ def run(
         styles, d = styles * shrink, d / shrink
     y = _ModulatedConv.apply(x, weight.to(x.dtype), styles, up)
     blur = f.to(x.device) if up == 2 and f is not None else None
+    if dispatch.trains_natively("auto", x) and cpu.available(y):
+        native: Tensor = LayerEpilogue.apply(y, bias, d, noise, blur, float(up * up), slope, gain, clamp)
+        return native
     out: Tensor = torch.ops.stylegan_inv.bias_act(y, bias, d, noise, blur, float(up * up), slope, gain, clamp)
     return out
+
+
+def _modulate(x: Tensor, styles: Tensor) -> Tensor:
+    if x.device.type == "cpu" and x.dtype == styles.dtype:
+        return x * styles[:, :, None, None]
+    product: Tensor = torch.ops.stylegan_inv.modulate(x, styles)
+    return product
 
 
 class _ModulatedConv(torch.autograd.Function):
@@ -58,7 +70,7 @@ class _ModulatedConv(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, styles: Tensor, up: int) -> Tensor:
-        scaled = torch.ops.stylegan_inv.modulate(x, styles)
+        scaled = _modulate(x, styles)
         if up == 2:
             return F.conv_transpose2d(scaled, weight.transpose(0, 1), stride=2)
         return F.conv2d(scaled, weight, padding=1)
@@ -77,9 +89,10 @@ class _ModulatedConv(torch.autograd.Function):
                 back = F.conv2d(grad, weight.transpose(0, 1), stride=2)
             else:
                 back = F.conv_transpose2d(grad, weight, padding=1)
-            dx, dstyles = modulate_backward(back, x, styles)
+            native = not torch.is_grad_enabled() and dispatch.trains_natively("auto", x) and cpu.available(x)
+            dx, dstyles = (cpu.modulate_backward if native else modulate_backward)(back, x, styles)
         if ctx.needs_input_grad[1]:
-            scaled = torch.ops.stylegan_inv.modulate(x, styles)
+            scaled = _modulate(x, styles)
             kernel = weight.transpose(0, 1) if ctx.up == 2 else weight
             padding = [0, 0] if ctx.up == 2 else [1, 1]
             geometry = ([ctx.up] * 2, padding, [1, 1], ctx.up == 2, [0, 0], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,16 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.generators.ops import cuda
+from stylegan_inv.generators.ops.activation_gradient import BLUR_PADDING, activation_gradient
 from stylegan_inv.generators.ops.cuda import empty, layout
 from stylegan_inv.generators.ops.library import define, derivative
 from stylegan_inv.generators.ops.resampling_operator import adjoint
 from stylegan_inv.generators.ops.upfirdn2d import upfirdn2d
-
-_BLUR_PADDING = (1, 1, 1, 1)
-
-
-def _rows(bias: Tensor) -> Tensor:
-    return bias[:, None, None]
 
 
 def _bias_act(
@@ -32,13 +28,13 @@ def _bias_act(
     gain: float,
     clamp: float | None,
 ) -> Tensor:
-    v = x if fir is None else upfirdn2d(x, fir, padding=_BLUR_PADDING, gain=fir_gain, impl="ref")
+    v = x if fir is None else upfirdn2d(x, fir, padding=BLUR_PADDING, gain=fir_gain, impl="ref")
     if scale is not None:
         v = v * scale[:, :, None, None]
     if noise is not None:
         v = v + noise
     if bias is not None:
-        v = v + _rows(bias)
+        v = v + bias[:, None, None]
     y = F.leaky_relu(v, slope) * gain
     if clamp is not None:
         y = y.clamp(-clamp, clamp)
@@ -69,7 +65,9 @@ def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _bias_act_derivative(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     y, bias, scale, noise, fir = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph
-        dx, dbias, dscale, dnoise = _differentiable(dy, y, bias, scale, noise, fir, *ctx.constants)
+        dx, dbias, dscale, dnoise = activation_gradient(
+            _adjoint_of_blur, dy, y, bias, scale, noise, fir, *ctx.constants
+        )
     else:
         backward = torch.ops.stylegan_inv.bias_act_backward
         dx, dbias, dscale = backward(dy, y, bias, scale, noise, fir, *ctx.constants)
@@ -81,46 +79,8 @@ def _bias_act_derivative(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     return *grads, None, None, None, None, None
 
 
-def _differentiable(
-    dy: Tensor,
-    y: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    noise: Tensor | None,
-    fir: Tensor | None,
-    fir_gain: float,
-    slope: float,
-    gain: float,
-    clamp: float | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Returns the gradients of x, bias, scale and noise from the output (derivation: csrc/cuda/bias_act.cu).
-
-    The formulae are identities in the inputs, of which y is a function, so their derivatives are correct as well.
-    """
-    dtype, wide = y.dtype, torch.promote_types(y.dtype, torch.float32)
-    inside = None if clamp is None else y.abs() < clamp  # in the dtype of y, in which the output was clamped
-    dy, y = dy.to(wide), y.to(wide)
-    slopes = (y > 0).to(wide) * (gain - gain * slope) + gain * slope
-    if inside is not None:
-        slopes, y = slopes * inside, y * inside
-    dv = dy * slopes
-    dx = dv if scale is None else dv * scale[:, :, None, None]
-    if fir is not None:
-        shape = (*y.shape[:2], y.shape[2] + 1, y.shape[3] + 1)
-        dx = adjoint(dx, fir, shape, (1, 1), (1, 1), _BLUR_PADDING, False, fir_gain)
-    dbias = dscale = dnoise = None
-    if bias is not None:
-        dbias = dv.sum(dim=(0, 2, 3)).to(bias.dtype)
-    if noise is not None:
-        dnoise = dv.sum_to_size(noise.shape).to(noise.dtype)
-    if scale is not None:
-        dscale = dy * y
-        if noise is not None:
-            dscale = dscale - dv * noise
-        if bias is not None:
-            dscale = dscale - dv * _rows(bias)
-        dscale = (dscale.sum(dim=(2, 3)) / scale).to(scale.dtype)
-    return dx.to(dtype), dbias, dscale, dnoise
+def _adjoint_of_blur(dx: Tensor, fir: Tensor, shape: Sequence[int], padding: Sequence[int], gain: float) -> Tensor:
+    return adjoint(dx, fir, shape, (1, 1), (1, 1), padding, False, gain)
 
 
 def _bias_act_backward(
@@ -132,7 +92,7 @@ def _bias_act_backward(
     fir: Tensor | None,
     *constants: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dx, dbias, dscale, _ = _differentiable(dy, y, bias, scale, noise, fir, *constants)
+    dx, dbias, dscale, _ = activation_gradient(_adjoint_of_blur, dy, y, bias, scale, noise, fir, *constants)
     dx = dx.contiguous(memory_format=layout(y))
     return dx, y.new_empty(0) if dbias is None else dbias, y.new_empty(0) if dscale is None else dscale
 

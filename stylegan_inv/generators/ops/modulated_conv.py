@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.ops import dispatch, fused_layer
+from stylegan_inv.generators.ops import cpu, dispatch, fused_layer
 from stylegan_inv.generators.ops.dispatch import full_precision
 from stylegan_inv.generators.ops.upfirdn2d import upfirdn2d
 
@@ -223,8 +223,8 @@ def styled_conv2d(
     """
     if squares is None:
         squares = weight_squares(weight)
-    fast = dispatch.resolve(impl, x) == "fast" and slope >= 0 and gain > 0
-    if fast and fused_layer.covers(x, weight, noise, up, resample_filter):
+    kernels = dispatch.resolve(impl, x) == "fast" or (dispatch.trains_natively(impl, x) and cpu.available(x))
+    if kernels and slope >= 0 and gain > 0 and fused_layer.covers(x, weight, noise, up, resample_filter):
         d = demodulation(styles, squares, demod_eps)
         return fused_layer.run(x, weight, styles, d, bias, noise, up, resample_filter, slope, gain, clamp)
     d = demodulation(styles, squares, demod_eps, gain)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.generators.ops import dispatch
+from stylegan_inv.generators.ops import cpu, dispatch
+from stylegan_inv.generators.ops.cpu_functions import Resample
 
 #: StyleGAN2's binomial filter.
 FILTER_TAPS = (1, 3, 3, 1)
@@ -106,6 +107,11 @@ def upfirdn2d(
             x, f.to(x.device), (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1), flip_filter, gain, fused
         )
         return y if add is None or fused is not None else y + add
+    same = up_x == up_y and down_x == down_y
+    if same and dispatch.trains_natively(impl, x) and cpu.supports_filter(f) and cpu.available(x):
+        arguments = (up_x, down_x, (x0, x1, y0, y1), flip_filter, gain, (out_h, out_w))
+        y = Resample.apply(x, f.to(x.device, x.dtype), *arguments)
+        return y if add is None else y + add
     f = f.to(device=x.device, dtype=x.dtype)
     if f.ndim == 1 and f.shape[0] <= _DENSE_TAPS:
         f = torch.outer(f, f)

@@ -5,14 +5,9 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-#endif
-
 #include "layer.h"
 #include "memory.h"
+#include "threads.h"
 #include "winograd.h"
 #include "winograd_up.h"
 
@@ -24,20 +19,6 @@ struct Scratch {
 };
 static thread_local Scratch scratches[2];  // the second for recomputing an activation in the backward pass
 static thread_local Buffer turned_buffer;
-
-// Calls f(i) for i = 0..n-1 on a team of threads; `even` always gives each thread the same part.
-template <class F>
-static void parallel(int threads, bool even, int64_t n, F f) {
-  if (threads <= 1 || n <= 1) {
-    for (int64_t i = 0; i < n; i++) f(i);
-  } else if (even) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < n; i++) f(i);
-  } else {
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (int64_t i = 0; i < n; i++) f(i);
-  }
-}
 
 // Sums over an image: in single precision over a few pixels, and in double precision over these sums of a thread.
 class Sums {

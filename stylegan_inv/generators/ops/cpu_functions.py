@@ -1,0 +1,103 @@
+"""The operations of :mod:`.cpu` as differentiable functions, for networks in training on a CPU.
+
+They are autograd functions and no operators of :mod:`.library`, whose calls cost more than the work on small images.
+Each is differentiable to any order: under ``create_graph``, the backward pass consists of differentiable operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylegan_inv.generators.ops import cpu
+from stylegan_inv.generators.ops.activation_gradient import activation_gradient
+
+
+class Resample(torch.autograd.Function):
+    """``upfirdn2d`` by a separable filter of four taps; its adjoint is the same function, see :func:`.adjoint_padding`.
+
+    Arguments of ``apply``: images, filter ``(4,)``, up, down, padding (x0, x1, y0, y1), flip, gain, (height, width).
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        x: Tensor,
+        f: Tensor,
+        up: int,
+        down: int,
+        padding: Sequence[int],
+        flip: bool,
+        gain: float,
+        size: tuple[int, int],
+    ) -> Tensor:
+        ctx.save_for_backward(f)
+        ctx.arguments, ctx.shape = (up, down, padding, flip, gain), x.shape
+        return cpu.resample(x, f, up, down, padding, flip, gain, None, size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        (f,) = ctx.saved_tensors
+        dx = adjoint(grad, f, ctx.shape, *ctx.arguments) if ctx.needs_input_grad[0] else None
+        return dx, None, None, None, None, None, None, None
+
+
+def adjoint(
+    dy: Tensor, f: Tensor, shape: Sequence[int], up: int, down: int, padding: Sequence[int], flip: bool, gain: float
+) -> Tensor:
+    """Returns the transpose of `Resample` for an input of a given shape, differentiably."""
+    x0, _, y0, _ = padding
+    back = []
+    for axis, first in ((3, x0), (2, y0)):
+        back += [len(f) - first - 1, shape[axis] * up - dy.shape[axis] * down + first - up + 1]
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    dx: Tensor = Resample.apply(dy, f, down, up, back, not flip, gain, (shape[2], shape[3]))
+    return dx
+
+
+class LayerEpilogue(torch.autograd.Function):
+    """``clamp(gain * lrelu(blur(x) * scale + noise + bias))``, what follows the convolution of a synthesis layer.
+
+    Arguments of ``apply``: those of :func:`.cpu.bias_act`.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor,
+        scale: Tensor,
+        noise: Tensor | None,
+        fir: Tensor | None,
+        fir_gain: float,
+        slope: float,
+        gain: float,
+        clamp: float | None,
+    ) -> Tensor:
+        ctx.constants = (fir_gain, slope, gain, clamp)
+        y = cpu.bias_act(x, bias, scale, noise, fir, *ctx.constants)
+        ctx.save_for_backward(y, bias, scale, noise, fir)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        y, bias, scale, noise, fir = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph
+            gradients = activation_gradient(_adjoint_of_blur, dy, y, bias, scale, noise, fir, *ctx.constants)
+        else:
+            needed = ctx.needs_input_grad[3]
+            dx, (dv, dy_y, dv_noise), of_noise = cpu.bias_act_backward(
+                needed, dy, y, bias, scale, noise, fir, *ctx.constants
+            )
+            dscale = (dy_y - dv_noise - dv * bias) / scale
+            dnoise = None if of_noise is None or noise is None else of_noise.sum_to_size(noise.shape)
+            gradients = dx, dv.sum(dim=0), dscale, dnoise
+        kept = [g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=False)]
+        return *kept, None, None, None, None, None
+
+
+def _adjoint_of_blur(dx: Tensor, fir: Tensor, shape: Sequence[int], padding: Sequence[int], gain: float) -> Tensor:
+    return adjoint(dx, fir, shape, 1, 1, padding, False, gain)
