@@ -43,6 +43,7 @@ from stylegan_inv.runtime.training_state import NewRun, checked_checkpoint
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
 from stylegan_inv.utils.domains import DOMAINS, check_domains, domain_of
+from stylegan_inv.utils.parent_process import die_with_parent, known_to_children
 from stylegan_inv.utils.text import json_text
 from stylegan_inv.visualization.metrics_table import print_metrics
 
@@ -197,7 +198,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     if job.location.finished:
         print(f"{run.path}: finished before; nothing to do (give another hydra.run.dir, or more trainer.max_steps)")
         return run.metrics().get(cfg.optimized_metric)
-    rank_processes.die_with_parent()
+    die_with_parent()
     silence_library_messages()
     if cfg.tune_allocator:
         tune_allocator()
@@ -206,7 +207,8 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     callbacks = _build_callbacks(cfg)
     saver = AtomicCheckpointIO(recreate=write_origin)
     trainer = _build_trainer(cfg, callbacks, config.instantiate(cfg.get("logger")) or [], saver)
-    _fit(trainer, job, callbacks)
+    with known_to_children():
+        _fit(trainer, job, callbacks)
 
     metrics = {**_final_metrics(trainer, callbacks), "seconds": time.perf_counter() - started}
     if trainer.is_global_zero and not is_fast_dev_run(trainer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.utils.parent_process import child_environment
 
 #: Kinds of methods: trained on many faces, optimised for each face, or the reference that knows the true factors.
 TRAINED, PER_IMAGE, REFERENCE = "trained", "per_image", "reference"
@@ -105,5 +107,6 @@ def train(compared: ComparedMethod, seed: int, run: Path, budget: Budget) -> Non
         return
     arguments = [*compared.recipe, f"seed={seed}", f"hydra.run.dir={run}", "logger=csv", *budget.training]
     print(f"python -m stylegan_inv.train {' '.join(arguments)}", flush=True)
-    if subprocess.run([sys.executable, "-m", "stylegan_inv.train", *arguments]).returncode:
+    command = [sys.executable, "-m", "stylegan_inv.train", *arguments]
+    if subprocess.run(command, env=child_environment(signal.SIGTERM)).returncode:
         raise UserError(f"{run}: training {compared.title} failed, see above; the same command continues the run")

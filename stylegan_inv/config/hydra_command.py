@@ -30,6 +30,7 @@ from stylegan_inv.config.composition import CONF_DIR
 from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.command_line import ArgumentParser, report_error
+from stylegan_inv.utils.parent_process import die_with_parent
 from stylegan_inv.utils.text import print_any_text
 from stylegan_inv.weights.download import downloads
 
@@ -64,6 +65,7 @@ def entry_point(
     def decorate(main: Callable[..., Any]) -> Callable[[], None]:
         @functools.wraps(main)
         def command_line() -> None:
+            die_with_parent()
             print_any_text()
             # Hydra then raises errors, for the report below, instead of printing them and exiting with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from stylegan_inv.runtime.run_folder import check_run, results_folder
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_number
 from stylegan_inv.utils.domains import check_domains
+from stylegan_inv.utils.parent_process import worker_ending_with
 
 
 @dataclass
@@ -174,7 +176,10 @@ def _inverted_images(cfg: DictConfig, run: str, output: Path) -> Source:
     def load() -> EditInputs:
         targets: list[Tensor] = []
         found: list[Inversion] = []
-        for batch in DataLoader(inputs, cfg.batch_size, num_workers=cfg.num_workers, collate_fn=collate):
+        start = worker_ending_with(os.getpid())
+        for batch in DataLoader(
+            inputs, cfg.batch_size, num_workers=cfg.num_workers, collate_fn=collate, worker_init_fn=start
+        ):
             source = batch.tensors["image"].to(method.device)
             targets.append(batch.tensors["image"])
             with method.with_classes(None if classes is None else classes[batch.indices]):

@@ -39,7 +39,7 @@ from stylegan_inv.loading import dataset_of, load_inverter
 from stylegan_inv.methods.common.domain_parts import run_parts
 from stylegan_inv.methods.common.fit_check import check_images
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
+from stylegan_inv.runtime.rank_processes import launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
 from stylegan_inv.runtime.run_folder import RunFolder, checkpoint_of, results_folder
@@ -75,7 +75,6 @@ def prepare(cfg: DictConfig) -> EvaluationJob:
 @entry_point("evaluate", prepare)
 def main(cfg: DictConfig, job: EvaluationJob) -> None:
     """Scores all images, then writes and prints the results."""
-    die_with_parent()
     with launched(job.ranks, same_command("stylegan_inv.evaluate")), rank_in_errors(job.ranks):
         if job.ranks.world_size > 1:
             return _score_shard(cfg, job)

@@ -30,7 +30,7 @@ from stylegan_inv.invert.parts import split_into_parts
 from stylegan_inv.invert.variants import make_variants
 from stylegan_inv.loading import task_of
 from stylegan_inv.runtime.device import device_named
-from stylegan_inv.runtime.rank_processes import die_with_parent, launched, rank_in_errors
+from stylegan_inv.runtime.rank_processes import launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
 from stylegan_inv.trust.config_check import checked_trust
@@ -96,7 +96,6 @@ def invert(cfg: DictConfig, job: Job | None) -> None:
     """Inverts the images in batches and writes the results."""
     if job is None:
         return print("this command has finished before; nothing to do")
-    die_with_parent()
     with launched(job.ranks, same_command("stylegan_inv.invert")), rank_in_errors(job.ranks):
         carry_out(cfg, job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from stylegan_inv.optim.optimization_state import Monitor
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob
 from stylegan_inv.runtime.run_folder import is_named
+from stylegan_inv.utils.parent_process import worker_ending_with
 
 if TYPE_CHECKING:  # Lightning takes seconds to import; errors in the input are reported before
     from stylegan_inv.data.tasks.base import Task
@@ -135,7 +137,16 @@ class _Batch:
 def _batches(cfg: DictConfig, job: Job, new_writer: Callable[[], PartWriter]) -> Iterator[_Batch]:
     """Yields the batches that are left to this process; a part is saved when all of its batches are finished."""
     batches = [list(batch) for part in job.own.values() for batch in part]
-    loader = iter(DataLoader(job.inputs, batch_sampler=batches, num_workers=cfg.num_workers, collate_fn=collate))
+    start = worker_ending_with(os.getpid())
+    loader = iter(
+        DataLoader(
+            job.inputs,
+            batch_sampler=batches,
+            num_workers=cfg.num_workers,
+            collate_fn=collate,
+            worker_init_fn=start,
+        )
+    )
     for number, part in job.own.items():
         writer, first = new_writer(), part[0].start // cfg.batch_size
         for batch_number in range(first, first + len(part)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,26 +14,7 @@ import torch
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.ranks import Ranks
-
-#: The process that starts ranks passes its process id to them in this variable.
-_PARENT = "STYLEGAN_INV_PARENT"
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-
-
-def die_with_parent() -> None:
-    """Ends a rank that another process started when that process dies, even by SIGKILL (Linux only).
-
-    Otherwise the rank would wait for the dead process until the timeout of the process group.
-    """
-    if not os.environ.get("LOCAL_RANK"):
-        os.environ[_PARENT] = str(os.getpid())  # for the ranks that this process may start
-        return
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the call. In a container the parent itself may be process 1.
-    if os.getppid() == 1 and os.environ.get(_PARENT, "1") != "1":
-        os.kill(os.getpid(), signal.SIGKILL)
+from stylegan_inv.utils.parent_process import child_environment
 
 
 @contextmanager
@@ -109,7 +89,7 @@ def end_processes(processes: Sequence[subprocess.Popen[Any]], seconds: float) ->
 
 
 def _start(ranks: Ranks, command: Sequence[str]) -> list[subprocess.Popen[Any]]:
-    environment = {**os.environ, "WORLD_SIZE": str(ranks.world_size), _PARENT: str(os.getpid())}
+    environment = {**child_environment(), "WORLD_SIZE": str(ranks.world_size)}
     if "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, (os.cpu_count() or 1) // ranks.world_size)
         torch.set_num_threads(threads)

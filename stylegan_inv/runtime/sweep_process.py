@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.runtime.run_folder import RunFolder
+from stylegan_inv.utils.parent_process import child_environment
 
 _GROUP = "logger.wandb.group"
 
@@ -37,9 +38,10 @@ def job_overrides(folder: Path | str, sweep_dir: Path | str, cfg: DictConfig, ov
 def run_job(command: Sequence[str]) -> int:
     """Runs a job and returns its exit code.
 
-    SIGTERM is passed on to the job. It ends the sweep when the job has ended, as Ctrl-C does.
+    SIGTERM is passed on to the job. It ends the sweep when the job has ended, as Ctrl-C does. If the sweep is killed,
+    the job gets SIGTERM: it saves a checkpoint and ends.
     """
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=child_environment(signal.SIGTERM))
     received: list[int] = []
 
     def pass_on(signum: int, frame: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.parent_process import end_worker_with
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -52,7 +54,7 @@ def _in_main_process(function: Callable[..., Any], shared: Any, items: Iterable[
 def _in_workers(function: Callable[..., Any], shared: Any, items: Iterable[Any], workers: int) -> Iterator[Any]:
     waiting: deque[Future[Any]] = deque()
     left = iter(items)
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(shared,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_start, initargs=(shared, os.getpid())) as pool:
         try:
             waiting.extend(pool.submit(_call, function, item) for item in islice(left, workers * _AHEAD))
             while waiting:
@@ -68,7 +70,8 @@ def _in_workers(function: Callable[..., Any], shared: Any, items: Iterable[Any],
                 future.cancel()
 
 
-def _start(shared: Any) -> None:
+def _start(shared: Any, parent: int) -> None:
+    end_worker_with(parent)
     torch.set_num_threads(1)
     _shared[:] = [shared]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch.distributed
 
-#: Set once and for all by Lightning's seeding, its deterministic mode, for wandb, and for ranks to know their parent.
-EXPECTED = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG", "WANDB_SILENT", "STYLEGAN_INV_PARENT"}
+#: Set once and for all by Lightning's seeding, its deterministic mode, and for wandb.
+EXPECTED = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG", "WANDB_SILENT"}
 #: Processes that multiprocessing keeps until the end.
 KEPT = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, dataloader, default_collate
 from stylegan_inv.data.datamodules.sampler import DrawnIndex
 from stylegan_inv.data.images.image_files import BadImage, to_grey
 from stylegan_inv.data.tasks.base import Task
+from stylegan_inv.utils.parent_process import worker_ending_with
 
 
 class EvaluationLoader(DataLoader[Any]):
@@ -120,10 +121,11 @@ def worker_options(num_workers: int) -> dict[str, Any]:
     """Returns the DataLoader arguments for a number of worker processes."""
     if num_workers:
         _kill_workers_at_exit(os.getpid())
-    return {"num_workers": num_workers, "persistent_workers": num_workers > 0, "worker_init_fn": _ignore_signals}
+    start = worker_ending_with(os.getpid(), _ignore_signals)
+    return {"num_workers": num_workers, "persistent_workers": num_workers > 0, "worker_init_fn": start}
 
 
-def _ignore_signals(worker: int) -> None:
+def _ignore_signals() -> None:
     # Ctrl-C and SLURM signal the whole process group, but only the main process decides when to stop.
     for signum in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):
         signal.signal(signum, signal.SIG_IGN)
