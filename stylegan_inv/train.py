@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
-from stylegan_inv.runtime.library_messages import silence_library_messages
+from stylegan_inv.runtime.library_messages import errors_of_log_files_hidden, silence_library_messages
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import RunLocation, select_location
@@ -43,6 +44,7 @@ from stylegan_inv.runtime.training_state import NewRun, checked_checkpoint
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.compat import is_fast_dev_run, launched_processes
 from stylegan_inv.utils.domains import DOMAINS, check_domains, domain_of
+from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parent_process import die_with_parent, known_to_children
 from stylegan_inv.utils.text import json_text
 from stylegan_inv.visualization.metrics_table import print_metrics
@@ -207,22 +209,45 @@ def train(cfg: DictConfig, job: Job) -> float | None:
     callbacks = _build_callbacks(cfg)
     saver = AtomicCheckpointIO(recreate=write_origin)
     trainer = _build_trainer(cfg, callbacks, config.instantiate(cfg.get("logger")) or [], saver)
-    with known_to_children():
+    with known_to_children(), errors_of_log_files_hidden():
         _fit(trainer, job, callbacks)
 
     metrics = {**_final_metrics(trainer, callbacks), "seconds": time.perf_counter() - started}
     if trainer.is_global_zero and not is_fast_dev_run(trainer):
-        if not run.config_file.is_file():
-            write_origin()
-        run.metrics_file.write_text(json_text(metrics), encoding="utf-8")
+        problem = _try_to_write(run, write_origin, metrics, _state_at_end(cfg, job.method, saver))
         if saver.failure is not None:
             raise UserError(f"trained to the end, but {saver.failure}; the progress since the last checkpoint is lost")
-        run.update_record(finished_steps=OmegaConf.select(cfg, "trainer.max_steps"))
-        if isinstance(job.method, InversionMethod) and job.method.reached is not None:
-            run.update_record(distances=job.method.reached.to_plain())
+        if problem is not None:
+            raise UserError(f"trained to the end, but {problem}; the last checkpoint has all steps")
         print_metrics(metrics, title=f"{cfg.method_name}, {trainer.global_step} steps")
         _report_files(run)
     return metrics.get(cfg.optimized_metric)
+
+
+def _state_at_end(cfg: DictConfig, method: pl.LightningModule, saver: AtomicCheckpointIO) -> dict[str, Any]:
+    """Returns what a later command needs to know about the run; empty if the last checkpoint was not written."""
+    if saver.failure is not None:
+        return {}
+    found = {"finished_steps": OmegaConf.select(cfg, "trainer.max_steps")}
+    if isinstance(method, InversionMethod) and method.reached is not None:
+        found["distances"] = method.reached.to_plain()
+    return found
+
+
+def _try_to_write(
+    run: RunFolder, write_origin: Callable[[], None], metrics: dict[str, float], state: dict[str, Any]
+) -> str | None:
+    """Writes the metrics, and the state into ``run.json``; returns the reason if that is not possible."""
+    try:
+        if not run.config_file.is_file():
+            write_origin()
+        with atomic_write(run.metrics_file) as temporary:
+            temporary.write_text(json_text(metrics), encoding="utf-8")
+        if state:
+            run.update_record(**state)
+    except OSError as error:
+        return f"{error.filename or run.path}: cannot be written ({error.strerror or error})"
+    return None
 
 
 def _fit(trainer: pl.Trainer, job: Job, callbacks: list[Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from stylegan_inv.callbacks.checkpoints import Checkpoints
+from stylegan_inv.utils.command_line import print_line
 from stylegan_inv.utils.compat import is_launched_by_lightning
 
 _log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class GracefulStop(Checkpoint):
         if self._agreed is None:
             return
         if trainer.is_global_zero:
-            print(f"stopped by {self._agreed.name} after step {trainer.global_step}", flush=True)
+            print_line(f"stopped by {self._agreed.name} after step {trainer.global_step}")
             if self._agreed == getattr(signal, "SIGUSR1", None):
                 requeue()
         if is_launched_by_lightning(trainer) and trainer.local_rank > 0:
@@ -116,7 +117,7 @@ def requeue() -> None:
     except (OSError, subprocess.SubprocessError) as error:
         _log.error("the job could not be requeued (scontrol requeue %s: %s); submit it again", job, error)
     else:
-        print(f"requeued SLURM job {job}", flush=True)
+        print_line(f"requeued SLURM job {job}")
 
 
 def _save(trainer: pl.Trainer) -> None:

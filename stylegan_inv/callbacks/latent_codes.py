@@ -17,7 +17,7 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import TolerantWriter, atomic_write
 from stylegan_inv.visualization.code_figures import draw_codes
 
 _BINS = 64
@@ -46,6 +46,7 @@ class LatentCodes(pl.Callback):
         self._w: list[Tensor] = []
         self._moved: list[Tensor] = []
         self._samples: np.ndarray | None = None
+        self._writer = TolerantWriter()
 
     def on_validation_start(self, *args: Any) -> None:  # noqa: D102
         self._w, self._moved = [], []
@@ -72,11 +73,12 @@ class LatentCodes(pl.Callback):
         if self._samples is None:
             self._samples = _sample_w(module.generator)
         statistics = _statistics(torch.cat(w), [moved for _, own in gathered for moved in own], self._samples)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for name in (f"step_{trainer.global_step:07d}.png", "last.png"):
-            draw_codes(statistics, self._folder / name)
-        with atomic_write(self._folder / "last.json") as temporary:
-            temporary.write_text(json.dumps({"step": trainer.global_step, **statistics}, indent=2) + "\n")
+        with self._writer.writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name in (f"step_{trainer.global_step:07d}.png", "last.png"):
+                draw_codes(statistics, self._folder / name)
+            with atomic_write(self._folder / "last.json") as temporary:
+                temporary.write_text(json.dumps({"step": trainer.global_step, **statistics}, indent=2) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_metrics(_wandb_histograms(statistics), trainer.global_step)

@@ -16,6 +16,7 @@ from stylegan_inv.methods.common.base import Inversion, InversionMethod, pool
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
+from stylegan_inv.utils.files import TolerantWriter, atomic_write
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
 
@@ -40,6 +41,7 @@ class Panels(pl.Callback):
         self._folder = Path(run_dir) / "panels"
         self._every = whole_number("callbacks.panels.every_n_steps", every_n_steps)
         self._count = whole_number("callbacks.panels.images", images)
+        self._writer = TolerantWriter()
         self._batch: dict[str, Any] | None = None
         #: First validation batch and its inversion, of methods that are only measured.
         self._measured: tuple[dict[str, Any], Inversion] | None = None
@@ -81,10 +83,12 @@ class Panels(pl.Callback):
         module.eval()
         columns = self._columns(trainer, module)
         module.train(was_training)
-        self._folder.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet(columns)
-        sheet.save(self._folder / f"step_{trainer.global_step:07d}.png")
-        sheet.save(self.last)
+        with self._writer.writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in (self._folder / f"step_{trainer.global_step:07d}.png", self.last):
+                with atomic_write(path) as temporary:
+                    sheet.save(temporary)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("panel", [sheet], step=trainer.global_step)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, Timer
 
 from stylegan_inv.utils.checks import real_number
+from stylegan_inv.utils.command_line import print_line
 
 
 def progress_bar(every_seconds: float = 20.0) -> ProgressBar:
@@ -39,7 +40,7 @@ class TerminalProgress(RichProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
         super().on_train_start(trainer, pl_module)
         if self.is_enabled:
-            print(f"training until {end_of_training(trainer)}", flush=True)
+            print_line(f"training until {end_of_training(trainer)}")
 
 
 class PlainProgress(ProgressBar):
@@ -69,7 +70,7 @@ class PlainProgress(ProgressBar):
         self._start_time = self._last_time = time.monotonic()
         self._first_step = trainer.global_step
         if self._enabled:
-            print(f"training until {end_of_training(trainer)}", flush=True)
+            print_line(f"training until {end_of_training(trainer)}")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:  # noqa: D102
         now, step, total = time.monotonic(), trainer.global_step, trainer.max_steps
@@ -83,8 +84,8 @@ class PlainProgress(ProgressBar):
             for name, value in self.get_metrics(trainer, module).items()
             if isinstance(value, float)
         )
-        print(f"step {step}/{total}  {left / 60:.1f} min left  {metrics}", flush=True)
+        print_line(f"step {step}/{total}  {left / 60:.1f} min left  {metrics}")
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:  # noqa: D102
         if self._enabled and not trainer.sanity_checking:
-            print(f"step {trainer.global_step}: validating", flush=True)
+            print_line(f"step {trainer.global_step}: validating")

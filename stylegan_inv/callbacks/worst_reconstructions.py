@@ -20,7 +20,7 @@ from stylegan_inv.methods.common.base import mse, pool
 from stylegan_inv.metrics.base import PerImageMetric
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import TolerantWriter, atomic_write
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
 
@@ -48,6 +48,7 @@ class WorstReconstructions(pl.Callback):
     def __init__(self, run_dir: str, images: int = 8) -> None:
         self._folder, self._count = Path(run_dir) / "worst", whole_number("callbacks.worst.images", images)
         self._worst: list[_Candidate] = []
+        self._writer = TolerantWriter()
 
     def on_validation_start(self, *args: Any) -> None:  # noqa: D102
         self._worst = []
@@ -82,20 +83,25 @@ class WorstReconstructions(pl.Callback):
         self._worst = []
         if not worst or not trainer.is_global_zero:
             return
+        with self._writer.writing(self._folder):
+            self._write(worst, trainer.global_step)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                _log_table(logger, worst, trainer.global_step)
+
+    def _write(self, worst: list[_Candidate], step: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         sheet = _sheet(worst)
-        sheet.save(self._folder / f"step_{trainer.global_step:07d}.png")
-        sheet.save(self._folder / "last.png")
+        for name in (f"step_{step:07d}.png", "last.png"):
+            with atomic_write(self._folder / name) as temporary:
+                sheet.save(temporary)
         with (
             atomic_write(self._folder / "last.csv") as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, ["step", "image", *worst[0].metrics])
             writer.writeheader()
-            writer.writerows({"step": trainer.global_step, "image": one.name, **one.metrics} for one in worst)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                _log_table(logger, worst, trainer.global_step)
+            writer.writerows({"step": step, "image": one.name, **one.metrics} for one in worst)
 
 
 def _shown(trainer: pl.Trainer, source: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ from stylegan_inv.weights.download import downloads
 
 #: Exceptions that mean bad input.
 _INPUT_ERRORS = (UserError, HydraException, OmegaConfBaseException)
-#: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, read-only.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+#: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, read-only, or
+#: an output folder that has become a file.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.utils.dataclass_files import load_dataclass, save_dataclass
+from stylegan_inv.utils.files import TolerantWriter
 
 #: Name -> tensor (B, ...).
 Variables = dict[str, Tensor]
@@ -124,17 +125,20 @@ class Monitor:
         key: Identifies the images and the settings; a file with another key is not continued.
         save_every_seconds: Time between two writes of the file.
         report: Called every few steps.
+        writer: Warns if the file cannot be written.
     """
 
     state_file: Path | None = None
     key: str = ""
     save_every_seconds: float = 20.0
     report: Callable[[Progress], None] | None = None
+    writer: TolerantWriter = field(default_factory=TolerantWriter)
 
     def save(self, state: object) -> None:
-        """Writes a state, a dataclass, to the file, if there is one."""
+        """Writes a state, a dataclass, to the file, if there is one; a full disk is a warning."""
         if self.state_file is not None:
-            save_dataclass(state, self.state_file, self.key)
+            with self.writer.writing(self.state_file):
+                save_dataclass(state, self.state_file, self.key)
 
     def load(self, kind: type[T], device: torch.device) -> T | None:
         """Returns the state in the file; None without a file, or if its key is another.

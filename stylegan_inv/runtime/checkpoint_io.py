@@ -63,12 +63,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 _check_complete(temporary)
                 if path.name == LAST and path.exists():
                     _keep_as_previous(path)
-        # torch reports a failed write as RuntimeError.
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-                raise
-            reason = error.strerror if isinstance(error, OSError) else "the disk is full or the file too large"
-            self.failure = f"{path}: cannot be written ({reason or error})"
+        except OSError as error:
+            self.failure = f"{path}: cannot be written ({error.strerror or error})"
             _log.warning(
                 "%s; training continues, the last good checkpoint stays, the next save tries again", self.failure
             )

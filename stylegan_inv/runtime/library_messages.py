@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 
 _WARNINGS = (
     ".*LeafSpec.*is deprecated.*",  # Lightning calls a torch function that newer torch renamed
@@ -20,3 +22,13 @@ def silence_library_messages() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextlib.contextmanager
+def errors_of_log_files_hidden() -> Iterator[None]:
+    """Hides the traceback that `logging` prints for each message that a full disk keeps out of a log file."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before

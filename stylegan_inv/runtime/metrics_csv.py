@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,15 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import TolerantWriter, atomic_write
 
 
 class MetricsCSV(Logger):
     """Logger that appends each row to the file immediately, so that no row is lost when the process is killed.
 
-    A new column rewrites the file. A resumed run continues the file. Lightning's own CSV logger deletes the file when a
-    run is resumed in its folder, and keeps rows in memory.
+    A new column rewrites the file. A resumed run continues the file. Rows that cannot be written, because the disk
+    is full, are written later. Lightning's own CSV logger deletes the file when a run is resumed in its folder, and
+    keeps rows in memory.
 
     Args:
         run_dir: Folder of the run.
@@ -27,6 +31,8 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = Path(run_dir) / "metrics.csv"
         self._columns: list[str] = []
+        self._unwritten: list[dict[str, Any]] = []
+        self._writer = TolerantWriter()
 
     @property
     def name(self) -> str:
@@ -53,14 +59,35 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Writes one row."""
-        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
-        new = [name for name in row if name not in self._columns]
-        if new or not self.path.is_file():
-            self._columns += new
-            self._write([*self.rows(), row])
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        self._unwritten.append({"step": step, **{name: float(value) for name, value in metrics.items()}})
+        with self._writer.writing(self.path):
+            self._write_waiting()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes the rows that could not be written before."""
+        if self._unwritten:
+            with self._writer.writing(self.path):
+                self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        waiting = self._unwritten
+        new = dict.fromkeys(name for row in waiting for name in row if name not in self._columns)
+        if new or len(waiting) > 1 or not self.path.is_file():
+            self._write([*self.rows(), *waiting], [*self._columns, *new])
+        else:
+            self._append(waiting[0])
+        self._unwritten = []
+
+    def _append(self, row: dict[str, Any]) -> None:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns).writerow(row)
+        content = text.getvalue().encode()
+        with self.path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if file.write(content) != len(content):  # the disk is full; the next row must not continue this one
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns the rows of the file, without a row that was written in part."""
@@ -87,16 +114,17 @@ class MetricsCSV(Logger):
         ]
         self._columns = list(rows[0]) if kept else []
         if kept:
-            self._write(kept)
+            self._write(kept, self._columns)
         else:
             self.path.unlink(missing_ok=True)
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
+    def _write(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
+        self._columns = columns
 
 
 def _is_validation(item: tuple[str, Any]) -> bool:

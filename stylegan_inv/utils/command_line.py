@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -48,6 +49,12 @@ def run(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = ()
         code = report_error(error)
     if code:
         sys.exit(code)
+
+
+def print_line(text: str) -> None:
+    """Prints a line during a long computation, which goes on if it cannot be printed: to a file on a full disk, say."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def report_error(error: BaseException) -> int:

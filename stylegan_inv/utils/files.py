@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from stylegan_inv.errors import UserError
 
+_log = logging.getLogger(__name__)
 _MARK = ".partial"
 _PARTIAL = re.compile(rf"\..{{0,40}}\.[0-9a-f]{{4,8}}{re.escape(_MARK)}(\.[^.]*)?", re.DOTALL)
+#: Folder of Weights & Biases in a run folder: it replaces the links in it, which lead nowhere when the run is moved.
+_WANDB = "wandb"
+#: How safetensors names an error of the system, e.g. "I/O error: File too large (os error 27)".
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextlib.contextmanager
@@ -32,6 +40,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         Path to write to. It is hidden and has the suffix of the target, from which some libraries derive the format.
+
+    Raises:
+        OSError: The file cannot be written, also where a library reports that by an exception of its own.
     """
     path = Path(path)
     # The stem is cut because file systems limit names to 255 bytes.
@@ -41,10 +52,40 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the folder may have become a file
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, Exception) and (cause := _system_error(error, path)) is not None:
+            raise cause from error
         raise
     _sync_folder(path.parent)
+
+
+class TolerantWriter:
+    """Turns errors of writing into warnings, for files that a long computation can do without.
+
+    A full disk or a deleted folder then costs some files, and not the computation. Each period of failures is one
+    warning.
+    """
+
+    def __init__(self) -> None:
+        self._failing = False
+
+    @contextlib.contextmanager
+    def writing(self, path: str | os.PathLike[str]) -> Iterator[None]:
+        """Ends the block at the first error of the file system.
+
+        Args:
+            path: What is written, for the warning.
+        """
+        try:
+            yield
+        except OSError as error:
+            if not self._failing:
+                _log.warning("%s: cannot be written (%s); continuing without it", path, error.strerror or error)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> list[Path]:
@@ -74,17 +115,66 @@ def check_output(folder: Path, overwrite: bool = False) -> None:
         overwrite: Whether the folder may have content.
 
     Raises:
-        UserError: The path is a file, the folder has content, or it is not writable.
+        UserError: The path is a file, the folder has content, it is not writable, or a link in it leads out of it.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output={folder}: is a file, expected a folder")
     if folder.is_dir() and not overwrite and any(folder.iterdir()):
         raise UserError(f"output={folder}: the folder has content; give another one, or overwrite=true")
+    check_links(folder)
     for parent in (folder, *folder.absolute().parents):
         if parent.exists():
             if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
                 raise UserError(f"output={folder}: cannot be made, as {parent} is not writable; give another folder")
             return
+
+
+def check_links(folder: Path, names: Collection[str] | None = None) -> None:
+    """Checks that no link in a folder leads out of it.
+
+    In the folder of a stranger, what is written through a link or removed there may be a file of the user.
+
+    Args:
+        folder: A folder that is going to be written to; need not exist.
+        names: Patterns of the files and folders in it that are written to; None for all.
+
+    Raises:
+        UserError: A link to a file or a folder outside of it.
+    """
+    waiting = [folder] if folder.is_dir() else []
+    while waiting:
+        current = waiting.pop()
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if current == folder and names is not None and not any(fnmatch(entry.name, name) for name in names):
+                    continue
+                if entry.is_symlink() and not leads_into(Path(entry.path), folder):
+                    raise UserError(
+                        f"{entry.path}: is a link that leads out of {folder}, where nothing is written; remove it, "
+                        "or give another folder"
+                    )
+                if entry.is_dir(follow_symlinks=False) and entry.name != _WANDB:
+                    waiting.append(Path(entry.path))
+
+
+def leads_into(path: Path, folder: Path) -> bool:
+    """Returns whether a path is inside a folder after all links have been followed."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
+def _system_error(error: Exception, path: Path) -> OSError | None:
+    """Returns the error of the system behind an exception of safetensors or PyTorch; None for other exceptions."""
+    if isinstance(error, OSError):
+        return None
+    if found := _SYSTEM_ERROR.search(str(error)):
+        code = int(found[1])
+        return OSError(code, os.strerror(code), str(path))
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # of torch.save, without a reason
+        return OSError(errno.ENOSPC, "the disk is full or the file too large", str(path))
+    return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
+from stylegan_inv.errors import UserError
 from stylegan_inv.runtime import checkpoint_io
 from tests.faults.small import join, launch, rows, run, slowdown, state, steps_logged, wait_for
 
@@ -150,6 +153,79 @@ def test_full_disk_is_a_warning_and_tried_again(tmp_path: Path) -> None:
     assert "while full, the last checkpoint is of step 3" in log
     assert state(folder)["global_step"] == 6
     assert not list((folder / "checkpoints").glob(".*"))
+
+
+class Full(pl.Callback):
+    """From step 2 to step 4 nothing can be written, as on a disk that is full; then the disk has room again."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        if trainer.global_step in (2, 5):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 if trainer.global_step == 2 else hard, hard))
+
+
+class Replaced(pl.Callback):
+    """From step 2 to step 4 a file has the name of the run folder."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        folder = Path(trainer.default_root_dir)
+        if trainer.global_step == 2:
+            shutil.rmtree(folder)
+            folder.write_text("mine")
+        if trainer.global_step == 5:
+            folder.unlink()
+
+
+def writing_everything(folder: Path) -> tuple[str, ...]:
+    """Overrides by which a run writes all kinds of files after every step."""
+    common = f"run_dir: '{folder}', images: 1"
+    return (
+        "callbacks.checkpoint.every_n_train_steps=1",
+        "trainer.val_check_interval=1",
+        f"+callbacks.pictures={{_target_: stylegan_inv.callbacks.Panels, {common}, every_n_steps: 1}}",
+        f"+callbacks.farthest={{_target_: stylegan_inv.callbacks.WorstReconstructions, {common}}}",
+        f"+callbacks.statistics={{_target_: stylegan_inv.callbacks.LatentCodes, {common}}}",
+    )
+
+
+@pytest.mark.parametrize("fault", ["Full", "Replaced"])
+def test_a_training_outlives_a_disk_that_is_full_for_a_while(fault: str, tmp_path: Path) -> None:
+    folder, printed = tmp_path / "run", list[str]()
+    os.mkfifo(tmp_path / "log")  # a pipe has no limit of its size
+    reader = threading.Thread(target=lambda: printed.append((tmp_path / "log").read_text()))
+    reader.start()
+    fault = f"+callbacks.fault={{_target_: tests.faults.test_stops.{fault}}}"
+    process = launch(run, "psp", folder, *writing_everything(folder), fault, log=tmp_path / "log")
+    assert join([process], 120) == [0], printed
+    reader.join()
+    (log,) = printed
+    assert "Traceback" not in log and "Logging error" not in log, log
+    for what in ("last.ckpt", "metrics.csv", "panels", "worst", "codes"):
+        warnings = len(re.findall(rf"{what}: cannot be written", log))
+        assert warnings == 1 or (warnings and what == "last.ckpt"), log  # each save is tried
+    assert state(folder)["global_step"] == 6
+    steps = [int(row["step"]) for row in rows(folder) if row.get("train/loss/total") or row.get("train/loss/l2")]
+    assert steps == list(range(2 if "Replaced" in fault else 0, 6)), "rows are written later"
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"config.yaml", "metrics.json", "run.json", "last.csv", "last.json", "step_0000006.png"} <= names
+    for image in (folder / "panels" / "last.png", folder / "worst" / "last.png"):
+        Image.open(image).load()
+    assert not [path for path in folder.rglob(".*") if "partial" in path.name]
+
+
+class Gone(pl.Callback):
+    """The run folder becomes a file, and stays one."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == 5:
+            shutil.rmtree(trainer.default_root_dir)
+            Path(trainer.default_root_dir).write_text("mine")
+
+
+def test_a_run_folder_that_became_a_file_is_one_line_at_the_end(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="trained to the end, but .*cannot be written") as error:
+        run("psp", tmp_path / "run", "+callbacks.gone={_target_: tests.faults.test_stops.Gone}")
+    assert "\n" not in str(error.value) and (tmp_path / "run").read_text() == "mine"
 
 
 class Killer(pl.Callback):

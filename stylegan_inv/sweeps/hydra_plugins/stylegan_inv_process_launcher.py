@@ -19,6 +19,7 @@ from stylegan_inv.config import hydra_command
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime import sweep_process
 from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
+from stylegan_inv.utils.files import TolerantWriter
 
 
 class ProcessLauncher(Launcher):
@@ -39,6 +40,7 @@ class ProcessLauncher(Launcher):
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = [self._job(number, list(o)) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         done: list[SweepJob] = []
+        writer = TolerantWriter()
         metric = OmegaConf.select(self.config, "optimized_metric")
         for number, (overrides, cfg, folder) in enumerate(jobs, start=initial_job_idx):
             print(f"job {number}: {' '.join(overrides)}", flush=True)
@@ -47,7 +49,8 @@ class ProcessLauncher(Launcher):
             code = sweep_process.run_job([*hydra_command.program(_program()), *overrides, *more])
             value = sweep_process.metric_of(folder, metric) if code == 0 else None
             done.append(SweepJob(number, overrides, code, value, str(folder), round(time.monotonic() - started, 1)))
-            write_jobs(sweep_dir, done)
+            with writer.writing(sweep_dir):
+                write_jobs(sweep_dir, done)
         return [self._return(job, row, done) for job, row in zip(jobs, done, strict=True)]
 
     def _job(self, number: int, overrides: list[str]) -> tuple[list[str], DictConfig, Path]:
