@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Checkpoints(ModelCheckpoint):
       run that is stopped in between validates first when it is resumed.
     * Weights that are not finite are never saved.
     * The run folder may be moved.
+    * A checkpoint that names files outside of the folder of checkpoints does not get them removed.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +92,7 @@ class Checkpoints(ModelCheckpoint):
                 raise UserError(f"callbacks.checkpoint: {name} is {state_dict[name]!r:.60}, expected a number")
         self._validation_due = bool(state_dict.get("validation_due", False))
         if str(state_dict.get("dirpath")) == str(self.dirpath):
-            super().load_state_dict(state_dict)
+            super().load_state_dict(_own_paths_only(state_dict, Path(str(self.dirpath))))
         else:  # moved, or resumed in another folder: the files in the old one must not be removed
             self.best_model_score = state_dict.get("best_model_score")
 
@@ -107,3 +109,20 @@ class Checkpoints(ModelCheckpoint):
                 f"{Path(self.dirpath or '') / LAST}"
             )
         super()._save_checkpoint(trainer, filepath)
+
+
+def _own_paths_only(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns the state of the callback without paths of files that are not in its folder.
+
+    Lightning removes older checkpoints by the paths in this state, also remote ones and whole folders.
+    """
+
+    def own(path: Any) -> bool:
+        return isinstance(path, str) and "://" not in path and Path(path).resolve().parent == folder.resolve()
+
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    return {
+        **state,
+        **{name: path if own(path := state.get(name)) else "" for name in names},
+        "best_k_models": {path: score for path, score in state.get("best_k_models", {}).items() if own(path)},
+    }

@@ -96,7 +96,7 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
     one_of("mode", cfg.mode, ("crop", "fit"))
     one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
     name = path.stem if path.is_file() else path.resolve().name.replace(":", "_")
-    output = _output(cfg, results_folder(run) / "edits", f"{edit}_{name}")
+    output = results_folder(run, "edits", f"{edit}_{name}") if cfg.output is None else Path(cfg.output)
     if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
         raise UserError(f"output={output}: is inside input={path}; its images would be inputs of the next call")
     return _inverted_images(cfg, run, output)

@@ -132,7 +132,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     if folder is not None and own is not None:
         folder.check_part(used_options(own, cfg.get("dataset"), choice is not None), "dataset")
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
-    output = results_folder(run) / "evaluation" / name if cfg.output is None else Path(cfg.output)
+    output = results_folder(run, "evaluation", name) if cfg.output is None else Path(cfg.output)
     progress = _progress(cfg, output, node)
     method: Any = load_inverter(cfg.run, device, trust=trust)
     if cfg["class"] is not None:

@@ -35,9 +35,10 @@ def output_folder(cfg: DictConfig, run: str | None) -> Path:
     """
     source = Path(str(cfg.input))
     if cfg.output is None:
-        run_dir = Path("outputs") / str(cfg.get("method_name")) if run is None else results_folder(run)
         name = source.stem if source.is_file() else source.resolve().name.replace(":", "_")
-        return run_dir / "inversions" / name
+        if run is None:
+            return Path("outputs", str(cfg.get("method_name")), "inversions", name)
+        return results_folder(run, "inversions", name)
     output = Path(cfg.output)
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         # The reconstructions would be inputs of the next call.

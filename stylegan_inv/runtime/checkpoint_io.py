@@ -71,6 +71,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         else:
             self.failure = None
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Removes a checkpoint file; never a folder, which the state of a stranger's checkpoint could name."""
+        if Path(path).is_file():
+            Path(path).unlink(missing_ok=True)
+
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Loads a checkpoint without executing code in it; see `read_checkpoint`."""
         return read_checkpoint(Path(path))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.files import atomic_write, check_output, is_partial
+from stylegan_inv.utils.files import atomic_write, check_links, check_output, is_partial
 from stylegan_inv.utils.plain_data import read_json_object
 
 _FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
@@ -54,6 +54,7 @@ class ResumableJob:
             UserError: See `check_output`; the folder holds parts of another command, and ``overwrite`` is false; or it
                 holds files that no job has written.
         """
+        check_links(self.output)
         self._had_begun = self.has_begun()
         self._check_owner()
         if overwrite or self._stored_key() is None:

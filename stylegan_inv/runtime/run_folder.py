@@ -25,7 +25,7 @@ from stylegan_inv.runtime.checkpoint_io import LAST, is_training_checkpoint, new
 from stylegan_inv.trust.config_check import check_names, check_values
 from stylegan_inv.trust.remembered_runs import remember_run, remembered_modules
 from stylegan_inv.utils.domains import check_domain_name
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import atomic_write, leads_into
 from stylegan_inv.utils.old_names import replace_old_names
 from stylegan_inv.utils.plain_data import read_json_object, read_yaml
 from stylegan_inv.utils.text import json_text
@@ -252,12 +252,14 @@ class RunFolder:
             command: Hash of the command, for ``run.json``.
         """
         self.update_record(command=command)
-        OmegaConf.save(OmegaConf.create(config), self.config_file)
+        with atomic_write(self.config_file) as temporary:
+            OmegaConf.save(OmegaConf.create(config), temporary)
         if identity := remember_run(self.path, self.config_file, config):
             self.update_record(id=identity)
         versions = {"python": platform.python_version(), "platform": platform.platform(), "git": git_revision()}
         versions.update({name: metadata.version(name) for name in _PACKAGES})
-        self.versions_file.write_text(json_text(versions), encoding="utf-8")
+        with atomic_write(self.versions_file) as temporary:
+            temporary.write_text(json_text(versions), encoding="utf-8")
 
 
 def is_named(run: str | Path) -> bool:
@@ -297,14 +299,23 @@ def checkpoint_of(run: str | Path) -> Path | None:
     return Path(run) if folder is None else folder.checkpoint_file
 
 
-def results_folder(run: str | Path) -> Path:
-    """Returns the folder for results that are computed from a run: the run folder itself, else ``outputs/<name>``.
+def results_folder(run: str | Path, *parts: str) -> Path:
+    """Returns a folder for results that are computed from a run: in the run folder, else in ``outputs/<name>``.
 
     Args:
         run: See `check_run`.
+        *parts: Names of the folders in it.
+
+    Raises:
+        UserError: A link in the run folder leads out of it, where the results would be written.
     """
     folder = RunFolder.of(run)
-    return Path("outputs", Path(run).stem) if folder is None else folder.path
+    if folder is None:
+        return Path("outputs", Path(run).stem, *parts)
+    path = folder.path.joinpath(*parts)
+    if not leads_into(path, folder.path):
+        raise UserError(f"{path}: leads out of the run folder by a link; give output=<folder>")
+    return path
 
 
 def _encoder_names() -> list[str]:

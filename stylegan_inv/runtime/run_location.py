@@ -16,10 +16,13 @@ from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable, read_check
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.same_command import command_hash, is_same_command
+from stylegan_inv.utils.files import check_links
 
 _log = logging.getLogger(__name__)
 #: What a run writes first, without checkpoints: its config, versions and the log.
 _FIRST_BYTES = 1 << 16
+#: What a training writes to without replacing it; the folder may hold other things of the user.
+_WRITTEN = ("checkpoints", "panels", "worst", "codes", ".hydra", "wandb", "*.log")
 
 
 @dataclass
@@ -46,7 +49,7 @@ class RunLocation:
         """Makes the folder; runs that start in the same second get different ones.
 
         Raises:
-            UserError: The folder cannot be made or written to.
+            UserError: The folder cannot be made or written to, or a link in it leads out of it.
         """
         if not Ranks.from_environment().is_first:
             if not self.fixed:  # each rank read its own clock; only the first one writes
@@ -54,6 +57,7 @@ class RunLocation:
             return
         if self.fixed and self.run_dir.exists() and not self.run_dir.is_dir():
             raise UserError(f"{self.run_dir}: is a file, expected a folder; give another hydra.run.dir")
+        check_links(self.run_dir, _WRITTEN)
         # Folders that do not exist yet, the innermost first: none of them stays behind after an error.
         absent = [folder for folder in (self.run_dir, *self.run_dir.parents) if not folder.exists()]
         try:

@@ -64,7 +64,7 @@ def run_job(command: Sequence[str]) -> int:
 def metric_of(folder: Path, metric: str | None) -> float | None:
     """Returns a metric of a finished job; None if its ``metrics.json`` does not have it."""
     value = RunFolder(folder).metrics().get(metric or "")
-    return None if value is None else float(value)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _quoted(text: Path | str) -> str:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.checks import real_number, whole_number
+from stylegan_inv.utils.files import atomic_write, leads_into
 from stylegan_inv.utils.plain_data import check_plain, read_yaml
 
 RECORD = "sweep.json"
@@ -34,6 +36,25 @@ class SweepJob:
     value: float | None
     folder: str
     seconds: float
+
+    def check(self, name: str) -> None:
+        """Checks the types of a job that was read from a file.
+
+        Args:
+            name: Name of the job, for errors.
+
+        Raises:
+            UserError: An attribute of another type.
+        """
+        whole_number(f"{name}: job", self.job, 0)
+        whole_number(f"{name}: exit_code", self.exit_code, None)
+        real_number(f"{name}: seconds", self.seconds, 0)
+        if self.value is not None and _number_in(self.value) is None:
+            raise UserError(f"{name}: value is {self.value!r:.60}, expected a number or null")
+        if not isinstance(self.overrides, list) or not all(isinstance(one, str) for one in self.overrides):
+            raise UserError(f"{name}: overrides is {self.overrides!r:.60}, expected a list of texts")
+        if not isinstance(self.folder, str) or "\0" in self.folder:
+            raise UserError(f"{name}: folder is {self.folder!r:.60}, expected a path")
 
     def metrics(self) -> dict[str, float]:
         """Returns the content of its ``metrics.json``; empty without one."""
@@ -65,11 +86,10 @@ def read_jobs(sweep_dir: Path, metric: str | None) -> list[SweepJob]:
     for file in sorted(sweep_dir.glob("*/.hydra/overrides.yaml"), key=lambda path: _number(path.parents[1])):
         folder = file.parents[1]
         metrics = RunFolder(folder).metrics()
-        overrides = [str(override) for override in read_yaml(file, interpolations=True) or []]
-        value = metrics.get(metric or "")
-        jobs.append(
-            SweepJob(_number(folder), overrides, int(not metrics), value, str(folder), metrics.get("seconds", 0.0))
-        )
+        read = read_yaml(file, interpolations=True)
+        overrides = [str(override) for override in read] if isinstance(read, list) else []
+        value, seconds = _number_in(metrics.get(metric or "")), _number_in(metrics.get("seconds")) or 0.0
+        jobs.append(SweepJob(_number(folder), overrides, int(not metrics), value, str(folder), seconds))
     return jobs
 
 
@@ -93,11 +113,22 @@ def best_job(jobs: Sequence[SweepJob], goal: str) -> SweepJob | None:
 
 
 def _recorded(path: Path) -> list[SweepJob]:
+    """Returns the jobs in a record, which may come from a stranger, or have been moved with the sweep."""
     try:
         rows = check_plain(json.loads(path.read_text(encoding="utf-8")))
-        return [SweepJob(**row) for row in rows]
-    except (UserError, ValueError, TypeError, RecursionError) as error:
+        jobs = [SweepJob(**row) for row in rows]
+        for number, job in enumerate(jobs):
+            job.check(f"job {number}")
+            if not leads_into(Path(job.folder), path.parent):
+                job.folder = str(path.parent / Path(job.folder).name)
+        return jobs
+    except (UserError, OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected the record of a sweep") from error
+
+
+def _number_in(value: Any) -> float | None:
+    """Returns a number of a ``metrics.json``; None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _number(folder: Path) -> int:

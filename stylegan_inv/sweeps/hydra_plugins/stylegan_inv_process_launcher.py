@@ -19,7 +19,7 @@ from stylegan_inv.config import hydra_command
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime import sweep_process
 from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
-from stylegan_inv.utils.files import TolerantWriter
+from stylegan_inv.utils.files import TolerantWriter, check_links
 
 
 class ProcessLauncher(Launcher):
@@ -37,6 +37,7 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs all jobs; a failed one raises when the sweeper reads its value."""
         sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
+        check_links(sweep_dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = [self._job(number, list(o)) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         done: list[SweepJob] = []
