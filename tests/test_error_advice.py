@@ -54,6 +54,7 @@ OTHERS = {
     ("aspect", "data/images/resizing.py"),
     ("box", "data/images/resizing.py"),
     ("key", "sweeps/wandb_sweep.py"),  # any key
+    ("logger.wandb.mode", "runtime/loggers.py"),  # an argument of wandb.init
 }
 
 

@@ -6,7 +6,9 @@ import inspect
 import logging
 import netrc
 import os
+import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.utils.checks import true_or_false
+from stylegan_inv.utils.checks import one_of, true_or_false
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
+_RUN_ID = re.compile("[0-9A-Za-z_-]{1,64}")
+_MODES = ("online", "offline", "disabled")
+#: Values of an environment variable that wandb takes for true.
+_TRUE = ("true", "1", "yes", "on", "t", "y")
 
 
 def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = None) -> list[Logger]:
@@ -30,12 +36,13 @@ def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = 
         csv: Whether to write ``metrics.csv``.
         wandb: Arguments for :class:`WandbLogger`, or None for no wandb. Without a key, or if the server cannot be
             reached, the run is recorded offline (``wandb sync`` uploads it later); the user is never prompted. A
-            resumed run keeps its id.
+            resumed run keeps its id. Nothing is recorded if wandb's variables ``WANDB_MODE`` or ``WANDB_DISABLED`` say
+            so.
     """
     loggers: list[Logger] = []
     if csv:
         loggers.append(MetricsCSV(run_dir))
-    if wandb is not None:
+    if wandb is not None and not is_wandb_disabled(wandb):
         os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(_wandb_logger(Path(run_dir), wandb))
     return loggers
@@ -55,6 +62,8 @@ def check_logger_arguments(csv: Any = True, wandb: Any = None) -> None:
     from wandb import init
 
     known = {name for function in (WandbLogger.__init__, init) for name in inspect.signature(function).parameters}
+    if wandb.get("mode") is not None:
+        one_of("logger.wandb.mode", wandb["mode"], _MODES)
     for name in wandb:
         if name not in known - {"self", "kwargs"}:
             raise UserError(f"logger.wandb.{name}: neither WandbLogger nor wandb.init has such an argument")
@@ -63,8 +72,10 @@ def check_logger_arguments(csv: Any = True, wandb: Any = None) -> None:
 def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
     import wandb
 
+    arguments = dict(arguments)
+    offline = arguments.pop("mode", None) == "offline" or bool(arguments.pop("offline", False))
     common = {"save_dir": str(run_dir), "id": _run_id(run_dir), "name": run_dir.name, "resume": "allow", **arguments}
-    if Ranks.from_environment().is_first and has_wandb_key():
+    if not offline and Ranks.from_environment().is_first and has_wandb_key():
         seconds = float(os.environ.get("WANDB_INIT_TIMEOUT") or _INIT_SECONDS)
         try:
             logger = WandbLogger(settings=wandb.Settings(init_timeout=seconds), **common)
@@ -82,16 +93,26 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
 def _run_id(run_dir: Path) -> str:
     """Returns the id in ``run.json``; the first rank makes and stores it."""
     run_id = RunFolder(run_dir).record().get("wandb_id")
-    if not isinstance(run_id, str):
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
         run_id = secrets.token_hex(4)
         if Ranks.from_environment().is_first:
             RunFolder(run_dir).update_record(wandb_id=run_id)
     return run_id
 
 
+def is_wandb_disabled(arguments: Mapping[str, Any]) -> bool:
+    """Returns whether wandb is not to record anything, not even offline.
+
+    Args:
+        arguments: Arguments for :class:`WandbLogger`; ``mode`` overrides the environment.
+    """
+    mode = arguments.get("mode") or os.environ.get("WANDB_MODE", "")
+    return mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in _TRUE
+
+
 def has_wandb_key() -> bool:
-    """Returns whether wandb can log in without prompting: by an environment variable or netrc, and not disabled."""
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+    """Returns whether wandb can log in without prompting: by an environment variable or netrc, and not offline."""
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return False
     if os.environ.get("WANDB_API_KEY"):
         return True

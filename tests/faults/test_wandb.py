@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,7 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.loggers import WandbLogger
 
+from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.loggers import check_logger_arguments, make_loggers
+from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
 from tests.cli import REPOSITORY
 from tests.faults.small import run, state, stop_after
@@ -24,6 +29,51 @@ class Broken(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+
+def made(folder: Path, **arguments: str) -> list[type]:
+    return [type(logger) for logger in make_loggers(str(folder), wandb={"project": "x", **arguments})]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WANDB_MODE": "disabled"},
+        {"WANDB_DISABLED": "true"},
+        {"WANDB_DISABLED": "1"},
+        {"WANDB_DISABLED": "True", "WANDB_MODE": "online", "WANDB_API_KEY": "a" * 40},
+    ],
+)
+def test_nothing_is_recorded_if_wandb_is_disabled(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    assert made(tmp_path) == [MetricsCSV]
+    assert not list(tmp_path.iterdir()), "no offline run, and no id"
+
+
+def test_modes_of_the_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_DISABLED", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert made(tmp_path, mode="disabled") == [MetricsCSV]
+    monkeypatch.setenv("WANDB_DISABLED", "false")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    assert made(tmp_path, mode="offline") == [MetricsCSV, WandbLogger], "without connecting"
+    with pytest.raises(UserError, match="logger.wandb.mode=off: expected one of online, offline, disabled"):
+        check_logger_arguments(wandb={"mode": "off"})
+
+
+@pytest.mark.parametrize("stored", ["../../elsewhere", "a/b", "", 7, ["x"], "x" * 100, "a\nb"])
+def test_an_id_of_a_stranger_is_not_used(stored: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    RunFolder(tmp_path).update_record(wandb_id=stored)
+    made(tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", RunFolder(tmp_path).record()["wandb_id"])
 
 
 def two_lives(folder: Path) -> None:
