@@ -32,14 +32,16 @@ from stylegan_inv.utils.checks import one_of, whole_number
 from stylegan_inv.weights.download import fetch, file_hash
 from stylegan_inv.weights.table import TABLE
 
+#: More than any paper uses.
+_MOST_ITERATIONS = 1000
 #: The methods that the file of a shipped encoder can name.
 SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for kind in (PSP, E4E, ReStyle)}
+#: The arguments of the method that it can set, and their largest values.
+SHIPPED_ARGUMENTS = {"iterations": _MOST_ITERATIONS, "in_channels": 64}
 #: The domains that it can name; each has a data set of its name.
 SHIPPED_DOMAINS = ("synthfaces",)
 #: Longest chain of runs that start from one another.
 _MOST_STARTS = 8
-#: More than any paper uses.
-_MOST_ITERATIONS = 1000
 
 
 def load_inverter(
@@ -197,6 +199,9 @@ def load_shipped(path: Path, device: str | torch.device = "cpu") -> InversionMet
         return build_shipped(about, state, **shape)
 
     try:
+        for name, value in about.method_arguments.items():
+            one_of("method_arguments", name, SHIPPED_ARGUMENTS)
+            whole_number(f"method_arguments.{name}", value, 1, SHIPPED_ARGUMENTS[name])
         method = SHIPPED_METHODS[about.method](generator=generator, encoder=built, **about.method_arguments)
         method.reached = ReachedDistances.from_plain(about.distances)
     except (TypeError, UserError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -293,6 +294,8 @@ def _validate_only(trainer: pl.Trainer, job: Job) -> None:
         "run=<this run>"
     )
     trainer.validate(job.method, datamodule=job.data, verbose=False, weights_only=True)
+    if not math.isfinite(float(trainer.callback_metrics.get("val/mse", 0.0))):
+        raise UserError(f"{name}: the reconstructions are not finite; give a smaller learning rate or smaller weights")
     if not is_fast_dev_run(trainer):
         trainer.save_checkpoint(RunFolder(job.run_dir).last_checkpoint)
 

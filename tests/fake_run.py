@@ -42,6 +42,14 @@ class Nights(TwoSteps):
         return Inversion(found.w, images.clamp(max=0.0))
 
 
+class Diverged(TwoSteps):
+    """Finds nothing, as an optimisation that has diverged."""
+
+    def invert(self, images: Tensor) -> Inversion:
+        found = super().invert(images)
+        return Inversion(found.w * torch.nan, found.image * torch.nan)
+
+
 def make_run(folder: Path, kind: str = "TwoSteps", reached: ReachedDistances | None = None) -> Path:
     """Write ``config.yaml`` and ``checkpoints/last.ckpt`` as a training would; returns the folder."""
     (folder / "checkpoints").mkdir(parents=True)

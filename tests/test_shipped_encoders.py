@@ -114,7 +114,17 @@ def test_nothing_in_a_file_is_executed_and_what_does_not_fit_is_refused(tmp_path
     refused("does not fit SmallEncoder", encoder_arguments={"width": 1_000_000_000, "rank": 2})
     refused("does not fit SmallEncoder", encoder_arguments={"width": "wide"})
     refused("encoder_arguments=pretrained: expected one of width", encoder_arguments={"pretrained": "x"})
-    refused("unexpected keyword argument 'generator_file'", method_arguments={"generator_file": "x"})
+    refused("encoder_arguments.gain=x", encoder_arguments={"width": 8, "rank": 2, "gain": "x"})
+    refused("gain=nan: expected a finite number", encoder_arguments={"width": 8, "rank": 2, "gain": float("nan")})
+    refused("progressive=1: expected true or false", encoder_arguments={"width": 8, "rank": 2, "progressive": 1})
+    for name in ("generator_file", "start", "metrics", "loss", "encoder"):
+        refused(f"method_arguments={name}: expected one of iterations", method_arguments={name: "x"})
+    for iterations in (10**9, 0, -1, 2.5, "x", None, [5], True):
+        refused("method_arguments.iterations=", method="ReStyle", method_arguments={"iterations": iterations})
+    refused("method_arguments.in_channels=1000000", method_arguments={"in_channels": 1_000_000})
+    refused("no valid method_arguments", method_arguments=[1])
+    refused("resolution=1000000000: expected a whole number from 4 to 4096", resolution=10**9)
+    refused("resolution=0: expected", resolution=0)
     refused("expected quantiles, images, size", distances={"quantiles": []})
     save_file(load_file(path), path, {"format": FORMAT, "method": "PSP"})
     with pytest.raises(UserError, match="no valid method_arguments"):

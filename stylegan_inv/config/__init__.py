@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stylegan_inv.config.overrides import explained as explained
     from stylegan_inv.config.trainer_options import check_endless_stream as check_endless_stream
     from stylegan_inv.config.trainer_options import check_manual_optimization as check_manual_optimization
+    from stylegan_inv.config.typed_names import as_typed as as_typed
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -37,5 +38,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "loss_terms": ["build_loss_terms"],
         "overrides": ["check_groups", "explained"],
         "trainer_options": ["check_endless_stream", "check_manual_optimization"],
+        "typed_names": ["as_typed"],
     },
 )

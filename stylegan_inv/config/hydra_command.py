@@ -28,6 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.config.composition import CONF_DIR
 from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
+from stylegan_inv.config.typed_names import as_typed
+from stylegan_inv.config.value_checks import check_values
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.command_line import ArgumentParser, report_error
 from stylegan_inv.utils.parent_process import die_with_parent
@@ -70,6 +72,7 @@ def entry_point(
             print_any_text()
             # Hydra then raises errors, for the report below, instead of printing them and exiting with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            sys.argv[1:] = as_typed(sys.argv[1:])
             PrepareFirst.prepare = staticmethod(prepare) if prepare else None
             _register_launcher()
             task = HydraTask(f"stylegan_inv.{config_name}", main, prepare)
@@ -118,11 +121,14 @@ class HydraTask:
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             return self._run_job(cfg)
         assert self.main is not None
-        with downloads(OmegaConf.select(cfg, "weights.offline")):
-            if self.prepare is None:
-                return self.main(cfg)
-            prepared = PrepareFirst.take() if PrepareFirst.has_prepared() else self.prepare(cfg)
-            return self.main(cfg, prepared)
+        try:
+            with downloads(OmegaConf.select(cfg, "weights.offline")):
+                if self.prepare is None:
+                    return self.main(cfg)
+                prepared = PrepareFirst.take() if PrepareFirst.has_prepared() else self.prepare(cfg)
+                return self.main(cfg, prepared)
+        except UserError as error:  # Hydra prints a line of its own about other exceptions
+            sys.exit(report_error(error))
 
     def _run_job(self, cfg: DictConfig) -> float | None:
         from stylegan_inv.runtime.sweep_process import job_overrides, metric_of, run_job
@@ -157,6 +163,7 @@ class PrepareFirst(Callback):
         try:
             _check_working_directory(config)
             check_added_keys(config)
+            check_values(job_config)
             with downloads(OmegaConf.select(job_config, "weights.offline")):
                 prepared = PrepareFirst.prepare(job_config)
             if isinstance(prepared, HasRunDir):

@@ -189,6 +189,9 @@ def _inverted_images(cfg: DictConfig, run: str, output: Path) -> Source:
                 distances = mse(pool(found[-1].image.detach(), size), source)
                 relative = relative_distances(distances, source)
                 warnings.findings += check.check_distances(batch.indices, distances, relative)
+        if not any(bool((_finite(one.image) & _finite(one.w)).any()) for one in found):
+            count = len(images.names)
+            raise UserError(f"input={cfg.input}: none of {count} images was inverted: reconstructions are not finite")
         edited = from_inversions(method.generator, found, images.names, torch.cat(targets), cfg.batch_size)
         with method.with_classes(classes):
             edited.average = _average(cfg, method.generator)
@@ -230,6 +233,11 @@ def from_inversions(
         weights=weights or None,
         batch_size=batch_size,
     )
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Returns which rows of (B, ...) hold neither NaN nor infinity, (B,)."""
+    return values.isfinite().flatten(1).all(1)
 
 
 def _concatenate_noise(noise: Sequence[Sequence[Tensor]], generator: Generator) -> list[Tensor] | None:

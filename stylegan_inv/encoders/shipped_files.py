@@ -8,7 +8,7 @@ Nothing in a file is executed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from stylegan_inv.encoders.small import SmallEncoder
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.weight_files import misfits
-from stylegan_inv.utils.checks import one_of
+from stylegan_inv.utils.checks import check_numbers, one_of, real_number, true_or_false, whole_number
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.plain_data import check_plain
 from stylegan_inv.utils.safetensors_files import open_safetensors, read_safetensors
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "encoders"
@@ -29,6 +30,13 @@ FORMAT = "stylegan_inv.encoder"
 ENCODERS: dict[str, type[nn.Module]] = {"SmallEncoder": SmallEncoder}
 #: The arguments of an encoder that a file can set.
 ENCODER_ARGUMENTS = ("width", "fusion", "gain", "progressive", "rank")
+_ARGUMENT_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "width": whole_number,
+    "rank": whole_number,
+    "gain": real_number,
+    "progressive": true_or_false,
+}
+_LARGEST_RESOLUTION = 4096
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,14 @@ class ShippedEncoder:
         for item in fields(cls):
             kind = {"str": str, "int": int}.get(str(item.type), dict)
             try:
-                value = metadata[item.name] if kind is str else json.loads(metadata[item.name])
-            except (KeyError, ValueError):
+                value = metadata[item.name] if kind is str else check_plain(json.loads(metadata[item.name]))
+            except (KeyError, ValueError, RecursionError):
                 value = None
             if not isinstance(value, kind):
                 raise UserError(f"has no valid {item.name} in its metadata; expected a file of a trained encoder")
+            check_numbers(value, item.name)
             values[item.name] = value
+        whole_number("resolution", values["resolution"], 4, _LARGEST_RESOLUTION)
         return cls(**values)
 
 
@@ -142,8 +152,10 @@ def build_shipped(about: ShippedEncoder, state: Mapping[str, Tensor], **shape: i
     """
     if about.encoder not in ENCODERS:
         raise UserError(f"names the encoder {about.encoder}, expected one of {', '.join(ENCODERS)}")
-    for name in about.encoder_arguments:
+    for name, value in about.encoder_arguments.items():
         one_of("encoder_arguments", name, ENCODER_ARGUMENTS)
+        if name in _ARGUMENT_CHECKS and value is not None:
+            _ARGUMENT_CHECKS[name](f"does not fit {about.encoder}: encoder_arguments.{name}", value)
     try:
         with torch.device("meta"):  # a file may claim a size that it does not have, and nothing is drawn at random
             encoder = ENCODERS[about.encoder](**about.encoder_arguments, **shape)

@@ -133,9 +133,13 @@ class Scores:
         self._descriptions = self._descriptions or state["descriptions"]
 
     def check(self) -> None:
-        """Raises a `UserError` if no image was scored."""
+        """Raises a `UserError` if no image was scored, or no reconstruction is finite."""
         if not self.names:
             raise UserError("evaluation: no image was left to score, expected at least one")
+        if self.not_finite >= len(self.names):
+            raise UserError(
+                f"evaluation: the reconstructions of all {len(self.names)} images hold NaN or infinity; check the run"
+            )
 
     def prepared(self, image: Tensor, size: int) -> Tensor:
         """Returns reconstructions as they are scored: quantised or clamped, then pooled to (B, 3, size, size)."""

@@ -83,7 +83,7 @@ def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_imag
         shard_images: Largest number of codes in a file; more are written to several files.
 
     Raises:
-        UserError: No image could be read.
+        UserError: No image could be read, or none has codes and a reconstruction that are finite.
     """
     result, indices, error = Result(), list[int](), 0.0
     curves: dict[str, list[Tensor]] = {}
@@ -103,6 +103,11 @@ def assemble(folder: Path, parts: Parts, metadata: Mapping[str, str], shard_imag
             curves.setdefault(stage, []).extend(batches)
     if not indices:
         raise UserError(f"{folder}: no image could be read ({result.unreadable[0]})")
+    if len(result.not_finite) == len(indices):
+        raise UserError(
+            f"{folder}: none of {len(indices)} images was inverted: their codes or reconstructions are not finite; "
+            "give a smaller learning rate or smaller weights"
+        )
     result.count, result.mean_squared_error = len(indices), error / len(indices)
     limits = None if parts.check is None else parts.check.limits
     warnings = InputWarnings(findings, parts.names, parts.source, limits)

@@ -13,7 +13,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from stylegan_inv.config import check_groups, explained
+from stylegan_inv.config import as_typed, check_groups, explained
 from stylegan_inv.sweeps.wandb_sweep import wandb_sweep
 from stylegan_inv.utils.command_line import ArgumentParser, run
 
@@ -32,9 +32,10 @@ def _print_sweep(arguments: Sequence[str] | None) -> None:
     parser.add_argument("service", choices=("wandb",), help="service that runs the sweep")
     parser.add_argument("overrides", nargs="*", help="overrides of stylegan_inv.train, e.g. sweep=loss_weights")
     options = parser.parse_args(arguments)
-    check_groups(options.overrides)
+    overrides = as_typed(options.overrides)
+    check_groups(overrides)
     try:
-        sweep = wandb_sweep(options.overrides)
+        sweep = wandb_sweep(overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, "train", options.overrides) from error
     print(yaml.safe_dump(sweep, sort_keys=False), end="")

@@ -16,6 +16,7 @@ from stylegan_inv.trust.allowed_names import (
     buildable_names,
     training_names,
 )
+from stylegan_inv.utils.checks import check_numbers
 
 #: Folders of the operating system whose files are devices or never end.
 _SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
@@ -83,8 +84,9 @@ def check_values(config: Any, where: str, folder: Path) -> None:
         folder: The run folder.
 
     Raises:
-        UserError: A path that leads out of the run folder, or a number that is too large.
+        UserError: A path that leads out of the run folder, or a number that is not finite or too large.
     """
+    check_numbers(config, where)
     for path, value in _items(config, (where,)):
         name = next(str(part) for part in reversed(path) if isinstance(part, str) and not part.isdigit())
         if isinstance(value, str):

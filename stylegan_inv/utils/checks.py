@@ -11,6 +11,9 @@ from stylegan_inv.errors import UserError
 T = TypeVar("T")
 #: Largest seed that PyTorch, NumPy and Python all take.
 LARGEST_SEED = 2**32 - 1
+#: Largest number in any config: far above counts of images and weights of losses, and far below the range of float32,
+#: so that products of a few settings are finite.
+LARGEST_NUMBER = 1e12
 
 
 def whole_number(name: str, value: Any, least: int | None = 1, most: int | None = None, hint: str = "") -> int:
@@ -59,6 +62,23 @@ def real_number(
         bounds = f" above {above:g}{'' if most is None else f' and at most {most:g}'}" if above is not None else ""
         raise UserError(f"{name}={value}: expected a number{bounds or _bounds(least, most)}{_tail(hint)}")
     return float(value)
+
+
+def check_numbers(node: Any, key: str = "") -> None:
+    """Checks the numbers in a config.
+
+    Args:
+        node: Nested dicts and lists.
+        key: Dotted key of the node.
+
+    Raises:
+        UserError: A number that is NaN, infinite, or larger than `LARGEST_NUMBER`.
+    """
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            check_numbers(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, int | float) and not abs(node) <= LARGEST_NUMBER:
+        raise UserError(f"{key}={node}: expected a finite number of at most {LARGEST_NUMBER:g}")
 
 
 def real_numbers(name: str, value: Any, count: int | None = None) -> list[float]:

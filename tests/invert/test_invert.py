@@ -13,7 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from stylegan_inv.data.images.image_files import read_image
+from stylegan_inv.edit import __main__ as edit
 from stylegan_inv.errors import UserError
+from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.generators.io.weight_files import file_hash
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.invert import inversion_result
@@ -70,6 +72,24 @@ def test_results_belong_to_their_files(run, photos, tmp_path, monkeypatch, capsy
     assert "5 images inverted, mean squared error 0.0000" in printed
     for name in ("latents.safetensors", "reconstructions", "contact_sheet.png"):
         assert str(Path("out", name)) in printed
+
+
+def test_an_inversion_of_which_every_image_failed_is_an_error(tmp_path, photos, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "broken", "Diverged")
+    line = error_of(monkeypatch, capsys, invert, "run=broken", f"input={photos}", "output=out")
+    assert "out: none of 5 images was inverted" in line and "not finite" in line
+    assert not list(Path("out").glob("latents*"))
+    line = error_of(monkeypatch, capsys, edit, "run=broken", f"input={photos}", "output=edited", "edit=truncate")
+    assert "none of 5 images was inverted" in line
+    options = (
+        "dataset=synthfaces",
+        "resolution=64",
+        "dataset.test_size=2",
+        "metrics=evaluation_basic",
+        "output=scores",
+    )
+    assert "the reconstructions of all 2 images" in error_of(monkeypatch, capsys, evaluate, "run=broken", *options)
 
 
 def test_contact_sheet_shows_input_steps_and_difference(run, photos, tmp_path, monkeypatch):

@@ -1,0 +1,98 @@
+"""The range of every number of the configs, by the name of the argument.
+
+Constructors check what depends on other arguments. What is here keeps a number that makes no sense from failing in the
+middle of a command, or from doing nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stylegan_inv.errors import UserError
+from stylegan_inv.trust.allowed_names import LARGEST
+from stylegan_inv.utils.checks import LARGEST_SEED, real_number, whole_number
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be.
+
+    Attributes:
+        least: Smallest allowed value; None for no bound.
+        most: Largest allowed value; None for no bound.
+        above: Bound that the value must exceed; None for no bound.
+        whole: Whether only whole numbers are allowed.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    whole: bool = False
+
+    def check(self, key: str, value: Any) -> None:
+        """Checks a value.
+
+        Raises:
+            UserError: No number in this range.
+        """
+        if self.whole:
+            least = None if self.least is None else int(self.least)
+            whole_number(key, value, least, None if self.most is None else int(self.most))
+        else:
+            real_number(key, value, self.least, self.most, self.above)
+        if value > (largest := LARGEST.get(argument_of(key), value)):
+            raise UserError(f"{key}={value}: expected at most {largest}")
+
+
+_COUNT, _COUNT_OR_NONE = Range(least=1, whole=True), Range(least=0, whole=True)
+_POSITIVE, _NOT_NEGATIVE, _FRACTION = Range(above=0), Range(least=0), Range(least=0, most=1)
+_BY_RANGE = (
+    (
+        _COUNT,
+        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes "
+        "d_steps_per_g embedding_dim evaluation_factor every every_n_steps every_n_train_steps every_steps "
+        "expected_images factors frames from_resolution grow_from identity_groups images images_per_person "
+        "img_channels in_channels iterations mapping_layers max_images n_jobs n_trials noise_steps num_features "
+        "num_normals patience people pool_size rank resamples resolution resolutions rounds samples shard_images "
+        "size snapshots steps test_size total_images total_steps train_size units val_batch_size val_people "
+        "val_size version w_avg_samples w_dim w_steps width z_dim",
+    ),
+    (
+        _COUNT_OR_NONE,
+        "c_dim count distill_steps fade_images first_layer grow_images kept levels mask_width num_workers "
+        "path_length_every r1_every style_map variants warmup_images warmup_steps",
+    ),
+    (_POSITIVE, "decay_images ema_images ema_rampup factor gain mapping_lr_multiplier minutes temperature"),
+    (
+        _NOT_NEGATIVE,
+        "blur consistency_weight degradation detail disentanglement distance distance_threshold edge every_seconds "
+        "factor_weight final_weight initial_noise_factor loss_threshold lr lr_d lr_g margin mask_weight noise_floor "
+        "noise_lr path_length_weight perceptual perceptual_reference pixel pixel_reference r1_gamma radii r2_gamma "
+        "regularize_noise_weight save_every_seconds seconds variance w_lr warmup_lr weight_decay",
+    ),
+    (
+        _FRACTION,
+        "betas decay end_factor fraction horizontal_flip initial_p level lr_rampdown_length lr_rampup_length min_delta "
+        "mixing_probability noise_ramp_length obstacles probability style_mixing target_obstacles val_fraction",
+    ),
+    (Range(least=0, most=LARGEST_SEED, whole=True), "people_seed seed"),
+)
+#: Name of an argument -> its range.
+RANGES = {name: found for found, names in _BY_RANGE for name in names.split()}
+#: Keys whose last part means something else: none is allowed, a folder, whether each step is scored.
+_OTHER = ("edit.samples", "images", "steps")
+
+
+def argument_of(key: str) -> str:
+    """Returns the last part of a dotted key that is no index: ``dataset.aspect.0`` -> ``aspect``."""
+    return next((part for part in reversed(key.split(".")) if not part.isdecimal()), key)
+
+
+def range_of(key: str) -> Range | None:
+    """Returns the range of a number in a config; None for what is no number, or whose reader checks it.
+
+    Args:
+        key: Dotted key. The options of the Trainer have a check of their own.
+    """
+    return None if key in _OTHER or key.startswith("trainer.") else RANGES.get(argument_of(key))
