@@ -93,6 +93,8 @@ def prepare(cfg: DictConfig) -> Job:
             f"{name}: has no domain; give +dataset.domain=<one of {', '.join(DOMAINS)}>, or any_domain=true"
         )
     check_domains(f"the data ({name}) are", domain_of(data), domain_parts(method), cfg.any_domain)
+    if isinstance(method, GeneratorTraining):
+        _check_resolution(method, cfg.dataset)
     if isinstance(data, ImageDataModule):
         _use_classes_and_channels(cfg, method, data)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
@@ -160,6 +162,15 @@ def _build_trainer(
         "trainer", cfg.trainer, callbacks=callbacks, logger=loggers, plugins=[saver]
     )
     return trainer
+
+
+def _check_resolution(method: GeneratorTraining, dataset: DictConfig) -> None:
+    size, wanted = dataset.get("resolution"), method.generator.resolution
+    if size not in (None, wanted):
+        raise UserError(
+            f"dataset.resolution={size}: the generator that is trained has {wanted} px; give "
+            f"dataset.resolution={wanted} or generator.resolution={size}"
+        )
 
 
 def _use_classes_and_channels(cfg: DictConfig, method: pl.LightningModule, data: ImageDataModule) -> None:

@@ -55,7 +55,7 @@ class Growth:
     def __post_init__(self) -> None:
         """Checks the numbers."""
         if self.start not in resolutions(self.resolution):
-            raise UserError(f"growth starts at {self.start} px, expected one of {resolutions(self.resolution)}")
+            raise UserError(f"method.grow_from={self.start}: expected one of {resolutions(self.resolution)}")
         if self.grow_images < 0 or self.fade_images < 0 or self.grow_images + self.fade_images < 1:
             raise UserError(f"method.grow_images={self.grow_images}, method.fade_images={self.fade_images}: not both 0")
 

@@ -23,11 +23,13 @@ def test_equal_to_rendering_on_the_fly_and_rendered_once(tmp_path: Path, monkeyp
     names = sorted(path.name for path in tmp_path.iterdir())
     assert len(names) == 2 and not any("partial" in name for name in names)
 
-    monkeypatch.setattr(CachedSynthFaces, "_render", lambda self: pytest.fail("rendered again"))
-    CachedSynthFaces(32, seed=0, size=5, start=3, root=tmp_path)
+    monkeypatch.setattr(cache.synthfaces_render, "render", lambda *_: pytest.fail("rendered again"))
+    CachedSynthFaces(32, seed=0, size=5, start=3, root=tmp_path).render()
     monkeypatch.setattr(cache, "renderer_hash", lambda: "another renderer")
+    other = CachedSynthFaces(32, seed=0, size=5, start=3, root=tmp_path / "new")
+    assert not (tmp_path / "new").exists()  # nothing is rendered or written before an image is read
     with pytest.raises(pytest.fail.Exception):
-        CachedSynthFaces(32, seed=0, size=5, start=3, root=tmp_path)
+        other[0]
 
 
 def test_failed_rendering_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +40,7 @@ def test_failed_rendering_leaves_no_files(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(synthfaces_render, "render", fail)
     with pytest.raises(KeyboardInterrupt):
-        CachedSynthFaces(32, size=3, root=tmp_path)
+        CachedSynthFaces(32, size=3, root=tmp_path)[0]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.data.synthfaces import render as synthfaces_render
@@ -43,9 +44,10 @@ def renderer_hash() -> str:
 class CachedSynthFaces(Dataset[dict[str, Any]]):
     """SynthFaces as uint8 in a memory-mapped ``.npy`` file, with the normals that the images were rendered from.
 
-    The cache is rendered on first use, which takes about 3 ms per image at 64 px. It consists of two files, whose names
-    are a hash of resolution, seed, start, size and the renderer's source code, and which are written atomically.
-    Processes that start at the same time may each render it; their results are equal, and the last one is kept.
+    The cache is rendered when the first image is read, which takes about 3 ms per image at 64 px. It consists of two
+    files, whose names are a hash of resolution, seed, start, size and the renderer's source code, and which are written
+    atomically. Processes that start at the same time may each render it; their results are equal, and the last one is
+    kept.
 
     Args:
         resolution: Side in pixels.
@@ -69,16 +71,29 @@ class CachedSynthFaces(Dataset[dict[str, Any]]):
         self.size = whole_number("cached faces: size", size)
         self.resolution, self.seed, self.start, self.chunk = resolution, seed, start, chunk
         folder = Path(root) if root is not None else default_cache_dir()
-        folder.mkdir(parents=True, exist_ok=True)
         key = {"resolution": resolution, "seed": seed, "size": size, "start": start, "renderer": renderer_hash()}
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         self.paths = folder / f"faces-{name}-images.npy", folder / f"faces-{name}-normals.npy"
-        if not all(path.exists() for path in self.paths):
-            self._render()
-        self.images = np.load(self.paths[0], mmap_mode="r")
-        self.normals = np.load(self.paths[1], mmap_mode="r")
 
-    def _render(self) -> None:
+    @functools.cached_property
+    def images(self) -> np.ndarray[Any, Any]:
+        """Images (N, R, R, 3), uint8; rendered first if the cache does not have them."""
+        self.render()
+        images: np.ndarray[Any, Any] = np.load(self.paths[0], mmap_mode="r")
+        return images
+
+    @functools.cached_property
+    def normals(self) -> np.ndarray[Any, Any]:
+        """Normals (N, K), float32, that the images are rendered from."""
+        self.render()
+        rows: np.ndarray[Any, Any] = np.load(self.paths[1], mmap_mode="r")
+        return rows
+
+    def render(self) -> None:
+        """Renders the images, unless the cache has them; takes minutes for many."""
+        if all(path.exists() for path in self.paths):
+            return
+        self.paths[0].parent.mkdir(parents=True, exist_ok=True)
         if self.size >= _MANY:  # a warning, as an info message would not be shown before logging is configured
             _log.warning("rendering %d faces into %s, once; this takes minutes", self.size, self.paths[0])
         rows = normals(self.seed, np.arange(self.start, self.start + self.size)).astype(np.float32)
@@ -124,6 +139,11 @@ class CachedSynthFacesDataModule(SynthFacesDataModule):
                 "give dataset=synthfaces, which renders on the fly"
             )
         self.cache_dir = cache_dir
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Returns the loader of the rendered images; the processes of a loader would each render them."""
+        self.get("train").render()  # type: ignore[attr-defined]
+        return super().train_dataloader()
 
     def make(self, split: str) -> Any:
         """Returns the cache for ``train``, and a dataset that renders on the fly for the other splits."""

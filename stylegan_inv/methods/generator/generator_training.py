@@ -18,7 +18,7 @@ from stylegan_inv.generators.grey import GREY, check_picture_channels
 from stylegan_inv.generators.io.formats import save_generator
 from stylegan_inv.generators.progressive import Growth, Stage, enlarged
 from stylegan_inv.optim.gradient_averaging import update_moving_average
-from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.domains import domain_of
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,9 @@ class GeneratorTraining(pl.LightningModule):
         check_picture_channels(generator.img_channels, "generator: ")
         self.generator = generator
         self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.growth, self.ema_images, self.ema_rampup = growth, ema_images, ema_rampup
+        self.growth = growth
+        self.ema_images = whole_number("method.ema_images", ema_images, least=0)
+        self.ema_rampup = None if ema_rampup is None else real_number("method.ema_rampup", ema_rampup, least=0)
         self.total_images, self.seed, self.export_path = total_images, seed, export
         self.metrics: Any = nn.ModuleDict(dict(metrics or {}))
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))

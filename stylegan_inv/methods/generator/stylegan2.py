@@ -31,7 +31,7 @@ from stylegan_inv.generators.progressive import Growth, at_stage
 from stylegan_inv.losses import adversarial, gan_regularization
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.optim.gradient_averaging import average_gradients, mean_over_ranks, without_sync
-from stylegan_inv.utils.checks import one_of, real_number, whole_number
+from stylegan_inv.utils.checks import one_of, real_number, real_numbers, whole_number
 
 
 @runtime_checkable
@@ -122,15 +122,19 @@ class StyleGAN2Training(GeneratorTraining):
         self.d_steps_per_g = whole_number("method.d_steps_per_g", d_steps_per_g)
         self.style_mixing = real_number("method.style_mixing", style_mixing, least=0, most=1)
         self.noise = one_of("method.noise", noise, ("random", "const", "none"))
-        self._make_optimizer, self.lr_g, self.lr_d = optimizer, lr_g, lr_d
-        self.betas: tuple[float, float] = (float(betas[0]), float(betas[1]))
+        self._make_optimizer = optimizer
+        self.lr_g = real_number("method.lr_g", lr_g, least=0)
+        self.lr_d = real_number("method.lr_d", lr_d, least=0)
+        first, second = real_numbers("method.betas", betas, count=2)
+        self.betas: tuple[float, float] = (first, second)
         self.r1_gamma = real_number("method.r1_gamma", r1_gamma, least=0)
         self.r2_gamma = real_number("method.r2_gamma", r2_gamma, least=0)
         self.r1_every = _interval("method.r1_every", r1_every, "method.r1_gamma")
         self.path_length_weight = real_number("method.path_length_weight", path_length_weight, least=0)
         self.path_length_every = _interval("method.path_length_every", path_length_every, "method.path_length_weight")
-        self.path_length_decay, self.path_length_shrink = path_length_decay, path_length_shrink
-        self.w_avg_decay = w_avg_decay
+        self.path_length_decay = real_number("method.path_length_decay", path_length_decay, least=0, most=1)
+        self.path_length_shrink = whole_number("method.path_length_shrink", path_length_shrink)
+        self.w_avg_decay = real_number("method.w_avg_decay", w_avg_decay, least=0, most=1)
         self.register_buffer("pl_mean", torch.zeros(()))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
@@ -330,7 +334,7 @@ def _interval(name: str, value: object, weight: str) -> int:
 
 
 def _check_pair(generator: Generator, discriminator: Discriminator) -> None:
-    for name in ("c_dim", "img_channels"):
+    for name in ("resolution", "c_dim", "img_channels"):
         own, other = generator.config[name], discriminator.config[name]
         if own != other:
             raise UserError(
