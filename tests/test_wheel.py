@@ -71,4 +71,7 @@ def test_wheel_trains_elsewhere(tmp_path: Path) -> None:
         tmp_path / "empty" / "outputs" / "restyle_synthfaces" / "inversions" / "synthfaces_0-1" / "contact_sheet.png"
     )
     assert sheet.is_file() and os.listdir(tmp_path / "empty") == ["outputs"]
+    command("edit", "input=synthfaces:2", "edit=smile", cwd=tmp_path / "empty")
+    edits = tmp_path / "empty" / "outputs" / "restyle_synthfaces" / "edits" / "smile_synthfaces_2"
+    assert (edits / "strip.png").is_file() and len(os.listdir(edits / "images")) == 6
     assert os.listdir(elsewhere) == ["figures"] and not (tmp_path / "run").exists()
