@@ -299,7 +299,7 @@ def test_neighbours(run, photos, monkeypatch, capsys):
         (["edit.strength=[a]"], "edit.strength=['a']: expected numbers"),
         (["edit.strength=strong"], "edit.strength=strong"),
         (["edit.strength=[true]"], "edit.strength=[True]: expected numbers"),
-        (["edit.strength=inf"], "edit.strength=inf: expected numbers"),
+        (["edit.strength=inf"], "edit.strength=inf: expected a finite number"),
         (["edit.strength=[]"], "edit.strength=[]: expected numbers"),
         (["edit.strength=[1,2,1]"], "edit.strength=[1, 2, 1]: expected different numbers"),
         (["edit.also={age: much}"], "edit.also.age=much"),

@@ -41,7 +41,7 @@ def test_schedule():
     assert growth.images == 300 and growth.stage(growth.images - 1).alpha < 1
     assert Growth(32, 8, 10, 0).stage(10) == Stage(16) and Growth(32, 8, 10, 0).images == 20
     assert Growth(16, 16, 10, 10).stage(0) == Stage(16) and Growth(16, 16, 10, 10).images == 0
-    with pytest.raises(UserError, match=r"starts at 64 px, expected one of \[4, 8, 16, 32\]"):
+    with pytest.raises(UserError, match=r"grow_from=64: expected one of \[4, 8, 16, 32\]"):
         Growth(32, start=64)
     with pytest.raises(UserError, match="not both 0"):
         Growth(32, 8, 0, 0)

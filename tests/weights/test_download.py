@@ -320,7 +320,7 @@ def test_files_in_the_cache_are_compared_by_their_hash(server, known, tmp_path):
     path.write_bytes(b"x" * len(DATA))
     assert fetch("thing", cache=tmp_path).read_bytes() == DATA and len(file.asked) == 2
     path.write_bytes(b"x" * len(DATA))
-    with pytest.raises(UserError, match="not in the cache"):
+    with pytest.raises(UserError, match="is not the published thing"):
         fetch("thing", cache=tmp_path, offline=True)
 
 

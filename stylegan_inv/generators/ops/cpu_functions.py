@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.generators.ops import cpu
-from stylegan_inv.generators.ops.activation_gradient import activation_gradient
+from stylegan_inv.generators.ops.bias_act import activation_gradient
+from stylegan_inv.generators.ops.fir import Fir
+from stylegan_inv.utils.compat import is_plain_cpu_tensor
 
 
 class Resample(torch.autograd.Function):
@@ -53,6 +55,10 @@ def adjoint(
     back = []
     for axis, first in ((3, x0), (2, y0)):
         back += [len(f) - first - 1, shape[axis] * up - dy.shape[axis] * down + first - up + 1]
+    if not is_plain_cpu_tensor(dy):
+        dense = torch.outer(f, f) * gain
+        batched: Tensor = Fir.apply(dy, dense, (down, down), (up, up), tuple(back), not flip)
+        return batched
     dy = dy.contiguous(memory_format=torch.channels_last)
     dx: Tensor = Resample.apply(dy, f, down, up, back, not flip, gain, (shape[2], shape[3]))
     return dx
@@ -85,7 +91,7 @@ class LayerEpilogue(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         y, bias, scale, noise, fir = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph
+        if torch.is_grad_enabled() or not is_plain_cpu_tensor(dy):  # create_graph, is_grads_batched
             gradients = activation_gradient(_adjoint_of_blur, dy, y, bias, scale, noise, fir, *ctx.constants)
         else:
             needed = ctx.needs_input_grad[3]

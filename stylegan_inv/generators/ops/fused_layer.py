@@ -12,6 +12,7 @@ from torch import Tensor
 from stylegan_inv.generators.ops import cpu, dispatch
 from stylegan_inv.generators.ops.cpu_functions import LayerEpilogue
 from stylegan_inv.generators.ops.layer_operators import modulate_backward
+from stylegan_inv.utils.compat import is_plain_cpu_tensor
 
 
 def covers(x: Tensor, weight: Tensor, noise: Tensor | None, up: int, f: Tensor | None) -> bool:
@@ -59,6 +60,15 @@ def _modulate(x: Tensor, styles: Tensor) -> Tensor:
     return product
 
 
+def _modulate_backward(dy: Tensor, x: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    if x.device.type != "cpu" or x.dtype != styles.dtype:
+        return modulate_backward(dy, x, styles)
+    plain = is_plain_cpu_tensor(dy) and dispatch.trains_natively("auto", x)  # and no batch of is_grads_batched
+    if plain and not torch.is_grad_enabled() and cpu.available(x):
+        return cpu.modulate_backward(dy, x, styles)
+    return dy * styles[:, :, None, None], (dy * x).sum(dim=(2, 3))
+
+
 class _ModulatedConv(torch.autograd.Function):
     """Computes ``conv(x * styles, weight)`` and saves ``x`` instead of the product for the backward pass.
 
@@ -89,8 +99,7 @@ class _ModulatedConv(torch.autograd.Function):
                 back = F.conv2d(grad, weight.transpose(0, 1), stride=2)
             else:
                 back = F.conv_transpose2d(grad, weight, padding=1)
-            native = not torch.is_grad_enabled() and dispatch.trains_natively("auto", x) and cpu.available(x)
-            dx, dstyles = (cpu.modulate_backward if native else modulate_backward)(back, x, styles)
+            dx, dstyles = _modulate_backward(back, x, styles)
         if ctx.needs_input_grad[1]:
             scaled = _modulate(x, styles)
             kernel = weight.transpose(0, 1) if ctx.up == 2 else weight

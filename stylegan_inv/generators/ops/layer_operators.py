@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.generators.ops import cuda
-from stylegan_inv.generators.ops.activation_gradient import BLUR_PADDING, activation_gradient
+from stylegan_inv.generators.ops.bias_act import BLUR_PADDING, activation_gradient
 from stylegan_inv.generators.ops.cuda import empty, layout
 from stylegan_inv.generators.ops.library import define, derivative
 from stylegan_inv.generators.ops.resampling_operator import adjoint

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import cpu, dispatch
 from stylegan_inv.generators.ops.cpu_functions import Resample
+from stylegan_inv.generators.ops.fir import Fir
 
 #: StyleGAN2's binomial filter.
 FILTER_TAPS = (1, 3, 3, 1)
@@ -117,10 +116,10 @@ def upfirdn2d(
         f = torch.outer(f, f)
     scaled = f * gain if gain != 1 else f
     if f.ndim == 2:
-        y = _Fir.apply(x, scaled, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
+        y = Fir.apply(x, scaled, (up_y, up_x), (down_y, down_x), (x0, x1, y0, y1), flip_filter)
     else:  # rows, then columns: 2n multiplications for each pixel instead of n^2
-        y = _Fir.apply(x, scaled[None, :], (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
-        y = _Fir.apply(y, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
+        y = Fir.apply(x, scaled[None, :], (1, up_x), (1, down_x), (x0, x1, 0, 0), flip_filter)
+        y = Fir.apply(y, f[:, None], (up_y, 1), (down_y, 1), (0, 0, y0, y1), flip_filter)
     return y if add is None else y + add
 
 
@@ -147,89 +146,6 @@ def output_size(
 # two CPU cores in float32, channels_last, 128 channels, batch 8, forward and backward: blur at 64 px 7.2 ms dense, 6.7
 # separable, 69 as sums of shifted views; 2x from 16 px 0.76 dense, 0.92 separable, 4.9 by interpolation.
 _DENSE_TAPS = 4
-
-
-class _Fir(torch.autograd.Function):
-    """One dense pass, differentiable to any order.
-
-    The adjoint of this operation is the same operation with ``up`` and ``down`` exchanged, so its backward pass calls
-    itself. PyTorch's own double backward pass of a depthwise convolution also computes the gradient of the filter, by a
-    convolution for each channel: with it, R1 at 64 px took 49 ms for each image.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        f: Tensor,
-        up: tuple[int, int],
-        down: tuple[int, int],
-        padding: tuple[int, int, int, int],
-        flip_filter: bool,
-    ) -> Tensor:
-        return _filter(x, f, up, down, padding, flip_filter)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, f, ctx.up, ctx.down, ctx.padding, ctx.flip_filter = inputs
-        ctx.save_for_backward(f)
-        ctx.in_size, ctx.out_size = x.shape[2:], output.shape[2:]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None, None
-        (f,) = ctx.saved_tensors
-        x0, _, y0, _ = ctx.padding
-        pads = []
-        for axis, first in ((1, x0), (0, y0)):
-            # Output o reads the inputs i with i * up + p0 = o * down + k. The adjoint exchanges their roles.
-            taps, up, down = f.shape[axis], ctx.up[axis], ctx.down[axis]
-            pads += [taps - first - 1, ctx.in_size[axis] * up - ctx.out_size[axis] * down + first - up + 1]
-        back = _Fir.apply(grad, f, ctx.down, ctx.up, tuple(pads), not ctx.flip_filter)
-        return back, None, None, None, None, None
-
-
-def _filter(
-    x: Tensor,
-    f: Tensor,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    flip_filter: bool,
-) -> Tensor:
-    """Runs the pass as a depthwise convolution; ``f`` has two axes, ``up`` and ``down`` are (y, x)."""
-    channels = x.shape[1]
-    fh, fw = f.shape
-    f = f.to(x.dtype)  # under autocast, the gradient and the input may differ in precision
-    x0, x1, y0, y1 = padding
-    if up == (1, 1):
-        kernel = (f if flip_filter else f.flip(0, 1)).expand(channels, 1, fh, fw)
-        if y0 == y1 >= 0 and x0 == x1 >= 0:
-            return F.conv2d(x, kernel, stride=down, padding=(y0, x0), groups=channels)
-        return F.conv2d(_pad(x, (x0, x1, y0, y1)), kernel, stride=down, groups=channels)
-    # Polyphase upsampling: a transposed convolution skips the inserted zeros. Its sample n is the full convolution at
-    # n, which is the padded correlation at n - (taps - 1) + p0, so the difference is cropped.
-    kernel = (f.flip(0, 1) if flip_filter else f).expand(channels, 1, fh, fw)
-    top, bottom = fh - 1 - y0, fh - y1 - up[0]
-    left, right = fw - 1 - x0, fw - x1 - up[1]
-    if top >= 0 <= top - bottom < up[0] and left >= 0 <= left - right < up[1]:  # conv_transpose2d can crop this
-        extra = (top - bottom, left - right)
-        y = F.conv_transpose2d(x, kernel, stride=up, padding=(top, left), output_padding=extra, groups=channels)
-    else:
-        y = _pad(F.conv_transpose2d(x, kernel, stride=up, groups=channels), (-left, -right, -top, -bottom))
-    return y if down == (1, 1) else y[:, :, :: down[0], :: down[1]]
-
-
-def _pad(x: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
-    """Pads ``x`` by zeros or crops it; a crop may reach into the padding of the opposite side."""
-    height, width = x.shape[2:]
-    if max(-min(padding[:2]) - width, -min(padding[2:]) - height) >= 0:  # F.pad does not support this in one step
-        x = F.pad(x, [max(p, 0) for p in padding])
-        x0, x1, y0, y1 = (min(p, 0) for p in padding)
-        padding = (x0, x1, y0, y1)
-    return F.pad(x, padding)
 
 
 def _taps(f: Tensor) -> tuple[int, int]:
