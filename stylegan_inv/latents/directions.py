@@ -18,6 +18,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.utils.checks import one_of, real_number
+from stylegan_inv.utils.domains import DOMAINS
 from stylegan_inv.utils.safetensors_files import open_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "directions"
 KIND = "direction"
+_LARGEST_UNIT = 1e6
 SPACES = ("w", "w+")
 
 
@@ -61,7 +63,14 @@ class Direction:
             )
         if not bool(torch.isfinite(self.vector).all()) or not bool(self.vector.any()):
             raise UserError(f"direction {self.name}: is zero or not finite, expected a vector with a direction")
-        real_number(f"direction {self.name}: unit", self.unit, above=0)
+        real_number(f"direction {self.name}: unit", self.unit, above=0, most=_LARGEST_UNIT)
+        layers = () if self.layers is None else self.layers
+        if not isinstance(layers, tuple) or not all(type(layer) is int and layer >= 0 for layer in layers):
+            raise UserError(f"direction {self.name}: layers are {self.layers!r}, expected whole numbers from 0 on")
+        if not isinstance(self.made, Mapping) or not all(isinstance(v, str) for v in (*self.made, *self.made.values())):
+            raise UserError(f"direction {self.name}: its origin is {str(self.made)[:60]}, expected texts by name")
+        if self.domain is not None:
+            one_of(f"direction {self.name}: domain", self.domain, DOMAINS)
 
     def apply(self, w: Tensor, strength: float | Tensor) -> Tensor:
         """Returns codes moved along the direction, (B, L, D).

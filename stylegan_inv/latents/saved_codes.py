@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -112,6 +113,10 @@ def read_latents_file(file: Path) -> Latents:
     return Latents(w.float(), names, images, metadata)
 
 
+#: A million codes of 18 layers would be 37 GB; the projector writes one, of 37 kB.
+_LARGEST_NPZ = 1 << 28
+
+
 def read_projected(file: Path) -> Latents:
     """Returns the codes of an ``.npz`` file of NVIDIA's projector (``projected_w.npz``), which has no noise maps.
 
@@ -120,6 +125,10 @@ def read_projected(file: Path) -> Latents:
     """
     expected = "expected an array w (N, L, D), as NVIDIA's projector writes it"
     try:
+        with zipfile.ZipFile(file) as members:  # before anything is unpacked
+            size = sum(member.file_size for member in members.infolist())
+        if size > _LARGEST_NPZ:
+            raise ValueError(f"{size:,} bytes, at most {_LARGEST_NPZ:,}")
         with np.load(file, allow_pickle=False) as arrays:
             w = torch.from_numpy(np.array(arrays["w"], dtype=np.float32))
     except Exception as error:  # zipfile and numpy raise errors of many types for damaged files
@@ -131,9 +140,12 @@ def read_projected(file: Path) -> Latents:
 
 
 def check_codes(file: Path, w: Tensor) -> None:
-    """Raises a UserError if a tensor does not hold codes (N, L, D)."""
+    """Raises a UserError if a tensor does not hold codes (N, L, D) of finite numbers."""
     if w.ndim != 3 or not all(w.shape) or not w.is_floating_point():
         raise UserError(f"{file}: got codes of shape {tuple(w.shape)} and type {w.dtype}, expected numbers (N, L, D)")
+    broken = (~torch.isfinite(w.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
+    if broken:
+        raise UserError(f"{file}: code {broken[0]} (of {len(broken)} such codes) holds NaN or infinite numbers")
 
 
 def _texts(text: str, key: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def records(folder: Path) -> Iterator[Any]:
             record.ParseFromString(whole)
             whole = b""
             yield record
+
+
+def wait_for_end(folder: Path) -> None:
+    """Waits until the last record is in the file: wandb's process writes it after ``run.finish()`` returns."""
+    deadline = time.monotonic() + 60
+    while not any(record.WhichOneof("record_type") == "exit" for record in records(folder)):
+        assert time.monotonic() < deadline, "the run has no end"
+        time.sleep(0.1)
 
 
 def history(folder: Path) -> dict[str, list[Any]]:

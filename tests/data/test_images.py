@@ -349,6 +349,15 @@ def test_error_of_a_bad_file_is_one_line(tmp_path, name):
         assert isinstance(error.value, UserError)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(BadImage, match="is a pipe or a device"):
+            read_image(tmp_path / name, 8)
+
+
 def test_changed_byte_in_a_png_is_detected(tmp_path):
     path = good(tmp_path / "a.png")
     data = bytearray(path.read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from stylegan_inv.errors import UserError
@@ -89,6 +90,23 @@ def test_other_files_raise_one_error_line(tmp_path):
         load_direction(tmp_path / "d.txt")
     with pytest.raises(UserError, match="direction x: space=z: expected one of w, w"):
         Direction(vector(8), "x", space="z")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *(("layers", text) for text in ('["a"]', "[null]", '"ab"', "[[0]]", '{"a": 1}', "[true]", "[0.5]", "[-1]")),
+        ("made", "[1]"), ("made", '{"a": 1}'), ("domain", "nonsense"), ("unit", "1e300"), ("unit", "nan"),
+        ("space", "[]"),
+    ],
+)  # fmt: skip
+def test_every_field_of_a_file_is_checked(key, text, tmp_path):
+    save_direction(Direction(vector(8), "x"), tmp_path / "good.safetensors")
+    with safe_open(tmp_path / "good.safetensors", "pt") as file:
+        metadata = file.metadata()
+    save_file({"direction": vector(8)}, tmp_path / "x.safetensors", {**metadata, key: text})
+    with pytest.raises(UserError):
+        load_direction(tmp_path / "x.safetensors")
 
 
 def test_other_generators_are_refused(tmp_path, generator):

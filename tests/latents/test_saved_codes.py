@@ -167,6 +167,19 @@ def test_codes_of_the_projector_are_edited(
     )
 
 
+def test_codes_are_finite_and_of_a_size_that_codes_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = np.zeros((2, 4, 8), np.float32)
+    w[1, 2, 3] = np.nan
+    np.savez(tmp_path / "nan.npz", w=w)
+    with pytest.raises(UserError, match="code 1 .*NaN"):
+        read_latents(tmp_path / "nan.npz")
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("was unpacked"))
+    np.savez_compressed(tmp_path / "bomb.npz", w=np.zeros((1, 1, 1 << 27), np.float32))
+    assert (tmp_path / "bomb.npz").stat().st_size < 1 << 20
+    with pytest.raises(UserError, match="at most 268,435,456"):
+        read_latents(tmp_path / "bomb.npz")
+
+
 @pytest.mark.parametrize("arrays", [{"v": np.zeros((1, 6, 8))}, {"w": np.array([{}])}, {"w": np.zeros(8)}, {}])
 def test_other_npz_files(tmp_path: Path, arrays: dict[str, Any]) -> None:
     np.savez(tmp_path / "a.npz", **arrays)

@@ -335,6 +335,7 @@ def test_use_artifact_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     artifact = wandb.Artifact("generator", type="generator", metadata={"a": 1})
     compat.use_artifact_offline(run, artifact)
     run.finish()
+    wandb_file.wait_for_end(tmp_path)
     (recorded,) = wandb_file.artifacts(tmp_path)
     assert recorded.name == "generator" and recorded.use_after_commit
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import io
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,9 +66,12 @@ def read_file(path: Path) -> bytes:
         BadImage: The file does not exist, cannot be opened, is a folder, or is larger than ``MAX_BYTES``.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
         if path.is_dir():
             raise BadImage(f"{path}: is a folder, expected an image file")
+        if not stat.S_ISREG(found.st_mode):  # a pipe waits for a writer, a device has no end
+            raise BadImage(f"{path}: is a pipe or a device, expected an image file")
         if size > MAX_BYTES:
             raise BadImage(f"{path}: {size:,} bytes, expected an image of at most {MAX_BYTES:,}")
         return path.read_bytes()
