@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import html
 import shutil
 import socket
 import sys
@@ -228,7 +229,11 @@ def test_aliases_bombs_and_damaged_files(configs, good, tmp_path) -> None:
     for text in texts[:8]:
         write(tmp_path / "run", text)
         (tmp_path / "run" / "metrics.json").write_text('{"val/mse": 1.0}')
-        report.prepare(DictConfig({"run": "run", "output": None, "title": None}))  # shows the rest of the folder
+        # A report shows the config as it is written, and reads none of it.
+        job = report.prepare(DictConfig({"run": "run", "output": None, "title": None}))
+        assert not job.notes and html.escape(text[:30]) in "".join(
+            part for parts in job.sections.values() for part in parts
+        ), text[:60]
 
 
 def test_paths_lead_nowhere_else(good, configs, tmp_path) -> None:

@@ -93,6 +93,9 @@ def step():
     torch.autograd.grad(generator.synthesis(w).square().sum(), w)
 fast = peak()
 generator.synthesis.fused.enabled = False
+for module in generator.synthesis.modules():
+    if "ops" in vars(module):
+        module.ops = "ref"  # in plain PyTorch
 print(fast, peak())
 """
 
@@ -103,7 +106,7 @@ def test_peak_memory(native):
     fast, modules = map(float, done.stdout.split())
     # activations: 2 images of 32 channels, each size twice, together 43 MiB; the rest is small
     assert 35 < fast < 60
-    assert fast < 0.6 * modules
+    assert fast < 0.4 * modules
 
 
 def test_memory_is_reused_by_the_next_pass(native, monkeypatch):
