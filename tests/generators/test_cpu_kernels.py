@@ -7,11 +7,20 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from stylegan_inv.generators import Discriminator, Generator
-from stylegan_inv.generators.ops import cpu, layer_operators, setup_filter, upfirdn2d
-from stylegan_inv.generators.ops.cpu_functions import LayerEpilogue
+from stylegan_inv.generators.ops import (
+    conv2d_resample,
+    cpu,
+    layer_operators,
+    setup_filter,
+    styled_conv2d,
+    upfirdn2d,
+)
+from stylegan_inv.generators.ops.cpu_functions import Conv3x3, LayerEpilogue
 from stylegan_inv.losses.gan_regularization import path_lengths, r1_penalty
 
 TAPS = torch.tensor([1.0, -2.0, 3.0, 0.5])
@@ -45,6 +54,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     call = cpu._call
     monkeypatch.setattr(cpu, "_call", lambda name, *arguments: (names.append(name), call(name, *arguments)))
     return names
+
+
+@pytest.fixture
+def fits_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the kernel of the convolution run at sizes where it does not pay."""
+    monkeypatch.setattr(cpu, "_FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(cpu, "_FEWEST_TILES", 1)
 
 
 @pytest.mark.parametrize("up, down", FACTORS)
@@ -98,6 +114,72 @@ def test_modulate_backward() -> None:
         dx, dstyles = cpu.modulate_backward(dy, x, styles)
         compare(dx, dy.double() * styles.double()[:, :, None, None])
         compare(dstyles, (dy.double() * x.double()).sum(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 12, 5), (1, 33, 4, 4, 40), (3, 70, 16, 8, 36), (9, 16, 4, 8, 65)])
+def test_convolution_and_its_derivatives(shape: tuple[int, ...], calls: list[str], fits_all: None) -> None:
+    batch, channels, h, w, out = shape
+    x, scale, bias = image(batch, channels, h, w), torch.rand(batch, channels), torch.randn(out)
+    weight, dy = torch.randn(out, channels, 3, 3), torch.randn(batch, out, h, w)
+    for factors, shift in ((None, None), (scale, bias)):
+        y = cpu.conv3x3(x, weight, False, factors, shift)
+        scaled = x.double() if factors is None else x.double() * scale.double()[:, :, None, None]
+        compare(y, F.conv2d(scaled, weight.double(), None if shift is None else bias.double(), padding=1))
+        compare(
+            cpu.conv3x3_weight_gradient(x, dy, factors), conv2d_weight(scaled, weight.shape, dy.double(), padding=1)
+        )
+    calls.clear()
+    for adjoint in (False, True):
+        kernel = weight.transpose(0, 1).contiguous() if adjoint else weight
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            inputs = [v.detach().to(dtype).requires_grad_() for v in (x, kernel, bias)]
+            if dtype == torch.float32:
+                y = Conv3x3.apply(*inputs, adjoint)
+            else:
+                wide, of_kernel, of_bias = inputs
+                y = (F.conv_transpose2d if adjoint else F.conv2d)(wide, of_kernel, of_bias, padding=1)
+            first = torch.autograd.grad(y, inputs, dy.to(dtype), create_graph=True)
+            second = torch.autograd.grad(sum((g.square().sum() for g in first[:2]), torch.zeros(())), inputs[:2])
+            results.append([y, *first, *second])
+        for got, want in zip(*results, strict=True):
+            compare(got.detach(), want.detach())
+    assert set(calls) == {"training_conv", "training_conv_weight_gradient"} and len(calls) == 2 * 5
+
+
+def test_small_convolutions_run_plainly(calls: list[str]) -> None:
+    weight = torch.randn(32, 32, 3, 3)
+    for x, kernel in (
+        (image(8, 32, 6, 8), weight),  # no multiple of the tiles
+        (image(7, 32, 8, 8), weight),  # too few tiles
+        (image(8, 16, 8, 8), weight[:, :16]),
+        (image(8, 32, 8, 8), weight[:31]),
+        (image(8, 32, 8, 8).contiguous(), weight),
+        (image(8, 32, 8, 8).double(), weight.double()),
+    ):
+        torch.testing.assert_close(conv2d_resample(x, kernel, padding=1), F.conv2d(x, kernel, padding=1))
+    x = image(8, 32, 8, 8)
+    conv2d_resample(x, weight[:, :1], padding=1, groups=32)
+    conv2d_resample(x, weight, padding=2)
+    conv2d_resample(x, weight, padding=1, impl="ref")
+    with torch.autocast("cpu"):
+        assert conv2d_resample(x, weight, padding=1).dtype == torch.bfloat16
+    torch.func.grad(lambda v: conv2d_resample(v, weight, padding=1).sum())(x)
+    assert calls == []
+    conv2d_resample(x, weight, padding=1)
+    assert calls == ["training_conv"]
+
+
+def test_gradients_of_many_results_at_once(fits_all: None) -> None:
+    x, weight, styles = image(2, 8, 8, 8), torch.randn(6, 8, 3, 3), torch.rand(2, 8)
+    bias = torch.zeros(6)
+    inputs = [t.requires_grad_() for t in (x, weight, styles)]
+    y = styled_conv2d(x, weight, styles, bias)
+    directions = torch.randn(3, *y.shape)
+    together = torch.autograd.grad(y, inputs, directions, is_grads_batched=True, retain_graph=True)
+    for k, direction in enumerate(directions):
+        for got, want in zip(together, torch.autograd.grad(y, inputs, direction, retain_graph=True), strict=True):
+            torch.testing.assert_close(got[k], want, rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_kernels_do_not_support_runs_plainly(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +249,11 @@ def gradients(dtype: torch.dtype) -> dict[str, Tensor]:
     return result
 
 
-def test_losses_of_a_gan_have_the_gradients_of_double_precision(calls: list[str]) -> None:
+def test_losses_of_a_gan_have_the_gradients_of_double_precision(calls: list[str], fits_all: None) -> None:
     got = gradients(torch.float32)
     assert {
+        "training_conv",
+        "training_conv_weight_gradient",
         "training_resample",
         "training_bias_act",
         "training_bias_act_backward",

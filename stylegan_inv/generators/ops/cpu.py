@@ -1,4 +1,4 @@
-"""Calls the kernels of ``csrc/cpu/training_ops.cpp``: float32 in channels_last, filters of four taps, any threads.
+"""Calls the kernels of ``csrc/cpu/training_*.cpp``: float32 in channels_last, filters of four taps, any threads.
 
 The networks in training use them; a frozen synthesis network has kernels of its own, see :mod:`..frozen`.
 """
@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.generators.ops import build
+from stylegan_inv.utils.compat import is_plain_cpu_tensor
 
 _TAPS = 4
+_TILE = 4  # of Winograd's algorithm
+# Below these sizes the transforms of Winograd's algorithm cost more than the products that it saves.
+_FEWEST_CHANNELS, _FEWEST_TILES = 32, 32
 
 
 class _Resampling(Structure):
@@ -38,6 +42,12 @@ class _BiasAct(Structure):
     ]
 
 
+class _Convolution(Structure):
+    """``Convolution`` of csrc/cpu/training_conv.cpp."""
+
+    _fields_ = [(name, c_int64) for name in "batch height width in_channels out_channels threads".split()]
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     library = build.load("cpu")
@@ -47,6 +57,8 @@ def _library() -> ctypes.CDLL | None:
         library.training_bias_act.argtypes = [resampling, c_int64, bias_act, *[c_void_p] * 2]
         library.training_bias_act_backward.argtypes = [resampling, c_int64, bias_act, *[c_void_p] * 6]
         library.training_modulate_backward.argtypes = [*[c_int64] * 4, *[c_void_p] * 5]
+        library.training_conv.argtypes = [POINTER(_Convolution), c_int64, *[c_void_p] * 5]
+        library.training_conv_weight_gradient.argtypes = [POINTER(_Convolution), *[c_void_p] * 4]
     return library
 
 
@@ -155,6 +167,55 @@ def modulate_backward(dy: Tensor, x: Tensor, styles: Tensor) -> tuple[Tensor, Te
     pointers = (dy.data_ptr(), x.data_ptr(), styles.data_ptr(), dx.data_ptr(), sums.data_ptr())
     _call("training_modulate_backward", torch.get_num_threads(), batch, h * w, channels, *pointers)
     return dx, sums
+
+
+def convolves(x: Tensor, channels: int) -> bool:
+    """Returns whether :func:`conv3x3` supports, and is fast for, images ``x`` (B, I, H, W) and ``channels`` results."""
+    batch, _, h, w = x.shape
+    tiled = h % _TILE == 0 and w % _TILE == 0 and batch * h * w // _TILE**2 >= _FEWEST_TILES
+    wide = min(x.shape[1], channels) >= _FEWEST_CHANNELS
+    plain = x.dtype == torch.float32 and is_plain_cpu_tensor(x) and not torch.is_autocast_enabled("cpu")
+    return tiled and wide and plain and _library() is not None
+
+
+def conv3x3(
+    x: Tensor, weight: Tensor, adjoint: bool, scale: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Convolves with one pixel of zeros around the image, by Winograd's algorithm.
+
+    Args:
+        x: Images ``(B, I, H, W)`` of a shape for which :func:`convolves` is true.
+        weight: Weight ``(O, I, 3, 3)``, or ``(I, O, 3, 3)`` for the adjoint.
+        adjoint: Whether the transposed convolution is computed, the gradient with respect to the images.
+        scale: Factors of the input channels ``(B, I)``, or None.
+        bias: Bias ``(O,)``, or None.
+    """
+    x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
+    scale, bias = (None if t is None else t.contiguous() for t in (scale, bias))
+    batch, channels, h, w = x.shape
+    y = torch.empty((batch, weight.shape[adjoint], h, w), memory_format=torch.channels_last)
+    plan = _Convolution(batch, h, w, channels, y.shape[1], torch.get_num_threads())
+    pointers = (x.data_ptr(), _pointer(scale), weight.data_ptr(), _pointer(bias), y.data_ptr())
+    _call("training_conv", byref(plan), adjoint, *pointers)
+    return y
+
+
+def conv3x3_weight_gradient(x: Tensor, dy: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Returns the gradient ``(O, I, 3, 3)`` of the weight of :func:`conv3x3`.
+
+    Args:
+        x: Images ``(B, I, H, W)``.
+        dy: Gradient of the result ``(B, O, H, W)``.
+        scale: See :func:`conv3x3`.
+    """
+    x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    scale = None if scale is None else scale.contiguous()
+    batch, channels, h, w = x.shape
+    result = torch.empty(dy.shape[1], channels, 3, 3)
+    plan = _Convolution(batch, h, w, channels, dy.shape[1], torch.get_num_threads())
+    pointers = (x.data_ptr(), _pointer(scale), dy.data_ptr(), result.data_ptr())
+    _call("training_conv_weight_gradient", byref(plan), *pointers)
+    return result
 
 
 def _empty(x: Tensor, height: int, width: int) -> Tensor:

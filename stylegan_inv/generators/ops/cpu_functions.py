@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.generators.ops import cpu
@@ -103,6 +104,76 @@ class LayerEpilogue(torch.autograd.Function):
             gradients = dx, dv.sum(dim=0), dscale, dnoise
         kept = [g if need else None for g, need in zip(gradients, ctx.needs_input_grad, strict=False)]
         return *kept, None, None, None, None, None
+
+
+class Conv3x3(torch.autograd.Function):
+    """3x3 convolution with one pixel of padding, or its adjoint, see :func:`.cpu.conv3x3`.
+
+    Arguments of ``apply``: images, weight, bias ``(O,)`` or None, whether it is the adjoint.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, adjoint: bool) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(x, weight)
+        ctx.adjoint = adjoint
+        return cpu.conv3x3(x, weight, adjoint, bias=bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        x, weight = ctx.saved_tensors
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0]:
+            dx = conv3x3(dy, weight, not ctx.adjoint)
+        if ctx.needs_input_grad[1]:
+            dweight = conv3x3_weight_gradient(dy, x) if ctx.adjoint else conv3x3_weight_gradient(x, dy)
+        if ctx.needs_input_grad[2]:
+            dbias = dy.sum(dim=(0, 2, 3))
+        return dx, dweight, dbias, None
+
+
+class _Conv3x3WeightGradient(torch.autograd.Function):
+    """Gradient of the weight of `Conv3x3`, bilinear in the images and the gradient of the result."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dy: Tensor) -> Tensor:
+        ctx.save_for_backward(x, dy)
+        return cpu.conv3x3_weight_gradient(x, dy)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, dy = ctx.saved_tensors
+        dx = conv3x3(dy, grad, True) if ctx.needs_input_grad[0] else None
+        return dx, conv3x3(x, grad, False) if ctx.needs_input_grad[1] else None
+
+
+def conv3x3(x: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
+    """Convolves with one pixel of padding, or computes the adjoint; any images, also batches of ``is_grads_batched``.
+
+    Args:
+        x: Images ``(B, I, H, W)``.
+        weight: Weight ``(O, I, 3, 3)``, or ``(I, O, 3, 3)`` for the adjoint.
+        adjoint: Whether the adjoint is computed.
+    """
+    if is_plain_cpu_tensor(weight) and cpu.convolves(x, weight.shape[adjoint]):
+        y: Tensor = Conv3x3.apply(x, weight, None, adjoint)
+        return y
+    return F.conv_transpose2d(x, weight, padding=1) if adjoint else F.conv2d(x, weight, padding=1)
+
+
+def conv3x3_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """Returns the gradient ``(O, I, 3, 3)`` of the weight of :func:`conv3x3`, without ``adjoint``.
+
+    Args:
+        x: Images ``(B, I, H, W)``.
+        dy: Gradient of the result ``(B, O, H, W)``.
+    """
+    if is_plain_cpu_tensor(dy) and cpu.convolves(x, dy.shape[1]):
+        gradient: Tensor = _Conv3x3WeightGradient.apply(x, dy)
+        return gradient
+    weight = x.new_empty(1).expand(dy.shape[1], x.shape[1], 3, 3)  # its values are not read
+    options = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False])
+    plain: Tensor = torch.ops.aten.convolution_backward(dy, x, weight, None, *options)[1]
+    return plain
 
 
 def _adjoint_of_blur(dx: Tensor, fir: Tensor, shape: Sequence[int], padding: Sequence[int], gain: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan_inv.generators.ops import cpu, dispatch
-from stylegan_inv.generators.ops.cpu_functions import LayerEpilogue
+from stylegan_inv.generators.ops.cpu_functions import LayerEpilogue, conv3x3, conv3x3_weight_gradient
 from stylegan_inv.generators.ops.layer_operators import modulate_backward
 from stylegan_inv.utils.compat import is_plain_cpu_tensor
 
@@ -80,6 +80,8 @@ class _ModulatedConv(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, styles: Tensor, up: int) -> Tensor:
+        if up == 1 and _natively(x, weight.shape[0]):
+            return cpu.conv3x3(x, weight, False, scale=styles)
         scaled = _modulate(x, styles)
         if up == 2:
             return F.conv_transpose2d(scaled, weight.transpose(0, 1), stride=2)
@@ -97,15 +99,30 @@ class _ModulatedConv(torch.autograd.Function):
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
             if ctx.up == 2:
                 back = F.conv2d(grad, weight.transpose(0, 1), stride=2)
+            elif dispatch.trains_natively("auto", x):
+                back = conv3x3(grad, weight, True)
             else:
                 back = F.conv_transpose2d(grad, weight, padding=1)
             dx, dstyles = _modulate_backward(back, x, styles)
         if ctx.needs_input_grad[1]:
-            scaled = _modulate(x, styles)
-            kernel = weight.transpose(0, 1) if ctx.up == 2 else weight
-            padding = [0, 0] if ctx.up == 2 else [1, 1]
-            geometry = ([ctx.up] * 2, padding, [1, 1], ctx.up == 2, [0, 0], 1)
-            only_weight = [False, True, False]
-            dweight = torch.ops.aten.convolution_backward(grad, scaled, kernel, None, *geometry, only_weight)[1]
-            dweight = dweight.transpose(0, 1) if ctx.up == 2 else dweight
+            dweight = _weight_gradient(grad, x, styles, weight, ctx.up)
         return dx, dweight, dstyles, None
+
+
+def _natively(x: Tensor, channels: int) -> bool:
+    return dispatch.trains_natively("auto", x) and cpu.available(x) and cpu.convolves(x, channels)
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, styles: Tensor, weight: Tensor, up: int) -> Tensor:
+    native = up == 1 and is_plain_cpu_tensor(grad) and _natively(x, weight.shape[0])
+    if native and not torch.is_grad_enabled():
+        return cpu.conv3x3_weight_gradient(x, grad, scale=styles)
+    scaled = _modulate(x, styles)
+    if native:
+        return conv3x3_weight_gradient(scaled, grad)
+    kernel = weight.transpose(0, 1) if up == 2 else weight
+    geometry = ([up] * 2, [0, 0] if up == 2 else [1, 1], [1, 1], up == 2, [0, 0], 1)
+    gradient: Tensor = torch.ops.aten.convolution_backward(grad, scaled, kernel, None, *geometry, [False, True, False])[
+        1
+    ]
+    return gradient.transpose(0, 1) if up == 2 else gradient

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.ops import cpu, dispatch, fused_layer
+from stylegan_inv.generators.ops.cpu_functions import Conv3x3
 from stylegan_inv.generators.ops.dispatch import full_precision
 from stylegan_inv.generators.ops.upfirdn2d import upfirdn2d
 
@@ -53,6 +54,9 @@ def conv2d_resample(
         raise UserError(f"expected up and down of at least 1, and one of them 1, got up={up}, down={down}")
     k = w.shape[-1]
     if up == 1 and down == 1:
+        if k == 3 and padding == groups == 1 and dispatch.trains_natively(impl, x) and _by_kernel(x, w):
+            y: Tensor = Conv3x3.apply(x, w if flip_weight else w.flip(2, 3), bias, False)
+            return y
         return F.conv2d(x, w if flip_weight else w.flip(2, 3), bias, padding=padding, groups=groups)
     if f is None:
         raise UserError("resampling needs a filter: pass f=setup_filter([1, 3, 3, 1])")
@@ -89,6 +93,10 @@ def conv2d_resample(
     pad = [pad[0] - (k - 1), pad[1] - (k - up), pad[2] - (k - 1), pad[3] - (k - up)]
     y = upfirdn2d(x, f, padding=pad, gain=gain, impl=impl)
     return y if bias is None else y + bias[:, None, None]
+
+
+def _by_kernel(x: Tensor, w: Tensor) -> bool:
+    return cpu.available(x) and cpu.convolves(x, w.shape[0]) and w.dtype == x.dtype
 
 
 def weight_squares(w: Tensor) -> Tensor:
