@@ -7,6 +7,7 @@
     python -m stylegan_inv.benchmark generator --resolution 1024 --threads 2 --against path/to/stylegan2-ada-pytorch
     python -m stylegan_inv.benchmark ops --json ops.json
     python -m stylegan_inv.benchmark data --file-resolution 1024 --resolution 256
+    python -m stylegan_inv.benchmark gan dataset.resolution=32 --against path/to/stylegan2-ada-pytorch
     python -m stylegan_inv.benchmark loader method=restyle dataset.num_workers=1
 
 The speed of a shared machine varies, so every row also gives the ratio to a reference that is measured in the same run;
@@ -31,6 +32,7 @@ from stylegan_inv.benchmark.comparison_report import render_again
 from stylegan_inv.benchmark.speed import (
     decoding_speed,
     embedded_speed,
+    gan_speed,
     loader_speed,
     ops_speed,
     synthesis_speed,
@@ -49,6 +51,7 @@ SPEED = {
     "generator": (synthesis_speed, "the synthesis network in its forms, and other implementations"),
     "ops": (ops_speed, "the operations of the generator"),
     "data": (decoding_speed, "reading and decoding images, and torchvision"),
+    "gan": (gan_speed, "training steps of StyleGAN2, and other implementations"),
     "loader": (loader_speed, "training steps with the data loader, and with a batch in memory"),
 }
 

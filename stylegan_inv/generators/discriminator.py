@@ -145,7 +145,8 @@ class DiscriminatorEpilogue(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``(B, out_features)`` for ``x`` ``(B, C, 4, 4)``."""
         if self.mbstd_features > 0:
-            x = torch.cat([x, minibatch_stddev(x, self.mbstd_group_size, self.mbstd_features)], dim=1)
+            deviation = minibatch_stddev(x, self.mbstd_group_size, self.mbstd_features)
+            x = torch.cat([x, deviation], dim=1).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.out(self.fc(self.conv(x).flatten(1)))
         return logits
 

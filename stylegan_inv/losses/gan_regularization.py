@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stylegan_inv.generators.ops.dispatch import no_weight_gradients
+
 
 def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
     """Returns R1 = E |dD(x)/dx|^2 at real images (Mescheder et al. 2018, equation 9, without the factor gamma/2).
@@ -16,7 +18,8 @@ def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
         real_logits: (B, 1), computed from ``real_images``.
         real_images: (B, C, H, W), or codes (B, D); must require a gradient.
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
+    with no_weight_gradients():
+        (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
 
@@ -33,7 +36,8 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor | None = None) -> Ten
     """
     y = torch.randn_like(images) if noise is None else noise
     y = y / (images.shape[2] * images.shape[3]) ** 0.5
-    (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    with no_weight_gradients():
+        (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     return gradient.square().sum(2).mean(1).sqrt()
 
 

@@ -182,6 +182,20 @@ def test_gradients_of_many_results_at_once(fits_all: None) -> None:
             torch.testing.assert_close(got[k], want, rtol=1e-4, atol=1e-4)
 
 
+def test_penalties_compute_no_gradients_of_weights(calls: list[str], fits_all: None) -> None:
+    generator, discriminator = networks(torch.float32)
+    real, w = torch.randn(4, 3, 16, 16).requires_grad_(), torch.randn(4, 6, 7).requires_grad_()
+    for penalty, convolutions in (
+        (lambda: r1_penalty(discriminator(real), real), 3),
+        (lambda: path_lengths(generator.synthesis(w), w).mean(), 3),
+    ):
+        calls.clear()
+        value = penalty()
+        assert calls.count("training_conv") == 2 * convolutions and "training_conv_weight_gradient" not in calls
+        value.backward()
+        assert calls.count("training_conv_weight_gradient") >= convolutions
+
+
 def test_what_the_kernels_do_not_support_runs_plainly(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     x, f = image(2, 4, 6, 6), setup_filter()
     for value, taps, up in (

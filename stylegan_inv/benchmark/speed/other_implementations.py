@@ -96,18 +96,36 @@ def load_implementation(checkout: Path, generator: Generator) -> dict[str, Synth
     Raises:
         UserError: If the folder is none of these checkouts, or its code cannot build or run the generator.
     """
+    with code_of(checkout):
+        return (_nvidia if is_nvidia(checkout) else _rosinality)(checkout, generator)
+
+
+def is_nvidia(checkout: Path) -> bool:
+    """Returns whether a folder is a checkout of NVIDIA's code; False for rosinality's.
+
+    Raises:
+        UserError: If it is neither.
+    """
     if (checkout / "training").is_dir() and (checkout / "dnnlib").is_dir():
-        build = _nvidia
-    elif (checkout / "model.py").is_file() and (checkout / "op").is_dir():
-        build = _rosinality
-    else:
-        raise UserError(
-            f"{checkout} is neither a checkout of rosinality/stylegan2-pytorch (model.py and op/) nor of NVIDIA's "
-            "stylegan2-ada-pytorch or stylegan3 (training/ and dnnlib/)"
-        )
+        return True
+    if (checkout / "model.py").is_file() and (checkout / "op").is_dir():
+        return False
+    raise UserError(
+        f"{checkout} is neither a checkout of rosinality/stylegan2-pytorch (model.py and op/) nor of NVIDIA's "
+        "stylegan2-ada-pytorch or stylegan3 (training/ and dnnlib/)"
+    )
+
+
+@contextlib.contextmanager
+def code_of(checkout: Path) -> Iterator[None]:
+    """Imports from a checkout.
+
+    Raises:
+        UserError: If its code fails in this context.
+    """
     try:
         with _on_path(checkout):
-            return build(checkout, generator)
+            yield
     except (ImportError, AttributeError, TypeError, RuntimeError) as error:
         raise UserError(f"the code in {checkout} does not run here: {type(error).__name__}: {error}") from error
 

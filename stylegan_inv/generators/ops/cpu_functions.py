@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan_inv.generators.ops import cpu
+from stylegan_inv.generators.ops import cpu, dispatch
 from stylegan_inv.generators.ops.bias_act import activation_gradient
 from stylegan_inv.generators.ops.fir import Fir
 from stylegan_inv.utils.compat import is_plain_cpu_tensor
@@ -124,7 +124,7 @@ class Conv3x3(torch.autograd.Function):
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
             dx = conv3x3(dy, weight, not ctx.adjoint)
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1] and dispatch.weight_gradients():
             dweight = conv3x3_weight_gradient(dy, x) if ctx.adjoint else conv3x3_weight_gradient(x, dy)
         if ctx.needs_input_grad[2]:
             dbias = dy.sum(dim=(0, 2, 3))

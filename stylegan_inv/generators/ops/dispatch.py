@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from stylegan_inv.utils.compat import inside_functorch
 IMPLEMENTATIONS = ("auto", "fast", "ref")
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 VARIABLE = "STYLEGAN_INV_OPS"
+_weight_gradients = True  # of all threads: backward passes on a GPU run in threads of their own
 _AUTO = os.environ.get(VARIABLE) or "auto"  # not read in resolve(), which the compiler traces
 
 
@@ -73,6 +75,26 @@ def trains_natively(impl: str, x: Tensor) -> bool:
     """Returns whether the kernels for training on a CPU are wanted for an input, see :mod:`.cpu_functions`."""
     wanted = x.device.type == "cpu" and x.dtype == torch.float32 and requested(impl) != "ref"
     return wanted and not torch.compiler.is_compiling() and not inside_functorch() and not x.is_meta
+
+
+@contextlib.contextmanager
+def no_weight_gradients() -> Iterator[None]:
+    """Computes no gradients of the weights of 3x3 convolutions in backward passes that run in this context.
+
+    For ``torch.autograd.grad`` with respect to images or codes: an autograd function is not told which of its gradients
+    are wanted and would compute all. Gradients of that gradient are complete.
+    """
+    global _weight_gradients
+    before, _weight_gradients = _weight_gradients, False
+    try:
+        yield
+    finally:
+        _weight_gradients = before
+
+
+def weight_gradients() -> bool:
+    """Returns whether a backward pass computes gradients of weights, see :func:`no_weight_gradients`."""
+    return _weight_gradients
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -104,7 +104,7 @@ class _ModulatedConv(torch.autograd.Function):
             else:
                 back = F.conv_transpose2d(grad, weight, padding=1)
             dx, dstyles = _modulate_backward(back, x, styles)
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1] and dispatch.weight_gradients():
             dweight = _weight_gradient(grad, x, styles, weight, ctx.up)
         return dx, dweight, dstyles, None
 
