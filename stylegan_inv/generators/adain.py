@@ -25,7 +25,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.base import SynthesisBase
 from stylegan_inv.generators.feature_maps import Synthesis
 from stylegan_inv.generators.layers import FullyConnected, normal, shared
-from stylegan_inv.generators.ops import bias_act, filter2d, setup_filter
+from stylegan_inv.generators.ops import bias_act, conv2d_resample, filter2d, setup_filter
 from stylegan_inv.generators.ops.dispatch import full_precision
 from stylegan_inv.generators.progressive import Stage, check_part, enlarged
 from stylegan_inv.generators.synthesis_inputs import noise_inputs
@@ -104,7 +104,7 @@ class AdaINLayer(nn.Module):
             if self.up == 2:
                 x = filter2d(enlarged_conv2d(x, weight), self.resample_filter, impl=self.ops)
             else:
-                x = F.conv2d(x, weight, padding=1)
+                x = conv2d_resample(x, weight, padding=1, impl=self.ops)
         if noise is not None:
             x = x + noise * self.noise_strength[:, None, None]
         return adain(bias_act(x, self.bias, act="lrelu", gain=1.0, impl=self.ops), style)
