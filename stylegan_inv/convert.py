@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _target(options: argparse.Namespace) -> tuple[str, Path]:
     layout = options.to or ("ours" if suffix not in SUFFIXES["rosinality"] else "rosinality")
     if suffix not in SUFFIXES[layout]:
         raise UserError(f"{target}: expected a {' or '.join(SUFFIXES[layout])} file for the layout {layout}")
-    if target.exists() and not options.overwrite:
+    if os.path.lexists(target) and not options.overwrite:
         raise UserError(f"{target}: exists already; give another name, or --overwrite")
     whole_number("--codes", options.codes, least=0)
     check_domain_name("--domain", options.domain)

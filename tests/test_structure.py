@@ -211,3 +211,110 @@ def test_import_is_light_and_touches_nothing() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
     assert float(out[0]) < 0.3
     assert out[1] == "[]"
+
+
+#: Functions that open the file of a path, and methods of paths and folders that do.
+OPENERS = {
+    "open", "io.open", "os.open", "Image.open", "np.load", "np.fromfile", "np.loadtxt", "np.genfromtxt", "np.memmap",
+    "torch.load", "torch.jit.load", "zipfile.ZipFile", "zipfile.is_zipfile", "tarfile.open", "tarfile.is_tarfile",
+    "gzip.open", "lmdb.open", "lmdb.Environment", "safe_open", "load_file", "OmegaConf.load", "sqlite3.connect",
+    "linecache.getlines", "shutil.copyfile", "shutil.copy", "shutil.copy2", "dlib.shape_predictor", "mmap.mmap",
+}  # fmt: skip
+OPENING_METHODS = {"open", "read_text", "read_bytes", "fromfile"}
+HELPER = "utils/regular_files.py"
+#: Openings besides those of the helper -> why they read no file of somebody else, or no pipe.
+OWN_FILES = {
+    "generators/io/torch_pickle.py torch.load(path)": "the same function has opened it by the helper",
+    "evaluate/partial_scores.py torch.load(file)": "the helper has checked it in the line before",
+    "utils/safetensors_files.py safe_open(name)": "the helper holds it open",
+    "config/search_storage.py sqlite3.connect(f'file:{quote(str(path.absolute()))}?mode=ro')": "opened before",
+    "benchmark/method_scores.py torch.load(file)": "written by the same command, after is_file()",
+    "data/alignment/landmarks.py dlib.shape_predictor(str(predictor))": "checked by the helper in check_predictor",
+    "data/datamodules/cached_synthfaces.py np.load(self.paths[0])": "a cache that this class writes",
+    "data/datamodules/cached_synthfaces.py np.load(self.paths[1])": "a cache that this class writes",
+    "data/datamodules/cached_synthfaces.py path.read_bytes()": "source text of the package",
+    "data/sources/packing.py open(content)": "the unfinished file of `prepare pack`, in a folder of its own",
+    "data/sources/packing.py lmdb.open(str(content))": "the unfinished LMDB of `prepare pack`, in a folder of its own",
+    "generators/ops/build.py path.read_text()": "source text of the package",
+    "generators/ops/build.py unit.read_text()": "source text of the package",
+    "generators/ops/build.py path.open('a+')": "the lock in the cache of kernels, whose owner is checked",
+    "generators/ops/compilers.py Path('/proc/cpuinfo').read_text()": "of the system",
+    "utils/timing.py Path('/proc/self/status').read_text()": "of the system",
+    "utils/timing.py Path('/proc/cpuinfo').read_text()": "of the system",
+    "utils/files.py open(temporary)": "just written",
+    "utils/files.py os.open(folder)": "a folder, to flush it",
+    "runtime/checkpoint_io.py zipfile.ZipFile(path)": "just written",
+    "runtime/checkpoint_io.py shutil.copyfile(path)": "a checkpoint of this run; refuses pipes by itself",
+    "weights/download.py open(part)": "a partial download, which is continued",
+    "weights/download.py opener.open(urllib.request.Request(url, headers=headers))": "an address",
+}  # fmt: skip
+
+
+def test_files_are_opened_by_the_helper() -> None:
+    """Pipes and devices have any name in a folder of a stranger; what opens them otherwise waits, or reads for ever."""
+    found = {f"{path.relative_to(PACKAGE)} {call}": path for path in FILES for call in openings(path)}
+    assert not (unknown := sorted(set(found) - set(OWN_FILES))), f"use {HELPER} for {unknown}"
+    assert not (gone := sorted(set(OWN_FILES) - set(found))), f"{gone}: no longer there"
+
+
+def test_openings_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "def one(path, file: BinaryIO):\n"
+        "    with open_regular(path) as opened, zipfile.ZipFile(opened) as archive: archive.open(entry)\n"
+        "    open('x', 'w')\n"
+        "    return Image.open(io.BytesIO(b'')), np.load(file), tarfile.open(fileobj=opened, mode='r:')\n"
+        "def two(opened, archive):\n"
+        "    np.load(opened); archive.open(entry); opened.read_text(); open(opened, 'rb'); path.open()\n"
+    )
+    assert list(openings(tmp_path / "a.py")) == [
+        "np.load(opened)", "archive.open(entry)", "opened.read_text()", "open(opened)", "path.open()"
+    ]  # fmt: skip
+
+
+def openings(path: Path) -> Iterator[str]:
+    """The calls in a file that open the file of a path to read it, by their first argument."""
+    if path == PACKAGE / HELPER:
+        return
+    waiting: list[tuple[ast.AST, frozenset[str]]] = [(ast.parse(path.read_text()), frozenset())]
+    while waiting:
+        node, opened = waiting.pop(0)
+        if isinstance(node, ast.FunctionDef):
+            opened = opened | opened_names(node)
+        if isinstance(node, ast.Call) and is_opening(node, opened):
+            first = ast.unparse(node.args[0]) if node.args else ""
+            yield f"{ast.unparse(node.func)}({first})"
+        waiting[:0] = [(child, opened) for child in ast.iter_child_nodes(node)]
+
+
+def opened_names(function: ast.FunctionDef) -> frozenset[str]:
+    """The names of open files and archives in a function."""
+    names = {one.arg for one in function.args.args if one.annotation and "BinaryIO" in ast.unparse(one.annotation)}
+    names |= {one.arg for one in function.args.args if one.annotation and "ZipFile" in ast.unparse(one.annotation)}
+    for node in ast.walk(function):
+        if isinstance(node, ast.withitem) and node.optional_vars is not None:
+            names |= {ast.unparse(node.optional_vars)} if opens(node.context_expr) else set()
+        elif isinstance(node, ast.Assign) and opens(node.value):
+            names |= {ast.unparse(target) for target in node.targets}
+    return frozenset(names)
+
+
+def opens(value: ast.expr) -> bool:
+    return any(name in ast.unparse(value) for name in ("open_regular(", "zipfile.ZipFile("))
+
+
+def is_opening(call: ast.Call, opened: frozenset[str]) -> bool:
+    name = ast.unparse(call.func)
+    if isinstance(call.func, ast.Attribute) and call.func.attr in OPENING_METHODS and name not in OPENERS:
+        return ast.unparse(call.func.value) not in {*opened, "regular_files"} and not only_writes(call, 0)
+    if name not in OPENERS or only_writes(call, 1):
+        return False
+    given = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "fileobj")]
+    return not any(
+        ast.unparse(one).removesuffix(".fileno()") in opened or "BytesIO(" in ast.unparse(one) for one in given
+    )
+
+
+def only_writes(call: ast.Call, position: int) -> bool:
+    given = [*call.args[position : position + 1], *(one.value for one in call.keywords if one.arg == "mode")]
+    mode = given[0] if given else None
+    return isinstance(mode, ast.Constant) and bool(set(str(mode.value)) & set("wxa")) and "+" not in str(mode.value)

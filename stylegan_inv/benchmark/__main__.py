@@ -17,6 +17,7 @@ for ``world`` it is a 3x3 convolution of 64 channels at 64 px, batch 8.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.utils import timing
 from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.files import atomic_write, check_output_file
+from stylegan_inv.utils.plain_data import MOST_BYTES
+from stylegan_inv.utils.regular_files import read_bytes
 from stylegan_inv.utils.text import json_text
 
 METHODS, RENDER, WORLD = "methods", "render", "world"
@@ -65,6 +69,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     common = ArgumentParser(add_help=False)
     common.add_argument("--threads", type=_positive(int), default=torch.get_num_threads())
     common.add_argument("--json", type=Path, help="also write the measurements to this file")
+    common.add_argument("--overwrite", action="store_true", help="replace a file that holds no measurements")
     parser = ArgumentParser(prog="python -m stylegan_inv.benchmark", description=(__doc__ or "").splitlines()[0])
     parts = parser.add_subparsers(dest="part", metavar=f"{{{','.join([METHODS, RENDER, WORLD, *SPEED])}}}")
     methods = parts.add_parser(METHODS, help="train and score all methods; write tables and figures")
@@ -126,12 +131,26 @@ def build_method(name: str, overrides: Sequence[str]) -> Any:
 def _measure_speed(parsed: argparse.Namespace) -> None:
     if parsed.part == WORLD or parsed.allocator:
         tune_allocator()
+    if parsed.json:
+        check_output_file(f"--json {parsed.json}", parsed.json, _holds_rows, parsed.overwrite, "--overwrite")
     torch.set_num_threads(parsed.threads)
     result, table = _world(parsed) if parsed.part == WORLD else _speed(parsed)
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
     if parsed.json:
-        parsed.json.write_text(json_text(result), encoding="utf-8")
+        parsed.json.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(parsed.json) as temporary:
+            temporary.write_text(json_text(result), encoding="utf-8")
+
+
+def _holds_rows(file: Path) -> bool:
+    """Returns whether a file holds measurements of this command."""
+    try:
+        content = json.loads(read_bytes(file, MOST_BYTES))
+    except (ValueError, RecursionError):
+        return False
+    rows = content.get("rows") if isinstance(content, dict) else content
+    return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
 
 
 def _world(parsed: argparse.Namespace) -> tuple[Any, Table]:

@@ -22,7 +22,7 @@ from stylegan_inv.benchmark.compared_methods import (
     ComparedMethod,
     train,
 )
-from stylegan_inv.benchmark.comparison_report import draw_reconstructions, write_results
+from stylegan_inv.benchmark.comparison_report import check_target, draw_reconstructions, write_results
 from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
 from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores
 from stylegan_inv.benchmark.protocol_text import ComparisonProtocol
@@ -76,6 +76,8 @@ def run(options: argparse.Namespace, build: BuildMethod) -> Path:
         UserError: If an option is invalid, a training fails, or there is nothing to compare.
     """
     budget = _budget(options)
+    into = options.into or options.runs / "report"
+    check_target(into)
     chosen = [method for method in METHODS if options.only is None or method.name in options.only]
     faces = {condition: Faces.of(budget.faces, obstacles) for condition, obstacles in CONDITIONS.items()}
     scores: dict[str, list[MethodScores]] = {method.name: [] for method in chosen}
@@ -94,7 +96,6 @@ def run(options: argparse.Namespace, build: BuildMethod) -> Path:
     measured = {name: found for name, found in scores.items() if found}
     if not measured:
         raise UserError(f"{options.runs}: no trained methods found, nothing to compare")
-    into = options.into or options.runs / "report"
     into.mkdir(parents=True, exist_ok=True)
     draw_reconstructions(measured, faces, budget, into)
     protocol = ComparisonProtocol.of(budget, options.seeds, {name: len(found) for name, found in measured.items()})

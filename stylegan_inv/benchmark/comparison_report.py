@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,14 +13,16 @@ from stylegan_inv.benchmark.compared_methods import BY_NAME, Budget
 from stylegan_inv.benchmark.held_out_faces import Faces
 from stylegan_inv.benchmark.method_scores import MethodScores
 from stylegan_inv.benchmark.result_tables import method_rows, results_csv, results_markdown, verdict_rows
-from stylegan_inv.benchmark.results import LATENT_SPACE, RECONSTRUCTION, Results, load_results, serialise
+from stylegan_inv.benchmark.results import EDITS, JSON, LATENT_SPACE, RECONSTRUCTION, Results, load_results, serialise
 from stylegan_inv.benchmark.score_method import SHOWN
 from stylegan_inv.errors import UserError
 from stylegan_inv.report.folder_reader import FolderReader
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import atomic_write, check_output
 from stylegan_inv.visualization.html_page import definitions, figure, table, write_page
 
-GRID = "grid.png"
+GRID, PAGE, MARKDOWN, CSV = "grid.png", "report.html", "table.md", "table.csv"
+#: Files besides ``benchmark.json`` and the figures.
+TEXTS = (EDITS, MARKDOWN, CSV, PAGE)
 #: File -> caption.
 FIGURES = {
     GRID: "Reconstructions of the same faces by all methods: without an obstacle (top) and with an obstacle (bottom)",
@@ -40,9 +43,21 @@ def draw_reconstructions(
     figures.grid(images, {name: held_out.batch["image"][shown] for name, held_out in faces.items()}, into / GRID)
 
 
+def check_target(into: Path) -> None:
+    """Raises a UserError if results cannot be written to a folder, or would replace files that are no earlier results.
+
+    Args:
+        into: The folder; need not exist.
+    """
+    check_output(into, overwrite=True)
+    # Results begin with benchmark.json, so that an interrupted command can be repeated.
+    if not (into / JSON).is_file() and (there := [name for name in TEXTS if (into / name).exists()]):
+        raise UserError(f"--into {into}: has {', '.join(there)} and no {JSON}; give another folder")
+
+
 def write_results(results: Results, into: Path) -> None:
     """Writes ``table.md``, ``table.csv``, ``edits.csv``, ``benchmark.json``, the other figures and ``report.html``."""
-    texts = {**serialise(results), "table.md": results_markdown(results), "table.csv": results_csv(results)}
+    texts = {**serialise(results), MARKDOWN: results_markdown(results), CSV: results_csv(results)}
     for name, text in texts.items():
         with atomic_write(into / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -64,9 +79,9 @@ def render_again(folder: Path) -> None:
     """
     try:
         results = load_results(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: expected the folder of a report ({error.filename}: {error.strerror})") from None
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{folder}: expected the folder of a report ({error})") from error
+    except (AttributeError, csv.Error, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: its benchmark.json or edits.csv is damaged ({error!r}); copy them again") from error
     write_results(results, folder)
 
@@ -90,5 +105,5 @@ def _write_page(results: Results, into: Path) -> None:
             "Figures": [part for name, parts in pictures.items() if name != GRID for part in parts],
             "Protocol": [definitions(results.protocol.describe())],
         },
-        into / "report.html",
+        into / PAGE,
     )

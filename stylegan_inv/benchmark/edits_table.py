@@ -9,7 +9,10 @@ from pathlib import Path
 
 from stylegan_inv.benchmark.editability import MEASURES, STRENGTHS
 from stylegan_inv.benchmark.significance import Estimate
+from stylegan_inv.utils.regular_files import read_text
 
+#: Size limit of the file.
+_MOST_BYTES = 1 << 26
 #: Method -> attribute -> measure -> estimates by strength.
 EditCurves = Mapping[str, Mapping[str, Mapping[str, Sequence[Estimate]]]]
 
@@ -31,10 +34,9 @@ def edits_csv(edits: EditCurves) -> str:
 def read_edits(file: Path) -> EditCurves:
     """Reads what `edits_csv` has written; the numbers of seeds and faces are not stored."""
     edits: dict[str, dict[str, dict[str, list[Estimate]]]] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            measures = edits.setdefault(row["method"], {}).setdefault(row["edit"], {})
-            for measure in MEASURES:
-                mean, low, high = (float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
-                measures.setdefault(measure, []).append(Estimate(mean, low, high))
+    for row in csv.DictReader(StringIO(read_text(file, _MOST_BYTES), newline="")):
+        measures = edits.setdefault(row["method"], {}).setdefault(row["edit"], {})
+        for measure in MEASURES:
+            mean, low, high = (float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+            measures.setdefault(measure, []).append(Estimate(mean, low, high))
     return edits

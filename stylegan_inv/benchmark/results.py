@@ -20,6 +20,7 @@ from stylegan_inv.benchmark.edits_table import EditCurves, edits_csv, read_edits
 from stylegan_inv.benchmark.method_scores import MethodScores, stack_seeds
 from stylegan_inv.benchmark.protocol_text import ComparisonProtocol
 from stylegan_inv.benchmark.significance import Difference, Estimate, estimate
+from stylegan_inv.utils.regular_files import read_text
 
 #: Method -> column -> estimate.
 Table = dict[str, dict[str, Estimate]]
@@ -27,6 +28,8 @@ Table = dict[str, dict[str, Estimate]]
 Curves = dict[str, dict[str, list[tuple[float, Estimate]]]]
 
 JSON, EDITS = "benchmark.json", "edits.csv"
+#: Size limit of the file.
+_MOST_BYTES = 1 << 26
 _BIN_EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.6)
 #: Fewest faces of a bin, and of all bins.
 _BIN_FACES, _ALL_BINS_FACES = 5, 40
@@ -176,7 +179,7 @@ def serialise(results: Results) -> dict[str, str]:
 
 def load_results(folder: Path) -> Results:
     """Reads ``benchmark.json`` and ``edits.csv`` of a folder; texts come from the code, so that they can be revised."""
-    content = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    content = json.loads(read_text(folder / JSON, _MOST_BYTES))
     return Results(
         ComparisonProtocol(**content["protocol"]),
         read_table(folder / JSON),
@@ -189,7 +192,7 @@ def load_results(folder: Path) -> Results:
 
 def read_table(file: Path) -> Table:
     """Reads the table of ``benchmark.json``."""
-    content = json.loads(file.read_text(encoding="utf-8"))["table"]
+    content = json.loads(read_text(file, _MOST_BYTES))["table"]
     return {name: {key: Estimate(**e) for key, e in row.items()} for name, row in content.items()}
 
 

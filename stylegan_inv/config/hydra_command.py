@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.config.composition import CONF_DIR
 from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
+from stylegan_inv.config.search_storage import check_storage, storage_error
 from stylegan_inv.config.typed_names import as_typed
 from stylegan_inv.config.value_checks import check_values
 from stylegan_inv.errors import UserError
@@ -89,6 +90,11 @@ def entry_point(
                 if error.errno not in _DISK_ERRORS:
                     raise
                 sys.exit(report_error(_disk_error(error)))
+            except Exception as error:
+                line = storage_error(error, PrepareFirst.sweep())
+                if line is None:
+                    raise
+                sys.exit(report_error(line))
 
         return command_line
 
@@ -184,9 +190,15 @@ class PrepareFirst(Callback):
         PrepareFirst._sweep = config
         try:
             _check_working_directory(config)
+            check_storage(config)
         except UserError as error:
             PrepareFirst._sweep = None
             sys.exit(report_error(error))
+
+    @staticmethod
+    def sweep() -> DictConfig | None:
+        """Returns the config of the sweep that has been started; None without one."""
+        return PrepareFirst._sweep
 
     @staticmethod
     def summarise_failed_sweep() -> None:

@@ -21,18 +21,21 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.generators.class_choice import PER_IMAGE
-from stylegan_inv.latents.directions import Direction, load_direction, save_direction
+from stylegan_inv.latents.directions import Direction, is_direction, load_direction, save_direction
 from stylegan_inv.latents.discovery.difference_of_means import difference_of_means
-from stylegan_inv.latents.discovery.ganspace import components
+from stylegan_inv.latents.discovery.ganspace import PRINCIPAL, components
 from stylegan_inv.latents.discovery.interfacegan import extreme_codes, project_away, train_boundary
 from stylegan_inv.latents.discovery.scores import csv_scores, factor_scores, predict_attributes, render
-from stylegan_inv.latents.discovery.sefa import sefa_directions
+from stylegan_inv.latents.discovery.sefa import SEFA, sefa_directions
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.utils.checks import LARGEST_SEED, real_number, whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
 from stylegan_inv.utils.domains import check_domains
-from stylegan_inv.utils.files import check_output
+from stylegan_inv.utils.files import check_output, check_output_file
+
+#: Command that finds several directions -> their names without the number.
+UNSUPERVISED = {"sefa": SEFA, "ganspace": PRINCIPAL}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,7 +56,7 @@ def _find_or_show(options: argparse.Namespace) -> None:
     else:
         found = _unsupervised(options, generator)
     for direction in found:
-        several = options.command in ("sefa", "ganspace")
+        several = options.command in UNSUPERVISED
         target = Path(options.output) / f"{direction.name}.safetensors" if several else Path(options.output)
         direction = replace(direction, domain=generator.domain)
         print(save_direction(direction, target), *(f"{key}={value}" for key, value in direction.made.items()))
@@ -68,14 +71,21 @@ def _check_options(options: argparse.Namespace) -> None:
     whole_number("--samples", options.samples)
     whole_number("--seed", options.seed, 0, LARGEST_SEED)
     output = Path(options.output)
-    if options.command in ("sefa", "ganspace"):
+    if options.command in UNSUPERVISED:
         whole_number("--count", options.count, 1, options.samples if options.command == "ganspace" else None)
         check_output(output, overwrite=True)
+        for number in range(options.count):
+            _check_target(options, output / f"{UNSUPERVISED[options.command]}_{number}.safetensors")
         return
     real_number("--fraction", options.fraction, above=0)
     if output.suffix.lower() != ".safetensors":
         raise UserError(f"--output {output}: directions are written as .safetensors")
-    check_output(output.parent, overwrite=True)
+    _check_target(options, output)
+
+
+def _check_target(options: argparse.Namespace, file: Path) -> None:
+    """Raises a UserError if a direction cannot be written to a file, or would replace something else."""
+    check_output_file(f"--output {file}", file, is_direction, options.overwrite, "--overwrite")
 
 
 def _parser() -> ArgumentParser:
@@ -88,13 +98,14 @@ def _parser() -> ArgumentParser:
         command.add_argument("--domain", help="domain of the generator's images; default: as its file says")
         command.add_argument("--any-domain", action="store_true", help="allow scores of any domain")
         command.add_argument("--output", required=True, help="file, or folder for several directions")
+        command.add_argument("--overwrite", action="store_true", help="replace files that are no directions")
         command.add_argument("--samples", type=int, default=20000, help="number of random codes (default: %(default)s)")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument(
             "--class", dest="class_label", help="class of a conditional generator; none: all (default)"
         )
         command.add_argument("--layers", help="coarse, middle, fine or a range such as 0-3; default: all")
-        if name in ("sefa", "ganspace"):
+        if name in UNSUPERVISED:
             command.add_argument("--count", type=int, default=5, help="number of directions (default: %(default)s)")
             continue
         command.add_argument("--attribute", required=True)

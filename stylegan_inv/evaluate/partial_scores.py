@@ -12,6 +12,7 @@ from stylegan_inv.data.images.image_files import natural_key
 from stylegan_inv.evaluate.scoring import Scores
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.regular_files import check_regular
 
 
 def part_files(folder: Path, ranks: Ranks) -> list[Path]:
@@ -34,6 +35,7 @@ def merge_parts(files: Sequence[Path], scores: Scores) -> list[str]:
     """
     left_out: set[str] = set()
     for file in files:
+        check_regular(file, "the scores of a rank")
         part: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
         scores.merge(part["scores"])
         left_out |= set(part["left_out"])

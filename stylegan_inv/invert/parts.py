@@ -20,8 +20,7 @@ from stylegan_inv.invert.input_warnings import Finding
 from stylegan_inv.invert.output_folder import VARIANTS
 from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS
 from stylegan_inv.methods.common.reached_distances import relative_distances
-from stylegan_inv.utils.dataclass_files import load_dataclass, save_dataclass
-from stylegan_inv.utils.safetensors_files import write_safetensors
+from stylegan_inv.utils.safetensors_files import load_dataclass, save_dataclass, write_safetensors
 from stylegan_inv.visualization.contact_sheet import difference_image
 
 if TYPE_CHECKING:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.torch_pickle import load_checked
+from stylegan_inv.latents.numpy_files import read_npy
 from stylegan_inv.utils.checks import one_of, real_number
 from stylegan_inv.utils.domains import DOMAINS
 from stylegan_inv.utils.safetensors_files import open_safetensors, write_safetensors
@@ -191,6 +193,15 @@ def load_direction(
     return direction
 
 
+def is_direction(file: Path) -> bool:
+    """Returns whether a regular file is one of `save_direction`; its numbers are not read."""
+    try:
+        with open_safetensors(file) as opened:
+            return (opened.metadata() or {}).get("kind") == KIND
+    except (SafetensorError, OSError, UserError):
+        return False
+
+
 def _locate(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     if path.name == str(name_or_path) and not path.suffix and (ASSETS / f"{name_or_path}.safetensors").is_file():
@@ -227,9 +238,7 @@ def _read_array(path: Path) -> Direction:
     """Reads a published boundary: InterFaceGAN's ``.npy`` (1, 512), e4e's ``.pt`` (1, 512) and (1, 18, 512)."""
     content: Any
     if path.suffix.lower() == ".npy":
-        import numpy as np
-
-        content = torch.from_numpy(np.load(path, allow_pickle=False))
+        content = torch.from_numpy(read_npy(path))
     elif path.suffix.lower() in (".pt", ".pth"):
         content = load_checked(path)
     else:

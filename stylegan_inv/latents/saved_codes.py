@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,10 +14,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.latents.numpy_files import read_npz
 from stylegan_inv.utils.safetensors_files import open_safetensors, read_safetensors
 
 LATENTS, RECONSTRUCTIONS, NOISE, GENERATORS = "latents.safetensors", "reconstructions", "noise", "generators"
 SHARDS = "latents-[0-9]*-of-[0-9]*.safetensors"
+#: Largest number of float16, in which differences of generators are stored; noise maps are about 1.
+_LARGEST_VALUE = 65504
 _SHARD = re.compile(r"latents-\d{5,8}-of-\d{5,8}\.safetensors")
 
 
@@ -113,10 +115,6 @@ def read_latents_file(file: Path) -> Latents:
     return Latents(w.float(), names, images, metadata)
 
 
-#: A million codes of 18 layers would be 37 GB; the projector writes one, of 37 kB.
-_LARGEST_NPZ = 1 << 28
-
-
 def read_projected(file: Path) -> Latents:
     """Returns the codes of an ``.npz`` file of NVIDIA's projector (``projected_w.npz``), which has no noise maps.
 
@@ -125,12 +123,7 @@ def read_projected(file: Path) -> Latents:
     """
     expected = "expected an array w (N, L, D), as NVIDIA's projector writes it"
     try:
-        with zipfile.ZipFile(file) as members:  # before anything is unpacked
-            size = sum(member.file_size for member in members.infolist())
-        if size > _LARGEST_NPZ:
-            raise ValueError(f"{size:,} bytes, at most {_LARGEST_NPZ:,}")
-        with np.load(file, allow_pickle=False) as arrays:
-            w = torch.from_numpy(np.array(arrays["w"], dtype=np.float32))
+        w = torch.from_numpy(read_npz(file, "w").astype(np.float32))
     except Exception as error:  # zipfile and numpy raise errors of many types for damaged files
         raise UserError(f"{file}: not a file of codes ({' '.join(str(error).split())[:100]}); {expected}") from error
     w = w[None] if w.ndim == 2 else w
@@ -187,4 +180,11 @@ def _read_tensors(folder: str | os.PathLike[str], kind: str, reconstruction: str
     file = Path(folder, kind, PurePosixPath(reconstruction).relative_to(RECONSTRUCTIONS)).with_suffix(".safetensors")
     if not file.is_file():
         return None
-    return read_safetensors(file, "what stylegan_inv.invert wrote; invert the image again")[1]
+    tensors = read_safetensors(file, "what stylegan_inv.invert wrote; invert the image again")[1]
+    for name, values in tensors.items():
+        if not values.is_floating_point() or not bool((values.float().abs() <= _LARGEST_VALUE).all()):  # NaN is not
+            raise UserError(
+                f"{file}: {ascii(name)[:80]} holds NaN, infinite or other numbers than {kind} have; invert the image "
+                "again"
+            )
+    return tensors

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from stylegan_inv.utils.dataclass_files import load_dataclass, save_dataclass
 from stylegan_inv.utils.files import TolerantWriter
+from stylegan_inv.utils.safetensors_files import load_dataclass, save_dataclass
 
 #: Name -> tensor (B, ...).
 Variables = dict[str, Tensor]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from stylegan_inv.data.alignment.face_alignment import align_face, face_quad
-from stylegan_inv.data.alignment.landmarks import find_faces, find_predictor, read_landmarks
+from stylegan_inv.data.alignment.landmarks import check_predictor, find_faces, find_predictor, read_landmarks
 from stylegan_inv.data.images.decoding import BadImage, decode
 from stylegan_inv.data.images.image_files import distinct_names, left_out_lines, name_list
 from stylegan_inv.data.sources.name_lists import stem
@@ -120,8 +120,8 @@ def run(options: argparse.Namespace) -> int:
         )
     landmarks = None if options.landmarks is None else read_landmarks(options.landmarks)
     predictor = None if landmarks is not None else options.predictor or _predictor()
-    if predictor is not None and not predictor.is_file():
-        raise UserError(f"--predictor {predictor}: no such file, expected dlib's shape_predictor_68_face_landmarks.dat")
+    if predictor is not None:
+        check_predictor(predictor)
     names = CompactStrings(distinct_names([readable(name) for name in source.names], ""))
     aligner = _Aligner(source, options, landmarks, predictor, names)
     entries = list(ordered(align, aligner, range(len(source)), options.workers, "aligning"))

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,13 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write, is_partial
 from stylegan_inv.utils.parallel import ordered
+from stylegan_inv.utils.regular_files import read_bytes, read_text
 from stylegan_inv.utils.text import readable
 
 DESCRIPTION = "pack images into a zip file, an LMDB or tar shards"
 _FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
+#: Size limit of the journal, which has about 200 bytes for each image.
+_MOST_BYTES = 1 << 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: Bad input, an existing target, or a target whose content differs from what was written.
     """
     kind = _kind(options)
-    if options.target.exists():
+    if os.path.lexists(options.target):
         raise UserError(f"{options.target}: exists already; give another name or remove it")
     source = open_source(options.source, options.resolution or 256)
     geometry = None if options.resolution is None else Geometry(options.resolution, options.mode)
@@ -226,7 +230,7 @@ class _Journal:
                 f"{work}: is needed for unfinished work and exists already; move it, or give another target"
             )
         if self._settings.is_file():
-            if self._settings.read_bytes() != text.encode():
+            if read_bytes(self._settings, _MOST_BYTES) != text.encode():
                 raise UserError(
                     f"{work}: belongs to an interrupted command with other options; remove it or repeat that command"
                 )
@@ -257,7 +261,7 @@ def _is_used(work: Path) -> bool:
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in read_text(path, _MOST_BYTES).splitlines(keepends=True):
         if not line.endswith("\n"):  # the process was killed while it wrote this line
             break
         lines.extend(json.loads(line))

@@ -15,11 +15,17 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import read_manifest
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import atomic_write, check_output_file
 from stylegan_inv.utils.parallel import ordered
+from stylegan_inv.utils.plain_data import read_json_object
 from stylegan_inv.utils.text import json_text
 
 DESCRIPTION = "decode every image and report unreadable images, duplicates and sizes"
+
+
+#: Entries of every report.
+_KEYS = {"path", "images", "bad", "duplicates", "sizes", "smaller", "changed", "classes"}
+_MOST_REPORT_BYTES = 1 << 28
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of images")
     parser.add_argument("--resolution", type=int, help="also list images with a side below this, in pixels")
     parser.add_argument("--report", type=Path, help="JSON file to write the report to")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is no earlier report")
 
 
 def inspect(source: Source, index: int) -> tuple[str, str, str, tuple[int, int]] | str:
@@ -60,8 +67,10 @@ def run(options: argparse.Namespace) -> int:
         The exit code: 1 if an image cannot be read or differs from the manifest.
 
     Raises:
-        UserError: No source of images.
+        UserError: No source of images, or the report would replace another file.
     """
+    if options.report is not None:
+        check_output_file(f"--report {options.report}", options.report, _is_report, options.overwrite, "--overwrite")
     source = open_source(options.source, options.resolution or 256)
     bad: dict[str, str] = {}
     files: dict[str, str] = {}
@@ -100,6 +109,10 @@ def run(options: argparse.Namespace) -> int:
             temporary.write_text(json_text(report), encoding="utf-8")
         print(f"report: {options.report}")
     return 1 if bad or changed else 0
+
+
+def _is_report(file: Path) -> bool:
+    return read_json_object(file, _MOST_REPORT_BYTES).keys() >= _KEYS
 
 
 def _classes(source: Source) -> tuple[int | None, str | None]:

@@ -18,7 +18,9 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.report.folder_reader import FolderReader
 from stylegan_inv.report.run_report import Sections, run_sections, sweep_sections
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.visualization.html_page import write_page
+from stylegan_inv.utils.checks import true_or_false
+from stylegan_inv.utils.files import check_output_file
+from stylegan_inv.visualization.html_page import is_page, write_page
 
 
 @dataclass
@@ -42,8 +44,9 @@ def prepare(cfg: DictConfig) -> Job:
     """Reads the folder of a run or of a sweep.
 
     Raises:
-        UserError: If there is nothing to report, or the output is not an HTML file.
+        UserError: If there is nothing to report, or the output is not an HTML file, or exists and is no report.
     """
+    true_or_false("overwrite", cfg.overwrite)
     folder = Path(cfg.run)
     if not folder.is_dir():
         raise UserError(f"run={folder}: no such folder; give the folder that stylegan_inv.train printed")
@@ -53,8 +56,7 @@ def prepare(cfg: DictConfig) -> Job:
     file = Path(cfg.output) if cfg.output else folder / "report.html"
     if file.suffix.lower() != ".html":
         raise UserError(f"output={file}: expected a file name that ends in .html")
-    if file.is_dir():
-        raise UserError(f"output={file}: is a folder, expected a file name that ends in .html")
+    check_output_file(f"output={file}", file, is_page, cfg.overwrite, "overwrite=true")
     return Job(cfg.title or _title(folder, is_sweep), sections, file, reader.notes)
 
 

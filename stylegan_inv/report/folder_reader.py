@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,15 @@ from PIL import Image
 from stylegan_inv.data.images.decoding import BadImage, decode, read_file, stored_size
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.plain_data import check_plain
+from stylegan_inv.utils.regular_files import read_bytes
 from stylegan_inv.utils.text import readable
 
 #: Ten million logged values.
 _MOST_BYTES = 1 << 26
+#: A million steps of which each fiftieth logs 60 metrics are 1.2 million values; one takes 100 bytes of memory.
+_MOST_CELLS = 1 << 22
+#: Rows of a table that are shown, and lines about what cannot be shown.
+_MOST_ROWS, _MOST_NOTES = 1000, 50
 #: A contact sheet of 1,000 rows of eight images has 200 million pixels; those of runs have fewer rows.
 _MOST_PIXELS = 1 << 26
 
@@ -30,14 +37,23 @@ class FolderReader:
 
     Args:
         folder: The folder.
-
-    Attributes:
-        notes: What could not be read, a line for each file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.notes: list[str] = []
+        #: File and kind of problem -> the first problem, and the number of further ones.
+        self._problems: dict[tuple[str, str], tuple[str, int]] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be read: a line for each file and kind of problem, of the first ones."""
+        lines = []
+        for (name, _), (problem, more) in itertools.islice(self._problems.items(), _MOST_NOTES):
+            line = f"{readable(name)}: {readable(' '.join(problem.split()))[:200]}"
+            lines.append(f"{line}, and {more:,} more like it" if more else line)
+        if (rest := len(self._problems) - len(lines)) > 0:
+            lines.append(f"{rest:,} more problems")
+        return lines
 
     def find(self, name: str) -> Path | None:
         """Returns the path of a file; None if there is no such file, or a link that leads out of the folder."""
@@ -63,13 +79,9 @@ class FolderReader:
         if path is None:
             return ""
         try:
-            with path.open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-        except OSError as error:
-            self._note(name, error.strerror or str(error))
-            return ""
-        if len(content) > _MOST_BYTES:
-            self._note(name, f"has more than {_MOST_BYTES:,} bytes")
+            content = read_bytes(path, _MOST_BYTES, "text")
+        except UserError as error:
+            self._note(name, str(error))
             return ""
         text = content.decode("utf-8", errors="replace").replace("\0", "")
         if text.encode() != content.removeprefix(b"\xef\xbb\xbf"):
@@ -95,13 +107,25 @@ class FolderReader:
         """Returns the complete rows of a CSV file; a run that is still writing may have cut the last one."""
         text = self.text(name)
         rows: list[dict[str, str]] = []
+        left = _MOST_CELLS
         try:
             for row in csv.DictReader(io.StringIO(text, newline="")):
+                left -= len(row)
+                if left < 0:
+                    self._note(name, f"has more than {_MOST_CELLS:,} values; shown are the first {len(rows):,} rows")
+                    break
                 if None not in row and None not in row.values():
                     rows.append(row)
         except csv.Error as error:
             self._note(name, f"row {len(rows) + 1}: {error}")
         return rows
+
+    def first_rows(self, name: str) -> list[dict[str, str]]:
+        """Returns the rows of a CSV file for a table on the page, which has at most 1,000 of them."""
+        rows = self.table(name)
+        if len(rows) > _MOST_ROWS:
+            self._note(name, f"shown are the first {_MOST_ROWS:,} of {len(rows):,} rows")
+        return rows[:_MOST_ROWS]
 
     def picture(self, name: str) -> Image.Image | None:
         """Returns the pixels of an image file, without anything else that the file may hold."""
@@ -118,10 +142,15 @@ class FolderReader:
             return None
         return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
-    def number(self, name: str, value: object) -> float | None:
+    def number(self, name: str, value: object, column: str = "") -> float | None:
         """Returns a value that should be a finite number, e.g. a cell of a table; None, with a note, for another one.
 
         An empty cell is a missing value, and NaN is not finite; neither is noted.
+
+        Args:
+            name: The file.
+            value: The value.
+            column: The column of a table; its wrong cells are counted.
         """
         if value is None or value == "":
             return None
@@ -130,11 +159,14 @@ class FolderReader:
         except (ValueError, OverflowError):
             number = None
         if number is None:
-            self._note(name, f"holds {readable(str(value))[:40]!r}, expected a number")
+            self._count(name, column, lambda: f"{column} holds {readable(str(value)[:80])[:40]!r}, expected a number")
             return None
         return number if math.isfinite(number) else None
 
     def _note(self, name: str, problem: str) -> None:
-        line = f"{readable(name)}: {readable(' '.join(problem.split()))[:200]}"
-        if line not in self.notes:
-            self.notes.append(line)
+        self._problems.setdefault((name, problem), (problem, 0))
+
+    def _count(self, name: str, kind: str, describe: Callable[[], str]) -> None:
+        """Notes a problem that may occur in every value of a file; only the first one is described."""
+        first, more = self._problems.get((name, kind), (None, -1))
+        self._problems[name, kind] = (describe() if first is None else first, more + 1)

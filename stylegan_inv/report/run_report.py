@@ -26,7 +26,9 @@ from stylegan_inv.visualization.line_chart import line_chart
 #: Name of a metric that was measured after one refinement step.
 _STEP = re.compile(r"(.+)_step(\d{1,4})")
 METRICS, LOGGED = "metrics.json", "metrics.csv"
-_MOST_CHARTS = 100
+_MOST_CHARTS, _MOST_LINES = 100, 32
+#: Problems that an error message names.
+_MOST_REASONS = 3
 
 #: Heading -> parts of the section.
 Sections = dict[str, list[str]]
@@ -58,17 +60,17 @@ def run_sections(reader: FolderReader) -> Sections:
     metrics = _numbers(reader, METRICS, reader.json(METRICS))
     rows = reader.table(LOGGED)
     if not metrics and not rows:
-        reasons = f" ({'; '.join(reader.notes)})" if reader.notes else ""
         raise UserError(
-            f"{folder}: neither metrics.json nor metrics.csv in it; the run has measured nothing yet{reasons}"
+            f"{folder}: neither metrics.json nor metrics.csv in it; the run has measured nothing yet{_reasons(reader)}"
         )
     headlines = {label: metrics[key] for key, label in _HEADLINES.items() if key in metrics}
     sections: Sections = {"Result": [tiles(headlines)]}
     if not metrics:
         sections["Result"] = ["The run has not ended. This report shows what it has logged so far."]
     sections["Images"] = _figure(reader, "panels/last.png", "Held-out images in the last panel.")
+    steps = [reader.number(LOGGED, row.get("step"), "step") for row in rows]
     for heading, prefixes in _CHARTS.items():
-        sections[heading] = [grid(*_charts(reader, rows, prefixes))]
+        sections[heading] = [grid(*_charts(reader, rows, steps, prefixes))]
     sections["Validation"].append(grid(*_charts_over_steps(metrics)))
     sections["Worst images"] = _worst_images(reader)
     sections["Latent codes"] = _latent_codes(reader)
@@ -84,11 +86,11 @@ def sweep_sections(reader: FolderReader) -> Sections:
     Raises:
         UserError: If the sweep has not ended.
     """
-    rows = reader.table("sweep.csv")
+    rows = reader.first_rows("sweep.csv")
     if not rows:
-        reasons = f" ({'; '.join(reader.notes)})" if reader.notes else ""
         raise UserError(
-            f"{reader.folder}: no sweep.csv with jobs in it; it is written when all jobs of a sweep have ended{reasons}"
+            f"{reader.folder}: no sweep.csv with jobs in it; it is written when all jobs of a sweep have ended"
+            f"{_reasons(reader)}"
         )
     heads = list(rows[0])
     sections: Sections = {
@@ -96,6 +98,10 @@ def sweep_sections(reader: FolderReader) -> Sections:
         "Jobs": [table(heads, [[_parsed(row[head]) for head in heads] for row in rows])],
     }
     return {**sections, **_left_out(reader)}
+
+
+def _reasons(reader: FolderReader) -> str:
+    return f" ({'; '.join(reader.notes[:_MOST_REASONS])})" if reader.notes else ""
 
 
 def _left_out(reader: FolderReader) -> Sections:
@@ -113,19 +119,23 @@ def _numbers(reader: FolderReader, name: str, content: Mapping[str, Any]) -> dic
     return {key: number for key, number in numbers.items() if number is not None}
 
 
-def _charts(reader: FolderReader, rows: list[dict[str, str]], prefixes: tuple[str, ...]) -> list[Markup]:
+def _charts(
+    reader: FolderReader, rows: list[dict[str, str]], steps: list[float | None], prefixes: tuple[str, ...]
+) -> list[Markup]:
     """Returns one chart for each column; the refinement steps of a metric share a chart."""
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    columns = dict.fromkeys(name for row in rows for name in row)
+    columns = list(rows[0]) if rows else []  # all rows are complete
     for column in sorted(columns, key=lambda name: not name.endswith("/total")):
         prefix = next((prefix for prefix in prefixes if column.startswith(prefix)), None)
         if prefix is None or len(charts) >= _MOST_CHARTS:
             continue
         step = _STEP.fullmatch(column)
         title, series = (f"{step[1]}, by step", step[2]) if step else (column, "")
-        cells = ((reader.number(LOGGED, row.get("step")), reader.number(LOGGED, row.get(column))) for row in rows)
-        points = [(x, y) for x, y in cells if x is not None and y is not None]
-        charts.setdefault(title.removeprefix(prefix if len(prefixes) == 1 else ""), {})[series] = points
+        values = (reader.number(LOGGED, row[column], column) for row in rows)
+        points = [(x, y) for x, y in zip(steps, values, strict=True) if x is not None and y is not None]
+        lines = charts.setdefault(title.removeprefix(prefix if len(prefixes) == 1 else ""), {})
+        if len(lines) < _MOST_LINES:
+            lines[series] = points
     return [chart for title, series in charts.items() if (chart := line_chart(title, series))]
 
 
@@ -139,7 +149,7 @@ def _charts_over_steps(metrics: Mapping[str, float]) -> list[Markup]:
 
 
 def _worst_images(reader: FolderReader) -> list[str]:
-    rows = reader.table("worst/last.csv")
+    rows = reader.first_rows("worst/last.csv")
     caption = "Sorted by error, largest first. The difference is shown twice as bright."
     sheet = _figure(reader, "worst/last.png", caption)
     if not rows or not sheet:

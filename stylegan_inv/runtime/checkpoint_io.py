@@ -20,6 +20,7 @@ from stylegan_inv.generators.io.layouts import shown
 from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.generators.io.weight_files import unusable_values
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.regular_files import open_regular
 
 _log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -121,7 +122,7 @@ def restoring(path: Path, module: torch.nn.Module) -> Iterator[None]:
 def is_training_checkpoint(path: Path) -> bool:
     """Returns whether Lightning wrote a file, of which only the beginning is read."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path, "a checkpoint") as file, zipfile.ZipFile(file) as archive:
             entry = next(info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
             if entry.compress_type != zipfile.ZIP_STORED:
                 return False

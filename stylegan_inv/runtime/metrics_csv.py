@@ -13,7 +13,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import TolerantWriter, atomic_write
+from stylegan_inv.utils.regular_files import read_text
+
+#: A million rows of 60 metrics.
+_MOST_BYTES = 1 << 30
 
 
 class MetricsCSV(Logger):
@@ -74,7 +79,11 @@ class MetricsCSV(Logger):
         waiting = self._unwritten
         new = dict.fromkeys(name for row in waiting for name in row if name not in self._columns)
         if new or len(waiting) > 1 or not self.path.is_file():
-            self._write([*self.rows(), *waiting], [*self._columns, *new])
+            try:
+                before = self.rows()
+            except UserError as error:  # damaged by somebody else during the training, which goes on
+                raise OSError(errno.EIO, str(error), str(self.path)) from error
+            self._write([*before, *waiting], [*self._columns, *new])
         else:
             self._append(waiting[0])
         self._unwritten = []
@@ -90,11 +99,18 @@ class MetricsCSV(Logger):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns the rows of the file, without a row that was written in part."""
+        """Returns the rows of the file, without a row that was written in part.
+
+        Raises:
+            UserError: The file is not one of metrics.
+        """
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            text = read_text(self.path, _MOST_BYTES, "the metrics of a run")
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        except (UserError, csv.Error) as error:
+            raise UserError(f"{self.path}: cannot be continued ({error}); move it to start a new one") from error
         return [row for row in rows if (row.get("step") or "").isdigit() and None not in row.values()]
 
     @rank_zero_only

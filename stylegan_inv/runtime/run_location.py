@@ -125,8 +125,10 @@ def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
 def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) -> RunLocation:
     checkpoint = newest_readable(run.checkpoints)
     if checkpoint is None:
-        if run.config_file.is_file() and "command" not in run.record():
-            raise UserError(f"{run.path}: holds a config.yaml that no training has written; give another hydra.run.dir")
+        if foreign := _foreign_files(run):
+            raise UserError(
+                f"{run.path}: holds {', '.join(foreign)}, which no training has written; give another hydra.run.dir"
+            )
         return RunLocation(run.path, None, command)
     same = is_same_command(run, cfg)
     if not same and not resume:
@@ -138,6 +140,12 @@ def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) ->
     if not finished:
         _report_continued(run)
     return RunLocation(run.path, checkpoint, command, finished=finished)
+
+
+def _foreign_files(run: RunFolder) -> list[str]:
+    """Returns the names of files in a folder that a training would replace, though none has written them."""
+    files = (run.config_file, run.versions_file, run.record_file, run.metrics_file, run.logged_metrics_file)
+    return [] if "command" in run.record() else [file.name for file in files if os.path.lexists(file)]
 
 
 def _has_finished(run: RunFolder, cfg: DictConfig) -> bool:

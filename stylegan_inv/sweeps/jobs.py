@@ -13,8 +13,11 @@ from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.files import atomic_write, leads_into
 from stylegan_inv.utils.plain_data import check_plain, read_yaml
+from stylegan_inv.utils.regular_files import read_bytes
 
 RECORD = "sweep.json"
+#: Size limit of a record, in which a job has about 1 kB.
+_MOST_BYTES = 1 << 26
 
 
 @dataclass
@@ -115,7 +118,7 @@ def best_job(jobs: Sequence[SweepJob], goal: str) -> SweepJob | None:
 def _recorded(path: Path) -> list[SweepJob]:
     """Returns the jobs in a record, which may come from a stranger, or have been moved with the sweep."""
     try:
-        rows = check_plain(json.loads(path.read_text(encoding="utf-8")))
+        rows = check_plain(json.loads(read_bytes(path, _MOST_BYTES)))
         jobs = [SweepJob(**row) for row in rows]
         for number, job in enumerate(jobs):
             job.check(f"job {number}")

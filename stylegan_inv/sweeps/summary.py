@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stylegan_inv.sweeps.jobs import SweepJob, best_job, read_jobs, swept
+from stylegan_inv.errors import UserError
+from stylegan_inv.sweeps.jobs import RECORD, SweepJob, best_job, read_jobs, swept
 from stylegan_inv.sweeps.plot import plot_sweep
+from stylegan_inv.utils.command_line import report_error
 from stylegan_inv.utils.files import atomic_write
 
 TABLE, VALUES, PLOT = "sweep.md", "sweep.csv", "sweep.png"
@@ -23,8 +27,33 @@ TABLE, VALUES, PLOT = "sweep.md", "sweep.csv", "sweep.png"
 class SweepSummary(Callback):
     """Hydra callback that summarises a sweep after its last job, with any launcher and sweeper."""
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
+        try:
+            check_folder(Path(str(config.hydra.sweep.dir)).absolute())
+        except UserError as error:  # Hydra turns exceptions of callbacks into warnings, but not SystemExit
+            sys.exit(report_error(error))
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: D102
         summarise(Path(str(config.hydra.sweep.dir)).absolute(), config)
+
+
+def check_folder(sweep_dir: Path) -> None:
+    """Checks that the summary of a sweep replaces no file of something else.
+
+    Args:
+        sweep_dir: Folder of the sweep, which may be that of an earlier or an interrupted one.
+
+    Raises:
+        UserError: It holds such a file, or a record of jobs that cannot be read.
+    """
+    if (sweep_dir / RECORD).is_file():
+        read_jobs(sweep_dir, None)
+    elif there := [name for name in (TABLE, VALUES, PLOT, RECORD) if os.path.lexists(sweep_dir / name)]:
+        # Other launchers than `ProcessLauncher` write no record; Hydra writes the config of every sweep.
+        if not (sweep_dir / "multirun.yaml").is_file():
+            raise UserError(
+                f"{sweep_dir}: holds {', '.join(there)}, which no sweep has written; give another hydra.sweep.dir"
+            )
 
 
 def summarise(sweep_dir: Path, cfg: DictConfig) -> None:

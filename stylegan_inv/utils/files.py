@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -122,24 +122,53 @@ def check_output(folder: Path, overwrite: bool = False) -> None:
     if folder.is_dir() and not overwrite and any(folder.iterdir()):
         raise UserError(f"output={folder}: the folder has content; give another one, or overwrite=true")
     check_links(folder)
+    _check_writable(f"output={folder}", folder)
+
+
+def check_output_file(name: str, file: Path, is_own: Callable[[Path], bool], overwrite: bool, switch: str) -> None:
+    """Checks that a result can be written to a file, without writing.
+
+    Args:
+        name: What the user calls it, e.g. ``output=report.html``.
+        file: The file; need not exist.
+        is_own: Returns whether an existing regular file is an earlier result of the same kind, which is replaced.
+        overwrite: Whether any file is replaced.
+        switch: What to type for the latter, e.g. ``overwrite=true``.
+
+    Raises:
+        UserError: The path is that of a folder, a pipe or a device, or of a file of something else, or its folder
+            cannot be made or written to.
+    """
+    if file.is_dir():
+        raise UserError(f"{name}: is a folder, expected the name of a file")
+    if file.exists() and not file.is_file():
+        raise UserError(f"{name}: is a pipe or a device, expected the name of a file")
+    if os.path.lexists(file) and not overwrite and not (file.is_file() and is_own(file)):
+        raise UserError(f"{name}: exists already and is no earlier result of this command; give another, or {switch}")
+    _check_writable(name, file.parent)
+
+
+def _check_writable(name: str, folder: Path) -> None:
+    """Raises a UserError if a folder is not writable or cannot be made."""
     for parent in (folder, *folder.absolute().parents):
         if parent.exists():
             if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-                raise UserError(f"output={folder}: cannot be made, as {parent} is not writable; give another folder")
+                raise UserError(f"{name}: cannot be made, as {parent} is not writable; give another folder")
             return
 
 
 def check_links(folder: Path, names: Collection[str] | None = None) -> None:
-    """Checks that no link in a folder leads out of it.
+    """Checks that no link in a folder leads out of it, and that it holds nothing but files and folders.
 
-    In the folder of a stranger, what is written through a link or removed there may be a file of the user.
+    In the folder of a stranger, what is written through a link or removed there may be a file of the user, and opening
+    a pipe to write waits for a reader.
 
     Args:
         folder: A folder that is going to be written to; need not exist.
         names: Patterns of the files and folders in it that are written to; None for all.
 
     Raises:
-        UserError: A link to a file or a folder outside of it.
+        UserError: A link to a file or a folder outside of it, a pipe, a device or a socket.
     """
     waiting = [folder] if folder.is_dir() else []
     while waiting:
@@ -152,6 +181,11 @@ def check_links(folder: Path, names: Collection[str] | None = None) -> None:
                     raise UserError(
                         f"{entry.path}: is a link that leads out of {folder}, where nothing is written; remove it, "
                         "or give another folder"
+                    )
+                if os.path.exists(entry.path) and not entry.is_dir() and not entry.is_file():
+                    raise UserError(
+                        f"{entry.path}: is a pipe or a device, to which nothing is written; remove it, or give "
+                        "another folder"
                     )
                 if entry.is_dir(follow_symlinks=False) and entry.name != _WANDB:
                     waiting.append(Path(entry.path))

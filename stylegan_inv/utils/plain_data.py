@@ -16,6 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import open_regular
 
 #: A resolved config has about 500 values in 8 levels and 10 kB.
 MOST_VALUES = 100_000
@@ -97,7 +98,7 @@ def _values(value: Any) -> Iterator[tuple[Any, int]]:
 def _text(path: Path, most_bytes: int = MOST_BYTES) -> str:
     if path.exists() and not path.is_file():
         raise UserError("is not a file")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise UserError(f"has more than {most_bytes:,} bytes")

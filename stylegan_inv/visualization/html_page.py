@@ -31,6 +31,7 @@ from PIL import Image
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.regular_files import open_regular, read_bytes
 from stylegan_inv.utils.text import readable
 
 #: Cells that are aligned to the right: 0.0067, -3, 12 %, 1.2e-4 ± 0.1, 27.4 dB
@@ -38,6 +39,10 @@ _NUMBER = re.compile(r"[-+−±]?(\d[\d,]*\.?\d*|\.\d+|nan|inf)([eE][-+]?\d+)?\b
 #: Placeholders for a missing value in a column of numbers.
 _MISSING = ("", "-", "–", "—")
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+#: What ``templates/page.html`` has in its head.
+_MARK, _HEAD_BYTES = b'<meta name="generator" content="stylegan_inv">', 1024
+#: Size limit of an image file of a page.
+_MOST_BYTES = 1 << 28
 
 
 def write_page(title: str, sections: Mapping[str, Sequence[str]], file: str | Path, subtitle: str = "") -> Path:
@@ -99,12 +104,15 @@ def figure(source: str | Path | Image.Image, caption: str = "") -> Markup:
         kind = mimetypes.guess_type(str(source))[0] or ""
         if kind not in _IMAGE_TYPES:
             raise UserError(f"{source}: expected a .png, .jpg, .gif or .webp for a report")
-        try:
-            content = Path(source).read_bytes()
-        except OSError as error:
-            raise UserError(f"{source}: cannot be read ({error.strerror})") from error
+        content = read_bytes(source, _MOST_BYTES, "an image file")
     data = base64.b64encode(content).decode("ascii")
     return _element("figure", f"data:{kind};base64,{data}", caption)
+
+
+def is_page(file: Path) -> bool:
+    """Returns whether `write_page` has written a file, of which only the beginning is read."""
+    with open_regular(file) as opened:
+        return _MARK in opened.read(_HEAD_BYTES)
 
 
 def tiles(values: Mapping[str, object]) -> Markup:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import read_text
 from stylegan_inv.weights.table import TABLE, Weights
 from stylegan_inv.weights.verification import file_hash, is_intact, matches, remember
 
@@ -180,6 +181,15 @@ def _note(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
+def _noted(part: Path) -> tuple[str, str]:
+    """Returns the address and the version of a partial download; empty if they are unknown."""
+    try:
+        address, _, version = read_text(_note(part), _CHUNK).partition("\n")
+    except UserError:
+        return "", ""
+    return address, version.partition("\n")[0]
+
+
 def _remove_partial(part: Path) -> None:
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
@@ -188,8 +198,9 @@ def _remove_partial(part: Path) -> None:
 def _receive(url: str, part: Path, entry: Weights) -> bool:
     """Downloads a file, continues a partial download, and returns whether there was one."""
     start = part.stat().st_size if part.is_file() else 0
-    known = _note(part).read_text().split("\n") if _note(part).is_file() else ["", ""]
-    version = known[1] if known[0] == url else ""
+    address, version = _noted(part)
+    if address != url:
+        version = ""
     if start and not version:  # from another address, or the version is unknown
         start = 0
     if entry.size is not None and start > entry.size:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.regular_files import open_regular, read_bytes
 from stylegan_inv.weights.table import Weights
 
 _CHUNK = 1 << 20
@@ -22,7 +23,7 @@ _DIGITS = 64
 def file_hash(path: str | Path) -> str:
     """Returns the sha256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         while block := f.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
@@ -48,7 +49,7 @@ def is_intact(target: Path, entry: Weights) -> bool:
         return True
     if not note.is_file():
         remember(target, digest, entry)
-    elif note.read_text(encoding="ascii", errors="replace").strip() != digest:
+    elif read_bytes(note, _CHUNK).decode("ascii", errors="replace").strip() != digest:
         raise UserError(
             f"{target}: has changed since it was downloaded (sha256 {digest}); delete it to download it again, or "
             f"delete {note} to use it as it is"

@@ -12,13 +12,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, Image, features
 
 from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
 from stylegan_inv.data.images import decoding
-from stylegan_inv.data.images.decoding import BadImage, decode
+from stylegan_inv.data.images.decoding import BadImage, decode, stored_size
 from stylegan_inv.data.images.image_files import find_images, is_image, left_out_lines
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.evaluate.image_pairs import match_folders
@@ -105,6 +106,31 @@ def test_a_data_set_warns_once(photos: Path, caplog: pytest.LogCaptureFixture) -
 def test_content_of_other_formats_is_named(head: bytes, name: str) -> None:
     with pytest.raises(BadImage, match=f"x.png: {name}|x.png: .*{name}"):
         decode(head + bytes(40) if not head.startswith(b"plain") else head, "x.png")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_read_wherever_images_are_listed(photos: Path, tmp_path: Path) -> None:
+    """Against the pixels that it was made from; photographs have an orientation, and other images transparency."""
+    ramp = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8) * 2
+    picture = Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], -1))
+    picture.save(photos / "c.avif", quality=100, subsampling="4:4:4")
+    assert is_image("c.avif") and stored_size(photos / "c.avif") == (48, 64)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(photos / "c.avif", "c.avif")
+    for source in (open_source(photos), open_source(tmp_path / "a.zip")):
+        pixels = decode(source.read(list(source.names).index("c.avif")), "c.avif").permute(1, 2, 0).numpy().astype(int)
+        assert pixels.shape == (48, 64, 3) and np.abs(pixels - np.asarray(picture)).max() <= 6
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned to the right
+    picture.save(photos / "c.avif", quality=100, subsampling="4:4:4", exif=exif)
+    turned = decode((photos / "c.avif").read_bytes(), "c.avif").permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(turned - np.rot90(np.asarray(picture), -1)).max() <= 6
+    Image.new("RGBA", (8, 8), (9, 90, 200, 0)).save(photos / "c.avif", quality=100)
+    content = (photos / "c.avif").read_bytes()
+    assert bool((decode(content, "c.avif") >= 254).all()), "over white"
+    for damaged in (content[:40], content[:-9], content[:60] + b"\xff" * 60):
+        with pytest.raises(BadImage, match=r"c\.avif: "):
+            decode(damaged, "c.avif")
 
 
 def test_heic_is_read_where_pillow_can(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

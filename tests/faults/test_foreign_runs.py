@@ -230,7 +230,7 @@ def test_aliases_bombs_and_damaged_files(configs, good, tmp_path) -> None:
         write(tmp_path / "run", text)
         (tmp_path / "run" / "metrics.json").write_text('{"val/mse": 1.0}')
         # A report shows the config as it is written, and reads none of it.
-        job = report.prepare(DictConfig({"run": "run", "output": None, "title": None}))
+        job = report.prepare(DictConfig({"run": "run", "output": None, "title": None, "overwrite": False}))
         assert not job.notes and html.escape(text[:30]) in "".join(
             part for parts in job.sections.values() for part in parts
         ), text[:60]

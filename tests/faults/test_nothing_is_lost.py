@@ -9,20 +9,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.table import Table
 
+from stylegan_inv import convert, train
+from stylegan_inv.benchmark import __main__ as benchmark
+from stylegan_inv.benchmark.comparison_report import check_target
+from stylegan_inv.directions import __main__ as directions
 from stylegan_inv.edit import __main__ as edit
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.invert.output_folder import remove_previous_result
 from stylegan_inv.prepare import __main__ as prepare
+from stylegan_inv.prepare import verify_images
+from stylegan_inv.report import __main__ as report
 from stylegan_inv.runtime.resumable_job import ResumableJob
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import _continue_in
+from stylegan_inv.sweeps.summary import check_folder
 from stylegan_inv.utils.files import atomic_write, is_partial, remove_partial
 from stylegan_inv.utils.safetensors_files import write_safetensors
 from tests.cli import call, error_of
 from tests.fake_run import make_run
+from tests.reported_run import make_run as make_reported
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +246,127 @@ def test_a_training_keeps_a_config_that_none_has_written(tmp_path: Path) -> None
         _continue_in(RunFolder(tmp_path), {}, "hash", False)  # type: ignore[arg-type]
     RunFolder(tmp_path).update_record(command="hash")
     assert _continue_in(RunFolder(tmp_path), {}, "hash", False).ckpt_path is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.json", "versions.json", "run.json", "config.yaml"])
+def test_a_training_keeps_files_that_none_has_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"holds {name}, which no training has written"):
+        _continue_in(RunFolder(tmp_path), {}, "hash", False)  # type: ignore[arg-type]
+
+
+def test_a_sweep_keeps_files_that_none_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_folder(tmp_path)
+    for name in ("sweep.csv", "sweep.md", "sweep.png", "sweep.json"):
+        (tmp_path / name).write_text("my own sweep")
+        with pytest.raises(UserError, match=r"sweep\.\w+"):
+            check_folder(tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / "sweep.csv").write_text("my own sweep")
+    line = error_of(monkeypatch, capsys, train, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert "holds sweep.csv, which no sweep has written" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
+    (tmp_path / "multirun.yaml").write_text("hydra: {}")
+    check_folder(tmp_path)
+
+
+def test_links_to_nowhere_are_not_replaced(
+    photos: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, command in {
+        "a.zip": lambda target: prepare.main(["pack", str(photos), target, "--workers", "0"]),
+        "a.safetensors": lambda target: convert.main([str(run / "generator.safetensors"), target]),
+    }.items():
+        (tmp_path / name).symlink_to("nowhere")
+        with pytest.raises(SystemExit):
+            command(str(tmp_path / name))
+        assert "exists already" in capsys.readouterr().err and (tmp_path / name).is_symlink()
+
+
+def test_a_report_replaces_reports_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_reported(tmp_path / "run")
+    for file in (tmp_path / "page.html", tmp_path / "run" / "report.html"):
+        options = ["run=run"] + ([f"output={file.name}"] if file.parent == tmp_path else [])
+        file.write_text("<html>my thesis</html>")
+        line = error_of(monkeypatch, capsys, report, *options)
+        assert "exists already and is no earlier result of this command; give another, or overwrite=true" in line
+        assert file.read_text() == "<html>my thesis</html>"
+        call(monkeypatch, report, *options, "overwrite=true")
+        call(monkeypatch, report, *options)
+        assert "my thesis" not in file.read_text()
+    (tmp_path / "link.html").symlink_to("nowhere")
+    assert "exists already" in error_of(monkeypatch, capsys, report, "run=run", "output=link.html")
+    assert "not writable" in error_of(monkeypatch, capsys, report, "run=run", "output=page.html/x.html")
+
+
+def test_verify_replaces_its_own_reports_only(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "r.json"
+    command = ["verify", str(photos), "--report", str(file), "--workers", "0"]
+    for text in ("my notes", "{}", "[1]", '{"path": 1, "images": 2}', ""):
+        file.write_text(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(verify_images, "ordered", lambda *_: pytest.fail("checked after the work"))
+            with pytest.raises(SystemExit):
+                prepare.main(command)
+        assert "or --overwrite" in capsys.readouterr().err and file.read_text() == text
+    prepare.main([*command, "--overwrite"])
+    prepare.main(command)
+    assert json.loads(file.read_text())["images"] == 2
+
+
+def test_directions_replace_directions_only(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in {"sefa_1": "sefa --count 2", "pca_0": "ganspace --count 1 --samples 20"}.items():
+        file = tmp_path / f"{name}.safetensors"
+        options = [*command.split(), "--generator", str(run / "generator.safetensors"), "--output", str(tmp_path)]
+        write_safetensors(file, {"w": torch.zeros(1)}, {"kind": "mine"})
+        before = file.read_bytes()
+        with pytest.raises(SystemExit):
+            directions.main(options)
+        assert f"{name}.safetensors: exists already" in capsys.readouterr().err and file.read_bytes() == before
+        directions.main([*options, "--overwrite"])
+        directions.main(options)
+        assert file.read_bytes() != before
+    file = tmp_path / "age.safetensors"
+    file.write_text("mine")
+    with pytest.raises(SystemExit):
+        directions.main(["means", "--attribute", "age", "--scores", "factors", "--output", str(file)])
+    assert "exists already" in capsys.readouterr().err and file.read_text() == "mine"
+
+
+def test_measurements_replace_measurements_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark.embedded_speed, "run", lambda options: [])
+    monkeypatch.setattr(benchmark, "world_table", lambda rows, title: Table())
+    monkeypatch.setattr(benchmark, "tune_allocator", lambda: None)
+    file = tmp_path / "new" / "speed.json"
+    command = ["world", "--threads", str(torch.get_num_threads()), "--json", str(file)]
+    for _ in range(2):
+        benchmark.main(command)
+        assert json.loads(file.read_text()) == []
+    for text in ("my notes", '{"rows": 3}', "[1]", "{"):
+        file.write_text(text)
+        with pytest.raises(SystemExit):
+            benchmark.main(command)
+        assert "or --overwrite" in capsys.readouterr().err and file.read_text() == text
+    benchmark.main([*command, "--overwrite"])
+    assert json.loads(file.read_text()) == []
+
+
+def test_a_comparison_replaces_results_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.md").write_text("mine")
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(SystemExit):
+        benchmark.main(["methods", "--quick", "--runs", str(tmp_path / "runs"), "--into", str(tmp_path)])
+    assert "has table.md, report.html and no benchmark.json" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "table.md"]
+    (tmp_path / "benchmark.json").write_text("{}")
+    check_target(tmp_path)

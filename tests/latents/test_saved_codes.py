@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 
 from stylegan_inv.edit import __main__ as edit
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators import load_generator
+from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.latents.edits import Neighbours
 from stylegan_inv.latents.saved_codes import holds_latents, latents_files, read_latents, shard_name
 from tests.cli import call, error_of
@@ -103,6 +106,96 @@ def test_noise_and_weights_that_do_not_fit(
         monkeypatch, capsys, edit, "input=out", "edit=truncate", "generator=file", f"generator.source={generator}"
     )
     assert "does not fit" in line and "reconstructions/" in line
+
+
+FULL = {f"{k:02d}": (1, side, side) for k, side in enumerate((4, 8, 8, 16, 16))}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("kind", ["noise", "generators"])
+def test_noise_and_weights_are_numbers_of_a_network(
+    generator: Path,
+    tmp_path: Path,
+    kind: str,
+    value: float,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes(tmp_path / "out")
+    tensors = {name: torch.zeros(shape) for name, shape in FULL.items()}
+    if kind == "generators":
+        shape = load_generator(generator).synthesis.get_parameter("b8.conv1.bias").shape
+        tensors = {"b8.conv1.bias": torch.zeros(shape)}
+    for image in ("a", "sub/b"):
+        file = tmp_path / "out" / kind / f"{image}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, file)
+    command = ("input=out", "edit=truncate", "edit.psi=[1]", "generator=file", f"generator.source={generator}")
+    call(monkeypatch, edit, *command, "output=good")
+    capsys.readouterr()
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, file)
+    line = error_of(monkeypatch, capsys, edit, *command, "output=bad")
+    assert f"out/{kind}/sub/b.safetensors: '{name}' holds NaN, infinite or other numbers than {kind} have" in line
+    assert not (tmp_path / "bad").exists()
+
+
+def npy(shape: tuple[int, ...], dtype: str, content: bytes, version: bytes = b"\1\0") -> bytes:
+    head = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape!r}, }}\n".encode("latin-1")
+    return (
+        b"\x93NUMPY" + version + (len(head) % 65536).to_bytes(2 if version == b"\1\0" else 4, "little") + head + content
+    )
+
+
+HOSTILE = {
+    "more than it holds": (npy((1 << 40,), "'<f4'", bytes(32)), "claims an array .* but has 32"),
+    "more than any machine has": (npy((1 << 62, 1 << 62), "'<f8'", bytes(32)), "claims an array"),
+    "less than it holds": (npy((4,), "'<f4'", bytes(32)), "claims an array .* of 16 bytes, but has 32"),
+    "a negative size": (npy((-2, -4), "'<f4'", bytes(32)), ""),
+    "objects": (npy((1,), "'|O'", b"\x80\4K\1."), "holds objects"),
+    "objects in a structure": (npy((1,), "[('a', '|O')]", b"\x80\4K\1."), "holds objects"),
+    "texts": (npy((8,), "'<U1'", bytes(32)), "holds <U1, expected numbers"),
+    "complex numbers": (npy((4,), "'<c8'", bytes(32)), "holds complex64"),
+    "times": (npy((4,), "'<M8[s]'", bytes(32)), "holds datetime64"),
+    "no type": (npy((4,), "'x'", bytes(32)), ""),
+    "a long header": (npy((1,) * 9000, "'<f4'", bytes(4)), ""),
+    "code as header": (npy((1,), "__import__('os').abort()", bytes(4)), ""),
+    "version 3": (npy((8,), "'<f4'", bytes(32), version=b"\3\0"), "version 3.0"),
+    "version 9": (npy((8,), "'<f4'", bytes(32), version=b"\x09\0"), ""),
+    "a cut header": (npy((8,), "'<f4'", bytes(32))[:40], ""),
+    "nothing": (b"", ""),
+    "a pickle": (b"\x80\4K\1.", ""),
+    "NaN": (npy((8,), "'<f4'", np.full(8, np.nan, "<f4").tobytes()), "not finite"),
+    "whole numbers": (npy((8,), "'<i4'", bytes(32)), "expected an array of numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_headers_of_arrays_are_checked(tmp_path: Path, kind: str) -> None:
+    content, message = HOSTILE[kind]
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(UserError, match=message or None) as error:
+        load_direction(tmp_path / "a.npy")
+    assert "a.npy" in str(error.value) or kind == "NaN", "the name of a direction is that of its file"
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", content)
+    with pytest.raises(UserError, match=r"a\.npz: ") as error:
+        read_latents(tmp_path / "a.npz")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<f2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_those_of_numpy(tmp_path: Path, dtype: str, order: Any) -> None:
+    values = np.asarray(np.random.default_rng(0).normal(size=(6, 8)), dtype, order=order)
+    np.save(tmp_path / "a.npy", values)
+    assert np.array_equal(load_direction(tmp_path / "a.npy").vector.numpy(), values.astype(np.float32))
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", w=values)
+        assert np.array_equal(read_latents(tmp_path / "a.npz").w[0].numpy(), values.astype(np.float32))
 
 
 def test_odd_names_of_images_are_edited(generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

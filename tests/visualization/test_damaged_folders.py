@@ -17,8 +17,9 @@ from PIL import Image, PngImagePlugin
 from stylegan_inv.benchmark import comparison_report
 from stylegan_inv.errors import UserError
 from stylegan_inv.report import __main__ as report
+from stylegan_inv.report import folder_reader
 from stylegan_inv.report.folder_reader import FolderReader
-from stylegan_inv.report.run_report import run_sections
+from stylegan_inv.report.run_report import run_sections, sweep_sections
 from stylegan_inv.visualization.html_page import write_page
 from stylegan_inv.visualization.line_chart import line_chart
 from tests.cli import call, error_of
@@ -165,6 +166,39 @@ def test_pictures_hold_pixels_only(base: Path, tmp_path: Path) -> None:
     assert shown.size == (5, 4) and shown.getpixel((0, 0)) == (9, 8, 7) and not shown.info
     data = re.findall(r"base64,([^\"]+)", "".join(run_sections(FolderReader(run))["Images"]))[0]
     assert SECRET.encode() not in base64.b64decode(data)
+
+
+@pytest.mark.parametrize("cell", ["abc", "x{}"])
+def test_bad_cells_are_counted(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
+    """Work and notes grow with the files and kinds of problems, not with the number of bad cells."""
+    run = shutil.copytree(base / "run", tmp_path / "run")
+    rows = "".join(f"{step},{cell.format(step)},1\n" for step in range(200_000))
+    (run / "metrics.csv").write_text(ROW + rows)
+    described: list[str] = []
+    monkeypatch.setattr(folder_reader, "readable", lambda text: described.append(text) or text)
+    reader = FolderReader(run)
+    page = write_page("run", run_sections(reader), tmp_path / "r.html").read_text(encoding="utf-8")
+    first = cell.format(0)
+    assert reader.notes == [f"metrics.csv: train/loss/l2 holds '{first}', expected a number, and 199,999 more like it"]
+    assert len(described) < 10 and len(page) < 1 << 17 and page.count("expected a number") == 1
+
+
+def test_notes_and_rows_are_bounded(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shutil.copytree(base / "run", tmp_path / "run")
+    for number in range(80):
+        (run / "evaluation" / f"{number:03d}").mkdir()
+        (run / "evaluation" / f"{number:03d}" / "metrics.json").write_text("[")
+    monkeypatch.setattr(folder_reader, "_MOST_CELLS", 40)
+    (run / "metrics.csv").write_text(ROW + "".join(f"{step},1,2\n" for step in range(50)))
+    reader = FolderReader(run)
+    run_sections(reader)
+    assert len(reader.notes) == 51 and reader.notes[-1] == "31 more problems"
+    assert "metrics.csv: has more than 40 values; shown are the first 13 rows" in reader.notes
+    (run / "sweep.csv").write_text("job,seed\n" + "".join(f"{job},1\n" for job in range(20)))
+    monkeypatch.setattr(folder_reader, "_MOST_ROWS", 10)
+    reader = FolderReader(run)
+    assert sweep_sections(reader)["Jobs"][0].count("<tr>") == 11
+    assert reader.notes == ["sweep.csv: shown are the first 10 of 20 rows"]
 
 
 def test_the_command_names_what_is_not_shown(

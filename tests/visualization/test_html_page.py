@@ -113,7 +113,7 @@ def test_images_are_embedded_unchanged(tmp_path: Path) -> None:
     assert base64.b64decode(str(source).removeprefix("data:image/png;base64,")) == file.read_bytes()
     with pytest.raises(UserError, match="expected a .png"):
         figure(tmp_path / "a.svg")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="b.png: cannot be opened"):
         figure(tmp_path / "b.png")
 
 

@@ -15,6 +15,7 @@ from stylegan_inv.data.alignment.face_alignment import LANDMARKS
 from stylegan_inv.data.sources.class_labels import read_json
 from stylegan_inv.data.sources.name_lists import read_text, stem
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import check_regular
 
 _PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
 
@@ -33,6 +34,22 @@ def _detectors(predictor: Path) -> tuple[Any, Any]:
     import dlib
 
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(predictor))
+
+
+def check_predictor(predictor: Path) -> None:
+    """Loads dlib's model, so that a wrong file is an error before any work.
+
+    Raises:
+        UserError: There is no such file, or dlib cannot read it, or is not installed.
+    """
+    check_regular(predictor, f"dlib's {Path(_PREDICTOR).name}")
+    try:
+        _detectors(predictor)
+    except ImportError:
+        raise UserError("face detection needs dlib: pip install 'stylegan_inv[align]'") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{predictor}: cannot be read ({reason}); expected dlib's {Path(_PREDICTOR).name}") from error
 
 
 def find_faces(pixels: np.ndarray, predictor: Path) -> list[np.ndarray]:
@@ -73,7 +90,11 @@ def read_landmarks(path: Path) -> dict[str, list[np.ndarray]]:
 
 def _from_csv(path: Path, text: str) -> dict[str, list[np.ndarray]]:
     faces: dict[str, list[np.ndarray]] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise UserError(f"{path}: is no CSV ({error}); expected a name and {2 * LANDMARKS} numbers a line") from error
+    for number, row in enumerate(rows, start=1):
         if not row or (number == 1 and len(row) > 1 and not _is_number(row[1])):
             continue  # header
         numbers = [float(cell) if _is_number(cell) else np.nan for cell in row[1:]]

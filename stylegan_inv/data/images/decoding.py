@@ -11,7 +11,6 @@ import contextlib
 import functools
 import importlib
 import io
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import open_regular, read_bytes
 from stylegan_inv.utils.text import readable
 
 #: Decoders to use. Pillow has more, among them EPS, which runs Ghostscript on the file.
@@ -63,23 +63,12 @@ def read_file(path: Path) -> bytes:
     """Returns the bytes of an image file.
 
     Raises:
-        BadImage: The file does not exist, cannot be opened, is a folder, or is larger than ``MAX_BYTES``.
+        BadImage: The file does not exist, cannot be opened, is no regular file, or is larger than ``MAX_BYTES``.
     """
     try:
-        found = path.stat()
-        size = found.st_size
-        if path.is_dir():
-            raise BadImage(f"{path}: is a folder, expected an image file")
-        if not stat.S_ISREG(found.st_mode):  # a pipe waits for a writer, a device has no end
-            raise BadImage(f"{path}: is a pipe or a device, expected an image file")
-        if size > MAX_BYTES:
-            raise BadImage(f"{path}: {size:,} bytes, expected an image of at most {MAX_BYTES:,}")
-        return path.read_bytes()
-    except BadImage:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise BadImage(f"{path}: cannot be opened ({reason.lower()}); expected an image file") from error
+        return read_bytes(path, MAX_BYTES, "an image file")
+    except UserError as error:
+        raise BadImage(str(error)) from error
 
 
 def decode(data: bytes, where: str, size: tuple[int, int] | None = None, margin: int = EXACT) -> Tensor:
@@ -137,8 +126,10 @@ def stored_size(path: Path) -> tuple[int, int]:
         BadImage: Not an image file.
     """
     try:
-        with Image.open(path, formats=_known_formats()) as image:
+        with open_regular(path, "an image file") as file, Image.open(file, formats=_known_formats()) as image:
             return image.height, image.width
+    except UserError as error:
+        raise BadImage(str(error)) from error
     except Exception as error:  # Pillow raises exceptions of many types for damaged data
         raise BadImage(f"{path}: cannot be opened ({error}); expected an image file") from error
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from stylegan_inv.data.images.decoding import MAX_BYTES, BadImage
 from stylegan_inv.data.sources.source import CompactStrings, Source
+from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import open_regular
 
 T = TypeVar("T")
 #: Limit of open files per process.
@@ -67,9 +69,11 @@ class ArchiveSource(Source):
             if number not in files:
                 if len(files) >= _MAX_OPEN:  # shuffled training reads from all shards
                     files.pop(next(iter(files))).close()
-                files[number] = open(self.files[number], "rb")
+                files[number] = open_regular(self.files[number])
             files[number].seek(offset)
             data = files[number].read(length)
+        except UserError as error:
+            raise BadImage(f"{self.where(index)}: cannot be read ({error})") from error
         except OSError as error:
             raise BadImage(f"{self.where(index)}: cannot be read ({error.strerror or error})") from error
         if len(data) != length:

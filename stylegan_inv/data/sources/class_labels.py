@@ -15,6 +15,7 @@ import numpy as np
 
 from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import read_bytes
 from stylegan_inv.utils.text import readable, same_letters
 
 CLASSES = "dataset.json"
@@ -38,11 +39,7 @@ def read_classes(folder: Path, names: Sequence[str], others: bool = False) -> np
     path = folder / CLASSES
     if not path.is_file():
         return None
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_CLASSES_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    text = read_bytes(path, MAX_CLASSES_BYTES, "a file of classes")
     return parse_classes(text, str(path), names, others)
 
 

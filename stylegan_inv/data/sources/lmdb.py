@@ -15,6 +15,7 @@ from stylegan_inv.data.sources.class_labels import read_json
 from stylegan_inv.data.sources.lmdb_file import value_locations
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import open_regular
 
 LENGTH, MANIFEST = b"length", b"manifest"
 _SIZED = re.compile(rb"([1-9]\d{0,4})-\d{5,9}")
@@ -72,7 +73,7 @@ def read_text_value(file: Path, offset: int, length: int) -> bytes:
     """
     if length > _MAX_TEXT:
         raise UserError(f"{file}: a list of names of {length:,} bytes, expected at most {_MAX_TEXT:,}")
-    with open(file, "rb") as opened:
+    with open_regular(file, "an LMDB") as opened:
         opened.seek(offset)
         return opened.read(length)
 

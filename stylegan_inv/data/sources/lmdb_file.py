@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import open_regular
 
 _PAGE = struct.Struct("<QHHHH")  # number, padding, flags, bounds of the free space
 _META = struct.Struct("<LLQQ")  # magic, version, address, size of the mapping
@@ -36,8 +37,10 @@ def value_locations(path: Path) -> Iterator[tuple[bytes, int, int]]:
         UserError: The file is no LMDB, truncated or damaged, or has named databases or duplicate keys.
     """
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(path, "an LMDB") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield from _Pages(data).walk()
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({(error.strerror or str(error)).lower()})") from error
     except (_Damaged, struct.error, ValueError) as error:  # ValueError: an empty file

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from stylegan_inv.data.images.image_files import name_list
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils import regular_files
 from stylegan_inv.utils.text import readable, same_letters
 
 #: Size limit of a list of names.
@@ -23,16 +24,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: The file cannot be read, is not UTF-8 text, or is too large.
     """
-    try:
-        if path.stat().st_size > _MAX_LIST_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected a list of at most {_MAX_LIST_BYTES:,}")
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be opened ({(error.strerror or str(error)).lower()}); expected a list"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text (byte {error.start}), expected one name per line in UTF-8") from error
+    return regular_files.read_text(path, _MAX_LIST_BYTES, "a list")
 
 
 def _lines(path: Path) -> list[str]:

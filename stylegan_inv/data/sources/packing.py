@@ -19,8 +19,11 @@ from typing import Any
 from stylegan_inv.data.sources.lmdb import LENGTH, MANIFEST, image_key, read_text_value
 from stylegan_inv.data.sources.lmdb_file import value_locations
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import open_regular, read_bytes
 
 MANIFEST_FILE = "manifest.json"
+#: A manifest has about 150 bytes for each image.
+MAX_MANIFEST_BYTES = 1 << 28
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time stamp of a zip
 _LOCAL_HEADER = 30
 
@@ -204,13 +207,25 @@ def open_packer(kind: str, content: Path, done: Sequence[tuple[str, int]], size:
 
 
 def read_manifest(path: Path) -> bytes | None:
-    """Returns the manifest of a packed dataset, or None if it has none."""
+    """Returns the manifest of a packed dataset, or None if it has none.
+
+    Raises:
+        UserError: The manifest is damaged or too large.
+    """
     if path.is_dir() and (path / MANIFEST_FILE).is_file():
-        return (path / MANIFEST_FILE).read_bytes()
+        return read_bytes(path / MANIFEST_FILE, MAX_MANIFEST_BYTES, "a manifest")
     if (path / "data.mdb").is_file():
         locations = {key: location for key, *location in value_locations(path / "data.mdb")}
         return read_text_value(path / "data.mdb", *locations[MANIFEST]) if MANIFEST in locations else None
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(MANIFEST_FILE) if MANIFEST_FILE in archive.namelist() else None
-    return None
+    if path.suffix.lower() != ".zip":
+        return None
+    try:
+        with open_regular(path, "a zip file") as file, zipfile.ZipFile(file) as archive:
+            if MANIFEST_FILE not in archive.namelist():
+                return None
+            if (size := archive.getinfo(MANIFEST_FILE).file_size) > MAX_MANIFEST_BYTES:
+                raise UserError(f"{size:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}")
+            return archive.read(MANIFEST_FILE)
+    except Exception as error:  # zipfile raises errors of many types for damaged files
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path}: its {MANIFEST_FILE} cannot be read ({reason}); pack the images again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tarfile
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from stylegan_inv.data.images.image_files import is_image, is_other_image, name_
 from stylegan_inv.data.sources.archive_files import ArchiveSource
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import file_size, open_regular
 
 #: First bytes of gzip, bzip2, xz and zstd files.
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7z", b"\x28\xb5\x2f\xfd")
@@ -109,11 +111,13 @@ def _members(shard: Path) -> list[tuple[str, int, int]]:
     """Returns name, offset and size of each file in a shard."""
     found = []
     try:
-        length = shard.stat().st_size
-        with open(shard, "rb") as file:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open_regular(shard, "a tar file"))
+            length = file_size(file)
             if file.read(4).startswith(_COMPRESSED):
                 raise UserError(f"{shard}: is compressed and allows no random access; unpack it: gunzip {shard.name}")
-        with tarfile.open(shard, "r:") as archive:
+            file.seek(0)
+            archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # saves memory: tarfile keeps all members
                 if member.isdir():

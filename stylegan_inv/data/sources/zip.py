@@ -19,6 +19,7 @@ from stylegan_inv.data.sources.archive_files import PerProcess
 from stylegan_inv.data.sources.class_labels import CLASSES, MAX_CLASSES_BYTES, parse_classes
 from stylegan_inv.data.sources.source import CompactStrings, Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import file_size, open_regular
 
 #: Local file header; its last two fields are the lengths of the name and of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
@@ -46,8 +47,8 @@ class ZipSource(Source):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            size = path.stat().st_size
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path, "a zip file") as file, zipfile.ZipFile(file) as archive:
+                size = file_size(file)
                 entries = [entry for entry in archive.infolist() if _is_shown(entry, is_image)]
                 self.left_out = [entry.filename for entry in archive.infolist() if _is_shown(entry, is_other_image)]
                 check_names(path, [entry.filename for entry in entries])
@@ -67,13 +68,13 @@ class ZipSource(Source):
     @functools.cached_property
     def classes(self) -> np.ndarray | None:  # noqa: D102
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                if CLASSES not in archive.namelist():
-                    return None
-                labels = archive.getinfo(CLASSES)
-            if labels.file_size > MAX_CLASSES_BYTES:
-                raise UserError(f"{self.path}: {CLASSES} is larger than {MAX_CLASSES_BYTES:,} bytes")
-            with open(self.path, "rb") as file:
+            with open_regular(self.path, "a zip file") as file:
+                with zipfile.ZipFile(file) as archive:
+                    if CLASSES not in archive.namelist():
+                        return None
+                    labels = archive.getinfo(CLASSES)
+                if labels.file_size > MAX_CLASSES_BYTES:
+                    raise UserError(f"{self.path}: {CLASSES} is larger than {MAX_CLASSES_BYTES:,} bytes")
                 text = _content(file, self._size, _location(labels))
         except UserError:
             raise
@@ -82,7 +83,7 @@ class ZipSource(Source):
         return parse_classes(text, f"{self.path}: {CLASSES}", self.names)
 
     def _open(self) -> BinaryIO:
-        return open(self.path, "rb")
+        return open_regular(self.path, "a zip file")
 
     def read(self, index: int) -> bytes:  # noqa: D102
         try:

@@ -29,6 +29,7 @@ from stylegan_inv.generators.ops import dispatch
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.regular_files import open_regular
 from stylegan_inv.weights.download import fetch
 from stylegan_inv.weights.table import TABLE, entry_with_hash
 
@@ -151,7 +152,7 @@ def save_discriminator(
 def read_metadata(source: str | Path) -> dict[str, str]:
     """Returns the metadata of a ``.safetensors`` file or embedded asset (``config`` is JSON); empty for other files."""
     path = locate(source)
-    with open(path, "rb") as f:
+    with open_regular(path, "a file of weights") as f:
         head = f.read(9)
     return safetensors_metadata(path) if head[8:9] == b"{" else {}
 

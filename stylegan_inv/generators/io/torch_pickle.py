@@ -16,6 +16,7 @@ from torch import Tensor
 from stylegan_inv.generators.io.pickle_machine import BoundedStream, Record, RefusedCode, RefusedPickle, load
 from stylegan_inv.generators.io.pickle_objects import STORAGE_TYPES, Names, Storage, storage_id, torch_names
 from stylegan_inv.utils.plain_data import MOST_LEVELS
+from stylegan_inv.utils.regular_files import file_size, open_regular
 
 #: Files in an archive, by name.
 Entries: TypeAlias = dict[str, zipfile.ZipInfo]
@@ -61,7 +62,7 @@ class _Storages:
 
 def read_zip(path: Path) -> Any:
     """Reads a file in the format of `torch.save` since PyTorch 1.6."""
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path, "a file of weights") as file, zipfile.ZipFile(file) as archive:
 
         def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
             info = entries[f"{root}data/{key}"]
@@ -70,7 +71,7 @@ def read_zip(path: Path) -> Any:
             with archive.open(info) as stream:
                 return _read_values(stream, dtype, count)
 
-        return _read_archive(archive, path.stat().st_size, values)
+        return _read_archive(archive, file_size(file), values)
 
 
 def load_checked(path: Path) -> Any:
@@ -83,17 +84,17 @@ def load_checked(path: Path) -> Any:
         RefusedPickle: The file has more than data.
         Exception: Of many types, if the file is damaged.
     """
-    with open(path, "rb") as file:
+    with open_regular(path, "a file of weights") as file:
         head = file.read(len(LEGACY_START))
         file.seek(0)
         if head == LEGACY_START:
-            check_size(read_legacy(file, path.stat().st_size))
+            check_size(read_legacy(file, file_size(file)))
         else:
-            _check_zip(path)
+            _check_zip(file)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _check_zip(path: Path) -> None:
+def _check_zip(file: BinaryIO) -> None:
     """Checks a file as `read_zip` does, without reading the numbers of its tensors."""
 
     def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -101,8 +102,8 @@ def _check_zip(path: Path) -> None:
             raise EOFError("a storage whose length differs from the pickle")
         return torch.empty(count, dtype=dtype, device="meta")
 
-    with zipfile.ZipFile(path) as archive:
-        check_size(_read_archive(archive, path.stat().st_size, values))
+    with zipfile.ZipFile(file) as archive:
+        check_size(_read_archive(archive, file_size(file), values))
 
 
 def check_size(content: Any, most_values: int = MOST_CONTENT, most_levels: int = MOST_LEVELS) -> None:

@@ -14,6 +14,7 @@ from stylegan_inv.generators.io import torch_pickle
 from stylegan_inv.generators.io.layouts import list_keys, shown
 from stylegan_inv.generators.io.nvidia_pickle import networks
 from stylegan_inv.generators.io.pickle_machine import RefusedCode, RefusedPickle
+from stylegan_inv.utils.regular_files import file_size, open_regular
 from stylegan_inv.utils.safetensors_files import open_safetensors
 from stylegan_inv.weights.download import file_hash, is_web_page
 
@@ -44,7 +45,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
 def _read_pickle(path: Path, head: bytes, size: int) -> Any:
     if head.startswith(b"PK\x03\x04"):
         return torch_pickle.read_zip(path)
-    with open(path, "rb") as f:
+    with open_regular(path, "a file of weights") as f:
         if head.startswith(torch_pickle.LEGACY_START):
             return torch_pickle.read_legacy(f, size)
         return torch_pickle.read_objects(f, size)
@@ -65,11 +66,11 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
         UserError: The file is empty, truncated, a web page, of another format, or contains code to execute.
     """
     path = Path(path)
-    size = path.stat().st_size
+    with open_regular(path, "a file of weights") as f:
+        size = file_size(f)
+        head = f.read(256)
     if size == 0:
         raise UserError(f"{path} is empty (0 bytes): the download failed; download it again")
-    with open(path, "rb") as f:
-        head = f.read(256)
     if is_web_page(head):
         raise UserError(
             f"{path} is a web page, not weights: the server answered with a login, quota or error page; open the link "

@@ -19,6 +19,9 @@ from stylegan_inv.latents.directions import Direction
 from stylegan_inv.latents.statistics import WStatistics
 from stylegan_inv.utils.checks import whole_number
 
+#: Name of the directions, before the number of their component.
+PRINCIPAL = "pca"
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
@@ -46,7 +49,7 @@ class Components:
         self._check(index)
         return Direction(
             self.axes[index],
-            f"pca_{index}",
+            f"{PRINCIPAL}_{index}",
             layers=None if layers is None else tuple(layers),
             unit=float(self.std[index]),
             generator_hash=self.generator_hash,

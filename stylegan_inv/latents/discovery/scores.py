@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.layers import normalize_2nd_moment
 from stylegan_inv.utils.checks import one_of
+from stylegan_inv.utils.regular_files import read_text
 from stylegan_inv.utils.text import same_letters
 
 #: Attribute of the embedded directions -> factor of SynthFaces, where the names differ.
 FACTOR_OF = {"pose": "yaw"}
 _BATCH = 50
+#: A million rows of names and scores have 50 MB.
+_MAX_CSV_BYTES = 1 << 28
 
 
 def attributes_of(values: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
@@ -110,13 +114,10 @@ def csv_scores(path: str | Path, attribute: str, names: Sequence[str] | None = N
     Raises:
         UserError: There is no such file, column or row, or a score is not a number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a CSV file of scores")
+    text = read_text(path, _MAX_CSV_BYTES, "a CSV file of scores")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read ({error}); expected a CSV file of scores in UTF-8") from error
     columns = list(rows[0]) if rows else []
     if attribute not in columns:

@@ -16,6 +16,9 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import Direction
 from stylegan_inv.utils.checks import whole_number
 
+#: Name of the directions, before their number.
+SEFA = "sefa"
+
 
 def style_weights(generator: Generator, layers: Sequence[int] | None = None) -> list[Tensor]:
     """Returns the weights (C, D) of the affine layers that map w to the styles of the convolutions.
@@ -69,7 +72,7 @@ def sefa_directions(generator: Generator, layers: Sequence[int] | None = None, c
     return [
         Direction(
             rows[k].cpu(),
-            f"sefa_{k}",
+            f"{SEFA}_{k}",
             layers=None if layers is None else tuple(layers),
             generator_hash=generator.source_hash,
             made={"by": "SeFa", "eigenvalue": f"{float(values[k]):.6g}"},
