@@ -12,6 +12,7 @@ import pytest
 
 from stylegan_inv import __version__, cli
 from tests.cli import QUICK, REPOSITORY, assert_user_error
+from tests.forks import run_fork
 
 PACKAGE = REPOSITORY / "stylegan_inv"
 #: What pip writes for an entry of [project.scripts].
@@ -68,9 +69,10 @@ def test_importing_the_script_is_light() -> None:
 
 @pytest.mark.parametrize("as_module", [False, True])
 def test_arguments_reach_the_command(script: Path, as_module: bool, tmp_path: Path) -> None:
-    start = [sys.executable, "-m", "stylegan_inv"] if as_module else [str(script)]
-    assert_user_error(run([*start, "report", "run=absent folder"], tmp_path), "absent folder", "no such folder")
-    shown = run([*start, "prepare", "pack", "--help"], tmp_path)
+    program = "stylegan_inv" if as_module else str(script)
+    result = run_fork(program, "report", "run=absent folder", cwd=tmp_path)
+    assert_user_error(result, "absent folder", "no such folder")
+    shown = run_fork(program, "prepare", "pack", "--help", cwd=tmp_path)
     assert shown.returncode == 0 and "usage:" in shown.stdout, shown.stderr
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from stylegan_inv import train
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
-from tests.cli import QUICK, assert_user_error, error_of, run_cli
+from tests.cli import QUICK, assert_user_error, error_of, run_cli, run_python
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One quick training of the default job with default logging: its run folder and what it printed."""
     cwd = tmp_path_factory.mktemp("default job")  # with a space, as on people's machines
     quick = [argument for argument in QUICK if argument != "logger=csv"]
-    result = run_cli("train", "method=restyle", *quick, "hydra.run.dir=run", cwd=cwd)
+    result = run_python("train", "method=restyle", *quick, "hydra.run.dir=run", cwd=cwd)
     assert result.returncode == 0, result.stderr
     return cwd / "run", result.stdout
 

@@ -21,7 +21,8 @@ from PIL import Image
 from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime import checkpoint_io
-from tests.faults.small import join, launch, rows, run, slowdown, state, steps_logged, wait_for
+from tests.faults.small import rows, run, slowdown, state, steps_logged, wait_for
+from tests.forks import join, launch
 
 ENDLESS = ("trainer.max_steps=100000", "trainer.val_check_interval=100000", "method.scheduler=null")
 
