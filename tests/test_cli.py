@@ -80,7 +80,7 @@ def test_arguments_reach_the_command(script: Path, as_module: bool, tmp_path: Pa
 def test_ranks_of_a_training_are_started(script: Path, tmp_path: Path) -> None:
     """Two ranks, which import a class of the working directory as well."""
     (tmp_path / "own.py").write_text(OWN_TERM)
-    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "callbacks.codes=null"]
     term = "+loss.own={_target_: own.Term, weight: 1.0}"
     done = run([str(script), "train", *QUICK, *ddp, term, "hydra.run.dir=run"], tmp_path)
     assert done.returncode == 0, done.stderr

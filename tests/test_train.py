@@ -97,6 +97,7 @@ def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> N
         "method=restyle",
         *quick,
         "trainer.max_steps=5",
+        "callbacks.codes=null",
         f"ckpt_path='{last}'",
         "hydra.run.dir=run",
         cwd=tmp_path,
@@ -185,7 +186,8 @@ def test_what_people_type_without_reading(tmp_path: Path) -> None:
 
 
 def test_sweep_runs_every_job(tmp_path: Path) -> None:
-    arguments = [*QUICK, "method.iterations=1,2", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
+    small = [*QUICK, "trainer.max_steps=1", "callbacks.panels=null", "callbacks.codes=null"]
+    arguments = [*small, "method.iterations=1,2", "hydra.sweep.dir=sweep"]
     result = run_cli("train", "-m", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for job in ("0", "1"):
