@@ -18,6 +18,13 @@ _STATE = tempfile.TemporaryDirectory(prefix="stylegan_inv_state")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 
 
+def pytest_configure() -> None:
+    """Hydra reads conf/ once, not for each composition."""
+    from tests.config_files import keep_config_files
+
+    keep_config_files()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips the tests of `make test-long` elsewhere; there, the longest comes first, so that it is not the last."""
     if os.environ.get("STYLEGAN_INV_LONG"):
