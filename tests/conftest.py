@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -33,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="takes long; make test-long runs it"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_returned() -> Iterator[None]:
+    """A training in this process sets the allocator to keep freed memory for the rest of the tests."""
+    yield
+    if sys.platform.startswith("linux") and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        library.malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)
