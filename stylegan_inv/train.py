@@ -36,7 +36,7 @@ from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
-from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
+from stylegan_inv.runtime.atomic_checkpoints import AtomicCheckpointIO
 from stylegan_inv.runtime.library_messages import errors_of_log_files_hidden, silence_library_messages
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.forks import REPOSITORY as REPOSITORY
+from tests.forks import run_fork
 
 #: A training that takes seconds: the default job with everything made small.
 QUICK = (
@@ -26,7 +27,12 @@ QUICK = (
 
 
 def run_cli(module: str, *arguments: str, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    """``python -m stylegan_inv.<module> arguments`` in ``cwd``, output captured."""
+    """``python -m stylegan_inv.<module> arguments`` in ``cwd``, output captured, without the seconds of its imports."""
+    return run_fork(f"stylegan_inv.{module}", *arguments, cwd=cwd, timeout=timeout, WANDB_API_KEY=None)
+
+
+def run_python(module: str, *arguments: str, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """The same in a new process of Python."""
     environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), COLUMNS="120")
     environment.pop("WANDB_API_KEY", None)
     return subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -18,6 +19,13 @@ _STATE = tempfile.TemporaryDirectory(prefix="stylegan_inv_state")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 
 
+def pytest_configure() -> None:
+    """Hydra reads conf/ once, not for each composition."""
+    from tests.config_files import keep_config_files
+
+    keep_config_files()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips the tests of `make test-long` elsewhere; there, the longest comes first, so that it is not the last."""
     if os.environ.get("STYLEGAN_INV_LONG"):
@@ -26,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="takes long; make test-long runs it"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_returned() -> Iterator[None]:
+    """A training in this process sets the allocator to keep freed memory for the rest of the tests."""
+    yield
+    if sys.platform.startswith("linux") and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        library.malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.cli import assert_user_error, error_of, run_cli
+from tests.cli import assert_user_error, error_of, run_python
 
 #: Command -> arguments that name a file or folder that does not exist.
 MISSING_FILES = {
@@ -70,4 +70,4 @@ def test_values_that_hydra_does_not_take_come_with_what_to_type(value, monkeypat
 @pytest.mark.parametrize("name", ["train", "prepare verify", "directions"])
 def test_commands_in_a_process_of_their_own(name: str, tmp_path: Path) -> None:
     """Nothing else, such as warnings of imported libraries, reaches standard error."""
-    assert_user_error(run_cli(name.split()[0], *MISSING_FILES[name], cwd=tmp_path), "missing")
+    assert_user_error(run_python(name.split()[0], *MISSING_FILES[name], cwd=tmp_path), "missing")

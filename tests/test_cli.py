@@ -12,6 +12,7 @@ import pytest
 
 from stylegan_inv import __version__, cli
 from tests.cli import QUICK, REPOSITORY, assert_user_error
+from tests.forks import run_fork
 
 PACKAGE = REPOSITORY / "stylegan_inv"
 #: What pip writes for an entry of [project.scripts].
@@ -68,9 +69,10 @@ def test_importing_the_script_is_light() -> None:
 
 @pytest.mark.parametrize("as_module", [False, True])
 def test_arguments_reach_the_command(script: Path, as_module: bool, tmp_path: Path) -> None:
-    start = [sys.executable, "-m", "stylegan_inv"] if as_module else [str(script)]
-    assert_user_error(run([*start, "report", "run=absent folder"], tmp_path), "absent folder", "no such folder")
-    shown = run([*start, "prepare", "pack", "--help"], tmp_path)
+    program = "stylegan_inv" if as_module else str(script)
+    result = run_fork(program, "report", "run=absent folder", cwd=tmp_path)
+    assert_user_error(result, "absent folder", "no such folder")
+    shown = run_fork(program, "prepare", "pack", "--help", cwd=tmp_path)
     assert shown.returncode == 0 and "usage:" in shown.stdout, shown.stderr
 
 
@@ -78,7 +80,7 @@ def test_arguments_reach_the_command(script: Path, as_module: bool, tmp_path: Pa
 def test_ranks_of_a_training_are_started(script: Path, tmp_path: Path) -> None:
     """Two ranks, which import a class of the working directory as well."""
     (tmp_path / "own.py").write_text(OWN_TERM)
-    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    ddp = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "callbacks.codes=null"]
     term = "+loss.own={_target_: own.Term, weight: 1.0}"
     done = run([str(script), "train", *QUICK, *ddp, term, "hydra.run.dir=run"], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from PIL import Image
 from stylegan_inv import train
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
-from tests.cli import QUICK, assert_user_error, error_of, run_cli
+from tests.cli import QUICK, assert_user_error, error_of, run_cli, run_python
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One quick training of the default job with default logging: its run folder and what it printed."""
     cwd = tmp_path_factory.mktemp("default job")  # with a space, as on people's machines
     quick = [argument for argument in QUICK if argument != "logger=csv"]
-    result = run_cli("train", "method=restyle", *quick, "hydra.run.dir=run", cwd=cwd)
+    result = run_python("train", "method=restyle", *quick, "hydra.run.dir=run", cwd=cwd)
     assert result.returncode == 0, result.stderr
     return cwd / "run", result.stdout
 
@@ -97,6 +97,7 @@ def test_continues_from_a_checkpoint(run: tuple[Path, str], tmp_path: Path) -> N
         "method=restyle",
         *quick,
         "trainer.max_steps=5",
+        "callbacks.codes=null",
         f"ckpt_path='{last}'",
         "hydra.run.dir=run",
         cwd=tmp_path,
@@ -185,7 +186,8 @@ def test_what_people_type_without_reading(tmp_path: Path) -> None:
 
 
 def test_sweep_runs_every_job(tmp_path: Path) -> None:
-    arguments = [*QUICK, "method.iterations=1,2", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
+    small = [*QUICK, "trainer.max_steps=1", "callbacks.panels=null", "callbacks.codes=null"]
+    arguments = [*small, "method.iterations=1,2", "hydra.sweep.dir=sweep"]
     result = run_cli("train", "-m", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     for job in ("0", "1"):

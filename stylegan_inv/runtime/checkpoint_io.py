@@ -1,85 +1,28 @@
-"""Reads and writes checkpoint files: atomically, with a backup, and without ending the training on a full disk."""
+"""Reads and checks checkpoint files. It imports no Lightning, which takes seconds; `atomic_checkpoints` writes them."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
-import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins import TorchCheckpointIO
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io.layouts import shown
 from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.generators.io.weight_files import unusable_values
-from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.regular_files import open_regular
 
 _log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-#: Space that must remain on the disk for metrics, panels and the log.
-_SPARE_BYTES = 1 << 20
 #: End of the names of states that are no tensors.
 _EXTRA_STATE = "_extra_state"
 #: The third entry of Lightning's checkpoints, and where it is.
 _MARK, _HEAD_BYTES = b"pytorch-lightning_version", 4096
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint writer with atomic writes and a backup, ``previous.ckpt``.
-
-    Stock Lightning writes to ``$TMPDIR`` and copies from there: if the process is killed during the copy, ``last.ckpt``
-    is empty (Lightning #21253). Here the file is always either the old checkpoint or the new one.
-
-    A checkpoint that cannot be written causes a warning; :attr:`failure` gives the reason. Training continues, the
-    existing files stay, and the next save tries again.
-
-    Args:
-        recreate: Called if the folder has been deleted; writes the other files of the run folder.
-    """
-
-    def __init__(self, recreate: Callable[[], None] | None = None) -> None:
-        self._recreate = recreate
-        #: Reason why the last save failed; None if it succeeded.
-        self.failure: str | None = None
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a checkpoint; on failure logs a warning and changes nothing."""
-        path = Path(path)
-        try:
-            if not path.parent.is_dir():
-                path.parent.mkdir(parents=True)
-                if self._recreate is not None:
-                    self._recreate()
-            _check_room(checkpoint, path.parent)
-            with atomic_write(path) as temporary:
-                torch.save(checkpoint, temporary)
-                _check_complete(temporary)
-                if path.name == LAST and path.exists():
-                    _keep_as_previous(path)
-        except OSError as error:
-            self.failure = f"{path}: cannot be written ({error.strerror or error})"
-            _log.warning(
-                "%s; training continues, the last good checkpoint stays, the next save tries again", self.failure
-            )
-        else:
-            self.failure = None
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Removes a checkpoint file; never a folder, which the state of a stranger's checkpoint could name."""
-        if Path(path).is_file():
-            Path(path).unlink(missing_ok=True)
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Loads a checkpoint without executing code in it; see `read_checkpoint`."""
-        return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -152,44 +95,6 @@ def newest_readable(folder: Path) -> Path | None:
     if problem is not None:
         raise problem
     return None
-
-
-def tensors(tree: Any) -> Iterable[torch.Tensor]:
-    """Yields all tensors in nested dicts, lists and tuples."""
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from tensors(value)
-    elif isinstance(tree, (list, tuple)):
-        for value in tree:
-            yield from tensors(value)
-
-
-def _check_room(checkpoint: dict[str, Any], folder: Path) -> None:
-    needed = sum(t.numel() * t.element_size() for t in tensors(checkpoint)) + _SPARE_BYTES
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:.0f} MB needed")
-
-
-def _check_complete(path: Path) -> None:
-    """Reads the archive's directory back: it is written last, so a truncated file has none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.infolist()
-    except zipfile.BadZipFile as error:
-        raise OSError(errno.EIO, "the written file cannot be read back") from error
-
-
-def _keep_as_previous(path: Path) -> None:
-    """Gives the file a second name, so that ``last.ckpt`` exists at any moment."""
-    previous, link = path.with_name(PREVIOUS), path.with_name(f".{Path(PREVIOUS).stem}.00000000.partial.ckpt")
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, link)
-    os.replace(link, previous)
 
 
 def load_state(module: torch.nn.Module, state: dict[str, Any], source: Path) -> None:

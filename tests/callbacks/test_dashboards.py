@@ -32,6 +32,7 @@ from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.runtime.run_folder import RunFolder
 from tests.callbacks import wandb_file
 from tests.faults import small
+from tests.forks import join, launch, launch_ranks
 
 SIZE = 5
 CALLBACKS = [
@@ -68,8 +69,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dashboards")
     generator = Generator(32, z_dim=8, w_dim=8, mapping_layers=1, channel_base=128, channel_max=8)
     save_generator(generator, folder / "generator.safetensors")
-    process = small.launch(fit, folder / "run", log=folder / "log", WANDB_MODE="offline", WANDB_API_KEY="")
-    assert small.join([process], 240) == [0], (folder / "log").read_text()[-3000:]
+    process = launch(fit, folder / "run", log=folder / "log", WANDB_MODE="offline", WANDB_API_KEY="")
+    assert join([process], 240) == [0], (folder / "log").read_text()[-3000:]
     return folder / "run"
 
 
@@ -262,8 +263,8 @@ def test_two_ranks_find_the_worst_of_all_images(tmp_path: Path) -> None:
     show_shards(tmp_path / "one", images, found, [[[0, 1, 2, 3], [4, 5, 6]]])
     # A sampler gives both ranks four: image 1, the worst one, is seen twice.
     shards = [[[0, 2], [4, 6]], [[1, 3], [5, 1]]]
-    processes = small.launch_ranks(show_shards, tmp_path / "two", images, found, shards, log=tmp_path / "log")
-    assert small.join(processes, 100) == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
+    processes = launch_ranks(show_shards, tmp_path / "two", images, found, shards, log=tmp_path / "log")
+    assert join(processes, 100) == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
     one, two = ((tmp_path / name / "worst" / "last.csv").read_text() for name in ("one", "two"))
     assert one == two and [row.split(",")[1] for row in one.splitlines()[1:]] == ["1", "3", "5"]
     assert json.loads((tmp_path / "two" / "codes" / "last.json").read_text())["images"] == 8

@@ -8,8 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 import types
 from pathlib import Path
@@ -32,6 +30,7 @@ from stylegan_inv.data.images.image_files import BadImage
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.old_names import replace_old_names
+from tests.forks import join, launch_ranks
 
 
 def fill(folder: Path, count: int, start: int = 0, name: str = "{:05d}.png") -> Path:
@@ -425,9 +424,10 @@ def test_config_files_build(tmp_path, name):
 
 @pytest.mark.slow
 def test_two_real_ranks(tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "tests.data.two_ranks", str(tmp_path)]
-    subprocess.run(command, env=env, cwd=Path(__file__).parents[2], check=True, timeout=240, capture_output=True)
+    from tests.data.two_ranks import fit_rank
+
+    processes = launch_ranks(fit_rank, tmp_path, log=tmp_path / "log")
+    assert join(processes, 240) == [0, 0], (tmp_path / "log.0").read_text()
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [i for pair in zip(ranks[0]["seen"], ranks[1]["seen"], strict=True) for i in pair] == expected(14)
     assert sorted(ranks[0]["validated"] + ranks[1]["validated"]) == list(range(5))

@@ -1,17 +1,16 @@
-"""Run by test_datamodule.py in its own process: two CPU ranks fit and validate, and write the indices they saw."""
+"""Run by test_datamodule.py in two forks: CPU ranks that fit and validate, and write the indices they saw."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
 
 from tests.data.test_datamodule import IndexRecorder, faces
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+
+def fit_rank(folder: Path) -> None:
     model = IndexRecorder(stop_after=7)
     # use_distributed_sampler keeps Lightning's default, which must not wrap the samplers.
     trainer = pl.Trainer(

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from tests.ddp.test_two_ranks import DDP
-from tests.faults.small import join, launch_ranks, metrics, rows, run, slowdown, state, steps_logged, wait_for, warm_up
+from tests.faults.small import metrics, rows, run, slowdown, state, steps_logged, wait_for, warm_up
 from tests.faults.test_stops import ENDLESS
+from tests.forks import join, launch_ranks
 
 
 @pytest.mark.parametrize("who", ["main", "child", "all"])

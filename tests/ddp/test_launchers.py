@@ -18,7 +18,8 @@ from torch import nn
 from stylegan_inv import config
 from stylegan_inv.errors import UserError
 from tests.cli import REPOSITORY
-from tests.faults.small import assert_same_training, join, launch, launch_ranks, overrides, run, state
+from tests.faults.small import assert_same_training, overrides, run, state
+from tests.forks import join, launch, launch_ranks
 
 DDP = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_steps=4")
 

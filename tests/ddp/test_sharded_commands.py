@@ -23,7 +23,7 @@ from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.methods.common.base import Inversion
 from tests.cli import run_cli
 from tests.fake_run import RESOLUTION, TwoSteps, make_run, write_config
-from tests.faults.small import join, launch
+from tests.forks import join, launch
 
 IMAGES, BATCH, BROKEN, SMALL = 17, 2, 5, 9
 SLURM = {"SLURM_PROCID": "{rank}", "SLURM_NTASKS": "{count}", "SLURM_LOCALID": "{rank}", "SLURM_JOB_NAME": "invert"}

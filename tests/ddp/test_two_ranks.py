@@ -24,8 +24,6 @@ from tests.faults.small import (
     assert_same_training,
     build,
     differences,
-    join,
-    launch_ranks,
     rows,
     run,
     slowdown,
@@ -34,6 +32,7 @@ from tests.faults.small import (
     wait_for,
     warm_up,
 )
+from tests.forks import join, launch_ranks
 
 DDP = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
 NORM = ("encoder=single_level", "encoder/backbone=ir_se_tiny")

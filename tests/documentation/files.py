@@ -20,7 +20,7 @@ from stylegan_inv.latents.directions import Direction, save_direction
 from tests.cli import REPOSITORY
 from tests.documentation.pages import TRAIN
 from tests.encoders.official import W_DIM, psp_file
-from tests.faults.small import join, launch
+from tests.forks import run_fork
 
 RUN = "2026-11-21_10-30-00"
 IMAGES = 4
@@ -106,8 +106,6 @@ def write_examples(folder: Path) -> None:
 
 def write_run(folder: Path, run: str, *overrides: str) -> None:
     """Trains a run for two steps in ``<folder>/<run>``."""
-    from tests.documentation.test_commands import execute
-
-    words = ["stylegan_inv.train", *overrides, *TRAIN, "dataset.val_size=4", f"hydra.run.dir={run}"]
-    log = folder / "run.log"
-    assert join([launch(execute, words, str(folder), log=log)], 300) == [0], log.read_text()[-2000:]
+    words = [*overrides, *TRAIN, "dataset.val_size=4", f"hydra.run.dir={run}"]
+    done = run_fork("stylegan_inv.train", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]

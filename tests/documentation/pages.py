@@ -31,6 +31,7 @@ TRAIN = (
     "dataset.val_batch_size=2",
     "dataset.num_workers=0",
     "callbacks.panels.images=2",
+    "callbacks.codes=null",  # a second for its figure
     "callbacks.progress=null",
     "logger=csv",
 )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import pytest
 from tests.cli import REPOSITORY
 from tests.documentation.files import RUN, write_examples, write_reader_files, write_run
 from tests.documentation.pages import EMBEDDED, PAGES, SMALL_SCRIPTS, SMALL_TRAINING, TRAIN, commands
-from tests.faults.small import join, launch
+from tests.forks import run_fork
 
 #: Patterns of names in commands that a reader replaces; these are no commands.
 PLACEHOLDER = re.compile(r"<(command|name)>")
@@ -142,19 +139,6 @@ def _quick_benchmark(arguments: list[str]) -> list[str]:
     return [*kept, *small.get(part, []), *(["--repeats", "1"] if part not in ("world", "render") else [])]
 
 
-def execute(words: list[str], folder: str) -> None:
-    """Runs a command in this process, as ``python -m`` or ``python <script>`` would."""
-    os.chdir(folder)
-    sys.path.insert(0, folder)
-    program, sys.argv[1:] = words[0], words[1:]
-    if program.endswith(".py"):
-        sys.path.insert(0, str(Path(program).parent))
-        sys.argv[0] = program
-        runpy.run_path(program, run_name="__main__")
-    else:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-
-
 def first_pages() -> dict[str, Path]:
     """Returns the page that a command is tested with: the first one that shows it, the overviews last."""
     found: dict[str, Path] = {}
@@ -192,11 +176,12 @@ def test_commands_of_a_page(page: Path, folder: Path) -> None:
         runs.setdefault(f"outputs/restyle/{RUN}", ("method=restyle",))
     for run, overrides in runs.items():
         write_run(folder, run, *overrides)
-    for number, command in enumerate(shown):
-        log = folder / f"{number}.log"
-        codes = join([launch(execute, quick(command.words), str(folder), log=log, COLUMNS="120")], SECONDS)
+    for command in shown:
+        done = run_fork(*quick(command.words), cwd=folder, timeout=SECONDS)
         assert all(path.read_bytes() == content for path, content in assets.items()), f"{command} changes the package"
-        assert codes == [0], f"{command}\n{' '.join(quick(command.words))}\n{log.read_text()[-3000:]}"
+        assert done.returncode == 0, (
+            f"{command}\n{' '.join(quick(command.words))}\n{(done.stdout + done.stderr)[-3000:]}"
+        )
 
 
 def test_every_command_of_the_package_is_shown() -> None:

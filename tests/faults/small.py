@@ -1,20 +1,13 @@
-"""Trainings that take a second: the whole path of `stylegan_inv.train` with the smallest networks, in this process.
-
-`launch` runs a function in forks of one process that has everything imported: a start costs milliseconds instead of ten
-seconds, and signals, limits and exit codes are as real as anywhere.
-"""
+"""Trainings that take a second: the whole path of `stylegan_inv.train` with the smallest networks, in this process."""
 
 from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
-import socket
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,55 +147,6 @@ def assert_same_training(a: Path, b: Path) -> None:
     for key in keys:
         assert not differences(first.get(key), second.get(key), key), differences(first.get(key), second.get(key), key)
     assert rows(a) == rows(b), [(x, y) for x, y in zip(rows(a), rows(b), strict=False) if x != y]
-
-
-# -- forks -------------------------------------------------------------------------------------------------------------
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.faults.small"])
-
-
-def launch(target: Callable[..., Any], *args: Any, log: Path, **environment: str) -> Any:
-    """Start ``target(*args)`` in a fork; its output goes to ``log``. Returns the process."""
-    process = _context.Process(target=_child, args=(target, args, str(log), environment))
-    process.start()
-    return process
-
-
-def launch_ranks(target: Callable[..., Any], *args: Any, log: Path, world: int = 2) -> list[Any]:
-    """Start forks that see themselves as ranks, as torchrun would start them; their logs are ``log``.0, ``log``.1."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "NODE_RANK": "0"}
-    return [
-        launch(target, *args, log=Path(f"{log}.{rank}"), LOCAL_RANK=str(rank), **common) for rank in range(world)
-    ]  # fmt: skip
-
-
-def _child(target: Callable[..., Any], args: tuple[Any, ...], log: str, environment: dict[str, str]) -> None:
-    os.setpgid(0, 0)
-    out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    os.environ.update(environment)
-    multiprocessing.set_start_method("fork", force=True)  # of loader processes; this one's would import all again
-    torch.set_num_threads(1)
-    target(*args)
-
-
-def join(processes: Sequence[Any], seconds: float) -> list[int | None]:
-    """Exit codes; those that do not end in time are killed and have None."""
-    deadline = time.monotonic() + seconds
-    codes = []
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        codes.append(process.exitcode)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-    return codes
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:

@@ -18,8 +18,8 @@ from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
-from stylegan_inv.runtime import checkpoint_io
-from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
+from stylegan_inv.runtime import atomic_checkpoints
+from stylegan_inv.runtime.atomic_checkpoints import AtomicCheckpointIO
 from stylegan_inv.runtime.run_location import RunLocation, select_location
 from tests.faults.small import assert_same_training, build, overrides, rows, run, state, stop_after
 
@@ -239,7 +239,7 @@ def test_no_room_is_noticed_before_writing(
     saver, path = AtomicCheckpointIO(), tmp_path / "last.ckpt"
     saver.save_checkpoint({"state_dict": {"a": torch.zeros(1000)}}, path)
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda folder: usage._replace(free=1 << 20))
+    monkeypatch.setattr(atomic_checkpoints.shutil, "disk_usage", lambda folder: usage._replace(free=1 << 20))
     saver.save_checkpoint({"state_dict": {"a": torch.ones(1000)}}, path)
     assert "No space left on device: 1 MB needed" in (saver.failure or "") and "training continues" in caplog.text
     assert float(torch.load(path, weights_only=True)["state_dict"]["a"].sum()) == 0 and os.listdir(tmp_path) == [
@@ -252,7 +252,7 @@ def test_no_room_is_noticed_before_writing(
 
 
 def test_a_file_that_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_io.torch, "save", lambda checkpoint, path: Path(path).write_bytes(b"PK half"))
+    monkeypatch.setattr(atomic_checkpoints.torch, "save", lambda checkpoint, path: Path(path).write_bytes(b"PK half"))
     saver = AtomicCheckpointIO()
     saver.save_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
     assert "cannot be read back" in (saver.failure or "") and not os.listdir(tmp_path)

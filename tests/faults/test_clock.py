@@ -15,7 +15,8 @@ import pytest
 import pytorch_lightning as pl
 
 from stylegan_inv import train
-from tests.faults.small import join, launch, overrides, run, state
+from tests.faults.small import overrides, run, state
+from tests.forks import join, launch
 
 
 class Fixed(datetime):

@@ -18,7 +18,7 @@ from stylegan_inv.edit import __main__ as edit
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.invert import __main__ as invert
-from stylegan_inv.runtime.checkpoint_io import AtomicCheckpointIO
+from stylegan_inv.runtime.atomic_checkpoints import AtomicCheckpointIO
 from stylegan_inv.runtime.resumable_job import ResumableJob
 from stylegan_inv.runtime.run_folder import RunFolder, results_folder
 from stylegan_inv.runtime.run_location import RunLocation

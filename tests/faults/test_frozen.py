@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stylegan_inv import train
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.checkpoint_io import tensors
+from stylegan_inv.runtime.atomic_checkpoints import tensors
 from stylegan_inv.utils.frozen_module import Frozen, state_hash
 from tests.faults.small import METHODS, build, run, state
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 
-from tests.faults.small import join, launch, run
+from tests.faults.small import run
+from tests.forks import join, launch
 
 PAGE = os.sysconf("SC_PAGESIZE")
 

@@ -22,7 +22,8 @@ from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.utils import parent_process
 from stylegan_inv.utils.parallel import ordered
 from tests.cli import REPOSITORY, call
-from tests.faults.small import join, launch, wait_for
+from tests.faults.small import wait_for
+from tests.forks import join, launch
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: A command that is ready to be killed, waits where its parent may be killed first, and then works for long.

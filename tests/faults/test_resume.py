@@ -9,18 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.faults.small import (
-    METHODS,
-    assert_same_training,
-    join,
-    launch,
-    metrics,
-    rows,
-    run,
-    state,
-    stop_after,
-    warm_up,
-)
+from tests.faults.small import METHODS, assert_same_training, metrics, rows, run, state, stop_after, warm_up
+from tests.forks import join, launch
 
 
 @pytest.fixture(scope="module", autouse=True)

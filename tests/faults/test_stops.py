@@ -20,8 +20,9 @@ from PIL import Image
 
 from stylegan_inv.data.datamodules.synthfaces_datamodule import SynthFacesDataModule
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime import checkpoint_io
-from tests.faults.small import join, launch, rows, run, slowdown, state, steps_logged, wait_for
+from stylegan_inv.runtime import atomic_checkpoints
+from tests.faults.small import rows, run, slowdown, state, steps_logged, wait_for
+from tests.forks import join, launch
 
 ENDLESS = ("trainer.max_steps=100000", "trainer.val_check_interval=100000", "method.scheduler=null")
 
@@ -109,7 +110,7 @@ def killed_while_writing(folder: Path) -> None:
             os.truncate(path, path.stat().st_size // 2)
             time.sleep(60)
 
-    checkpoint_io.torch.save = half
+    atomic_checkpoints.torch.save = half
     run("psp", folder, "callbacks.checkpoint.every_n_train_steps=2")
 
 
@@ -263,7 +264,7 @@ def test_a_loader_that_is_still_held_does_not_keep_the_process(tmp_path: Path) -
 
 def test_checkpoints_are_private_to_nobody(tmp_path: Path) -> None:
     """A temporary file must not leave its narrower rights to the checkpoint."""
-    saver = checkpoint_io.AtomicCheckpointIO()
+    saver = atomic_checkpoints.AtomicCheckpointIO()
     saver.save_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
     mask = os.umask(0)
     os.umask(mask)

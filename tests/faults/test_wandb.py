@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,8 +15,8 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.loggers import check_logger_arguments, make_loggers
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
-from tests.cli import REPOSITORY
 from tests.faults.small import run, state, stop_after
+from tests.forks import join, launch
 
 
 class Broken(BaseHTTPRequestHandler):
@@ -77,17 +75,18 @@ def test_an_id_of_a_stranger_is_not_used(stored: object, tmp_path: Path, monkeyp
 
 
 def two_lives(folder: Path) -> None:
+    assert "wandb" not in sys.modules, "it reads variables of the environment when it is imported"
     try:
         run("psp", folder, "logger=wandb", stop_after(2))
     except SystemExit as stopped:
         print("stopped with", stopped.code, flush=True)
     run("psp", folder, "logger=wandb")
+    sys.modules["wandb"].finish()  # at the exit of a process, which forks do not have
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["no key", "no network", "server error"])
-def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path) -> None:
     environment = {"WANDB_INIT_TIMEOUT": "2", "HOME": str(tmp_path)}
     server = HTTPServer(("127.0.0.1", 0), Broken)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -96,20 +95,13 @@ def test_training_goes_on_under_one_run_id(fault: str, tmp_path: Path, monkeypat
         environment |= {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
     folder = tmp_path / "run"
     try:
-        # No fork: wandb reads these variables once in a process, when it is imported.
-        command = "import sys, pathlib, tests.faults.test_wandb as t; t.two_lives(pathlib.Path(sys.argv[1]))"
-        done = subprocess.run(
-            [sys.executable, "-c", command, str(folder)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        process = launch(two_lives, folder, log=tmp_path / "log", WANDB_MODE=None, **environment)
+        codes = join([process], 240)
     finally:
         server.shutdown()
         server.server_close()
-    log = done.stdout + done.stderr
-    assert done.returncode == 0 and "stopped with 143" in log, log
+    log = (tmp_path / "log").read_text()
+    assert codes == [0] and "stopped with 143" in log, log
     assert ("wandb cannot be reached" in log) == (fault != "no key")
     run_id = RunFolder(folder).record()["wandb_id"]
     kept = [path.name for path in (folder / "wandb").glob("offline-run-*")]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from stylegan_inv.generators.progressive import Stage
 from stylegan_inv.generators.variants.blended_synthesis import blended_synthesis
 from stylegan_inv.generators.variants.feature_copy import transfer_features
 from stylegan_inv.methods.psp import PSP
+from tests.forks import run_fork
 from tests.generators import stylegan1
 
 SMALL = {4: 4, 8: 3, 16: 2}
@@ -46,7 +45,8 @@ def folder(tmp_path_factory) -> Path:
     ]
     (root / "variables.pickle").write_bytes(pickle.dumps(files))
     script = Path(__file__).with_name("make_stylegan1_files.py")
-    subprocess.run([sys.executable, str(script), str(root)], check=True)
+    done = run_fork(str(script), str(root), cwd=root)
+    assert done.returncode == 0, done.stderr
     return root
 
 

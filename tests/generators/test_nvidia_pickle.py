@@ -26,6 +26,7 @@ from stylegan_inv.generators import Discriminator, Generator, load_discriminator
 from stylegan_inv.generators.io import pickle_machine
 from stylegan_inv.generators.io.nvidia_pickle import WHOLE_BATCH
 from stylegan_inv.generators.io.weight_files import read_weights
+from tests.forks import run_fork
 from tests.generators.tensorflow_variables import to_tensorflow
 
 SMALL = {4: 8, 8: 6, 16: 4}
@@ -84,7 +85,8 @@ def files(networks, tmp_path_factory) -> Path:
     torch.save(to_nvidia(discriminator.state_dict()), folder / "discriminator.pt")
     torch.save(to_tensorflow(generator, discriminator), folder / "tensorflow.pt")
     script = Path(__file__).with_name("make_nvidia_files.py")
-    subprocess.run([sys.executable, str(script), str(folder)], check=True)
+    done = run_fork(str(script), str(folder), cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

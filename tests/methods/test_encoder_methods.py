@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +28,9 @@ from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.methods.restyle_e4e import ReStyleE4E
 from stylegan_inv.optim.schedules import ProgressiveStages
+from tests.forks import join, launch_ranks
 
 SIZE, DIM = 16, 8
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class TinyEncoder(nn.Module):
@@ -355,10 +352,10 @@ def test_two_ranks_do_what_one_does(kind: str, tmp_path: Path) -> None:
 
     The latter in double precision: Adam makes whole steps of gradients that are nothing but rounding errors.
     """
-    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "tests.methods.two_ranks_encoders", kind, str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    from tests.methods.two_ranks_encoders import train_rank
+
+    processes = launch_ranks(train_rank, kind, tmp_path, log=tmp_path / "log")
+    assert join(processes, 300) == [0, 0], (tmp_path / "log.0").read_text()
     a, b = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     one = KINDS[kind]()
     fit(one, tmp_path, 3, precision=precision(kind))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.optim.gradient_averaging import average_gradients, update_moving_average
-from tests.cli import REPOSITORY
+from tests.forks import join, launch_ranks
 
 SIZE, NORMALS = 8, 3
 
@@ -267,10 +264,10 @@ def test_data_without_normals_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_keep_equal_weights(tmp_path: Path) -> None:
-    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "tests.methods.two_ranks_stylegan2", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    from tests.methods.two_ranks_stylegan2 import train_rank
+
+    processes = launch_ranks(train_rank, tmp_path, log=tmp_path / "log")
+    assert join(processes, 300) == [0, 0], (tmp_path / "log.0").read_text()
     a, b = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert int(a["images_seen"]) == 24 and a["warm_up_ended"]
     for name, value in a.items():

@@ -1,8 +1,7 @@
-"""Run by test_encoder_methods.py in a process of its own: two CPU ranks train, each writes its weights."""
+"""Run by test_encoder_methods.py in two forks: CPU ranks that train, each writes its weights."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -21,8 +20,7 @@ class Halves(pl.LightningDataModule):
         return DataLoader(data, batch_size=2, sampler=DistributedSampler(data, shuffle=False))  # type: ignore[arg-type]
 
 
-if __name__ == "__main__":
-    kind, folder = sys.argv[1], Path(sys.argv[2])
+def train_rank(kind: str, folder: Path) -> None:
     method = KINDS[kind]()
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_steps=3, max_epochs=-1, logger=False,

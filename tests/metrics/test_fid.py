@@ -37,10 +37,12 @@ def sets(count: int = 5) -> tuple[Tensor, Tensor]:
     return torch.rand(count, 3, 40, 40) * 2 - 1, (torch.rand(count + 2, 3, 40, 40) * 1.4 - 1).clamp(-1, 1)
 
 
-def features(weights: Path, images: Tensor) -> np.ndarray:
-    """Returns torch-fidelity's features of the images, rounded to 8 bits."""
+@pytest.fixture(scope="module")
+def features(weights: Path) -> tuple[np.ndarray, np.ndarray]:
+    """torch-fidelity's features of both sets of images, rounded to 8 bits."""
     network = inception.FeatureExtractorInceptionV3("any", ["2048"], str(weights))
-    return network(to_uint8(images))[0].double().numpy()
+    real, fake = (network(to_uint8(images))[0].double().numpy() for images in sets())
+    return real, fake
 
 
 def updated(metric: FID | KID) -> float:
@@ -52,8 +54,8 @@ def updated(metric: FID | KID) -> float:
     return float(metric.compute())
 
 
-def test_fid_is_the_formula(weights: Path) -> None:
-    a, b = (features(weights, images) for images in sets())
+def test_fid_is_the_formula(weights: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = features
     x, y = (a - a.mean(0)) / len(a[1:]) ** 0.5, (b - b.mean(0)) / len(b[1:]) ** 0.5
     # Trace of the square root of the product of the covariances x'x and y'y.
     root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
@@ -61,8 +63,8 @@ def test_fid_is_the_formula(weights: Path) -> None:
     assert updated(FID(weights)) == pytest.approx(want, rel=1e-4)
 
 
-def test_kid_is_the_formula(weights: Path) -> None:
-    a, b = (features(weights, images) for images in sets())
+def test_kid_is_the_formula(weights: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = features
     n, m = len(a), len(b)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from stylegan_inv.metrics.face_similarity import VerificationAUC
 from stylegan_inv.metrics.image import MSE
 from stylegan_inv.metrics.kernel import KernelDistance
+from tests.forks import join, launch_ranks
 from tests.metrics.test_distributions import Pixels
 
 SPLITS = [((0, 3), (3, 5)), ((0, 5), (5, 5)), ((0, 0), (0, 5))]
@@ -22,8 +22,8 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0)).unbind()
 
 
-def work(rank: int, port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def work() -> None:
+    rank = int(os.environ["LOCAL_RANK"])
     dist.init_process_group("gloo", rank=rank, world_size=2)
     try:
         x, y = data()
@@ -56,8 +56,6 @@ def work(rank: int, port: int) -> None:
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
-def test_two_ranks_equal_one() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.start_processes(work, args=(port,), nprocs=2, start_method="spawn")
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    processes = launch_ranks(work, log=tmp_path / "log")
+    assert join(processes, 120) == [0, 0], "".join((tmp_path / f"log.{rank}").read_text() for rank in (0, 1))

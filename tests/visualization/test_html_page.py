@@ -6,6 +6,8 @@ import base64
 import csv
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from stylegan_inv.visualization.html_page import (
     write_page,
 )
 from stylegan_inv.visualization.line_chart import line_chart
-from tests.cli import assert_user_error, run_cli
+from tests.cli import REPOSITORY, assert_user_error, run_cli
 from tests.reported_run import make_run
 
 EVIL = "<script>alert('x')</script> & \"quotes\" </style> ]]>"
@@ -200,3 +202,10 @@ def test_command_line(tmp_path: Path) -> None:
     assert "<h1>restyle: run</h1>" in (tmp_path / "run" / "report.html").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "no other files are written"
     assert_user_error(run_cli("report", "run=absent", cwd=tmp_path), "absent", "no such folder")
+
+
+def test_the_command_imports_no_lightning() -> None:
+    """Which takes four of the six seconds of its start."""
+    code = "import sys, stylegan_inv.report.__main__; print({'pytorch_lightning', 'torchmetrics'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "set()"
