@@ -243,8 +243,8 @@ OWN_FILES = {
     "utils/timing.py Path('/proc/cpuinfo').read_text()": "of the system",
     "utils/files.py open(temporary)": "just written",
     "utils/files.py os.open(folder)": "a folder, to flush it",
-    "runtime/checkpoint_io.py zipfile.ZipFile(path)": "just written",
-    "runtime/checkpoint_io.py shutil.copyfile(path)": "a checkpoint of this run; refuses pipes by itself",
+    "runtime/atomic_checkpoints.py zipfile.ZipFile(path)": "just written",
+    "runtime/atomic_checkpoints.py shutil.copyfile(path)": "a checkpoint of this run; refuses pipes by itself",
     "weights/download.py open(part)": "a partial download, which is continued",
     "weights/download.py opener.open(urllib.request.Request(url, headers=headers))": "an address",
 }  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.benchmark.speed.other_implementations import code_of, is_nvidia
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.utils.regular_files import read_text
 
 #: Trains with a batch of images (B, C, R, R) in [-1, 1]; the second argument is the number of the batch.
 Step = Callable[[Tensor, int], None]
@@ -94,7 +95,7 @@ def _rosinality(checkout: Path, method: StyleGAN2Training) -> Step:
     """The steps of ``train`` with the networks and the losses of rosinality's code."""
     own = method.generator
     # The numbers of channels are constants in the source.
-    source = (checkout / "model.py").read_text(encoding="utf-8")
+    source = read_text(checkout / "model.py", 1 << 20)
     for size in (4, 8, 16, 32):
         source = source.replace(f" {size}: 512,", f" {size}: {own.channels.get(size, 512)},")
     for size, base in ((64, 256), (128, 128), (256, 64), (512, 32), (1024, 16)):
