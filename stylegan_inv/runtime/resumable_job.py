@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.files import atomic_write, check_links, check_output, is_partial
+from stylegan_inv.utils.files import atomic_write, check_links, check_output, file_identity, is_partial
 from stylegan_inv.utils.plain_data import read_json_object
 
 _FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
@@ -43,6 +43,10 @@ class ResumableJob:
     def has_begun(self) -> bool:
         """Returns whether the folder holds parts of this command."""
         return self._stored_key() == self.key
+
+    def has_owner(self) -> bool:
+        """Returns whether the folder holds parts of any command."""
+        return self._stored_key() is not None
 
     def check(self, overwrite: bool) -> None:
         """Checks that the output can be written to, without writing.
@@ -167,15 +171,11 @@ class ResumableJob:
         return key if isinstance(key, str) and _KEY.fullmatch(key) else None
 
 
+def is_unfinished(output: Path) -> bool:
+    """Returns whether a folder holds the beginning of a result: the files of some images, and not of the others."""
+    return ResumableJob(output, {}).has_owner()
+
+
 def file_identities(files: Sequence[Path] | None) -> list[tuple[str, int, int]]:
     """Returns path, size and modification time of each file, which tell whether it has changed; -1 for one without."""
-    return [_identity(file) for file in files or []]
-
-
-def _identity(file: Path) -> tuple[str, int, int]:
-    path = os.path.realpath(file)  # unlike Path.resolve, also of links in a circle
-    try:
-        found = os.stat(path)
-    except OSError:  # a dangling link: an error of this image alone, when it is read
-        return path, -1, -1
-    return path, found.st_size, found.st_mtime_ns
+    return [file_identity(file) for file in files or []]
