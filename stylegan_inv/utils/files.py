@@ -57,6 +57,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if isinstance(error, Exception) and (cause := _system_error(error, path)) is not None:
             raise cause from error
+        if isinstance(error, OSError) and error.filename is None:  # of a write, unlike those of opening a file
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 

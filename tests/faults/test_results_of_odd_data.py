@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ from stylegan_inv.runtime.resumable_job import ResumableJob
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.run_location import _continue_in
 from stylegan_inv.sweeps.jobs import SweepJob, check_sweep_folder, write_jobs
+from stylegan_inv.utils.files import atomic_write
 from tests.cli import call, error_of
 from tests.fake_run import make_run
 
@@ -407,6 +409,17 @@ def test_paths_that_cannot_exist(
     for command in (["verify", odd], ["pack", "photos", odd], ["masks", "folder", "photos", odd]):
         assert prepared(capsys, *command).startswith("error: ")
     assert not Path("out").exists()
+
+
+def test_errors_of_writing_name_the_file(tmp_path: Path) -> None:
+    former, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, former[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: '.*a.txt'"), atomic_write(tmp_path / "a.txt") as temporary:
+            temporary.write_bytes(bytes(200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_name_that_is_too_long_while_working(
