@@ -91,6 +91,7 @@ def _score_shard(cfg: DictConfig, job: EvaluationJob) -> None:
     own = files[job.ranks.rank]
     if not own.is_file():
         scores = _score(job)
+        job.progress.check_begun()
         save_part(own, scores, job.left_out())
         print(f"{job.ranks}{len(scores.names)} images scored", flush=True)
 

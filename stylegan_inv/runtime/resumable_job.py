@@ -96,6 +96,18 @@ class ResumableJob:
                 temporary.write_text(json.dumps({"key": self.key}))
             return True
 
+    def check_begun(self) -> None:
+        """Checks that the folder still is that of this command, before a part is written into it.
+
+        Raises:
+            UserError: It was removed, or another command has dropped it by ``overwrite=true``.
+        """
+        if not self.has_begun():
+            raise UserError(
+                f"output={self.output}: was removed, or taken over by another command, while this one worked; "
+                "repeat it with another output"
+            )
+
     def batch_file(self, batch: int) -> Path:
         """Returns the file for the state of a batch."""
         return self.folder / f"batch_{batch:05d}.safetensors"

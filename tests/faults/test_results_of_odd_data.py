@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import tarfile
@@ -33,6 +34,7 @@ from stylegan_inv.evaluate.score_table import write_per_image
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.invert.inputs import Images
 from stylegan_inv.invert.output_folder import image_names
+from stylegan_inv.invert.parts import PartWriter
 from stylegan_inv.latents.discovery.scores import csv_scores
 from stylegan_inv.latents.saved_codes import read_latents
 from stylegan_inv.prepare import __main__ as prepare
@@ -172,6 +174,31 @@ def test_an_unfinished_inversion_is_no_folder_of_images(
     for command in (edit, invert):
         line = error_of(monkeypatch, capsys, command, f"run={run}", "input=out", "output=other")
         assert "input=out: holds an inversion that was interrupted" in line
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_output_that_vanishes_while_working(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: bool
+) -> None:
+    """Removed, or dropped by another command with overwrite=true; exit code 0 would say that the codes are there."""
+    for number in range(3):
+        photo(f"photos/{number}.png", 100 + number)
+    save, saved = PartWriter.save, []
+
+    def save_and_vanish(self: PartWriter, file: Path, key: str) -> None:
+        save(self, file, key)
+        saved.append(file)
+        if len(saved) == 1:
+            shutil.rmtree("out")
+            if taken:
+                ResumableJob(Path("out"), {"another": 1}).begin(lambda folder: None, lambda: False)
+
+    monkeypatch.setattr(PartWriter, "save", save_and_vanish)
+    command = (f"run={run}", "input=photos", "output=out", "batch_size=1")
+    assert "output=out: was removed, or taken over" in error_of(monkeypatch, capsys, invert, *command)
+    assert len(saved) == 1 and [path.name for path in Path("out").glob("unfinished/*")] == ["job.json"] * taken
+    call(monkeypatch, invert, *command, "overwrite=true")
+    assert len(read_latents("out").names) == 3
 
 
 def test_two_masks_of_one_name(tmp_path: Path) -> None:
