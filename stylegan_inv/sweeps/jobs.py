@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from stylegan_inv.utils.regular_files import read_bytes
 RECORD = "sweep.json"
 #: Size limit of a record, in which a job has about 1 kB.
 _MOST_BYTES = 1 << 26
-TABLE, VALUES, PLOT = RESULTS = "sweep.md", "sweep.csv", "sweep.png"
 
 
 @dataclass
@@ -68,21 +66,6 @@ class SweepJob:
     def setting(self, name: str) -> str:
         """Returns the value that an override sets for a name; empty if there is none."""
         return dict(_pair(override) for override in self.overrides).get(name, "")
-
-
-def check_sweep_folder(sweep_dir: Path) -> None:
-    """Checks that a sweep can write its results into a folder, before its first job.
-
-    Raises:
-        UserError: The folder holds files of these names that no sweep has written.
-    """
-    if (sweep_dir / RECORD).is_file():
-        _recorded(sweep_dir / RECORD)
-    elif found := [name for name in RESULTS if os.path.lexists(sweep_dir / name)]:
-        raise UserError(
-            f"{sweep_dir}: holds a {found[0]} and no {RECORD} of a sweep, which would replace it; give another "
-            "hydra.sweep.dir"
-        )
 
 
 def write_jobs(sweep_dir: Path, jobs: Sequence[SweepJob]) -> None:

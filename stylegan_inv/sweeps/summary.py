@@ -16,10 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.sweeps.jobs import PLOT, RECORD, TABLE, VALUES, SweepJob, best_job, read_jobs, swept
+from stylegan_inv.sweeps.jobs import RECORD, SweepJob, best_job, read_jobs, swept
 from stylegan_inv.sweeps.plot import plot_sweep
 from stylegan_inv.utils.command_line import report_error
 from stylegan_inv.utils.files import atomic_write
+
+TABLE, VALUES, PLOT = "sweep.md", "sweep.csv", "sweep.png"
 
 
 class SweepSummary(Callback):

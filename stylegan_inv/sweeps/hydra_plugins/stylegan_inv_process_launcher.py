@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from stylegan_inv.config import hydra_command
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime import sweep_process
-from stylegan_inv.sweeps.jobs import SweepJob, check_sweep_folder, write_jobs
+from stylegan_inv.sweeps.jobs import SweepJob, write_jobs
 from stylegan_inv.utils.files import TolerantWriter, check_links
 
 
@@ -38,7 +38,6 @@ class ProcessLauncher(Launcher):
         """Runs all jobs; a failed one raises when the sweeper reads its value."""
         sweep_dir = Path(str(self.config.hydra.sweep.dir)).absolute()
         check_links(sweep_dir)
-        check_sweep_folder(sweep_dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         jobs = [self._job(number, list(o)) for number, o in enumerate(job_overrides, start=initial_job_idx)]
         done: list[SweepJob] = []
