@@ -97,7 +97,7 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
     one_of("mode", cfg.mode, ("crop", "fit"))
     one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
     name = path.stem if path.is_file() else real_path(path).name.replace(":", "_")
-    output = results_folder(run, "edits", f"{edit}_{name}") if cfg.output is None else Path(cfg.output)
+    output = results_folder(run, "edits", f"{edit}_{name}") if cfg.output is None else Path(str(cfg.output))
     if path.is_dir() and real_path(output).is_relative_to(real_path(path)):
         raise UserError(f"output={output}: is inside input={path}; its images would be inputs of the next call")
     return _inverted_images(cfg, run, output)
@@ -274,4 +274,4 @@ def _check_tensors(
 
 
 def _output(cfg: DictConfig, root: Path, name: str) -> Path:
-    return root / name if cfg.output is None else Path(cfg.output)
+    return root / name if cfg.output is None else Path(str(cfg.output))

@@ -134,7 +134,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     if folder is not None and own is not None:
         folder.check_part(used_options(own, cfg.get("dataset"), choice is not None), "dataset")
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
-    output = results_folder(run, "evaluation", name) if cfg.output is None else Path(cfg.output)
+    output = results_folder(run, "evaluation", name) if cfg.output is None else Path(str(cfg.output))
     method: Any = load_inverter(cfg.run, device, trust=trust)
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
@@ -168,7 +168,7 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     for line in left_out_lines(pairs.other_formats) if ranks.is_first else ():
         print(line)
     sibling = images.absolute().with_name(f"{images.absolute().name}_evaluation")
-    output = sibling if cfg.output is None else Path(cfg.output)
+    output = sibling if cfg.output is None else Path(str(cfg.output))
     files = [file_identities(files) for files in (pairs.images, pairs.targets, pairs.masks)]
     progress = _progress(cfg, output, [pairs.names, files])
     domain = OmegaConf.select(cfg, "domain.name")

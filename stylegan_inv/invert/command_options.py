@@ -43,7 +43,7 @@ def output_folder(cfg: DictConfig, run: str | None) -> Path:
     """
     source = Path(str(cfg.input))
     if cfg.output is not None:
-        output = Path(cfg.output)
+        output = Path(str(cfg.output))  # an interpolation may be a number
     else:
         name = source.stem if source.is_file() else real_path(source).name.replace(":", "_")
         output = (

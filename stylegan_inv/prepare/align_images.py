@@ -140,8 +140,8 @@ def run(options: argparse.Namespace) -> int:
         check_predictor(predictor)
     check_report(options.target / REPORT, "images")
     names = distinct_names([storable_name(readable(name)) for name in source.names], ".png")
-    stems = CompactStrings(name.removesuffix(".png") for name in names)
-    aligner = _Aligner(source, options, landmarks, predictor, stems, frozenset(stem.casefold() for stem in stems))
+    files = CompactStrings(name.removesuffix(".png") for name in names)
+    aligner = _Aligner(source, options, landmarks, predictor, files, frozenset(one.casefold() for one in files))
     entries = list(ordered(align, aligner, range(len(source)), options.workers, "aligning"))
     options.target.mkdir(parents=True, exist_ok=True)
     report = {"source": str(options.source), "images": entries, "left_out": list(source.left_out)}
