@@ -21,6 +21,7 @@ from stylegan_inv.metrics.base import PerImageMetric
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import is_fast_dev_run
 from stylegan_inv.utils.files import TolerantWriter, atomic_write
+from stylegan_inv.utils.text import cell_text
 from stylegan_inv.visualization.contact_sheet import contact_sheet, difference_image
 
 
@@ -101,7 +102,7 @@ class WorstReconstructions(pl.Callback):
         ):
             writer = csv.DictWriter(file, ["step", "image", *worst[0].metrics])
             writer.writeheader()
-            writer.writerows({"step": step, "image": one.name, **one.metrics} for one in worst)
+            writer.writerows({"step": step, "image": cell_text(one.name), **one.metrics} for one in worst)
 
 
 def _shown(trainer: pl.Trainer, source: Tensor) -> Tensor:

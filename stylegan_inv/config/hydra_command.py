@@ -6,7 +6,6 @@ directory, so bad input leaves no files behind.
 
 from __future__ import annotations
 
-import errno
 import functools
 import importlib
 import os
@@ -32,16 +31,13 @@ from stylegan_inv.config.search_storage import check_storage, storage_error
 from stylegan_inv.config.typed_names import as_typed
 from stylegan_inv.config.value_checks import check_values
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.command_line import ArgumentParser, report_error
+from stylegan_inv.utils.command_line import ArgumentParser, disk_error, report_error, system_error
 from stylegan_inv.utils.parent_process import die_with_parent
 from stylegan_inv.utils.text import print_any_text
 from stylegan_inv.weights.download import downloads
 
 #: Exceptions that mean bad input.
 _INPUT_ERRORS = (UserError, HydraException, OmegaConfBaseException)
-#: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, read-only, or
-#: an output folder that has become a file.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @runtime_checkable
@@ -87,9 +83,7 @@ def entry_point(
                 PrepareFirst.summarise_failed_sweep()
                 sys.exit(report_error(explained(error, config_name, overrides)))
             except OSError as error:
-                if error.errno not in _DISK_ERRORS:
-                    raise
-                sys.exit(report_error(_disk_error(error)))
+                sys.exit(report_error(disk_error(error)))
             except Exception as error:
                 line = storage_error(error, PrepareFirst.sweep())
                 if line is None:
@@ -135,6 +129,8 @@ class HydraTask:
                 return self.main(cfg, prepared)
         except UserError as error:  # Hydra prints a line of its own about other exceptions
             sys.exit(report_error(error))
+        except OSError as error:
+            sys.exit(report_error(disk_error(error)))
 
     def _run_job(self, cfg: DictConfig) -> float | None:
         from stylegan_inv.runtime.sweep_process import job_overrides, metric_of, run_job
@@ -182,7 +178,7 @@ class PrepareFirst(Callback):
         except OSError as error:  # of a file that the user gave
             if error.strerror is None:
                 _exit_with_traceback()
-            sys.exit(report_error(_disk_error(error)))
+            sys.exit(report_error(system_error(error)))
         except Exception:
             _exit_with_traceback()
 
@@ -270,12 +266,6 @@ def _check_working_directory(config: DictConfig) -> None:
             "hydra.job.chdir=true: relative paths of the command line would then be searched in the run folder; "
             "leave it out, all files of a run are written to hydra.run.dir anyway"
         )
-
-
-def _disk_error(error: OSError) -> UserError:
-    where = f"{error.filename}: " if error.filename else ""
-    hint = "; free some space or give another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return UserError(f"{where}{error.strerror or error}{hint}")
 
 
 def _exit_with_traceback() -> NoReturn:

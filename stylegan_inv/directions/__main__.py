@@ -73,7 +73,7 @@ def _check_options(options: argparse.Namespace) -> None:
     output = Path(options.output)
     if options.command in UNSUPERVISED:
         whole_number("--count", options.count, 1, options.samples if options.command == "ganspace" else None)
-        check_output(output, overwrite=True)
+        check_output(output, overwrite=True, names=["*.safetensors"])
         for number in range(options.count):
             _check_target(options, output / f"{UNSUPERVISED[options.command]}_{number}.safetensors")
         return

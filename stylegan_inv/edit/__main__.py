@@ -89,7 +89,7 @@ def main(cfg: DictConfig, job: Job) -> None:
 
 def _write_images(table: ImageTable, output: Path) -> None:
     # The tables of a grid have the same row captions, so each has its own folder.
-    folder = output / "images" / ("" if table.name == "strip" else _file_name(table.name))
+    folder = output / "images" / ("" if table.name == "strip" else _short_name(table.name))
     stems = [name.removesuffix(".png") for name in image_names([f"{_row_name(row)}.png" for row in table.rows])]
     for caption, images in table.columns.items():
         for stem, image in zip(stems, images, strict=True):
@@ -117,7 +117,7 @@ def _write_table(table: ImageTable, output: Path, cell: int, marks: Mapping[str,
         names = table.rows[rows]
         sheet = contact_sheet(columns, row_captions=names, row_warnings=[marks.get(n, ()) for n in names], cell=cell)
         page = f"_{first // _ROWS_PER_PAGE + 1:03d}" if len(table.rows) > _ROWS_PER_PAGE else ""
-        written.append(output / f"{_file_name(table.name)}{page}.png")
+        written.append(output / f"{_short_name(table.name)}{page}.png")
         with atomic_write(written[-1]) as temporary:
             sheet.save(temporary)
     return written
@@ -126,9 +126,12 @@ def _write_table(table: ImageTable, output: Path, cell: int, marks: Mapping[str,
 def _row_name(row: str) -> str:
     """Returns a file name for a row caption, without the suffix of an image file."""
     path = PurePosixPath(row)
-    name = _file_name(str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else row)
-    # File systems limit names to 255 bytes; the caption of the column follows.
-    return name.encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
+    return _short_name(str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else row)
+
+
+def _short_name(text: str) -> str:
+    """Returns a file name that other words may follow: file systems limit names to 255 bytes."""
+    return _file_name(text).encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
 
 
 def _file_name(text: str) -> str:

@@ -36,6 +36,7 @@ from stylegan_inv.runtime.run_folder import check_run, results_folder
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_number
 from stylegan_inv.utils.domains import check_domains
+from stylegan_inv.utils.files import real_path
 from stylegan_inv.utils.parent_process import worker_ending_with
 
 
@@ -95,9 +96,9 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
     check_run("run", run)
     one_of("mode", cfg.mode, ("crop", "fit"))
     one_of("on_bad_image", cfg.on_bad_image, ("error", "skip"))
-    name = path.stem if path.is_file() else path.resolve().name.replace(":", "_")
-    output = results_folder(run, "edits", f"{edit}_{name}") if cfg.output is None else Path(cfg.output)
-    if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
+    name = path.stem if path.is_file() else real_path(path).name.replace(":", "_")
+    output = results_folder(run, "edits", f"{edit}_{name}") if cfg.output is None else Path(str(cfg.output))
+    if path.is_dir() and real_path(output).is_relative_to(real_path(path)):
         raise UserError(f"output={output}: is inside input={path}; its images would be inputs of the next call")
     return _inverted_images(cfg, run, output)
 
@@ -273,4 +274,4 @@ def _check_tensors(
 
 
 def _output(cfg: DictConfig, root: Path, name: str) -> Path:
-    return root / name if cfg.output is None else Path(cfg.output)
+    return root / name if cfg.output is None else Path(str(cfg.output))

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import chosen_option, entry_point, instantiate, plain, same_command
+from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.data.images.image_files import left_out_lines
 from stylegan_inv.evaluate.evaluation_data import evaluation_dataset, used_options
 from stylegan_inv.evaluate.evaluation_job import (
@@ -90,6 +91,7 @@ def _score_shard(cfg: DictConfig, job: EvaluationJob) -> None:
     own = files[job.ranks.rank]
     if not own.is_file():
         scores = _score(job)
+        job.progress.check_begun()
         save_part(own, scores, job.left_out())
         print(f"{job.ranks}{len(scores.names)} images scored", flush=True)
 
@@ -132,8 +134,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     if folder is not None and own is not None:
         folder.check_part(used_options(own, cfg.get("dataset"), choice is not None), "dataset")
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
-    output = results_folder(run, "evaluation", name) if cfg.output is None else Path(cfg.output)
-    progress = _progress(cfg, output, node)
+    output = results_folder(run, "evaluation", name) if cfg.output is None else Path(str(cfg.output))
     method: Any = load_inverter(cfg.run, device, trust=trust)
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
@@ -141,6 +142,9 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
     data = instantiate(node)
     data.setup("test" if cfg.split == "test" else "validate")
+    dataset = data.get(cfg.split)
+    images = dataset.identity() if isinstance(dataset, ImageDataset) else None
+    progress = _progress(cfg, output, [plain(node), images])
     data.grey = method.generator.grey
     if method.generator.class_per_image:
         data.use_classes(method.generator.c_dim, (cfg.split,))
@@ -164,8 +168,9 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
     for line in left_out_lines(pairs.other_formats) if ranks.is_first else ():
         print(line)
     sibling = images.absolute().with_name(f"{images.absolute().name}_evaluation")
-    output = sibling if cfg.output is None else Path(cfg.output)
-    progress = _progress(cfg, output, [pairs.names, file_identities(pairs.images)])
+    output = sibling if cfg.output is None else Path(str(cfg.output))
+    files = [file_identities(files) for files in (pairs.images, pairs.targets, pairs.masks)]
+    progress = _progress(cfg, output, [pairs.names, files])
     domain = OmegaConf.select(cfg, "domain.name")
     metrics = build_metrics(_metrics(domain), None)
     parts = {f"metrics.{name}": metric for name, metric in metrics.items()}
@@ -177,10 +182,10 @@ def _pairs_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
 def _progress(cfg: DictConfig, output: Path, data: Any) -> ResumableJob:
     """Returns the parts that earlier processes of this command have written, after checking the output folder."""
     options = {str(key): cfg[key] for key in cfg if key not in _IRRELEVANT}
-    settings = OmegaConf.to_container(OmegaConf.create({**options, "data": data}), resolve=True)
+    settings = OmegaConf.to_container(OmegaConf.create(options), resolve=True)
     file = None if cfg.run is None else checkpoint_of(cfg.run)
     checkpoint = file_identities([file]) if file is not None and file.is_file() else None
-    progress = ResumableJob(output, {"settings": settings, "checkpoint": checkpoint})
+    progress = ResumableJob(output, {"settings": settings, "data": data, "checkpoint": checkpoint})
     progress.check(cfg.overwrite)
     return progress
 

@@ -11,11 +11,12 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from stylegan_inv.data.images.image_files import check_image, find_images, name_list, read_image
+from stylegan_inv.data.sources.name_lists import stem
 from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.evaluation_data import batches_of
 from stylegan_inv.evaluate.scoring import Comparison
 from stylegan_inv.runtime.ranks import Ranks
-from stylegan_inv.utils.text import readable, same_letters
+from stylegan_inv.utils.text import readable
 
 
 @dataclass
@@ -75,12 +76,12 @@ def match_folders(
     listed = {what: find_images(folder) for what, folder in folders.items()}
     found = {what: _by_stem(folder, listed[what].images) for what, folder in folders.items()}
     others = [f"{what}: {readable(path.name)}" for what, files in listed.items() for path in files.others]
-    shared = [stem for stem in found["images"] if all(stem in files for files in found.values())]
+    shared = [name for name in found["images"] if all(name in files for files in found.values())]
     unmatched = [
         f"{what}: {readable(path.name)}"
         for what, files in found.items()
-        for stem, path in files.items()
-        if stem not in set(shared)
+        for name, path in files.items()
+        if name not in set(shared)
     ]
     if not shared:
         raise UserError(
@@ -91,7 +92,7 @@ def match_folders(
         raise UserError(
             f"{len(unmatched)} files have no partner ({name_list(unmatched, 3)}); give them, or on_missing=skip"
         )
-    files = {what: [by_stem[stem] for stem in shared] for what, by_stem in found.items()}
+    files = {what: [by_stem[name] for name in shared] for what, by_stem in found.items()}
     # Every file is decoded once, so that a broken one is reported now and not in the middle of the evaluation.
     for path in chain(files["targets"], files.get("masks", [])):
         check_image(path)
@@ -130,8 +131,8 @@ def _size(item: dict[str, Any]) -> tuple[int, ...]:
 def _by_stem(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
     stems: dict[str, Path] = {}
     for path in files:
-        stem = same_letters(path.relative_to(folder).with_suffix("").as_posix())
-        if stem in stems:
-            raise UserError(f"{folder}: {path.name} and {stems[stem].name} have the same name, expected one file of it")
-        stems[stem] = path
+        name = stem(path.relative_to(folder).as_posix())
+        if name in stems:
+            raise UserError(f"{folder}: {path.name} and {stems[name].name} have the same name, expected one file of it")
+        stems[name] = path
     return stems

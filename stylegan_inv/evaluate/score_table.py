@@ -18,7 +18,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.columns import Column
 from stylegan_inv.metrics.confidence import Summary
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.utils.text import json_text, readable
+from stylegan_inv.utils.text import cell_text, json_text, readable
 
 METRICS, TABLE = "metrics.json", "table.md"
 _PER_IMAGE_SUFFIXES = (".csv", ".parquet")
@@ -156,7 +156,7 @@ def write_per_image(file: Path, index: Sequence[int], names: Sequence[str], colu
             writer.writerow(["index", "name", *columns])
             for row, (number, name) in enumerate(zip(index, names, strict=True)):
                 values = [float(t[row]) for t in columns.values()]
-                writer.writerow([number, readable(name), *("" if math.isnan(v) else repr(v) for v in values)])
+                writer.writerow([number, cell_text(name), *("" if math.isnan(v) else repr(v) for v in values)])
 
 
 def _pyarrow() -> tuple[Any, Any]:

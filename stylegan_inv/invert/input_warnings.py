@@ -23,7 +23,7 @@ from stylegan_inv.data.images.image_files import name_list, to_uint8
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.reached_distances import Limits, ReachedDistances
-from stylegan_inv.utils.files import atomic_write
+from stylegan_inv.utils.files import atomic_write, real_path
 from stylegan_inv.utils.plain_data import read_json_object
 from stylegan_inv.utils.text import json_text
 
@@ -262,7 +262,7 @@ class InputWarnings:
 
     def _cure(self, kind: str) -> str:
         given = Path(self.source)
-        named = given if given.name.strip(".") else given.resolve()  # not "." or ".."
+        named = given if given.name.strip(".") else real_path(given)  # not "." or ".."
         target = named.with_name(f"{named.stem}_aligned")
         align = f"python -m stylegan_inv.prepare align {shlex.quote(self.source)} {shlex.quote(str(target))}"
         return KINDS[kind].cure.format(align=align)

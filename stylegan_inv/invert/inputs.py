@@ -31,9 +31,11 @@ from stylegan_inv.data.synthfaces.dataset import LABELS, SynthFaces
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.invert.input_warnings import Finding, InputCheck
+from stylegan_inv.runtime.resumable_job import is_unfinished
 from stylegan_inv.utils.text import readable
 
-_SYNTHFACES = re.compile(r"synthfaces:(\d+)(?:-(\d+))?")
+_SYNTHFACES = re.compile(r"synthfaces:(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+_MOST_SYNTHFACES = 10_000_000
 _TEST_SEED = 2  # seed of SynthFaces' test split
 
 
@@ -68,10 +70,16 @@ class Images:
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 raise UserError(f"{key}={text}: expected the smaller number first")
+            if last - first >= _MOST_SYNTHFACES:
+                raise UserError(f"{key}={text}: expected at most {_MOST_SYNTHFACES:,} images")
             return cls([f"synthfaces_{number}.png" for number in range(first, last + 1)], None, first)
         if text.startswith("synthfaces:"):
-            raise UserError(f"{key}={text}: expected synthfaces:<number> or synthfaces:<first>-<last>")
+            raise UserError(
+                f"{key}={text[:60]}: expected synthfaces:<number> or synthfaces:<first>-<last>, below 1,000,000,000"
+            )
         path = Path(text)
+        if is_unfinished(path):
+            raise UserError(f"{key}={text}: holds an inversion that was interrupted; repeat its command to complete it")
         found = FoundImages([path], []) if path.is_file() else find_images(path)
         folder = path if path.is_dir() else path.parent
         names, others = (
@@ -131,8 +139,14 @@ class Images:
         """
         if self.files is None:
             return torch.from_numpy(required_classes(None, count, "synthfaces"))
-        folder = self.files[0].parents[self.names[0].count("/")]
+        folder = self.folder
+        assert folder is not None
         return torch.from_numpy(required_classes(read_classes(folder, self.names, others=True), count, str(folder)))
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the names are relative to; None for SynthFaces."""
+        return None if self.files is None else self.files[0].parents[self.names[0].count("/")]
 
     def check_any(self) -> None:
         """Decodes files until the first one that can be read.
@@ -308,7 +322,12 @@ def _find_masks(mask: str, images: Images) -> list[Path]:
         return [path] * len(images.names)
     if not path.is_dir():
         check_description(mask, ())  # raises, with a list of what a mask can be
-    found = {stem(readable(file.relative_to(path).as_posix())): file for file in list_images(path)}
+    wanted = {stem(name) for name in images.names}
+    found: dict[str, Path] = {}
+    for file in list_images(path):
+        name = stem(file.relative_to(path).as_posix())
+        if (other := found.setdefault(name, file)) is not file and name in wanted:
+            raise UserError(f"mask={mask}: has two masks of one name, {name_list([other, file])}; expected one of them")
     missing = [name for name in images.names if stem(name) not in found]
     if missing:
         raise UserError(f"mask={mask}: has none for {name_list(missing)}; expected an image of the same name for each")

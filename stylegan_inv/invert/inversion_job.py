@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stylegan_inv.data.images.image_files import left_out_lines, name_list
+from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.invert.inputs import IndexedInputs, InputBatch, collate
 from stylegan_inv.invert.inversion_result import Parts, Result, assemble
@@ -115,7 +116,10 @@ def carry_out(cfg: DictConfig, job: Job) -> None:
         entries = {**metadata, "command": job.unfinished.key}
         _report(assemble(job.output, parts, entries, cfg.shard_images), job)
 
-    if not job.unfinished.finish(files, write_result) and not job.ranks.starts_others:
+    finished = job.unfinished.finish(files, write_result)
+    if not finished and job.ranks.world_size == 1:
+        raise UserError(f"{job.output}: parts of the result have been removed while this command worked; repeat it")
+    if not finished and not job.ranks.starts_others:
         print(f"{job.ranks}other ranks are still working; the last one writes the codes", flush=True)
 
 
@@ -157,6 +161,9 @@ def _batches(cfg: DictConfig, job: Job, new_writer: Callable[[], PartWriter]) ->
                 torch.manual_seed(cfg.seed + batch_number)  # the same in whichever process
                 inputs.tensors = {name: tensor.to(job.method.device) for name, tensor in inputs.tensors.items()}
                 yield _Batch(batch_number, inputs, writer)
+        if is_finished(job.output, job.unfinished):  # by another process of the same command
+            return
+        job.unfinished.check_begun()
         writer.save(job.unfinished.part_file(number), job.unfinished.key)
         for batch_number in range(first, first + len(part)):
             job.unfinished.batch_file(batch_number).unlink(missing_ok=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError
 
-from stylegan_inv.data.images.image_files import distinct_names
+from stylegan_inv.data.images.image_files import distinct_names, storable_name
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.latents.saved_codes import (
@@ -27,6 +28,14 @@ from stylegan_inv.visualization.loss_curves import CURVES
 VARIANTS, SHEET, SKIPPED = "variants", "contact_sheet", "left_out.json"
 
 
+def is_result(folder: Path, path: Path) -> bool:
+    """Returns whether a path is, by its name, among the results in an output folder, or the output folder itself."""
+    if not path.is_relative_to(folder):
+        return False
+    first = [*path.relative_to(folder).parts, ""][0]
+    return first in ("", RECONSTRUCTIONS, NOISE, GENERATORS, VARIANTS) or fnmatch(first, f"{SHEET}*.png")
+
+
 def stored_command(folder: Path) -> str | None:
     """Returns the hash of the command whose complete result a folder holds; None without one."""
     try:
@@ -38,7 +47,7 @@ def stored_command(folder: Path) -> str | None:
 
 def image_names(names: Sequence[str]) -> list[str]:
     """Returns a distinct name of a PNG file for each input: ``sub/a.jpg`` -> ``sub/a.png``; see `distinct_names`."""
-    return distinct_names(names, ".png")
+    return distinct_names([storable_name(name) for name in names], ".png")
 
 
 def remove_previous_result(folder: Path) -> None:

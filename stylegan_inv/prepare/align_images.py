@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from PIL import Image
 
 from stylegan_inv.data.alignment.face_alignment import align_face, face_quad
 from stylegan_inv.data.alignment.landmarks import check_predictor, find_faces, find_predictor, read_landmarks
-from stylegan_inv.data.images.decoding import BadImage, decode
-from stylegan_inv.data.images.image_files import distinct_names, left_out_lines, name_list
+from stylegan_inv.data.images.decoding import BadImage, decode, stored_size
+from stylegan_inv.data.images.image_files import distinct_names, left_out_lines, name_list, storable_name
 from stylegan_inv.data.sources.name_lists import stem
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import CompactStrings, Source
 from stylegan_inv.errors import UserError
+from stylegan_inv.prepare.reports import check_report, check_target
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
@@ -27,6 +29,8 @@ from stylegan_inv.utils.text import json_text, readable
 
 DESCRIPTION = "crop and rotate photographs into portraits, aligned as FFHQ's"
 REPORT = "align.json"
+#: Largest side in pixels; an image of this side has 3 GB.
+_MOST_SIDE = 1 << 15
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +54,13 @@ class _Aligner:
     landmarks: dict[str, list[np.ndarray]] | None
     predictor: Path | None
     stems: Sequence[str]
+    taken: frozenset[str]
+
+    def name(self, index: int, face: int) -> str:
+        """Returns the name of the file of a face, which is the first face of no other image."""
+        stem = self.stems[index]
+        numbers = (number for number in itertools.count(1) if f"{stem}_{number}".casefold() not in self.taken)
+        return f"{stem}.png" if face == 0 else f"{stem}_{next(itertools.islice(numbers, face - 1, None))}.png"
 
 
 def align(aligner: _Aligner, index: int) -> dict[str, Any]:
@@ -63,7 +74,7 @@ def align(aligner: _Aligner, index: int) -> dict[str, Any]:
         The image's entry of the report.
     """
     options, name = aligner.options, aligner.source.names[index]
-    entry: dict[str, Any] = {"name": name, "status": "aligned", "faces": 0, "written": []}
+    entry: dict[str, Any] = {"name": name, "status": "aligned", "faces": 0, "written": [], "kept": []}
     try:
         pixels = np.ascontiguousarray(decode(aligner.source.read(index), name).permute(1, 2, 0).numpy())
     except BadImage as error:
@@ -78,8 +89,7 @@ def align(aligner: _Aligner, index: int) -> dict[str, Any]:
         return {**entry, "status": "no face"}
     entry["quads"] = []
     for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
-        suffix = f"_{number}" if number else ""
-        path = options.target / PurePosixPath(f"{aligner.stems[index]}{suffix}.png")
+        path = options.target / PurePosixPath(aligner.name(index, number))
         try:
             entry["quads"].append(face_quad(landmarks).round(3).tolist())
             if not path.exists():
@@ -88,6 +98,8 @@ def align(aligner: _Aligner, index: int) -> dict[str, Any]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as temporary:
                     face.save(temporary)
+            else:
+                entry["kept"].append(path.relative_to(options.target).as_posix())
             entry["written"].append(path.relative_to(options.target).as_posix())
         except UserError as error:
             return {**entry, "status": "wrong landmarks", "reason": str(error)}
@@ -106,11 +118,15 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: Bad input, or no face detector.
     """
-    whole_number("--size", options.size)
+    whole_number("--size", options.size, most=_MOST_SIDE)
     whole_number("--supersampling", options.supersampling, most=16)
+    if options.size * options.supersampling > _MOST_SIDE:
+        raise UserError(
+            f"--size {options.size} --supersampling {options.supersampling}: faces would be rotated at "
+            f"{options.size * options.supersampling} px, expected at most {_MOST_SIDE}; give a smaller --supersampling"
+        )
+    check_target(options.source, options.target)
     source = open_source(options.source)
-    if options.target.resolve().is_relative_to(options.source.resolve()):
-        raise UserError(f"{options.target}: is inside {options.source}; give a folder outside of it")
     stems = Counter(stem(name) for name in source.names)
     repeated = [name for name, count in stems.items() if count > 1]
     if repeated and options.landmarks is not None:
@@ -122,8 +138,10 @@ def run(options: argparse.Namespace) -> int:
     predictor = None if landmarks is not None else options.predictor or _predictor()
     if predictor is not None:
         check_predictor(predictor)
-    names = CompactStrings(distinct_names([readable(name) for name in source.names], ""))
-    aligner = _Aligner(source, options, landmarks, predictor, names)
+    check_report(options.target / REPORT, "images")
+    names = distinct_names([storable_name(readable(name)) for name in source.names], ".png")
+    files = CompactStrings(name.removesuffix(".png") for name in names)
+    aligner = _Aligner(source, options, landmarks, predictor, files, frozenset(one.casefold() for one in files))
     entries = list(ordered(align, aligner, range(len(source)), options.workers, "aligning"))
     options.target.mkdir(parents=True, exist_ok=True)
     report = {"source": str(options.source), "images": entries, "left_out": list(source.left_out)}
@@ -151,6 +169,17 @@ def _print_summary(entries: list[dict[str, Any]], options: argparse.Namespace, l
             print(f"{len(names)} skipped, {status}: {name_list(names)}")
     if several := [entry["name"] for entry in aligned if entry["faces"] > len(entry["written"])]:
         print(f"{len(several)} show several faces, of which the largest was aligned: {name_list(several)}")
+    if kept := [name for entry in entries for name in entry["kept"]]:
+        print(f"{len(kept)} existed already and are kept as they are: {name_list(kept)}")
+        if odd := [name for name in kept if not _has_side(options.target / name, options.size)]:
+            print(f"{len(odd)} of these are not of {options.size} px: {name_list(odd)}; remove them, and align again")
     for line in left_out_lines(left_out):
         print(line)
     print(f"report: {options.target / REPORT}")
+
+
+def _has_side(file: Path, side: int) -> bool:
+    try:
+        return stored_size(file) == (side, side)
+    except BadImage:
+        return False

@@ -20,6 +20,7 @@ from stylegan_inv.data.sources.name_lists import match, stem
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
+from stylegan_inv.prepare.reports import check_report, check_target, is_report
 from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
@@ -139,8 +140,7 @@ def run(options: argparse.Namespace) -> int:
         source = source.subset(match(source, images.names, "mask", f"images of {options.images}"))
     if options.kind == "model":
         _network(options.model)  # reports a wrong file before any work starts
-    if options.target.resolve() == options.source.resolve():
-        raise UserError(f"{options.target}: is the source itself; give another folder")
+    check_target(options.source, options.target)
     _check_targets(options.target, source if images is None else images)
     maker = _Maker(source, images, options)
     entries = list(ordered(make_mask, maker, range(len(source)), options.workers, "masks"))
@@ -166,5 +166,6 @@ def _check_targets(target: Path, named: Source) -> None:
         raise UserError(
             f"{named.path}: {len(twice)} names occur with several suffixes: {name_list(twice)}; rename them"
         )
-    if not (target / REPORT).is_file() and (there := [file for file in files if (target / file).exists()]):
+    check_report(target / REPORT, "masks")
+    if not is_report(target / REPORT, "masks") and (there := [file for file in files if (target / file).exists()]):
         raise UserError(f"{target}: has {name_list(there)}, which would be replaced by masks; give another folder")

@@ -15,7 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,16 +26,20 @@ from stylegan_inv.data.images.image_files import SUFFIXES, distinct_names, left_
 from stylegan_inv.data.images.resizing import MODES, Geometry
 from stylegan_inv.data.sources.class_labels import CLASSES
 from stylegan_inv.data.sources.opening import open_source
-from stylegan_inv.data.sources.packing import MANIFEST_FILE, Packer, open_packer
+from stylegan_inv.data.sources.packing import MANIFEST_FILE, Packer, open_packer, sample_names
 from stylegan_inv.data.sources.source import CompactStrings, Source, check_names
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
-from stylegan_inv.utils.files import atomic_write, is_partial
+from stylegan_inv.utils.files import atomic_write, is_partial, real_path
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.regular_files import read_bytes, read_text
 from stylegan_inv.utils.text import readable
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 DESCRIPTION = "pack images into a zip file, an LMDB or tar shards"
+_LOCK = ".lock"
 _FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp"}
 #: Size limit of the journal, which has about 200 bytes for each image.
 _MOST_BYTES = 1 << 32
@@ -115,11 +119,14 @@ def run(options: argparse.Namespace) -> int:
     names = [readable(name) for name in source.names]
     if geometry is not None or kind == "shards":
         names = distinct_names(names, None if geometry is None else _FORMATS[options.format])
+    if kind == "shards":
+        names = sample_names(names)
     check_names(options.source, names)
     encoder = _Encoder(source, CompactStrings(names), geometry, options.format, options.quality)
     settings = {
-        "source": str(options.source.resolve()),
+        "source": str(real_path(options.source)),
         "images": len(source),
+        "content": source.identity(),
         **{key: vars(options)[key] for key in ("resolution", "mode", "format", "quality", "shard_images")},
         "to": kind,
     }
@@ -150,7 +157,8 @@ def _pack(
     try:
         lines = journal.lines + _add(options, encoder, journal, packer)
         manifest = {
-            "settings": journal.settings,
+            # Without the times of the files: the same images give the same file.
+            "settings": {key: value for key, value in journal.settings.items() if key != "content"},
             "images": {line["name"]: line["sha256"] for line in lines if "sha256" in line},
             "skipped": {readable(line["name"]): line["skipped"] for line in lines if "skipped" in line},
             "left_out": [readable(name) for name in encoder.source.left_out],
@@ -229,16 +237,18 @@ class _Journal:
             raise UserError(
                 f"{work}: is needed for unfinished work and exists already; move it, or give another target"
             )
+        work.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(work)
         if self._settings.is_file():
             if read_bytes(self._settings, _MOST_BYTES) != text.encode():
                 raise UserError(
-                    f"{work}: belongs to an interrupted command with other options; remove it or repeat that command"
+                    f"{work}: belongs to an interrupted command with other options or images; remove it or repeat that "
+                    "command"
                 )
             if self._path.is_file():
                 self.lines = _complete_lines(self._path)
                 self._path.write_text(json.dumps(self.lines) + "\n")
             return
-        work.mkdir(parents=True, exist_ok=True)
         with atomic_write(self._settings) as temporary:
             temporary.write_text(text)
 
@@ -249,14 +259,31 @@ class _Journal:
 
     def remove(self) -> None:
         """Removes the files of the journal, and their folder unless it holds other files."""
-        for file in (self._path, self._settings):
+        for file in (self._path, self._settings, self._work / _LOCK):
             file.unlink(missing_ok=True)
+        self._lock.release()
         with contextlib.suppress(OSError):
             self._work.rmdir()
 
 
 def _is_used(work: Path) -> bool:
-    return not work.is_dir() or not all(map(is_partial, work.iterdir()))
+    return not work.is_dir() or not all(is_partial(file) or file.name == _LOCK for file in work.iterdir())
+
+
+def _lock(work: Path) -> BaseFileLock:
+    """Returns a lock of a folder, which the system releases when its owner dies.
+
+    Raises:
+        UserError: Another process has locked it; both would write into one file.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(work / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{work}: another process is packing into it; wait for it, or give another target") from None
+    return lock
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:

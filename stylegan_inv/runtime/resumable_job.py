@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.files import atomic_write, check_links, check_output, is_partial
+from stylegan_inv.utils.files import atomic_write, check_links, check_output, file_identity, is_partial
 from stylegan_inv.utils.plain_data import read_json_object
 
 _FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
@@ -43,6 +43,10 @@ class ResumableJob:
     def has_begun(self) -> bool:
         """Returns whether the folder holds parts of this command."""
         return self._stored_key() == self.key
+
+    def has_owner(self) -> bool:
+        """Returns whether the folder holds parts of any command."""
+        return self._stored_key() is not None
 
     def check(self, overwrite: bool) -> None:
         """Checks that the output can be written to, without writing.
@@ -91,6 +95,18 @@ class ResumableJob:
             with atomic_write(self.folder / _JOB) as temporary:
                 temporary.write_text(json.dumps({"key": self.key}))
             return True
+
+    def check_begun(self) -> None:
+        """Checks that the folder still is that of this command, before a part is written into it.
+
+        Raises:
+            UserError: It was removed, or another command has dropped it by ``overwrite=true``.
+        """
+        if not self.has_begun():
+            raise UserError(
+                f"output={self.output}: was removed, or taken over by another command, while this one worked; "
+                "repeat it with another output"
+            )
 
     def batch_file(self, batch: int) -> Path:
         """Returns the file for the state of a batch."""
@@ -167,15 +183,11 @@ class ResumableJob:
         return key if isinstance(key, str) and _KEY.fullmatch(key) else None
 
 
+def is_unfinished(output: Path) -> bool:
+    """Returns whether a folder holds the beginning of a result: the files of some images, and not of the others."""
+    return ResumableJob(output, {}).has_owner()
+
+
 def file_identities(files: Sequence[Path] | None) -> list[tuple[str, int, int]]:
     """Returns path, size and modification time of each file, which tell whether it has changed; -1 for one without."""
-    return [_identity(file) for file in files or []]
-
-
-def _identity(file: Path) -> tuple[str, int, int]:
-    path = os.path.realpath(file)  # unlike Path.resolve, also of links in a circle
-    try:
-        found = os.stat(path)
-    except OSError:  # a dangling link: an error of this image alone, when it is read
-        return path, -1, -1
-    return path, found.st_size, found.st_mtime_ns
+    return [file_identity(file) for file in files or []]

@@ -143,9 +143,13 @@ def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) ->
 
 
 def _foreign_files(run: RunFolder) -> list[str]:
-    """Returns the names of files in a folder that a training would replace, though none has written them."""
+    """Returns the names of files and folders that a training would replace, though none has written them."""
+    if "command" in run.record():
+        return []
     files = (run.config_file, run.versions_file, run.record_file, run.metrics_file, run.logged_metrics_file)
-    return [] if "command" in run.record() else [file.name for file in files if os.path.lexists(file)]
+    folders = [run.path / name for name in ("checkpoints", "panels", "worst", "codes")]
+    found = [path for path in folders if path.is_dir() and any(path.iterdir())]
+    return [path.name for path in (*(file for file in files if os.path.lexists(file)), *found)]
 
 
 def _has_finished(run: RunFolder, cfg: DictConfig) -> bool:

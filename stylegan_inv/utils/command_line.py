@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +14,14 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.utils.text import print_any_text
 
 EXIT_USER_ERROR = 2
+#: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, no permission,
+#: a name that is too long, links in a circle, or an output folder that has vanished or has become a file.
+_DISK_ERRORS = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+        *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT),
+    )
+)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -47,8 +57,28 @@ def run(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = ()
         code = main()
     except bad_input as error:
         code = report_error(error)
+    except OSError as error:
+        code = report_error(disk_error(error))
     if code:
         sys.exit(code)
+
+
+def disk_error(error: OSError) -> UserError:
+    """Returns an error of the file system that the user has to mend as an error of one line.
+
+    Raises:
+        OSError: ``error`` itself, if it is another one.
+    """
+    if error.errno not in _DISK_ERRORS:
+        raise error
+    return system_error(error)
+
+
+def system_error(error: OSError) -> UserError:
+    """Returns an error of the system, which concerns a file that the user gave, as an error of one line."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    hint = "; free some space or give another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return UserError(f"{where}{error.strerror or error}{hint}")
 
 
 def print_line(text: str) -> None:

@@ -7,7 +7,9 @@ All functions were last checked with torch 2.14, pytorch-lightning 2.6.6, torchm
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
     from torchmetrics import Metric
+
+_MOST_PAX_BYTES = 1 << 20
 
 # -- PyTorch -----------------------------------------------------------------------------------------------------------
 
@@ -198,3 +202,25 @@ def use_artifact_offline(run: Any, artifact: Any) -> None:
     ``run.use_artifact`` waits for the server. This call writes the same record, and does not wait.
     """
     run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+
+
+# -- Python ------------------------------------------------------------------------------------------------------------
+
+
+class BoundedTarInfo(tarfile.TarInfo):
+    """A member of a tar file whose extended header tarfile can read in a short time.
+
+    Python before 3.11.10 and 3.12.6 searches the header in quadratic time where it is a long number (CVE-2024-6232): a
+    file of 2 MB keeps it busy for hours. No header of real archives has more than a few kB.
+    """
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        assert archive.fileobj is not None
+        if self.size > _MOST_PAX_BYTES:
+            raise tarfile.ReadError(f"an extended header of {self.size:,} bytes")
+        place = archive.fileobj.tell()
+        if re.search(rb"[0-9]{64}", archive.fileobj.read(self.size)):
+            raise tarfile.ReadError("an extended header with a number of more than 63 digits")
+        archive.fileobj.seek(place)
+        header: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+        return header

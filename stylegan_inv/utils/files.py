@@ -57,6 +57,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if isinstance(error, Exception) and (cause := _system_error(error, path)) is not None:
             raise cause from error
+        if isinstance(error, OSError) and error.filename is None:  # of a write, unlike those of opening a file
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 
@@ -107,12 +109,23 @@ def is_partial(file: Path) -> bool:
     return _PARTIAL.fullmatch(file.name) is not None
 
 
-def check_output(folder: Path, overwrite: bool = False) -> None:
+def file_identity(file: Path) -> tuple[str, int, int]:
+    """Returns path, size and modification time of a file, which tell whether it has changed; -1 for one without."""
+    path = os.path.realpath(file)  # unlike Path.resolve, also of links in a circle
+    try:
+        found = os.stat(path)
+    except OSError:  # a dangling link: an error of this image alone, when it is read
+        return path, -1, -1
+    return path, found.st_size, found.st_mtime_ns
+
+
+def check_output(folder: Path, overwrite: bool = False, names: Collection[str] | None = None) -> None:
     """Checks that results can be written to a folder, without writing.
 
     Args:
         folder: Output folder; need not exist.
         overwrite: Whether the folder may have content.
+        names: See `check_links`.
 
     Raises:
         UserError: The path is a file, the folder has content, it is not writable, or a link in it leads out of it.
@@ -121,7 +134,7 @@ def check_output(folder: Path, overwrite: bool = False) -> None:
         raise UserError(f"output={folder}: is a file, expected a folder")
     if folder.is_dir() and not overwrite and any(folder.iterdir()):
         raise UserError(f"output={folder}: the folder has content; give another one, or overwrite=true")
-    check_links(folder)
+    check_links(folder, names)
     _check_writable(f"output={folder}", folder)
 
 
@@ -189,6 +202,11 @@ def check_links(folder: Path, names: Collection[str] | None = None) -> None:
                     )
                 if entry.is_dir(follow_symlinks=False) and entry.name != _WANDB:
                     waiting.append(Path(entry.path))
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path without links; of links in a circle too, for which ``Path.resolve`` raises an error."""
+    return Path(os.path.realpath(path))
 
 
 def leads_into(path: Path, folder: Path) -> bool:

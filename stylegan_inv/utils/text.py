@@ -26,6 +26,19 @@ def json_text(value: Any, indent: int | None = 2) -> str:
     return readable(json.dumps(value, indent=indent, ensure_ascii=False)) + "\n"
 
 
+def cell_text(name: str) -> str:
+    """Returns a name of a file for a cell of a CSV file: no program that opens the file takes it for a formula.
+
+    Spreadsheets calculate cells that start with =, +, - or @. ``./=1.png`` is the same file as ``=1.png``.
+    """
+    return readable(f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name)
+
+
+def name_in_cell(text: str) -> str:
+    """Returns the name that `cell_text` has written, in the form in which names are compared."""
+    return same_letters(text.removeprefix("./"))
+
+
 def same_letters(text: str) -> str:
     """Returns the form of a name in which names are compared: é is two characters on macOS, elsewhere one."""
     return unicodedata.normalize("NFC", text)

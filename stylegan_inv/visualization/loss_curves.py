@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.utils.text import readable
+from stylegan_inv.utils.text import cell_text
 
 CURVES = "losses"
 
@@ -37,7 +37,7 @@ def write_curves(folder: Path, names: Sequence[str], curves: Mapping[str, Sequen
             for batch in batches:
                 for column, curve in enumerate(batch.T.tolist()):
                     rows.writerows(
-                        [readable(names[first + column]), stage, step, f"{v:.6g}"]
+                        [cell_text(names[first + column]), stage, step, f"{v:.6g}"]
                         for step, v in enumerate(curve)
                         if v == v
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -77,6 +78,13 @@ def fit(function: Callable[[pl.Trainer], Any], *callbacks: pl.Callback, **option
 
 
 # -- PyTorch -----------------------------------------------------------------------------------------------------------
+
+
+def test_bounded_tar_info(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("\u00e9" * 99))
+    with tarfile.open(tmp_path / "a.tar", tarinfo=compat.BoundedTarInfo) as archive:
+        assert archive.getnames() == ["\u00e9" * 99]
 
 
 def test_norms() -> None:

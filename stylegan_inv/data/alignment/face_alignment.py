@@ -15,6 +15,8 @@ LANDMARKS = 68
 _LEFT_EYE, _RIGHT_EYE, _MOUTH = slice(36, 42), slice(42, 48), (48, 54)
 #: Largest side of a face, in sides of the image. Larger faces come from wrong landmarks.
 _MAX_SIDE = 10
+#: No image has a side of so many pixels.
+_MOST_PIXELS = 1e9
 
 
 def face_quad(landmarks: np.ndarray) -> np.ndarray:
@@ -29,7 +31,11 @@ def face_quad(landmarks: np.ndarray) -> np.ndarray:
     Raises:
         UserError: Landmarks of another shape, that are not finite, or that coincide.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        return _face_quad(np.asarray(landmarks, dtype=np.float64))
+
+
+def _face_quad(points: np.ndarray) -> np.ndarray:
     if points.shape != (LANDMARKS, 2) or not np.isfinite(points).all():
         raise UserError(f"landmarks of shape {points.shape}, expected ({LANDMARKS}, 2) finite numbers")
     left, right = points[_LEFT_EYE].mean(0), points[_RIGHT_EYE].mean(0)
@@ -43,7 +49,10 @@ def face_quad(landmarks: np.ndarray) -> np.ndarray:
     x *= scale / length
     y = _rotated(x)
     centre = eyes + 0.1 * down
-    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+    quad = np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+    if not np.abs(quad).max() < _MOST_PIXELS:  # also NaN, from sums that overflow
+        raise UserError("landmarks that are in no image")
+    return quad
 
 
 def _rotated(vector: np.ndarray) -> np.ndarray:

@@ -84,8 +84,13 @@ def read_landmarks(path: Path) -> dict[str, list[np.ndarray]]:
     text = read_text(path)
     if not text.lstrip().startswith("{"):
         return _from_csv(path, text)
-    content = read_json(text.encode(), str(path))
-    return {stem(name): _faces(value, f"{path}: {ascii(name)[:80]}") for name, value in content.items()}
+    faces: dict[str, list[np.ndarray]] = {}
+    for name, value in read_json(text.encode(), str(path)).items():
+        where = f"{path}: {ascii(name)[:80]}"
+        if stem(name) in faces:
+            raise UserError(f"{where}: occurs with several suffixes; expected one entry for an image")
+        faces[stem(name)] = _faces(value, where)
+    return faces
 
 
 def _from_csv(path: Path, text: str) -> dict[str, list[np.ndarray]]:

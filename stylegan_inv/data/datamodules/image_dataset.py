@@ -113,6 +113,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """Names of all images."""
         return [readable(name) for name in self.source.names]
 
+    def identity(self) -> str:
+        """Returns a hash of the names and the files of the images and of what comes with them."""
+        return " ".join([self.source.identity(), *(one.source.identity() for one in self.companions.values())])
+
     @property
     def bad_images(self) -> list[str]:
         """Names of the unreadable files that the workers have found so far."""

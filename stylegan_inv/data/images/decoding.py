@@ -42,6 +42,11 @@ _OTHER_FORMATS = {
 MAX_PIXELS = 178_956_970
 #: Largest size of an image file in bytes.
 MAX_BYTES = 1 << 30
+#: Progressive JPEGs of cameras and editors have about ten scans. Each takes time in proportion to the pixels, however
+#: few bytes it has: 300 kB can keep the decoder busy for minutes.
+_MOST_SCANS = 100
+#: Pillow takes time in proportion to the square of the number of comments in a PNM file of text.
+_MOST_COMMENTS = 1000
 #: Colour behind transparent pixels.
 BACKGROUND = (255, 255, 255)
 #: A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size if the result is still this many times the requested size.
@@ -139,6 +144,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
     """Opens an image and converts all errors of the ``with`` block to a BadImage that names the file."""
     if not data:
         raise BadImage(f"{where}: empty file (0 bytes), expected an image")
+    _check_parts(data, where)
     try:
         with Image.open(io.BytesIO(data), formats=_known_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -153,6 +159,18 @@ def _opened(data: bytes, where: str) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's decoders raise exceptions of many types for damaged data
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"{where}: damaged image ({reason}); replace or remove the file") from error
+
+
+def _check_parts(data: bytes, where: str) -> None:
+    """Raises a BadImage for a file of many small parts, which takes a time out of proportion to its size to decode."""
+    for start, part, most, what in (
+        (b"\xff\xd8", b"\xff\xda", _MOST_SCANS, "scans"),
+        (b"P1", b"#", _MOST_COMMENTS, "comments"),
+        (b"P2", b"#", _MOST_COMMENTS, "comments"),
+        (b"P3", b"#", _MOST_COMMENTS, "comments"),
+    ):
+        if data.startswith(start) and (count := data.count(part)) > most:
+            raise BadImage(f"{where}: has {count:,} {what}, expected at most {most}; save it again")
 
 
 @functools.cache

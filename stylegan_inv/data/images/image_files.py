@@ -21,16 +21,18 @@ from stylegan_inv.data.images.decoding import BadImage, decode, read_file, reads
 from stylegan_inv.data.images.resizing import Geometry, Mode
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.utils.text import readable
+from stylegan_inv.utils.text import readable, same_letters
 
 __all__ = [
-    "SUFFIXES", "BadImage", "FoundImages", "Mode", "check_image", "distinct_names", "find_images", "from_uint8",
-    "is_image", "is_other_image", "left_out_lines", "list_images", "name_list", "natural_key", "read_image",
-    "save_image", "to_pil", "to_uint8",
+    "SUFFIXES", "BadImage", "FoundImages", "Mode", "check_image", "distinct_names", "find_images", "first_image",
+    "from_uint8", "is_image", "is_other_image", "left_out_lines", "list_images", "name_list", "natural_key",
+    "read_image", "save_image", "storable_name", "to_pil", "to_uint8",
 ]  # fmt: skip
 
 #: Suffixes of the formats that are read and written.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
+#: Longest name of a file to write, without its suffix: ".safetensors" and a number have to fit into 255 bytes.
+_MOST_STEM_BYTES = 220
 _HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 #: Suffixes of other image formats; such files are counted and named where images are listed.
 _OTHER_SUFFIXES = (
@@ -106,6 +108,16 @@ class FoundImages:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Returns all image files in a folder and its subfolders; see :func:`find_images`."""
     return find_images(folder).images
+
+
+def first_image(folder: Path) -> Path | None:
+    """Returns an image file in a folder or its subfolders; None without any. Hidden ones do not count."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if is_image(name) and not name.startswith("."):
+                return Path(parent, name)
+    return None
 
 
 def find_images(folder: str | os.PathLike[str]) -> FoundImages:
@@ -219,26 +231,50 @@ def name_list(names: Sequence[object], limit: int = 5) -> str:
 def distinct_names(names: Sequence[str], suffix: str | None = None) -> list[str]:
     """Returns a distinct file name without regard to suffixes for each image: ``sub/a.jpg`` -> ``sub/a.png``.
 
-    Inputs that differ only in their suffix, or in upper and lower case, which many file systems ignore, keep the
-    suffix: ``a.jpg.png`` and ``a.png.png``.
+    Inputs that differ only in their suffix, or in upper and lower case or the form of an accent, which many file
+    systems ignore, keep the suffix: ``a.jpg.png`` and ``a.png.png``. So does an input whose new name is that of a
+    folder: ``a.jpg`` where there is a folder ``a.png``.
 
     Args:
         names: Names of the images.
         suffix: Suffix of the new names; None keeps that of each image.
     """
     stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
-    counts = Counter(stem.casefold() for stem in stems)
+    counts = Counter(map(_on_any_disk, stems))
+    folders = {_on_any_disk(str(folder)) for name in names for folder in PurePosixPath(name).parents}
     used: set[str] = set()
     found = []
     for name, stem in zip(names, stems, strict=True):
-        base = stem if counts[stem.casefold()] == 1 else name
+        end = PurePosixPath(name).suffix if suffix is None else suffix
+        base = stem if counts[_on_any_disk(stem)] == 1 and _on_any_disk(stem + end) not in folders else name
         candidate, number = base, 1
-        while candidate.casefold() in used:
+        while _on_any_disk(candidate) in used or _on_any_disk(candidate + end) in folders:
             number += 1
             candidate = f"{base}_{number}"
-        used.add(candidate.casefold())
-        found.append(candidate + (PurePosixPath(name).suffix if suffix is None else suffix))
+        used.add(_on_any_disk(candidate))
+        found.append(candidate + end)
     return found
+
+
+def storable_name(name: str) -> str:
+    """Returns the name of a file to write for an image: short enough for other suffixes, and without backslashes.
+
+    File systems limit names to 255 bytes, and other files of the image have longer suffixes. A backslash is a letter on
+    Linux and separates folders elsewhere.
+
+    Args:
+        name: Name of the image, with forward slashes; see `readable`.
+    """
+    path = PurePosixPath(name.replace("\\", "%5C"))
+    stem = path.stem.encode()
+    if len(stem) <= _MOST_STEM_BYTES:
+        return str(path)
+    return str(path.with_name(stem[:_MOST_STEM_BYTES].decode(errors="ignore") + path.suffix))
+
+
+def _on_any_disk(name: str) -> str:
+    """Returns the form in which file systems compare names that ignore case and the forms of accents."""
+    return same_letters(name).casefold()
 
 
 def _check_folder(folder: Path) -> None:

@@ -56,6 +56,9 @@ class ArchiveSource(Source):
         self._locations = np.array(locations, dtype=np.int64)
         self._open_files: PerProcess[dict[int, BinaryIO]] = PerProcess(dict)
 
+    def stored_in(self) -> Sequence[Path]:  # noqa: D102
+        return self.files
+
     def where(self, index: int) -> str:  # noqa: D102
         archive = self.path if len(self.files) == 1 else self.files[self._locations[index, 0]]
         return f"{archive}: {self.names[index]}"

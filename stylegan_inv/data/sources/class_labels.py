@@ -94,7 +94,11 @@ def parse_classes(text: bytes, where: str, names: Sequence[str], others: bool = 
         isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in labels
     ):
         raise UserError(f'{where}: expected {{"labels": [["name", class], ...]}} or null')
-    found = {_key(name): _number(label, f"{where}: {ascii(name)[:80]}") for name, label in labels}
+    found: dict[str, int] = {}
+    for name, label in labels:
+        number = _number(label, f"{where}: {ascii(name)[:80]}")
+        if found.setdefault(_key(name), number) != number:
+            raise UserError(f"{where}: {ascii(name)[:80]} has the classes {found[_key(name)]} and {number}")
     names = [_key(name) for name in names]
     if missing := [name for name in names if name not in found]:
         raise UserError(f"{where}: no class for {len(missing)} of {len(names)} images: {name_list(missing)}")

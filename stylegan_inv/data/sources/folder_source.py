@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,9 @@ class FolderSource(Source):
     def file(self, index: int) -> Path:
         """Returns the path of an image."""
         return self._base / self.names[index]
+
+    def stored_in(self) -> Iterable[Path]:  # noqa: D102
+        return map(self.file, range(len(self)))
 
     @functools.cached_property
     def classes(self) -> np.ndarray | None:  # noqa: D102

@@ -67,7 +67,8 @@ def read_paths(path: Path) -> list[Path]:
 
 def stem(name: str) -> str:
     """Returns a name without its suffix, in the form in which names are compared."""
-    return same_letters(readable(str(PurePosixPath(name).with_suffix(""))))
+    path = PurePosixPath(name)
+    return same_letters(readable(str(path.with_suffix("") if path.name else path)))  # "" and "/" have no name
 
 
 def match(source: Source, names: Sequence[str], what: str, owner: str) -> list[int]:

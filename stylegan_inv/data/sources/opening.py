@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylegan_inv.data.images.image_files import is_image
+from stylegan_inv.data.images.image_files import first_image, is_image
 from stylegan_inv.data.sources.folder_source import FolderSource
 from stylegan_inv.data.sources.lmdb import open_lmdb
 from stylegan_inv.data.sources.name_lists import read_paths
@@ -12,6 +12,7 @@ from stylegan_inv.data.sources.shards import find_shards, open_shards
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.data.sources.zip import ZipSource
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.text import readable
 
 
 def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
@@ -29,8 +30,11 @@ def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
     if isinstance(path, Source):
         return path
     if shards := find_shards(path):
+        _check_alone(Path(path), f"{len(shards)} .tar files", "*.tar")
         return open_shards(Path(path), shards)
     path = Path(path)
+    if (path / "data.mdb").is_file():
+        _check_alone(path, "an LMDB", "data.mdb")
     if (
         (path / "data.mdb").is_file()
         or path.suffix.lower() == ".mdb"
@@ -49,3 +53,12 @@ def open_source(path: str | Path | Source, resolution: int = 256) -> Source:
         f"{path}: is a {path.suffix or 'file without suffix'}, expected a folder of images, a .zip, an LMDB, .tar "
         "shards or a .txt with one path per line"
     )
+
+
+def _check_alone(folder: Path, what: str, pattern: str) -> None:
+    """Raises a UserError if a folder holds an archive and images, which would be left out without a word."""
+    if folder.is_dir() and (image := first_image(folder)) is not None:
+        raise UserError(
+            f"{folder}: holds {what} and images such as {readable(image.name)}; give {folder / pattern} for the first, "
+            "or move them for the images"
+        )

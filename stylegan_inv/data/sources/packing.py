@@ -6,13 +6,15 @@ them. Files contain no time stamps, so that the same images give the same file.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -106,6 +108,21 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
+@contextlib.contextmanager
+def _lmdb_errors(content: Path) -> Iterator[None]:
+    """Turns errors of the LMDB library, which are no OSError, into one that says what to do."""
+    import lmdb
+
+    try:
+        yield
+    except lmdb.Error as error:
+        reason = str(error).removeprefix(f"{content}: ")
+        raise UserError(
+            f"{content}: cannot be written ({reason}); free the disk, lift limits of memory (ulimit -v), as an LMDB "
+            "reserves 1 TB of addresses, or give --to zip"
+        ) from error
+
+
 class LmdbPacker(Packer):
     """Writes an LMDB with rosinality's keys, and a ``manifest`` with the names.
 
@@ -122,7 +139,8 @@ class LmdbPacker(Packer):
         except ImportError:
             raise UserError("writing an LMDB needs the package lmdb: pip install 'stylegan_inv[data]'") from None
         # The map size limits the file and reserves address space, of which a 64-bit system has plenty.
-        self._environment = lmdb.open(str(content), map_size=1 << 40)
+        with _lmdb_errors(content):
+            self._environment = lmdb.open(str(content), map_size=1 << 40)
         self._size, self._pending = size, list[tuple[bytes, bytes]]()
 
     def add(self, name: str, data: bytes) -> None:  # noqa: D102
@@ -130,7 +148,7 @@ class LmdbPacker(Packer):
         self.count += 1
 
     def flush(self) -> None:  # noqa: D102
-        with self._environment.begin(write=True) as transaction:
+        with _lmdb_errors(self.content), self._environment.begin(write=True) as transaction:
             for key, data in self._pending:
                 transaction.put(key, data)
         self._pending.clear()
@@ -143,6 +161,18 @@ class LmdbPacker(Packer):
 
     def abandon(self) -> None:  # noqa: D102
         self._environment.close()
+
+
+def sample_names(names: Sequence[str]) -> list[str]:
+    """Returns the names of images in shards: without dots, as WebDataset ends the name of a sample at its first dot.
+
+    ``a.b.png`` becomes ``a_b.png``. Where that is the name of several images, each gets its number.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    stems = [str(path.with_name(path.stem.replace(".", "_"))) for path in paths]
+    counts = Counter(stems)
+    numbered = [stem if counts[stem] == 1 else f"{stem}_{number:06d}" for number, stem in enumerate(stems)]
+    return [stem + path.suffix for stem, path in zip(numbered, paths, strict=True)]
 
 
 class ShardPacker(Packer):
@@ -160,10 +190,7 @@ class ShardPacker(Packer):
         self.interval, self._pending = images, list[tuple[str, bytes]]()
 
     def add(self, name: str, data: bytes) -> None:  # noqa: D102
-        # WebDataset ends the name of a sample at its first dot.
-        folder, base = str(PurePosixPath(name).parent), PurePosixPath(name)
-        plain = base.stem.replace(".", "_") + base.suffix
-        self._pending.append((plain if folder == "." else f"{folder}/{plain}", data))
+        self._pending.append((name, data))
         self.count += 1
 
     def flush(self) -> None:  # noqa: D102

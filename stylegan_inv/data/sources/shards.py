@@ -13,6 +13,7 @@ from stylegan_inv.data.images.image_files import is_image, is_other_image, name_
 from stylegan_inv.data.sources.archive_files import ArchiveSource
 from stylegan_inv.data.sources.source import Source, check_names
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.compat import BoundedTarInfo
 from stylegan_inv.utils.regular_files import file_size, open_regular
 
 #: First bytes of gzip, bzip2, xz and zstd files.
@@ -40,7 +41,7 @@ def find_shards(path: object) -> list[Path]:
     folder = Path(text)
     if folder.is_file():
         return [folder] if folder.suffix.lower() == ".tar" else []
-    return sorted(folder.glob("*.tar")) if folder.is_dir() else []
+    return sorted(file for file in folder.glob("*.tar") if not file.is_dir()) if folder.is_dir() else []
 
 
 def open_shards(path: Path, shards: Sequence[Path]) -> Source:
@@ -117,7 +118,7 @@ def _members(shard: Path) -> list[tuple[str, int, int]]:
             if file.read(4).startswith(_COMPRESSED):
                 raise UserError(f"{shard}: is compressed and allows no random access; unpack it: gunzip {shard.name}")
             file.seek(0)
-            archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
+            archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:", tarinfo=BoundedTarInfo))
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # saves memory: tarfile keeps all members
                 if member.isdir():

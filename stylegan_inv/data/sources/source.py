@@ -5,6 +5,7 @@ Results are written to files with the names of the source, so names that would l
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ import numpy as np
 
 from stylegan_inv.data.images.image_files import SUFFIXES, name_list
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.files import file_identity
 
 _MAX_NAME = 1024
 #: Line breaks and other control characters, which no name of a real file has.
@@ -75,6 +77,17 @@ class Source(ABC):
         """
         return None
 
+    def stored_in(self) -> Iterable[Path]:
+        """Yields the files on disk that hold the images."""
+        return [self.path]
+
+    def identity(self) -> str:
+        """Returns a hash of the names and of the files, by which an interrupted command knows its images again."""
+        digest = hashlib.sha256()
+        for part in (*self.names, "", *(repr(file_identity(file)) for file in self.stored_in())):
+            digest.update(os.fsencode(part) + b"\0")
+        return digest.hexdigest()
+
     @abstractmethod
     def read(self, index: int) -> bytes:
         """Returns the bytes of an image file.
@@ -109,6 +122,9 @@ class Subset(Source):
     def classes(self) -> np.ndarray | None:  # noqa: D102
         classes = self.source.classes
         return None if classes is None else classes[self.indices]
+
+    def stored_in(self) -> Iterable[Path]:  # noqa: D102
+        return self.source.stored_in()
 
     def read(self, index: int) -> bytes:  # noqa: D102
         return self.source.read(int(self.indices[index]))

@@ -19,7 +19,7 @@ from stylegan_inv.generators import Generator
 from stylegan_inv.generators.layers import normalize_2nd_moment
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.regular_files import read_text
-from stylegan_inv.utils.text import same_letters
+from stylegan_inv.utils.text import name_in_cell
 
 #: Attribute of the embedded directions -> factor of SynthFaces, where the names differ.
 FACTOR_OF = {"pose": "yaw"}
@@ -123,11 +123,11 @@ def csv_scores(path: str | Path, attribute: str, names: Sequence[str] | None = N
     if attribute not in columns:
         raise UserError(f"{path}: has no column {attribute!r} (it has {', '.join(columns) or 'no rows'})")
     if names is not None and "name" in columns:
-        by_name = {same_letters(row["name"] or ""): row for row in rows}
-        missing = [name for name in names if same_letters(name) not in by_name]
+        by_name = {name_in_cell(row["name"] or ""): row for row in rows}
+        missing = [name for name in names if name_in_cell(name) not in by_name]
         if missing:
             raise UserError(f"{path}: has no row for {missing[0]} ({len(missing)} of {len(names)} are missing)")
-        rows = [by_name[same_letters(name)] for name in names]
+        rows = [by_name[name_in_cell(name)] for name in names]
     try:
         return torch.tensor([float(row[attribute]) for row in rows])
     except (TypeError, ValueError) as error:

@@ -155,11 +155,11 @@ def distinct_numbers(name: str, value: Any) -> list[float]:
         value: A number, or a list of numbers.
 
     Raises:
-        UserError: Not a list of finite numbers, or a number that occurs twice.
+        UserError: Not a list of finite numbers, or two numbers that have the same six digits.
     """
     found = real_numbers(name, value)
-    if len(set(found)) != len(found):
-        raise UserError(f"{name}={value}: expected different numbers")
+    if len({f"{number:g}" for number in {*found}}) != len(found):
+        raise UserError(f"{name}={value}: expected different numbers, in six digits, which name their images")
     return found
 
 
