@@ -46,6 +46,7 @@ from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
 from stylegan_inv.runtime.run_folder import RunFolder, checkpoint_of, results_folder
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.domains import check_domains, domain_of
+from stylegan_inv.utils.files import check_links
 
 #: Options that do not affect the scores; the data set is identified by its resolved config.
 _IRRELEVANT = (
@@ -135,6 +136,7 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
         folder.check_part(used_options(own, cfg.get("dataset"), choice is not None), "dataset")
     name = choice or node._target_.rpartition(".")[2].removesuffix("DataModule").lower()
     output = results_folder(run, "evaluation", name) if cfg.output is None else Path(str(cfg.output))
+    check_links(output)  # `_progress` checks all; but before the data and the method are built
     method: Any = load_inverter(cfg.run, device, trust=trust)
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
