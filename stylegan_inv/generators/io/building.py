@@ -14,7 +14,6 @@ from stylegan_inv.generators.adain import AdaINLayer
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.config_schema import check_config, parse_metadata
-from stylegan_inv.generators.io.estimated_average import estimate_w_avg
 from stylegan_inv.generators.io.layouts import State, average_code, describe, detect_layout, from_nvidia, stored_average
 from stylegan_inv.generators.io.network_geometry import infer_discriminator_config, infer_generator_config
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
@@ -63,6 +62,8 @@ def build_generator(
     Raises:
         UserError: The file contains no StyleGAN2 generator.
     """
+    if not ema:
+        _check_contains(content, "raw generator", "the trained weights G, or generator.ema=true")
     config = _metadata_config(metadata or {}, GENERATOR_KIND)
     found, hints = _unwrap(content, "generator" if ema else "raw generator")
     sd, layout_hints = _to_project(found, "generator")
@@ -79,7 +80,7 @@ def build_generator(
     generator = _build(Generator, config, sd)
     generator.set_class(None)
     if average is None:
-        generator.w_avg.copy_(estimate_w_avg(generator))
+        generator.w_avg.copy_(generator.mapping.mean_w())
     return generator, average is None
 
 
@@ -93,6 +94,7 @@ def build_discriminator(content: Mapping[str, Any], metadata: Mapping[str, str] 
     Raises:
         UserError: The file contains no StyleGAN2 discriminator.
     """
+    _check_contains(content, "discriminator", "a discriminator, such as D of NVIDIA's pickles, or discriminator=new")
     config = _metadata_config(metadata or {}, DISCRIMINATOR_KIND)
     found, hints = _unwrap(content, "discriminator")
     sd, _ = _to_project(found, "discriminator")
@@ -124,6 +126,13 @@ def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, 
     if network == "generator" and (average_of_file := stored_average(content)) is not None:
         sd = {**sd, "latent_avg": average_of_file}
     return dict(sd), hints
+
+
+def _check_contains(content: Mapping[str, Any], network: str, wanted: str) -> None:
+    """Raises a UserError if a file of several networks does not contain this one."""
+    networks = [name for name, value in content.items() if isinstance(value, StoredNetwork)]
+    if networks and not any(name in networks for name in _NAMES[network]):
+        raise UserError(f"contains {', '.join(networks)} and no {_NAMES[network][-1]}; give a file with {wanted}")
 
 
 def _to_project(sd: State, network: str) -> tuple[State, dict[str, Any]]:
