@@ -81,8 +81,12 @@ class FullFrechetDistance(FrechetDistance):
 
     def describe(self) -> str:
         """Returns the name of the network and the sets of images."""
+        return f"{super().describe()}; {self.sets()}"
+
+    def sets(self) -> str:
+        """Returns what is compared."""
         of_real = "all training images" + (" and their mirror images" if self.mirrored else "")
-        return f"{super().describe()}; {self.generated:,} generated images against {of_real}"
+        return f"{self.generated:,} generated images against {of_real}"
 
 
 class FullFID(FullFrechetDistance):
@@ -101,3 +105,7 @@ class FullFID(FullFrechetDistance):
 
     def __init__(self, weights: str | Path = "inception", generated: int = 50_000, mirrored: bool = False) -> None:
         super().__init__(load_inception(weights), generated, mirrored, features=FEATURES)
+
+    def describe(self) -> str:
+        """Returns the name of the network and the sets of images."""
+        return f"Frechet distance of the {FEATURES} pooled features of {self._description}; {self.sets()}"

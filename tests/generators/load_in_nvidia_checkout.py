@@ -1,7 +1,8 @@
 """Loads a snapshot with the loader of a checkout of NVIDIA's: run in a process of its own.
 
 ``python load_in_nvidia_checkout.py CHECKOUT SNAPSHOT OUTPUT``: writes the images of G and of its moving average, the
-logits of D and what else was loaded. Only this process executes the source text in the file.
+logits of D and what else was loaded, and a pickle of the same networks that NVIDIA's code writes. Only this process
+executes the source text in the file.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ with open(snapshot, "rb") as file:
 torch.manual_seed(0)
 z, images = torch.randn(4, networks["G_ema"].z_dim), torch.rand(4, 3, *[networks["D"].img_resolution] * 2) * 2 - 1
 c = torch.eye(networks["G"].c_dim)[:1].expand(4, -1) if networks["G"].c_dim else None
-# Written once more by NVIDIA's own code: the file then has the source text of the checkout.
-again = pickle.loads(pickle.dumps(networks))
-half = legacy.load_network_pkl(io.BytesIO(pickle.dumps(again)), force_fp16=True)
+# Written once more by NVIDIA's own code, with the source text of the checkout.
+with open(output.removesuffix(".pt") + ".pkl", "wb") as file:
+    pickle.dump(networks, file)
+half = legacy.load_network_pkl(io.BytesIO(pickle.dumps(networks)), force_fp16=True)
 pipe = networks["augment_pipe"]
 with torch.no_grad():
     result = {
@@ -40,11 +42,10 @@ with torch.no_grad():
         "G": networks["G"](z, c, noise_mode="const"),
         "G_ema": networks["G_ema"](z, c, noise_mode="const"),
         "copy": copy.deepcopy(networks["G_ema"])(z, c, noise_mode="const"),
-        "again": again["G_ema"](z, c, noise_mode="const"),
         "D": networks["D"](images, c),
-        "p": None if pipe is None else pipe.p,
-        "hue": None if pipe is None else torch.tensor(pipe.hue),
-        "half": half["G_ema"].synthesis.b8.use_fp16,
+        "p": pipe.p,
+        "hue": pipe.hue,
+        "float16": half["G_ema"].synthesis.b8.use_fp16,
+        "training_set": dict(networks["training_set_kwargs"]),
     }
-names = [f"{type(network).__module__}.{type(network).__name__}" for network in (networks["G"], networks["D"])]
-torch.save({**result, "names": names, "training_set": dict(networks["training_set_kwargs"] or {})}, output)
+torch.save(result, output)

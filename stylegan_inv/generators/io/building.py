@@ -32,6 +32,7 @@ DISCRIMINATOR_KIND = "stylegan2-discriminator"
 #: An encoder with its generator in one file, see `encoders.official`.
 CHECKPOINT_KIND = "inversion-checkpoint"
 
+_OTHER_FILE = "give a file with D, or train a new one with discriminator=new"
 _NAMES = {
     "generator": ("g_ema", "G_ema", "generator_ema", "params_ema", "generator", "decoder", "g", "G"),
     "raw generator": ("g", "G", "generator"),
@@ -63,7 +64,7 @@ def build_generator(
         UserError: The file contains no StyleGAN2 generator.
     """
     if not ema:
-        _check_contains(content, "raw generator", "the trained weights G, or generator.ema=true")
+        _check_contains(content, "raw generator", "no trained weights (G); give generator.ema=true for their average")
     config = _metadata_config(metadata or {}, GENERATOR_KIND)
     found, hints = _unwrap(content, "generator" if ema else "raw generator")
     sd, layout_hints = _to_project(found, "generator")
@@ -94,7 +95,9 @@ def build_discriminator(content: Mapping[str, Any], metadata: Mapping[str, str] 
     Raises:
         UserError: The file contains no StyleGAN2 discriminator.
     """
-    _check_contains(content, "discriminator", "a discriminator, such as D of NVIDIA's pickles, or discriminator=new")
+    _check_contains(content, "discriminator", f"no discriminator (D); {_OTHER_FILE}")
+    if (metadata or {}).get("kind") in (GENERATOR_KIND, CHECKPOINT_KIND):
+        raise UserError(f"contains a generator and no discriminator (D); {_OTHER_FILE}")
     config = _metadata_config(metadata or {}, DISCRIMINATOR_KIND)
     found, hints = _unwrap(content, "discriminator")
     sd, _ = _to_project(found, "discriminator")
@@ -128,11 +131,11 @@ def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, 
     return dict(sd), hints
 
 
-def _check_contains(content: Mapping[str, Any], network: str, wanted: str) -> None:
-    """Raises a UserError if a file of several networks does not contain this one."""
+def _check_contains(content: Mapping[str, Any], network: str, otherwise: str) -> None:
+    """Raises a UserError if a file of networks does not contain this one."""
     networks = [name for name, value in content.items() if isinstance(value, StoredNetwork)]
     if networks and not any(name in networks for name in _NAMES[network]):
-        raise UserError(f"contains {', '.join(networks)} and no {_NAMES[network][-1]}; give a file with {wanted}")
+        raise UserError(f"contains {', '.join(networks)} and {otherwise}")
 
 
 def _to_project(sd: State, network: str) -> tuple[State, dict[str, Any]]:
