@@ -45,6 +45,7 @@ PHASES = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_gan_stopped_in_any_phase(tmp_path: Path) -> None:
     """Both optimisers, the moving average, the mean path length and the statistics of ADA continue bit for bit."""
     whole = tmp_path / "whole"

@@ -1,4 +1,4 @@
-"""The recipes of generators at their real size: two steps of all phases, a validation, and the files for NVIDIA's code."""
+"""The recipes of generators at their real size: two steps, a validation, and the file for NVIDIA's code."""
 
 from __future__ import annotations
 
