@@ -116,7 +116,7 @@ def test_auto_on_any_number_of_gpus(resolution: int, gpus: int) -> None:
 
 def test_a_preset_for_other_images() -> None:
     """A batch of one's own changes nothing else, as NVIDIA's --batch."""
-    cfg = composed("method=stylegan2", "dataset=folder", "+preset=paper512", "dataset.batch_size=2")
+    cfg = composed("method=stylegan2", "dataset=folder", "preset=paper512", "dataset.batch_size=2")
     assert settings(cfg) == pytest.approx((2, *FIXED["paper512", 8][1:]))
 
 

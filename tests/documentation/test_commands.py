@@ -93,7 +93,7 @@ def _quick_training(arguments: list[str]) -> list[str]:
     more += [*EMBEDDED, "dataset.check_sizes=false"][: len(EMBEDDED) + ("cars" in recipe)] if photographs else []
     more += ["encoder.fusion=early"] * (photographs and "+task=segmentation" in arguments)
     more += ["dataset.val_size=2", "dataset.expected_images=null"] * ("dataset=ffhq" in arguments)
-    if "+preset=auto" in arguments:
+    if "preset=auto" in arguments:
         more += [word for word in SMALL_GAN if not word.startswith(("~", "dataset.expected"))] + ["metrics=image"]
     if not any(word.startswith("dataset.root=data/") for word in arguments):
         more.append("dataset.val_size=2" if photographs else "dataset.val_size=4")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,40 +23,47 @@ from tests.cli import error_of
 from tests.faults import small
 
 CHANNELS = {4: 8, 8: 8, 16: 4}
-#: The files are written by a process of its own, with modules named as NVIDIA's.
-SCRIPT = """
-import pickle, sys, torch
-from pathlib import Path
-from nvidia_objects import EasyDict, tree
-folder = Path(sys.argv[1])
-attributes = {"synthesis.b4.conv1.activation": "lrelu", "mapping.fc0.bias_gain": 0.01}
-networks = {
-    name: tree(torch.load(folder / f"{name}.pt", weights_only=True), kind, extra)
-    for name, kind, extra in (
-        ("G", "Generator", attributes),
-        ("D", "Discriminator", {"b4.mbstd.group_size": 2}),
-        ("G_ema", "Generator", attributes),
-    )
-}
-content = {"training_set_kwargs": EasyDict(resolution=16), **networks, "augment_pipe": None}
-for name, missing in (("all", ()), ("no_d", ("D",)), ("average", ("G", "D"))):
-    kept = {key: value for key, value in content.items() if key not in missing}
-    (folder / f"{name}.pkl").write_bytes(pickle.dumps(kept, protocol=4))
-"""
+#: Names of NVIDIA's modules.
+MODULES = ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util", "dnnlib.tflib", "dnnlib.tflib.network")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nvidia")
+    states = {}
     for seed, name in enumerate(("G", "G_ema", "D")):
         torch.manual_seed(seed)
         if name == "D":
             network: torch.nn.Module = Discriminator(16, channels=CHANNELS)
         else:
             network = Generator(16, z_dim=8, w_dim=8, mapping_layers=2, channels=CHANNELS)
-        torch.save(to_nvidia(network.state_dict()), folder / f"{name}.pt")
-    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1] / "generators"))
-    subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], check=True, env=environment)
+        states[name] = to_nvidia(network.state_dict())
+        torch.save(states[name], folder / f"{name}.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        # The classes are named as NVIDIA's, in modules that exist while the files are written.
+        for name in (
+            "torch_utils",
+            "torch_utils.persistence",
+            "dnnlib",
+            "dnnlib.util",
+            "dnnlib.tflib",
+            "dnnlib.tflib.network",
+        ):
+            patch.setitem(sys.modules, name, ModuleType(name))
+        patch.delitem(sys.modules, "tests.generators.nvidia_objects", raising=False)
+        from tests.generators.nvidia_objects import EasyDict, tree
+
+        patch.setitem(sys.modules, "tests.generators.nvidia_objects", sys.modules["tests.generators.nvidia_objects"])
+        attributes = {"synthesis.b4.conv1.activation": "lrelu", "mapping.fc0.bias_gain": 0.01}
+        networks = {
+            "G": tree(states["G"], "Generator", attributes),
+            "D": tree(states["D"], "Discriminator", {"b4.mbstd.group_size": 2}),
+            "G_ema": tree(states["G_ema"], "Generator", attributes),
+        }
+        content = {"training_set_kwargs": EasyDict(resolution=16), **networks, "augment_pipe": None}
+        for name, missing in (("all", ()), ("no_d", ("D",)), ("average", ("G", "D"))):
+            kept = {key: value for key, value in content.items() if key not in missing}
+            (folder / f"{name}.pkl").write_bytes(pickle.dumps(kept, protocol=4))
     (folder / "photos").mkdir()
     for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)):
         Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
