@@ -125,7 +125,7 @@ def test_transfer_reacts_faster() -> None:
     assert (cfg.augment.ada_images, cfg.method.ema_rampup) == (100_000, None)
     assert cfg.generator == {
         "_target_": "stylegan_inv.generators.finetuned", "source": "a.pkl", "from_resolution": 4,
-        "train_mapping": True, "ema": False,
+        "mapping_trains": True, "ema": False,
     }  # fmt: skip
     assert cfg.method.discriminator.source == cfg.method.generator_ema.source == "a.pkl"
     assert cfg.method.r1_gamma == pytest.approx(0.8192)

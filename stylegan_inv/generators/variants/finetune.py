@@ -10,7 +10,9 @@ from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.formats import load_generator
 
 
-def finetuned(source: str | Path, from_resolution: int = 4, train_mapping: bool = False, ema: bool = True) -> Generator:
+def finetuned(
+    source: str | Path, from_resolution: int = 4, mapping_trains: bool = False, ema: bool = True
+) -> Generator:
     """Returns a trained generator whose synthesis network trains from one resolution upwards; the rest is frozen.
 
     While the mapping network is frozen, a code stands for the same person in both generators, which toonification
@@ -20,7 +22,7 @@ def finetuned(source: str | Path, from_resolution: int = 4, train_mapping: bool 
         source: See :func:`.load_generator`.
         from_resolution: First resolution that trains; 4 trains the whole synthesis network, 16 keeps pose and outline,
             which the layers of 4 and 8 px determine.
-        train_mapping: Whether the mapping network trains too.
+        mapping_trains: Whether the mapping network trains too.
         ema: Whether to start from the moving average of the weights; False starts from the trained weights.
 
     Raises:
@@ -34,5 +36,5 @@ def finetuned(source: str | Path, from_resolution: int = 4, train_mapping: bool 
         )
     for resolution in synthesis.resolutions:
         synthesis.get_submodule(f"b{resolution}").requires_grad_(resolution >= from_resolution)
-    generator.mapping.requires_grad_(bool(train_mapping))
+    generator.mapping.requires_grad_(bool(mapping_trains))
     return generator.train()
