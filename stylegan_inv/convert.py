@@ -1,5 +1,6 @@
 """Converts weights between formats: ``python -m stylegan_inv.convert ffhq.pkl ffhq.safetensors``.
 
+A run of method=stylegan2 becomes a pickle that NVIDIA's code loads: ``… convert outputs/<run> network-snapshot.pkl``.
 Reads every file that `load_generator` and `encoders.official` read, without executing anything in it. The new file is
 read back and compared with the source before it appears under its name: all tensors and, for generators, a few images.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from stylegan_inv.data import ADA
 from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint, to_psp
 from stylegan_inv.encoders.official.official_checkpoint import (
     ENCODER_TYPES,
@@ -28,10 +30,14 @@ from stylegan_inv.generators import Discriminator, Generator, load_discriminator
 from stylegan_inv.generators.class_choice import ALL
 from stylegan_inv.generators.grey import check_picture_channels
 from stylegan_inv.generators.io.building import build_generator
-from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
 from stylegan_inv.generators.io.formats import known_domain, locate, read_metadata, save_discriminator, save_generator
 from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits, save_exported
+from stylegan_inv.generators.io.nvidia_snapshot import Snapshot, load_snapshot, save_snapshot
 from stylegan_inv.generators.io.weight_files import read_weights
+from stylegan_inv.generators.mapping import W_AVG_SAMPLES
+from stylegan_inv.loading import load_generator_training
+from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.command_line import ArgumentParser, run
 from stylegan_inv.utils.domains import check_domain_name
@@ -40,7 +46,7 @@ from stylegan_inv.utils.text import readable
 from stylegan_inv.weights.download import file_hash
 from stylegan_inv.weights.table import TABLE
 
-SUFFIXES = {"ours": (".safetensors",)} | dict.fromkeys(LAYOUTS, (".pt", ".pth"))
+SUFFIXES = {"ours": (".safetensors",), "snapshot": (".pkl",)} | dict.fromkeys(LAYOUTS, (".pt", ".pth"))
 _SEED = 0
 
 
@@ -55,9 +61,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.split("\n\n", 1)[1],
         epilog=f"Names of the weights table, which are downloaded: {', '.join(TABLE)}",
     )
-    parser.add_argument("source", help="a file, an embedded generator, or a name of the weights table")
-    parser.add_argument("target", type=Path, help=".safetensors for ours, .pt for the other layouts")
-    parser.add_argument("--to", choices=("ours", *LAYOUTS), help="layout; default: rosinality for .pt, otherwise ours")
+    parser.add_argument(
+        "source", help="a file, an embedded generator, a name of the weights table, or a run folder of method=stylegan2"
+    )
+    parser.add_argument("target", type=Path, help=".safetensors for ours, .pkl for snapshot, .pt for the other layouts")
+    parser.add_argument(
+        "--to",
+        choices=("ours", "snapshot", *LAYOUTS),
+        help="layout; default: snapshot for .pkl, rosinality for .pt, otherwise ours. snapshot: G, D and G_ema as "
+        "NVIDIA's trainer saves them",
+    )
     parser.add_argument(
         "--network",
         choices=("all", "generator", "raw-generator", "discriminator"),
@@ -99,6 +112,8 @@ def convert(options: argparse.Namespace) -> None:
         UserError: Bad input, or a new file whose content differs from the source.
     """
     layout, target = _target(options)
+    if layout == "snapshot":
+        return _convert_to_snapshot(options, target)
     source = locate(options.source, options.offline)
     content = _read(source, layout, options.network)
     _set_encoder_type(content.value, options.encoder_type, source)
@@ -122,6 +137,65 @@ def convert(options: argparse.Namespace) -> None:
     if layout != "ours" and isinstance(content.value, Generator | Discriminator):
         for note in limits(content.value, layout):
             print(f"note    {note}")
+
+
+def _convert_to_snapshot(options: argparse.Namespace, target: Path) -> None:
+    """Writes G, D and G_ema of a run or of a file.
+
+    Raises:
+        UserError: One of them is missing, or NVIDIA's classes cannot represent it.
+    """
+    if options.network != "all" or options.encoder_type is not None or options.domain is not None:
+        raise UserError("--to snapshot: stores G, D and G_ema; leave --network, --encoder-type and --domain out")
+    run = RunFolder.of(options.source)
+    snapshot = load_snapshot(locate(options.source, options.offline)) if run is None else _snapshot_of_run(run)
+    print(f"read    {options.source}: G, {_describe(snapshot.generator)}; D, {_describe(snapshot.discriminator)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as temporary:
+            save_snapshot(snapshot, temporary)
+            read = load_snapshot(temporary)
+            counts = [
+                _check_equal(old.state_dict(), new.state_dict(), name)
+                for name, old, new in (
+                    ("G", snapshot.generator, read.generator),
+                    ("D", snapshot.discriminator, read.discriminator),
+                    ("G_ema", snapshot.generator_ema, read.generator_ema),
+                )
+            ]
+            images = _compare_images(snapshot.generator_ema, read.generator_ema, options.codes) if options.codes else ""
+    except UserError as error:
+        raise UserError(f"{options.source}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    print(f"wrote   {target}: snapshot, {target.stat().st_size / 1e6:.1f} MB, sha256 {file_hash(target)}")
+    print(f"parity  {', '.join(counts)}, bit by bit{'; ' + images if images else ''}")
+
+
+def _snapshot_of_run(run: RunFolder) -> Snapshot:
+    """Returns the networks of a run, and what NVIDIA's metrics need to know about its data."""
+    training = load_generator_training(run.checkpoint_file if run.given_checkpoint else run.path)
+    if not isinstance(training, StyleGAN2Training):
+        raise UserError(f"{run.path}: has no discriminator, expected a run of method=stylegan2")
+    ada = training.augment
+    augment = None
+    if isinstance(ada, ADA):
+        strengths = {name: ada.blit for name in ("xflip", "rotate90", "xint")}
+        strengths |= {name: ada.geometric for name in ("scale", "rotate", "aniso", "xfrac")}
+        strengths |= {name: ada.colour for name in ("brightness", "contrast", "lumaflip", "hue", "saturation")}
+        augment = {"p": float(ada.p), **strengths}
+    dataset = run.stored_config().get("dataset")
+    training_set = None
+    if isinstance(dataset, dict) and isinstance(dataset.get("root"), str):
+        training_set = {
+            "class_name": "training.dataset.ImageFolderDataset",
+            "path": dataset["root"],
+            "use_labels": bool(training.generator.c_dim),
+            "max_size": None,
+            "xflip": bool(dataset.get("horizontal_flip")),
+            "resolution": training.generator.resolution,
+        }
+    return Snapshot(training.generator, training.discriminator, training.generator_ema, augment, training_set)
 
 
 def _set_encoder_type(value: Generator | Discriminator | OfficialCheckpoint, name: str | None, source: Path) -> None:
@@ -153,7 +227,8 @@ def _check_numbers(value: Generator | Discriminator | OfficialCheckpoint, source
 def _target(options: argparse.Namespace) -> tuple[str, Path]:
     target: Path = options.target.expanduser()
     suffix = target.suffix.lower()
-    layout = options.to or ("ours" if suffix not in SUFFIXES["rosinality"] else "rosinality")
+    by_suffix = {".pkl": "snapshot"} | dict.fromkeys(SUFFIXES["rosinality"], "rosinality")
+    layout = options.to or by_suffix.get(suffix, "ours")
     if suffix not in SUFFIXES[layout]:
         raise UserError(f"{target}: expected a {' or '.join(SUFFIXES[layout])} file for the layout {layout}")
     if os.path.lexists(target) and not options.overwrite:

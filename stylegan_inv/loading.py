@@ -21,6 +21,7 @@ from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.e4e import E4E
+from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
@@ -87,6 +88,35 @@ def load_inverter(
         method.input_size = whole_number(f"{run.config_file}: dataset.resolution", resolution, 4, LARGEST["resolution"])
     method.domain = run.domain()
     return method.to(device).eval().requires_grad_(False)
+
+
+def load_generator_training(path: str | Path) -> GeneratorTraining:
+    """Loads a training of generators from its run folder, or from a checkpoint in one, with its networks.
+
+    Args:
+        path: See `load_inverter`.
+
+    Raises:
+        UserError: See `load_inverter`; or the run is none of a generator.
+    """
+    run = RunFolder.of(path)
+    checkpoint_path = None if run is None else run.checkpoint()
+    if run is None or checkpoint_path is None:
+        raise UserError(f"{path}: has no checkpoints/last.ckpt, expected the folder of a run of method=stylegan2")
+    checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
+    cfg = run.config()
+    node: Any = OmegaConf.to_container(cfg.method) if isinstance(cfg.get("method"), DictConfig) else {}
+    kind = resolve_name(node["_target_"]) if "_target_" in node else None
+    if not (isinstance(kind, type) and issubclass(kind, GeneratorTraining)):
+        raise UserError(f"{run.path}: expected a run of method=stylegan2, got {node.get('_target_', 'no method')}")
+    # The checkpoint has the moving average, and metrics download their networks.
+    node |= {"metrics": None, "generator_ema": None}
+    run.check_part(node, "method")
+    method: GeneratorTraining = instantiate_method(node)
+    with checkpoint_io.restoring(checkpoint_path, method):
+        state = {k: v for k, v in checkpoint["state_dict"].items() if not str(k).startswith("metrics.")}
+        load_state(method, state, checkpoint_path)
+    return method
 
 
 def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:

@@ -34,6 +34,7 @@ from stylegan_inv.methods.common.domain_parts import domain_parts
 from stylegan_inv.methods.common.fit_check import check_fit
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
+from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.runtime import rank_processes
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.atomic_checkpoints import AtomicCheckpointIO
@@ -94,7 +95,9 @@ def prepare(cfg: DictConfig) -> Job:
         )
     check_domains(f"the data ({name}) are", domain_of(data), domain_parts(method), cfg.any_domain)
     if isinstance(method, GeneratorTraining):
-        _check_resolution(method, cfg.dataset)
+        _check_resolution(method, cfg)
+    if isinstance(method, StyleGAN2Training) and isinstance(data, ImageDataModule):
+        method.check_batch_size(data.batch_size)
     if isinstance(data, ImageDataModule):
         _use_classes_and_channels(cfg, method, data)
     if isinstance(method, InversionMethod) and isinstance(data, ImageDataModule):
@@ -164,12 +167,13 @@ def _build_trainer(
     return trainer
 
 
-def _check_resolution(method: GeneratorTraining, dataset: DictConfig) -> None:
-    size, wanted = dataset.get("resolution"), method.generator.resolution
+def _check_resolution(method: GeneratorTraining, cfg: DictConfig) -> None:
+    size, wanted = cfg.dataset.get("resolution"), method.generator.resolution
     if size not in (None, wanted):
+        other = f" or generator.resolution={size}" if "resolution" in cfg.generator else ""
         raise UserError(
             f"dataset.resolution={size}: the generator that is trained has {wanted} px; give "
-            f"dataset.resolution={wanted} or generator.resolution={size}"
+            f"dataset.resolution={wanted}{other}"
         )
 
 

@@ -107,6 +107,17 @@ LINES = {
     "train method=stylegan2 generator.progressive=true method.grow_from=128": "method.grow_from=128",
     "train method=stylegan2 method.r1_every=0": "method.r1_gamma=0",
     "train method=stylegan2 dataset.train_size=8": "a smaller dataset.batch_size",
+    "train method=stylegan2 dataset.batch_size=6": "expected a multiple of 4",
+    "train method=stylegan2 method.r1_every=null": "method.r1_gamma=0",
+    "train method=stylegan2 generator=finetuned dataset.resolution=32": "give dataset.resolution=64",
+    "train method=stylegan2 generator=finetuned dataset.resolution=32 method.discriminator.resolution=64": (
+        "the generator that is trained has 64 px; give dataset.resolution=64"
+    ),
+    "train method=stylegan2 generator=finetuned discriminator=pretrained": "no discriminator (D); give a file with D",
+    "train method=stylegan2 generator.progressive=true method.grow_from=12": "method.grow_from=12",
+    "train method=stylegan2 method.generator_ema={_target_:stylegan_inv.generators.load_generator,source:synthfaces64} "
+    "generator.z_dim=64": "give both from one file",
+    "train experiment=stylegan2_ffhq256 dataset.root=nowhere": "nowhere",
     "invert input=images method=projector +steps=5": "method.steps=5",
     "invert input=images method=projector steps=5": "method.steps=5",
     "invert input=images method=projector seed=4294967296": "seed",

@@ -10,9 +10,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from stylegan_inv.config.resolvers import register_resolvers
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: The config tree: in the installed wheel, or next to the package in a checkout.
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+register_resolvers()
 
 
 def compose(config_name: str, overrides: list[str]) -> DictConfig:

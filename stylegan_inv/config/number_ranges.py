@@ -50,20 +50,20 @@ _POSITIVE, _NOT_NEGATIVE, _FRACTION = Range(above=0), Range(least=0), Range(leas
 _BY_RANGE = (
     (
         _COUNT,
-        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes "
-        "d_steps_per_g embedding_dim evaluation_factor every every_n_steps every_n_train_steps every_steps "
-        "expected_images factors frames from_resolution grow_from identity_groups images images_per_person "
-        "img_channels in_channels iterations mapping_layers max_images n_jobs n_trials noise_steps num_features "
-        "num_normals patience people pool_size rank resamples resolution resolutions rounds samples shard_images "
-        "size snapshots steps test_size total_images total_steps train_size units val_batch_size val_people "
-        "val_size version w_avg_samples w_dim w_steps width z_dim",
+        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes d_steps_per_g "
+        "embedding_dim evaluation_factor every every_n_steps every_n_train_steps every_steps expected_images factors "
+        "frames from_resolution generated gpus grow_from identity_groups images images_per_person img_channels "
+        "in_channels iterations mapping_layers max_images mbstd_group_size n_jobs n_trials noise_steps num_features "
+        "num_normals path_length_shrink patience people pool_size rank resamples resolution resolutions rounds "
+        "samples shard_images size snapshots steps test_size total_images total_steps train_size units "
+        "val_batch_size val_people val_size version w_avg_samples w_dim w_steps width z_dim",
     ),
     (
         _COUNT_OR_NONE,
         "c_dim count distill_steps fade_images first_layer grow_images kept levels mask_width num_workers "
         "path_length_every r1_every style_map variants warmup_images warmup_steps",
     ),
-    (_POSITIVE, "decay_images ema_images ema_rampup factor gain mapping_lr_multiplier minutes temperature"),
+    (_POSITIVE, "conv_clamp decay_images ema_images ema_rampup factor gain mapping_lr_multiplier minutes temperature"),
     (
         _NOT_NEGATIVE,
         "blur consistency_weight degradation detail disentanglement distance distance_threshold edge every_seconds "
@@ -73,8 +73,9 @@ _BY_RANGE = (
     ),
     (
         _FRACTION,
-        "betas decay end_factor fraction horizontal_flip initial_p level lr_rampdown_length lr_rampup_length min_delta "
-        "mixing_probability noise_ramp_length obstacles probability style_mixing target_obstacles val_fraction",
+        "betas decay end_factor fraction horizontal_flip initial_p level lr_rampdown_length lr_rampup_length "
+        "min_delta mixing_probability noise_ramp_length obstacles path_length_decay probability style_mixing "
+        "target_obstacles val_fraction w_avg_decay",
     ),
     (Range(least=0, most=LARGEST_SEED, whole=True), "people_seed seed"),
 )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stylegan_inv.metrics.fid import FID as FID
     from stylegan_inv.metrics.fid import KID as KID
     from stylegan_inv.metrics.frechet import FrechetDistance as FrechetDistance
+    from stylegan_inv.metrics.full_set import FullFID as FullFID
+    from stylegan_inv.metrics.full_set import FullFrechetDistance as FullFrechetDistance
     from stylegan_inv.metrics.image import MSE as MSE
     from stylegan_inv.metrics.image import MSSSIM as MSSSIM
     from stylegan_inv.metrics.image import PSNR as PSNR
@@ -36,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "face_similarity": ["AttributeScores", "IdentitySimilarity", "VerificationAUC"],
         "fid": ["FID", "KID"],
         "frechet": ["FrechetDistance"],
+        "full_set": ["FullFID", "FullFrechetDistance"],
         "image": ["AverageImageRatio", "MSE", "MSSSIM", "PSNR", "SSIM"],
         "kernel": ["KernelDistance"],
         "editing_consistency": ["LatentEditingConsistency"],

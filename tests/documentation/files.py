@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from stylegan_inv.data.images.image_files import save_image
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
-from stylegan_inv.generators import load_generator, save_generator
+from stylegan_inv.generators import Discriminator, load_generator, save_generator
 from stylegan_inv.generators.io.network_export import exported
+from stylegan_inv.generators.io.nvidia_snapshot import Snapshot, save_snapshot
 from stylegan_inv.latents.directions import Direction, save_direction
 from tests.cli import REPOSITORY
 from tests.documentation.pages import TRAIN
@@ -74,6 +75,8 @@ def write_reader_files(folder: Path) -> None:
     torch.save(exported(generator, "rosinality"), folder / "ffhq.pt")
     torch.save(exported(generator, "nvidia"), folder / "ffhq.pkl")
     torch.save(psp_file("Encoder4Editing"), folder / "e4e_ffhq_encode.pt")
+    snapshot = Snapshot(generator, Discriminator(64, channel_base=256, channel_max=8), generator)
+    save_snapshot(snapshot, folder / "network-snapshot-025000.pkl")
     save_direction(
         Direction(torch.nn.functional.normalize(torch.randn(W_DIM), dim=0), "smile"), folder / "smile.safetensors"
     )

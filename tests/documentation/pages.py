@@ -35,8 +35,15 @@ TRAIN = (
     "callbacks.progress=null",
     "logger=csv",
 )
+#: A generator of 32 px, and no Inception, which would be downloaded.
+SMALL_GAN = (
+    *("domain.network.channel_base=128", "domain.network.channel_max=8", "dataset.resolution=32"),
+    *("dataset.expected_images=null", "dataset.val_size=2", "~metrics.fid50k_full", "method.samples=2"),
+)
 #: Additional options of recipes and methods, by a word of the command.
 SMALL_TRAINING = {
+    "experiment=stylegan2_ffhq": SMALL_GAN,
+    "experiment=stylegan2_transfer": ("~metrics.fid50k_full", "dataset.val_size=2"),
     "experiment=synthfaces_face_": ("dataset.people=4", "dataset.val_people=4", "dataset.batch_size=4"),
     "experiment=image2stylegan_pp": ("method.stages.w.steps=2", "method.stages.noise.steps=2"),
     "experiment=projector": ("method.steps=2",),

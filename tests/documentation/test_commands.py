@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli import REPOSITORY
 from tests.documentation.files import RUN, write_examples, write_reader_files, write_run
-from tests.documentation.pages import EMBEDDED, PAGES, SMALL_SCRIPTS, SMALL_TRAINING, TRAIN, commands
+from tests.documentation.pages import EMBEDDED, PAGES, SMALL_GAN, SMALL_SCRIPTS, SMALL_TRAINING, TRAIN, commands
 from tests.forks import run_fork
 
 #: Patterns of names in commands that a reader replaces; these are no commands.
@@ -20,6 +20,7 @@ PLACEHOLDER = re.compile(r"<(command|name)>")
 RUNS = {
     "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
     "psp_sketch_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_sketch_synthfaces",)},
+    "stylegan2_ffhq256": {f"outputs/stylegan2/{RUN}": ("method=stylegan2", "dataset=synthfaces")},
     "pti_synthfaces": {"outputs/e4e/run": ("method=e4e",)},
     "progressive_synthfaces": {
         "RUN_FROM_THE_START": ("experiment=adain_synthfaces",),
@@ -35,7 +36,7 @@ SECONDS = 400
 LONG = (
     *("", "benchmark", "image2stylegan_pp_synthfaces", "pti_synthfaces", "speed", "synthfaces_edits"),
     *("progressive_synthfaces", "psp_sketch_synthfaces", "psp_toonify_synthfaces", "synthfaces_directions"),
-    "shipped_encoders",
+    *("shipped_encoders", "stylegan2_ffhq256", "stylegan2_transfer"),
 )
 #: Application of Image2StyleGAN++ -> its stages, where they are not w and noise.
 STAGES = {
@@ -87,9 +88,13 @@ def _quick_training(arguments: list[str]) -> list[str]:
     more = [*TRAIN, *("trainer.devices=1",) * any(word.startswith("trainer=ddp") for word in arguments)]
     recipe = next((word for word in arguments if word.startswith("experiment=")), "")
     photographs = any(word.startswith("dataset.root=") for word in arguments)
+    own_generator = any(word.startswith(("experiment=stylegan2_", "method=stylegan2")) for word in arguments)
+    photographs = photographs and not own_generator
     more += [*EMBEDDED, "dataset.check_sizes=false"][: len(EMBEDDED) + ("cars" in recipe)] if photographs else []
     more += ["encoder.fusion=early"] * (photographs and "+task=segmentation" in arguments)
     more += ["dataset.val_size=2", "dataset.expected_images=null"] * ("dataset=ffhq" in arguments)
+    if "preset=auto" in arguments:
+        more += [word for word in SMALL_GAN if not word.startswith(("~", "dataset.expected"))] + ["metrics=image"]
     if not any(word.startswith("dataset.root=data/") for word in arguments):
         more.append("dataset.val_size=2" if photographs else "dataset.val_size=4")
     if "synthfaces_face" in recipe:

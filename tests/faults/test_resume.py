@@ -38,6 +38,35 @@ def test_stopped_at_any_step_and_continued_by_the_same_command(number: int, meth
     assert metrics(whole) == metrics(parts)
 
 
+#: Intervals of 2, 3 and 4 steps: a stop after step 1 to 7 hits every phase of R1, of the path length and of ADA.
+PHASES = (
+    "method.path_length_every=2", "method.r1_every=3", "augment.initial_p=0.2", "augment.ada_images=40",
+    "trainer.max_steps=8", "trainer.val_check_interval=8",
+)  # fmt: skip
+
+
+@pytest.mark.long
+def test_a_gan_stopped_in_any_phase(tmp_path: Path) -> None:
+    """Both optimisers, the moving average, the mean path length and the statistics of ADA continue bit for bit."""
+    whole = tmp_path / "whole"
+    run("stylegan2", whole, *PHASES)
+    after = state(whole)
+    assert len(after["optimizer_states"]) == 2 and all(one["state"] for one in after["optimizer_states"])
+    counters, changed = set(), set()
+    for stop in range(1, 8):
+        parts = tmp_path / str(stop)
+        with pytest.raises(SystemExit):
+            run("stylegan2", parts, *PHASES, stop_after(stop))
+        held = state(parts)["state_dict"]
+        counters.add(int(held["augment._images"])), changed.add(float(held["augment.p"]))
+        assert held["pl_mean"] > 0
+        torch.manual_seed(99), np.random.seed(99), random.seed(99)
+        run("stylegan2", parts, *PHASES)
+        assert_same_training(whole, parts)
+    assert counters == {0, 2, 4, 6}, "stopped between two updates of p as well"
+    assert len(changed) > 1, "p has changed before some stops"
+
+
 def test_continued_in_a_new_process(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder, more, code in ((parts, (stop_after(5),), 143), (parts, (), 0), (whole, (), 0)):

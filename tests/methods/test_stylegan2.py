@@ -19,6 +19,7 @@ from stylegan_inv.losses.paired.warm_start import PairedWarmStart
 from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.optim.gradient_averaging import average_gradients, update_moving_average
+from tests.faults.small import differences
 from tests.forks import join, launch_ranks
 
 SIZE, NORMALS = 8, 3
@@ -174,6 +175,34 @@ def test_resumed_run_has_equal_weights(make: Any, tmp_path: Path) -> None:
     fit(second, tmp_path, 4, ckpt=tmp_path / "half.ckpt", count=4)
     for (name, a), b in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+
+def test_resumed_in_any_phase_of_the_regularisers(tmp_path: Path) -> None:
+    """Intervals of 2, 3 and 4 steps for the path length, R1 and ADA: each stop meets another phase of them."""
+
+    def method() -> StyleGAN2Training:
+        augment = ADA(initial_p=0.3, interval=4, ada_images=40)
+        return stylegan2(path_length_every=2, r1_every=3, augment=augment, ema_rampup=0.5)
+
+    def steps(count: int, start: Path | None = None) -> Path:
+        path = tmp_path / f"{count}{'' if start is None else start.stem}.ckpt"
+        fit(method(), tmp_path, count, ckpt=start, count=4).save_checkpoint(path)
+        return path
+
+    def content(path: Path) -> dict[str, Any]:
+        state = torch.load(path, weights_only=True)
+        return {key: state[key] for key in ("state_dict", "optimizer_states", "global_step")}
+
+    whole = content(steps(8))
+    assert len(whole["optimizer_states"]) == 2 and whole["state_dict"]["pl_mean"] > 0
+    images, probabilities = set(), set()
+    for stop in range(1, 8):
+        path = steps(stop)
+        held = torch.load(path, weights_only=True)["state_dict"]
+        images.add(int(held["augment._images"]))
+        probabilities.add(round(float(held["augment.p"]), 4))
+        assert not differences(whole, content(steps(8, path))), f"stopped after step {stop}"
+    assert images == {0, 4, 8, 12} and len(probabilities) > 1, "ADA is stopped between its updates, and after one"
 
 
 def test_several_discriminator_steps_and_the_number_of_images(tmp_path: Path) -> None:

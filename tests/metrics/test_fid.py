@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from stylegan_inv import config
 from stylegan_inv.data.images.image_files import to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.metrics.fid import FID, KID, load_inception
+from stylegan_inv.metrics.full_set import FullFID
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +94,27 @@ def test_the_config_builds_both(weights: Path) -> None:
     metrics = config.compose("evaluate", ["metrics=evaluation_fid", *places]).metrics
     fid, kid = config.instantiate(metrics.fid), config.instantiate(metrics.kid)
     assert isinstance(fid, FID) and isinstance(kid, KID) and fid.frozen.network is kid.frozen.network
+
+
+def test_fid_of_all_training_images(weights: Path) -> None:
+    """It adds up the features of FID, and records how many images it is of."""
+    place = f"metrics.fid50k_full.weights='{weights}'"
+    node = config.compose("train", ["method=stylegan2", "metrics=fid50k_full", place]).metrics.fid50k_full
+    assert node.generated == 50_000
+    node.generated = 2
+    metric, other = config.instantiate(node), FID(weights)
+    real, fake = (images[:2] for images in sets())
+    metric.fill(lambda: real.split(1), lambda count: fake, 3)
+    other.update(real, real=True)
+    other.update(fake, real=False)
+    for name in ("real_sum", "real_outer", "fake_sum", "fake_outer"):
+        torch.testing.assert_close(getattr(metric, name), getattr(other, name))
+    assert (int(metric.fake_count), int(metric.real_count)) == (2, 2)
+    assert "2 generated images against all training images" in metric.describe() and "not FID" not in metric.describe()
+
+
+def test_torch_fidelity_is_missing(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_inception.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(UserError, match=r"need torch-fidelity: pip install 'stylegan_inv\[fid\]'"):
+        FullFID(weights)

@@ -14,6 +14,15 @@ RECIPES = sorted(
     for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml")
     if path.stem.endswith(tuple(f"_{name}" for name in DATA))
 )
+#: Recipes of generators for photographs: what a user adds to them.
+GENERATORS = {
+    "stylegan2_ffhq256": ("dataset.root={data}/ffhq",),
+    "stylegan2_ffhq1024": ("dataset.root={data}/ffhq",),
+    "stylegan2_transfer": (
+        "generator.source=stylegan2-afhq-wild-512",
+        *("dataset.root={data}/wild/train", "dataset.val_root={data}/wild/test", "dataset.resolution=512"),
+    ),
+}
 
 #: What makes a training short without making it small: one image a step, two steps, one image of validation.
 SHORT = (

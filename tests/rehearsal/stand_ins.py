@@ -124,6 +124,24 @@ def _write_networks(weights: Path) -> None:
     moco.fc = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 128))  # type: ignore[assignment]
     state = {f"module.encoder_q.{key}": value for key, value in moco.state_dict().items()}
     _save({"epoch": 800, "arch": "resnet50", "state_dict": state}, weights, "moco-v2")
+    _save(inception_state(weights), weights, "inception")
+
+
+def inception_state(folder: Path) -> dict[str, Tensor]:
+    """Returns random weights of torch-fidelity's Inception, whose features are not nearly zero."""
+    from unittest import mock
+
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    empty = folder / "empty.pth"
+    torch.save({}, empty)
+    with mock.patch.object(nn.Module, "load_state_dict", lambda self, state: None):
+        network = FeatureExtractorInceptionV3("any", ["2048"], str(empty))
+    empty.unlink()
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight)
+    return network.state_dict()
 
 
 def _save(content: Mapping[str, Any], weights: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -208,6 +209,25 @@ class ImageDataModule(pl.LightningDataModule):
             **self._loader_options(),
         )
 
+    def full_loader(self, split: str) -> DataLoader[Any]:
+        """Returns a DataLoader of all images of a split as in evaluation, each once over all ranks.
+
+        Args:
+            split: Split of the images, also ``train``.
+        """
+        return self._loader_of_all(self.unaugmented(split))
+
+    def unaugmented(self, split: str) -> Dataset[Any]:
+        """Returns the dataset of a split without random augmentation, such as flips."""
+        return self.get(split)
+
+    def class_labels(self, split: str) -> Tensor | None:
+        """Returns the class of each image of a split, (N,) int64; None without classes."""
+        dataset = self.get(split)
+        if not isinstance(dataset, ImageDataset) or dataset.classes is None:
+            return None
+        return torch.from_numpy(dataset.classes).long()
+
     def next_draw(self) -> int:
         """Returns the draw, over all ranks, of the first training image that no finished step has seen."""
         done = self._batches_done() - self._resumed.get("batches", 0)
@@ -248,7 +268,9 @@ class ImageDataModule(pl.LightningDataModule):
     # ----------------------------------------------------------------------------------------------------------
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
-        dataset = self.get(split)
+        return self._loader_of_all(self.get(split))
+
+    def _loader_of_all(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         rank, world = self._ranks()
         sampler = EvaluationSampler(size_of(dataset), rank=rank, world_size=world)
         collate = CollateEvaluation(self.task, self.grey)

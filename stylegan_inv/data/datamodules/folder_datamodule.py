@@ -161,7 +161,13 @@ class FolderDataModule(ImageDataModule):
         return source.subset(np.flatnonzero(~held_out if split == "train" else held_out))
 
     def make(self, split: str) -> ImageDataset:  # noqa: D102
-        training, images = split == "train", self.images(split)
+        return self._dataset(split, training=split == "train")
+
+    def unaugmented(self, split: str) -> ImageDataset:  # noqa: D102
+        return self._dataset(split, training=False)
+
+    def _dataset(self, split: str, training: bool) -> ImageDataset:
+        images = self.images(split)
         return ImageDataset(
             images,
             self.geometry,

@@ -14,7 +14,6 @@ from stylegan_inv.generators.adain import AdaINLayer
 from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.io.config_schema import check_config, parse_metadata
-from stylegan_inv.generators.io.estimated_average import estimate_w_avg
 from stylegan_inv.generators.io.layouts import State, average_code, describe, detect_layout, from_nvidia, stored_average
 from stylegan_inv.generators.io.network_geometry import infer_discriminator_config, infer_generator_config
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
@@ -33,6 +32,7 @@ DISCRIMINATOR_KIND = "stylegan2-discriminator"
 #: An encoder with its generator in one file, see `encoders.official`.
 CHECKPOINT_KIND = "inversion-checkpoint"
 
+_OTHER_FILE = "give a file with D, or train a new one with discriminator=new"
 _NAMES = {
     "generator": ("g_ema", "G_ema", "generator_ema", "params_ema", "generator", "decoder", "g", "G"),
     "raw generator": ("g", "G", "generator"),
@@ -63,6 +63,8 @@ def build_generator(
     Raises:
         UserError: The file contains no StyleGAN2 generator.
     """
+    if not ema:
+        _check_contains(content, "raw generator", "no trained weights (G); give generator.ema=true for their average")
     config = _metadata_config(metadata or {}, GENERATOR_KIND)
     found, hints = _unwrap(content, "generator" if ema else "raw generator")
     sd, layout_hints = _to_project(found, "generator")
@@ -79,7 +81,7 @@ def build_generator(
     generator = _build(Generator, config, sd)
     generator.set_class(None)
     if average is None:
-        generator.w_avg.copy_(estimate_w_avg(generator))
+        generator.w_avg.copy_(generator.mapping.mean_w())
     return generator, average is None
 
 
@@ -93,6 +95,9 @@ def build_discriminator(content: Mapping[str, Any], metadata: Mapping[str, str] 
     Raises:
         UserError: The file contains no StyleGAN2 discriminator.
     """
+    _check_contains(content, "discriminator", f"no discriminator (D); {_OTHER_FILE}")
+    if (metadata or {}).get("kind") in (GENERATOR_KIND, CHECKPOINT_KIND):
+        raise UserError(f"contains a generator and no discriminator (D); {_OTHER_FILE}")
     config = _metadata_config(metadata or {}, DISCRIMINATOR_KIND)
     found, hints = _unwrap(content, "discriminator")
     sd, _ = _to_project(found, "discriminator")
@@ -124,6 +129,13 @@ def _unwrap(content: Mapping[str, Any], network: str) -> tuple[State, dict[str, 
     if network == "generator" and (average_of_file := stored_average(content)) is not None:
         sd = {**sd, "latent_avg": average_of_file}
     return dict(sd), hints
+
+
+def _check_contains(content: Mapping[str, Any], network: str, otherwise: str) -> None:
+    """Raises a UserError if a file of networks does not contain this one."""
+    networks = [name for name, value in content.items() if isinstance(value, StoredNetwork)]
+    if networks and not any(name in networks for name in _NAMES[network]):
+        raise UserError(f"contains {', '.join(networks)} and {otherwise}")
 
 
 def _to_project(sd: State, network: str) -> tuple[State, dict[str, Any]]:

@@ -23,8 +23,8 @@ from stylegan_inv.generators.discriminator import Discriminator
 from stylegan_inv.generators.generator import Generator
 from stylegan_inv.generators.grey import as_rgb as rgb_generator
 from stylegan_inv.generators.io.building import DISCRIMINATOR_KIND, GENERATOR_KIND, build_discriminator, build_generator
-from stylegan_inv.generators.io.estimated_average import W_AVG_SAMPLES
 from stylegan_inv.generators.io.weight_files import file_hash, read_weights, safetensors_metadata
+from stylegan_inv.generators.mapping import W_AVG_SAMPLES
 from stylegan_inv.generators.ops import dispatch
 from stylegan_inv.utils.checks import one_of
 from stylegan_inv.utils.domains import check_domain_name

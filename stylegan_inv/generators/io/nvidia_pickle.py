@@ -98,6 +98,8 @@ def _network(name: Any, value: Any) -> Any:
         return value
     if _is_tensorflow(value):
         return _tensorflow_network(value)
+    if isinstance(value.state, dict) and value.state.keys() == {"arguments", "tensors"}:
+        return _exported_network(value)
     if not (isinstance(value.state, dict) and "_modules" in value.state):
         return plain(value)
     state: State = {}
@@ -111,6 +113,25 @@ def _network(name: Any, value: Any) -> Any:
             raise RefusedPickle(f"has more than {_MAX_PARTS:,} tensors in a network")
         attributes.update((path + key, module.state[key]) for key in _ATTRIBUTES if key in module.state)
     return StoredNetwork(value.name, state, _hints(attributes), _sha256(value.source))
+
+
+def _exported_network(value: Record) -> StoredNetwork:
+    """Returns a network that `nvidia_snapshot` wrote: arguments of NVIDIA's class, and tensors."""
+    tensors, arguments = _get(value, "tensors"), _get(value, "arguments")
+    state = {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    hints: dict[str, Any] = {}
+    for part, key, name in (
+        ("synthesis_kwargs", "conv_clamp", "conv_clamp"),
+        (None, "conv_clamp", "conv_clamp"),
+        ("mapping_kwargs", "lr_multiplier", "mapping_lr_multiplier"),
+    ):
+        options = arguments if part is None else arguments.get(part)
+        if isinstance(options, dict) and key in options:
+            hints[name] = _positive(key, options[key])
+    epilogue = arguments.get("epilogue_kwargs")
+    if isinstance(epilogue, dict):
+        hints["mbstd_group_size"] = _group_size(epilogue.get("mbstd_group_size"))
+    return StoredNetwork(value.name, state, hints, _sha256(value.source))
 
 
 def _get(module: Record, key: str, kind: type = dict) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from stylegan_inv.data.datamodules.base import ImageDataModule
+from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.class_choice import one_hot
 from stylegan_inv.generators.grey import GREY, check_picture_channels
 from stylegan_inv.generators.io.formats import save_generator
 from stylegan_inv.generators.progressive import Growth, Stage, enlarged
+from stylegan_inv.metrics.full_set import FullFrechetDistance
 from stylegan_inv.optim.gradient_averaging import update_moving_average
 from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.domains import domain_of
@@ -32,6 +35,7 @@ class GeneratorTraining(pl.LightningModule):
 
     Args:
         generator: Generator to train.
+        generator_ema: Moving average of the weights to start from; None starts from the weights of ``generator``.
         growth: Schedule of a progressive generator; None for others.
         ema_images: Half-life of the average generator, in images.
         ema_rampup: Limits the half-life to this fraction of the images seen; None for no limit.
@@ -55,6 +59,7 @@ class GeneratorTraining(pl.LightningModule):
         self,
         generator: Generator,
         *,
+        generator_ema: Generator | None = None,
         growth: Growth | None = None,
         ema_images: int = 10_000,
         ema_rampup: float | None = 0.05,
@@ -68,7 +73,9 @@ class GeneratorTraining(pl.LightningModule):
         self.automatic_optimization = False
         check_picture_channels(generator.img_channels, "generator: ")
         self.generator = generator
-        self.generator_ema = copy.deepcopy(generator).eval().requires_grad_(False)
+        if generator_ema is not None:
+            _check_same_shape(generator, generator_ema)
+        self.generator_ema = copy.deepcopy(generator_ema or generator).eval().requires_grad_(False)
         self.growth = growth
         self.ema_images = whole_number("method.ema_images", ema_images, least=0)
         self.ema_rampup = None if ema_rampup is None else real_number("method.ema_rampup", ema_rampup, least=0)
@@ -135,31 +142,59 @@ class GeneratorTraining(pl.LightningModule):
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Updates the metrics with real images and as many samples of the average generator, of the same classes."""
-        if not self.metrics:
+        metrics = [metric for metric in self.metrics.values() if not isinstance(metric, FullFrechetDistance)]
+        if not metrics:
             return
         z = torch.randn(len(batch["image"]), self.generator.z_dim, generator=self._sampler).to(self.device)
         fake = self.sample(z, c=self.condition(batch))
-        for metric in self.metrics.values():
+        for metric in metrics:
             metric.update(batch["image"], real=True)
             metric.update(fake.expand(-1, 3, -1, -1), real=False)  # networks take RGB
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
         for name, metric in self.metrics.items():
+            if isinstance(metric, FullFrechetDistance):
+                self._fill(metric)
             value = metric.compute()
             values = value if isinstance(value, dict) else {name: value}
             self.log_dict({f"val/{key}": number.float() for key, number in values.items()}, rank_zero_only=True)
             metric.reset()
 
+    def _fill(self, metric: FullFrechetDistance) -> None:
+        """Adds all training images, and images of the average generator with random noise, to a metric."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ImageDataModule):
+            raise UserError(f"metrics.{metric.name}: expected a data set with all training images, or leave it out")
+        labels = data.class_labels("train") if self.learns_classes else None
+        seed = self.seed * 1_000_003 + 500_000 + self.global_rank
+        sampler = torch.Generator().manual_seed(seed)
+
+        def real() -> Iterator[Tensor]:
+            return (batch["image"].to(self.device) for batch in data.full_loader("train"))
+
+        def sample(count: int) -> Tensor:
+            z = torch.randn(count, self.generator.z_dim, generator=sampler).to(self.device)
+            c = None
+            if labels is not None and self.generator.c_dim:
+                rows = torch.randint(len(labels), (count,), generator=sampler)
+                c = one_hot(labels[rows].to(self.device), self.generator.c_dim)
+            return self.sample(z, c=c, noise="random").expand(-1, 3, -1, -1)  # networks take RGB
+
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)  # of the noise
+            metric.fill(real, sample, data.val_batch_size, self.global_rank, self.trainer.world_size)
+
     @torch.no_grad()
-    def sample(self, z: Tensor, psi: float = 1.0, c: Tensor | None = None) -> Tensor:
+    def sample(self, z: Tensor, psi: float = 1.0, c: Tensor | None = None, noise: str = "const") -> Tensor:
         """Returns images of the average generator, (B, C, R, R) in [-1, 1]; enlarged while the generator grows.
 
         Args:
             z: (B, Z).
             psi: Truncation; 1 for none.
             c: Condition (B, c_dim) of a conditional generator.
+            noise: Noise of the synthesis network: ``const`` or ``random``.
         """
-        image = self.synthesize(self.generator_ema, self.generator_ema.mapping(z, psi, c=c), "const")
+        image = self.synthesize(self.generator_ema, self.generator_ema.mapping(z, psi, c=c), noise)
         return enlarged(image, self.generator.resolution).clamp(-1, 1)
 
     def panel_columns(self) -> dict[str, Tensor]:
@@ -189,3 +224,13 @@ class GeneratorTraining(pl.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         exported.domain = domain_of(data) or exported.domain
         save_generator(exported, path, metadata)
+
+
+def _check_same_shape(generator: Generator, average: Generator) -> None:
+    """Raises a UserError if a moving average is not that of a generator of the same shape."""
+    own, other = ({k: tuple(v.shape) for k, v in network.state_dict().items()} for network in (generator, average))
+    if own != other:
+        raise UserError(
+            f"method.generator_ema: has {average.resolution} px and other layers than the generator of "
+            f"{generator.resolution} px, expected the moving average of its weights; give both from one file"
+        )

@@ -171,6 +171,20 @@ class StyleGAN2Training(GeneratorTraining):
         """Returns the parameters of G's optimiser."""
         return list(self.generator.parameters())
 
+    def check_batch_size(self, size: int) -> None:
+        """Checks the batch size of a rank, before anything is trained.
+
+        Raises:
+            UserError: The discriminator cannot split a batch into groups for its standard deviation.
+        """
+        if isinstance(self.discriminator, Discriminator):
+            group = min(self.discriminator.config["mbstd_group_size"], size)
+            if self.discriminator.config["mbstd_features"] and size % group:
+                raise UserError(
+                    f"dataset.batch_size={size}: the discriminator compares groups of {group} images; expected a "
+                    f"multiple of {group}, or give method.discriminator.mbstd_group_size=<a divisor of {size}>"
+                )
+
     def take_step(self, optimizer: Any, parameters: list[nn.Parameter], loss: Tensor, counts: bool = False) -> None:
         """Back-propagates a loss and takes a step.
 
@@ -330,6 +344,8 @@ class StyleGAN2Training(GeneratorTraining):
 def _interval(name: str, value: object, weight: str) -> int:
     if value == 0:
         raise UserError(f"{name}=0: the regulariser would never run; expected at least 1, or {weight}=0 for none")
+    if value is None:
+        raise UserError(f"{name}=null: expected an interval, 1 for every step; or {weight}=0 for no regulariser")
     return whole_number(name, value)
 
 
@@ -337,7 +353,8 @@ def _check_pair(generator: Generator, discriminator: Discriminator) -> None:
     for name in ("resolution", "c_dim", "img_channels"):
         own, other = generator.config[name], discriminator.config[name]
         if own != other:
+            data = f"dataset.resolution={own} or " if name == "resolution" else ""
             raise UserError(
-                f"method.discriminator.{name}={other}: expected {own}, as the generator has; give "
+                f"method.discriminator.{name}={other}: expected {own}, as the generator has; give {data}"
                 f"method.discriminator.{name}={own}"
             )
