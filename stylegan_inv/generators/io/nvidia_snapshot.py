@@ -107,7 +107,11 @@ def save_snapshot(snapshot: Snapshot, path: Path) -> None:
     Raises:
         UserError: A network that NVIDIA's classes cannot represent.
     """
-    networks = {"G": snapshot.generator, "D": snapshot.discriminator, "G_ema": snapshot.generator_ema}
+    networks: dict[str, Generator | Discriminator] = {
+        "G": snapshot.generator,
+        "D": snapshot.discriminator,
+        "G_ema": snapshot.generator_ema,
+    }
     parts = {name: _network(network) for name, network in networks.items()}
     parts["augment_pipe"] = _pickled(None) if snapshot.augment is None else _augment_pipe(snapshot.augment)
     training_set = None if snapshot.training_set is None else dict(snapshot.training_set)

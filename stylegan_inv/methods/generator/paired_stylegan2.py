@@ -128,11 +128,11 @@ class PairedStyleGAN2Training(StyleGAN2Training):
         return ws, self.paired.adversarial_weight(seen) * loss + self.paired.weight(seen) * regression
 
     @torch.no_grad()
-    def sample(self, z: Tensor, psi: float = 1.0, c: Tensor | None = None) -> Tensor:  # noqa: D102
+    def sample(self, z: Tensor, psi: float = 1.0, c: Tensor | None = None, noise: str = "const") -> Tensor:  # noqa: D102
         embedding = self.paired.embedding
         if embedding is None or self.warm_up_ended:
-            return super().sample(z, psi, c)
-        # The mapping network is untrained in the warm-up.
+            return super().sample(z, psi, c, noise)
+        # The mapping network is untrained in the warm-up, in which the synthesis network sees no noise.
         ws = self.paired.codes(self.generator_ema, z[:, : embedding.num_normals])
         image: Tensor = self.generator_ema.synthesis(self.generator.w_avg.lerp(ws, psi), noise="none")
         return image.clamp(-1, 1)
