@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from stylegan_inv.config import compose, instantiate_method, start_of
+from stylegan_inv.config import compose, instantiate, instantiate_method, start_of
+from stylegan_inv.data.tasks.base import Task
 from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
 from stylegan_inv.encoders.shipped_files import ShippedEncoder, build_shipped, read_shipped, shipped_file
 from stylegan_inv.errors import UserError
@@ -28,6 +29,7 @@ from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
 from stylegan_inv.runtime.run_folder import RunFolder, check_run
 from stylegan_inv.trust.allowed_names import LARGEST
+from stylegan_inv.trust.bounded_memory import bounded_memory
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.checks import one_of, whole_number
 from stylegan_inv.weights.download import fetch, file_hash
@@ -79,7 +81,7 @@ def load_inverter(
     if checkpoint_path is None:
         raise UserError(f"{run.path}: no checkpoints/last.ckpt in it; train first, or give another run")
     checkpoint = checkpoint_io.read_checkpoint(checkpoint_path)
-    method = _build(run, cfg, modules)
+    method = _build(run, cfg, modules, checkpoint_path.stat().st_size)
     if not isinstance(method, InversionMethod):
         raise UserError(f"{run.path}: holds a {type(method).__name__}, expected an inversion method")
     _restore(method, checkpoint, checkpoint_path)
@@ -112,14 +114,15 @@ def load_generator_training(path: str | Path) -> GeneratorTraining:
     # The checkpoint has the moving average, and metrics download their networks.
     node |= {"metrics": None, "generator_ema": None}
     run.check_part(node, "method")
-    method: GeneratorTraining = instantiate_method(node)
+    with bounded_memory(checkpoint_path.stat().st_size):
+        method: GeneratorTraining = instantiate_method(node)
     with checkpoint_io.restoring(checkpoint_path, method):
         state = {k: v for k, v in checkpoint["state_dict"].items() if not str(k).startswith("metrics.")}
         load_state(method, state, checkpoint_path)
     return method
 
 
-def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
+def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...], size: int) -> Any:
     """Builds the method of a config whose names have been checked."""
     try:
         node = _for_inverting(OmegaConf.to_container(cfg.method))
@@ -128,7 +131,8 @@ def _build(run: RunFolder, cfg: DictConfig, trust: tuple[str, ...]) -> Any:
     run.check_part(node, "method")
     _check_starts(run, node)
     try:
-        return instantiate_method(node, trust)
+        with bounded_memory(size):
+            return instantiate_method(node, trust)
     except UserError as error:
         raise UserError(f"{run.config_file}: {error}") from error
     except Exception as error:  # arguments that do not fit raise errors of many types
@@ -175,15 +179,23 @@ def _without_pretrained(node: Any) -> Any:
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
 
 
-def task_of(run: str | Path, trust: Collection[str] = ()) -> DictConfig | None:
-    """Returns the config of the translation task that a run was trained for, checked; None without one.
+def load_task(run: str | Path, trust: Collection[str] = ()) -> Task | None:
+    """Returns the translation task that a run was trained for; None without one.
 
     Args:
         run: See `load_inverter`.
         trust: See `load_inverter`.
+
+    Raises:
+        UserError: The config names something else.
     """
     folder = RunFolder.of(run)
-    return None if folder is None else folder.task_config(trust)
+    node = None if folder is None else folder.task_config(trust)
+    with bounded_memory():
+        task = instantiate(node)
+    if task is not None and not isinstance(task, Task):
+        raise UserError(f"{run}: dataset.task: got a {type(task).__name__}, expected a translation task, or null")
+    return task
 
 
 def dataset_of(run: str | Path, trust: Collection[str] = ()) -> DictConfig | None:

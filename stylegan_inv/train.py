@@ -86,8 +86,12 @@ def prepare(cfg: DictConfig) -> Job:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     location = select_location(cfg, *_wanted_folder(cfg))
     data = config.instantiate(cfg.dataset)
+    if not isinstance(data, pl.LightningDataModule):
+        raise UserError(f"dataset: got a {type(data).__name__}, expected a LightningDataModule")
     data.setup("fit")  # raises for missing folders, empty folders and splits that are too small
     method = config.instantiate_method(cfg.method, checked_trust(cfg.trust))
+    if not isinstance(method, pl.LightningModule):
+        raise UserError(f"method: got a {type(method).__name__}, expected a LightningModule")
     name = f"dataset={choice}" if (choice := config.chosen_option("dataset")) else type(data).__name__
     if isinstance(data, ImageDataModule) and data.domain is None and not cfg.any_domain:
         raise UserError(

@@ -12,9 +12,11 @@ from PIL import Image
 
 from stylegan_inv.data.images.image_files import read_image, save_image
 from stylegan_inv.edit import __main__ as edit
+from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator, save_generator
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.directions import Direction, load_direction, save_direction
+from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.interpolation import interpolate
 from stylegan_inv.latents.truncation import truncate
 from tests.cli import assert_user_error, run_cli
@@ -379,3 +381,26 @@ def test_the_real_command_line(tmp_path):
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "cwd").iterdir()) == ["out"], "Hydra leaves nothing behind"
     assert_user_error(run_cli("edit", "edit.strength=a", cwd=tmp_path / "cwd"), "edit.strength=a")
+
+
+@pytest.mark.parametrize("name", ["n" * 3000, "../../../elsewhere/x"])
+def test_names_of_directions_may_be_anything(name, monkeypatch):
+    """The name in a file is part of the default output folder and of the names of images."""
+    save_direction(Direction(torch.ones(192), name), Path("..", "odd.safetensors"))
+    command(monkeypatch, "edit=direction", "edit.direction=../odd.safetensors", "samples=1", "edit.strength=[1,2]")
+    assert len(list(Path("outputs", "edits").glob("*/images/*_+*.png"))) == 2
+    assert not Path("..", "..", "elsewhere").exists()
+
+
+def test_images_that_are_not_finite_are_an_error(monkeypatch):
+    inputs, codes = (
+        EditInputs(load_generator("synthfaces64"), torch.zeros(2, 10, 192), ["a", "b"]),
+        torch.ones(2, 10, 192),
+    )
+    image = torch.zeros(2, 3, 64, 64)
+    monkeypatch.setattr(inputs, "_render_with", lambda *_: image)
+    image[0] = torch.nan
+    assert inputs.render(codes).shape == image.shape  # of an image that could not be inverted
+    image[1] = torch.inf
+    with pytest.raises(UserError, match="codes up to 1 are not finite; give smaller strengths"):
+        inputs.render(codes)

@@ -24,10 +24,12 @@ from stylegan_inv.latents.edits.base import Edit, ImageTable, UsesDirections
 from stylegan_inv.utils.checks import real_number, true_or_false, whole_number
 from stylegan_inv.utils.domains import check_domains
 from stylegan_inv.utils.files import atomic_write, check_output
+from stylegan_inv.utils.text import file_name_of, plain_name
 from stylegan_inv.visualization.animation import check_animation, write_animation
 from stylegan_inv.visualization.contact_sheet import contact_sheet
 
 _ROWS_PER_PAGE = 64
+#: Of a row in the name of a file, which a caption follows. File systems limit names to 255 bytes.
 _MOST_NAME_BYTES = 160
 
 
@@ -93,7 +95,7 @@ def _write_images(table: ImageTable, output: Path) -> None:
     stems = [name.removesuffix(".png") for name in image_names([f"{_row_name(row)}.png" for row in table.rows])]
     for caption, images in table.columns.items():
         for stem, image in zip(stems, images, strict=True):
-            save_image(image, folder / f"{stem}_{_file_name(caption)}.png")
+            save_image(image, folder / f"{stem}_{file_name_of(caption)}.png")
 
 
 def _warn(source: Source, output: Path) -> dict[str, list[str]]:
@@ -131,12 +133,7 @@ def _row_name(row: str) -> str:
 
 def _short_name(text: str) -> str:
     """Returns a file name that other words may follow: file systems limit names to 255 bytes."""
-    return _file_name(text).encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
-
-
-def _file_name(text: str) -> str:
-    """Replaces characters that have a meaning in paths or shells."""
-    return "".join(c if c.isalnum() or c in "+-." else "_" for c in text)
+    return plain_name(text).encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from stylegan_inv.latents.edits.base import EditInputs
 from stylegan_inv.latents.saved_codes import Latents, holds_latents, read_difference, read_latents, read_noise
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.latents.truncation import truncate
-from stylegan_inv.loading import load_inverter, task_of
+from stylegan_inv.loading import load_inverter, load_task
 from stylegan_inv.methods.common.base import Inversion, mse, pool
 from stylegan_inv.methods.common.domain_parts import image_domain, run_parts
 from stylegan_inv.methods.common.reached_distances import relative_distances
@@ -38,6 +38,7 @@ from stylegan_inv.utils.checks import LARGEST_SEED, one_of, real_number, whole_n
 from stylegan_inv.utils.domains import check_domains
 from stylegan_inv.utils.files import real_path
 from stylegan_inv.utils.parent_process import worker_ending_with
+from stylegan_inv.utils.text import file_name_of
 
 
 @dataclass
@@ -73,6 +74,7 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
     Raises:
         UserError: Inputs that are missing, that cannot be read, or that do not fit each other.
     """
+    edit = file_name_of(edit)  # of a direction, whose file may give it any name
     whole_number("batch_size", cfg.batch_size)
     whole_number("num_workers", cfg.num_workers, 0)
     if cfg.resolution is not None:
@@ -115,6 +117,8 @@ def _random_samples(cfg: DictConfig, output: Path) -> Source:
     def load() -> EditInputs:
         z = sample_z(generator, count, seed)
         w = map_codes(generator, z)[:, None].expand(-1, generator.num_ws, -1)
+        if not bool(w.isfinite().all()):
+            raise UserError("generator: its codes are not finite, so that it has no images; give another file")
         names = [f"seed {seed}, {k}" for k in range(count)]
         average = _average(cfg, generator)
         return EditInputs(generator, truncate(w, average, psi), names, z=z, batch_size=cfg.batch_size, average=average)
@@ -167,7 +171,7 @@ def _inverted_images(cfg: DictConfig, run: str, output: Path) -> Source:
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
     size = cfg.resolution or method.input_size
-    task = instantiate(task_of(run, trust))
+    task = load_task(run, trust)
     check_size_and_task(method, size, task)
     check = InputCheck.of(method, Geometry(size, cfg.mode), compares=True) if task is None else None
     inputs = IndexedInputs(images, size, cfg.mode, generator=method.generator, check=check)

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.progress import track
 
 from stylegan_inv.config import chosen_option, entry_point, instantiate, plain, same_command
+from stylegan_inv.data.datamodules.base import ImageDataModule
 from stylegan_inv.data.datamodules.image_dataset import ImageDataset
 from stylegan_inv.data.images.image_files import left_out_lines
+from stylegan_inv.errors import UserError
 from stylegan_inv.evaluate.evaluation_data import evaluation_dataset, used_options
 from stylegan_inv.evaluate.evaluation_job import (
     EvaluationJob,
@@ -44,6 +46,7 @@ from stylegan_inv.runtime.rank_processes import launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.resumable_job import ResumableJob, file_identities
 from stylegan_inv.runtime.run_folder import RunFolder, checkpoint_of, results_folder
+from stylegan_inv.trust.bounded_memory import bounded_memory
 from stylegan_inv.trust.config_check import checked_trust
 from stylegan_inv.utils.domains import check_domains, domain_of
 from stylegan_inv.utils.files import check_links
@@ -142,7 +145,10 @@ def _method_job(cfg: DictConfig, ranks: Ranks) -> EvaluationJob:
         method.set_class(cfg["class"])
     given = any(text.lstrip("+").startswith("dataset.resolution=") for text in HydraConfig.get().overrides.task)
     node.resolution = cfg.resolution or (node.resolution if given else method.input_size)
-    data = instantiate(node)
+    with bounded_memory():
+        data = instantiate(node)
+    if not isinstance(data, ImageDataModule):
+        raise UserError(f"dataset: got a {type(data).__name__}, expected a DataModule of stylegan_inv.data")
     data.setup("test" if cfg.split == "test" else "validate")
     dataset = data.get(cfg.split)
     images = dataset.identity() if isinstance(dataset, ImageDataset) else None

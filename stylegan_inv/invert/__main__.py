@@ -19,7 +19,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from stylegan_inv.config import entry_point, instantiate, same_command
+from stylegan_inv.config import entry_point, same_command
 from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.invert.command_options import check_options, command_settings, output_folder
 from stylegan_inv.invert.input_warnings import InputCheck
@@ -28,7 +28,7 @@ from stylegan_inv.invert.inversion_job import Job, carry_out, is_finished
 from stylegan_inv.invert.method_setup import check_method, check_size_and_task, load_method, select_run
 from stylegan_inv.invert.parts import split_into_parts
 from stylegan_inv.invert.variants import make_variants
-from stylegan_inv.loading import task_of
+from stylegan_inv.loading import load_task
 from stylegan_inv.runtime.device import device_named
 from stylegan_inv.runtime.rank_processes import launched, rank_in_errors
 from stylegan_inv.runtime.ranks import Ranks
@@ -72,7 +72,7 @@ def _prepare(cfg: DictConfig, ranks: Ranks) -> Job | None:
         images.check_any()
     method = load_method(cfg, run, device, synthfaces=images.files is None)
     size = cfg.resolution or method.input_size
-    task = None if run is None else instantiate(task_of(run, checked_trust(cfg.trust)))
+    task = None if run is None else load_task(run, checked_trust(cfg.trust))
     check_size_and_task(method, size, task)
     mask = None if cfg.mask is None else str(cfg.mask)
     check = (

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "directions"
 KIND = "direction"
-_LARGEST_UNIT = 1e6
+#: Bounds of the unit and of the numbers of a vector. Published boundaries have unit length; far larger codes overflow.
+_LARGEST_UNIT = _LARGEST_NUMBER = 1e6
 SPACES = ("w", "w+")
 
 
@@ -63,8 +64,15 @@ class Direction:
             raise UserError(
                 f"direction {self.name}: got a vector {tuple(self.vector.shape)} in {self.space}, expected {shape}"
             )
-        if not bool(torch.isfinite(self.vector).all()) or not bool(self.vector.any()):
+        if self.vector.is_complex():
+            raise UserError(f"direction {self.name}: holds complex numbers, expected real ones")
+        numbers = self.vector.float()
+        if not bool(torch.isfinite(numbers).all()) or not bool(numbers.any()):
             raise UserError(f"direction {self.name}: is zero or not finite, expected a vector with a direction")
+        if bool((numbers.abs() > _LARGEST_NUMBER).any()):
+            raise UserError(
+                f"direction {self.name}: holds numbers above {_LARGEST_NUMBER:g}, expected a direction in W"
+            )
         real_number(f"direction {self.name}: unit", self.unit, above=0, most=_LARGEST_UNIT)
         layers = () if self.layers is None else self.layers
         if not isinstance(layers, tuple) or not all(type(layer) is int and layer >= 0 for layer in layers):

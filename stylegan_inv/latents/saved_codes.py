@@ -115,6 +115,10 @@ def read_latents_file(file: Path) -> Latents:
     return Latents(w.float(), names, images, metadata)
 
 
+#: Far above the numbers of any codes in W.
+_LARGEST_NUMBER = 1e6
+
+
 def read_projected(file: Path) -> Latents:
     """Returns the codes of an ``.npz`` file of NVIDIA's projector (``projected_w.npz``), which has no noise maps.
 
@@ -136,9 +140,14 @@ def check_codes(file: Path, w: Tensor) -> None:
     """Raises a UserError if a tensor does not hold codes (N, L, D) of finite numbers."""
     if w.ndim != 3 or not all(w.shape) or not w.is_floating_point():
         raise UserError(f"{file}: got codes of shape {tuple(w.shape)} and type {w.dtype}, expected numbers (N, L, D)")
-    broken = (~torch.isfinite(w.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
+    # Larger numbers, of which codes of W have none, overflow in the generator.
+    right = w.float().abs().flatten(1).amax(dim=1) <= _LARGEST_NUMBER
+    broken = (~right).nonzero().flatten().tolist()
     if broken:
-        raise UserError(f"{file}: code {broken[0]} (of {len(broken)} such codes) holds NaN or infinite numbers")
+        raise UserError(
+            f"{file}: code {broken[0]} (of {len(broken)} such codes) holds NaN, infinite numbers or numbers above "
+            f"{_LARGEST_NUMBER:g}"
+        )
 
 
 def _texts(text: str, key: str) -> list[str]:

@@ -29,6 +29,8 @@ METRICS, LOGGED = "metrics.json", "metrics.csv"
 _MOST_CHARTS, _MOST_LINES = 100, 32
 #: Problems that an error message names.
 _MOST_REASONS = 3
+#: More refinement steps than any method takes.
+_MOST_STEPS = 1000
 
 #: Heading -> parts of the section.
 Sections = dict[str, list[str]]
@@ -187,8 +189,9 @@ def _evaluation(reader: FolderReader, name: str) -> list[str]:
     images = _part(content, "counts").get("images")
     rows += [[key, value, None, "", images, 0] for key, value in _numbers(reader, name, _part(content, "sets")).items()]
     parts: list[str] = [table(["metric", "mean", "std", "interval", "images", "skipped"], rows)]
-    if steps := sorted({step for values in means.values() for step in values}):
-        cells = [[metric, *(values.get(step) for step in steps)] for metric, values in means.items()]
+    if steps := sorted({step for values in means.values() for step in values})[:_MOST_STEPS]:
+        shown = list(means.items())[:_MOST_CHARTS]
+        cells = [[metric, *(values.get(step) for step in steps)] for metric, values in shown]
         parts.append(collapsible("All refinement steps", table(["mean after", *(f"step {n}" for n in steps)], cells)))
     return [*parts, collapsible("Protocol", definitions(_part(content, "protocol")))]
 

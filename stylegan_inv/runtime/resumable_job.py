@@ -36,8 +36,7 @@ class ResumableJob:
 
     def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
         self.output, self.folder = output, output / _FOLDER
-        text = json.dumps(settings, sort_keys=True, default=str)
-        self.key = hashlib.sha256(text.encode()).hexdigest()
+        self.key = settings_hash(settings)
         self._had_begun = False
 
     def has_begun(self) -> bool:
@@ -186,6 +185,21 @@ class ResumableJob:
 def is_unfinished(output: Path) -> bool:
     """Returns whether a folder holds the beginning of a result: the files of some images, and not of the others."""
     return ResumableJob(output, {}).has_owner()
+
+
+def settings_hash(settings: Any) -> str:
+    """Returns a hash of plain containers, whose keys may be texts and numbers."""
+    try:
+        text = json.dumps(settings, sort_keys=True, default=str)
+    except TypeError:  # Python does not compare numbers with texts
+        text = json.dumps(_with_text_keys(settings), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else json.dumps(key): _with_text_keys(one) for key, one in value.items()}
+    return [_with_text_keys(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def file_identities(files: Sequence[Path] | None) -> list[tuple[str, int, int]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from copy import deepcopy
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.runtime.resumable_job import settings_hash
 from stylegan_inv.runtime.run_folder import RunFolder
 
 #: Keys that do not change what is computed.
@@ -36,7 +35,7 @@ def command_hash(cfg: DictConfig) -> str:
     plain = _resolved_with(cfg, _MAY_DIFFER)
     for key in ("paths", "trust"):  # the hash of a run of before `trust` existed has neither
         plain.pop(key, None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+    return settings_hash(plain)
 
 
 def is_same_command(run: RunFolder, cfg: DictConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def _number_in(value: Any) -> float | None:
 
 
 def _number(folder: Path) -> int:
-    return int(folder.name) if folder.name.isdigit() else 0
+    return int(folder.name) if re.fullmatch("[0-9]+", folder.name) else 0
 
 
 def _pair(override: str) -> tuple[str, str]:

@@ -21,6 +21,17 @@ _SINGLE = (
     "stylegan_inv.generators.load_discriminator",
     "stylegan_inv.generators.load_generator",
 )
+#: Base classes among them, which do nothing by themselves.
+_BASES = (
+    "stylegan_inv.data.ImageDataModule",
+    "stylegan_inv.data.Task",
+    "stylegan_inv.methods.InversionMethod",
+    "stylegan_inv.methods.LatentOptimization",
+    "stylegan_inv.methods.PerImageMethod",
+    "stylegan_inv.methods.TrainedMethod",
+    "stylegan_inv.metrics.PerImageMetric",
+    "stylegan_inv.metrics.SetMetric",
+)
 _OPTIMIZERS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD")
 _SCHEDULERS = (
     "ConstantLR",
@@ -79,16 +90,21 @@ LARGEST = {
     "channel_base": 1 << 17,
     "channel_max": 1 << 12,
     "channels": 1 << 13,
+    "classes": 1 << 10,
     "depth": 16,
     "embedding_dim": 1 << 14,
     "hidden": 1 << 14,
     "images_per_person": 1 << 12,
+    "img_channels": 1 << 10,
+    "in_channels": 1 << 10,
     "iterations": 1000,
     "layers": 1 << 10,
     "mapping_layers": 64,
     "num_features": 1 << 14,
     "num_normals": 1 << 14,
     "num_workers": 128,
+    "num_ws": 64,
+    "out_channels": 1 << 10,
     "people": 10_000_000,
     "rank": 1 << 12,
     "resolution": 4096,
@@ -98,7 +114,7 @@ LARGEST = {
     "train_size": 100_000_000,
     "units": 256,
     "val_batch_size": 1 << 16,
-    "val_people": 10_000_000,
+    "val_people": 100_000,
     "val_size": 100_000_000,
     "w_avg_samples": 10_000_000,
     "w_dim": 1 << 14,
@@ -113,7 +129,7 @@ def buildable_names() -> frozenset[str]:
     names = [f"stylegan_inv.{package}.{name}" for package in _PACKAGES for name in _public(package)]
     names += [f"torch.optim.{name}" for name in _OPTIMIZERS]
     names += [f"torch.optim.lr_scheduler.{name}" for name in _SCHEDULERS]
-    return frozenset([*names, *_SINGLE, *LOOKED_UP])
+    return frozenset([*names, *_SINGLE, *LOOKED_UP]) - {*_BASES}
 
 
 @functools.cache

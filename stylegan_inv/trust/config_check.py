@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +21,10 @@ from stylegan_inv.utils.checks import check_numbers
 
 #: Folders of the operating system whose files are devices or never end.
 _SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,2})?|mps")
+_LONGEST_NAME = 200
+#: The methods of this package have up to 20. Each may load a network, so that a short file could keep one waiting.
+_MOST_OBJECTS, _MOST_ENTRIES = 64, 1000
 _CONVERSIONS = ("none", "partial", "object", "all")
 #: Keys and indices that lead to a value.
 KeyPath: TypeAlias = tuple[Any, ...]
@@ -69,8 +74,8 @@ def check_names(config: Any, trust: Collection[str] = ()) -> None:
             )
     for path, value in _items(config):
         _check_special(path, value)
-        if isinstance(value, dict) and value.get("_target_") in LOOKED_UP:
-            _check_looked_up(path, value)
+        if isinstance(value, dict) and "_target_" in value:
+            _check_arguments(path, value)
 
 
 def check_values(config: Any, where: str, folder: Path) -> None:
@@ -87,10 +92,17 @@ def check_values(config: Any, where: str, folder: Path) -> None:
         UserError: A path that leads out of the run folder, or a number that is not finite or too large.
     """
     check_numbers(config, where)
+    objects = sum(path[-1] == "_target_" for path, _ in _items(config, (where,)))
+    if objects > _MOST_OBJECTS:
+        raise UserError(f"{where}: describes {objects} objects, expected at most {_MOST_OBJECTS}")
     for path, value in _items(config, (where,)):
         name = next(str(part) for part in reversed(path) if isinstance(part, str) and not part.isdigit())
+        if isinstance(value, list) and len(value) > _MOST_ENTRIES:
+            raise UserError(f"{_key(path)}: has {len(value)} entries, expected at most {_MOST_ENTRIES}")
         if isinstance(value, str):
             _check_path(_key(path), name, value, folder)
+        if name == "device" and value is not None and not _DEVICE.fullmatch(str(value)):
+            raise UserError(f"{_key(path)}={_short(value)}: expected cpu or cuda")
         most = LARGEST.get(name)
         if most is not None and isinstance(value, int | float) and not value <= most:
             raise UserError(f"{_key(path)}={value}: expected at most {most}")
@@ -113,8 +125,12 @@ def _check_path(key: str, name: str, value: str, folder: Path) -> None:
             )
 
 
-def _check_looked_up(path: KeyPath, node: dict[Any, Any]) -> None:
+def _check_arguments(path: KeyPath, node: dict[Any, Any]) -> None:
+    if wrong := [name for name in node if not isinstance(name, str)]:
+        raise UserError(f"{_key(path)}: has an argument {_short(wrong[0])}, expected names")
     target = node["_target_"]
+    if target not in LOOKED_UP:
+        return
     if set(node) != {"_target_", "path"} or node["path"] not in LOOKED_UP[target]:
         raise UserError(
             f"{_key(path)}: {target} may only look up {', '.join(LOOKED_UP[target])} in the config of a run"
@@ -170,4 +186,9 @@ def _module(name: str) -> str:
 
 
 def _is_dotted(name: Any) -> bool:
-    return isinstance(name, str) and name.isascii() and all(part.isidentifier() for part in name.split("."))
+    return (
+        isinstance(name, str)
+        and len(name) <= _LONGEST_NAME
+        and name.isascii()
+        and all(part.isidentifier() for part in name.split("."))
+    )

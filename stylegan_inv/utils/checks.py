@@ -14,6 +14,8 @@ LARGEST_SEED = 2**32 - 1
 #: Largest number in any config: far above counts of images and weights of losses, and far below the range of float32,
 #: so that products of a few settings are finite.
 LARGEST_NUMBER = 1e12
+#: Characters of a value in an error.
+_MOST_SHOWN = 200
 
 
 def whole_number(name: str, value: Any, least: int | None = 1, most: int | None = None, hint: str = "") -> int:
@@ -31,7 +33,7 @@ def whole_number(name: str, value: Any, least: int | None = 1, most: int | None 
     """
     right = isinstance(value, int) and not isinstance(value, bool)
     if not right or (least is not None and value < least) or (most is not None and value > most):
-        raise UserError(f"{name}={value}: expected a whole number{_bounds(least, most)}{_tail(hint)}")
+        raise UserError(f"{name}={_short(value)}: expected a whole number{_bounds(least, most)}{_tail(hint)}")
     return int(value)
 
 
@@ -60,7 +62,7 @@ def real_number(
     too_small = right and ((least is not None and value < least) or (above is not None and value <= above))
     if not right or too_small or (most is not None and value > most):
         bounds = f" above {above:g}{'' if most is None else f' and at most {most:g}'}" if above is not None else ""
-        raise UserError(f"{name}={value}: expected a number{bounds or _bounds(least, most)}{_tail(hint)}")
+        raise UserError(f"{name}={_short(value)}: expected a number{bounds or _bounds(least, most)}{_tail(hint)}")
     return float(value)
 
 
@@ -95,7 +97,7 @@ def real_numbers(name: str, value: Any, count: int | None = None) -> list[float]
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     right = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
     if not right or (count is not None and len(values) != count) or not values:
-        raise UserError(f"{name}={value}: expected {'numbers' if count is None else f'{count} numbers'}")
+        raise UserError(f"{name}={_short(value)}: expected {'numbers' if count is None else f'{count} numbers'}")
     return [float(v) for v in values]
 
 
@@ -112,7 +114,7 @@ def one_of(name: str, value: T, choices: Collection[T], hint: str = "") -> T:
         UserError: Anything else.
     """
     if value not in choices:
-        raise UserError(f"{name}={value}: expected one of {', '.join(map(str, choices))}{_tail(hint)}")
+        raise UserError(f"{name}={_short(value)}: expected one of {', '.join(map(str, choices))}{_tail(hint)}")
     return value
 
 
@@ -127,7 +129,7 @@ def true_or_false(name: str, value: Any) -> bool:
         UserError: Anything but true or false.
     """
     if not isinstance(value, bool):
-        raise UserError(f"{name}={value}: expected true or false")
+        raise UserError(f"{name}={_short(value)}: expected true or false")
     return value
 
 
@@ -135,6 +137,11 @@ def _bounds(least: float | None, most: float | None) -> str:
     if least is None:
         return "" if most is None else f" of at most {most:.10g}"
     return f" of at least {least:.10g}" if most is None else f" from {least:.10g} to {most:.10g}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _tail(hint: str) -> str:

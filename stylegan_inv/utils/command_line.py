@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -22,6 +23,9 @@ _DISK_ERRORS = frozenset(
         *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT),
     )
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: Characters of an error, and of its end, which says what to do.
+_LONGEST_LINE, _END = 4000, 1000
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -102,5 +106,9 @@ def report_error(error: BaseException) -> int:
     text = str(cause or error)
     # Hydra appends a hint about this environment variable, which the commands set by themselves.
     line = " ".join(part.strip() for part in text.splitlines() if part.strip() and "HYDRA_FULL_ERROR" not in part)
+    # Names and values in files of strangers may move the cursor, change the title of the window, or be endless.
+    line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], line)
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE - _END]} … {line[-_END:]}"
     print(f"error: {line}", file=sys.stderr)
     return EXIT_USER_ERROR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -9,6 +10,8 @@ import sys
 import unicodedata
 from typing import Any
 
+#: Of a name in that of a file, which has other parts.
+_MOST_NAME_BYTES = 60
 #: Python reads byte 0xE9 of a name that is not UTF-8 as U+DCE9, which no file of UTF-8 can hold.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -54,3 +57,17 @@ def print_any_text() -> None:
 def _escape(match: re.Match[str]) -> str:
     byte = ord(match[0]) - 0xDC00
     return f"%{byte:02X}" if 0x80 <= byte <= 0xFF else "\ufffd"
+
+
+def plain_name(text: str) -> str:
+    """Replaces characters that have a meaning in paths or shells."""
+    return "".join(c if c.isalnum() or c in "+-." else "_" for c in text)
+
+
+def file_name_of(text: str) -> str:
+    """Returns a name, which may come from the file of a stranger, as a part of the name of a file or a folder."""
+    name = plain_name(text)
+    if len(name.encode()) <= _MOST_NAME_BYTES:
+        return name
+    # The end of a caption is its strength.
+    return f"{name[:8]}_{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}_{name[-8:]}"

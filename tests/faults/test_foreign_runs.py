@@ -433,3 +433,20 @@ def test_stored_runs_of_earlier_versions_are_allowed() -> None:
         check_names(config)
         check_values(config["method"], "method", folder)
         check_values(config["dataset"], "dataset", folder)
+
+
+def test_other_objects_as_data_and_task_are_one_line(good, configs, tmp_path) -> None:
+    data, loss = good[0]["dataset"], {"_target_": "stylegan_inv.losses.L2"}
+    for name in ("data.ImageDataModule", "data.Task", "methods.PerImageMethod"):  # they do nothing by themselves
+        refusal(check_names, {"dataset": {"_target_": f"stylegan_inv.{name}"}})
+    cases = [
+        ({"_target_": "stylegan_inv.data.SynthFaces", "size": 4}, ["evaluate run"]),
+        ({**data, 5: 1}, ["evaluate run"]),
+        ({**data, "task": "text"}, ["evaluate run"]),
+        ({**data, "task": loss}, ["evaluate run", "invert run", "edit run"]),
+        ({**data, "task": {"_target_": "stylegan_inv.data.SegmentationToFace", "classes": 10**9}}, ["invert run"]),
+    ]
+    for dataset, names in cases:
+        write(tmp_path / "run", {**good[0], "dataset": dataset})
+        for name in names:
+            assert "dataset" in refusal(COMMANDS[name], configs, good[1])

@@ -135,3 +135,18 @@ def test_strength_has_to_be_a_number_for_each_code(strength):
 
 def test_embedded_directions_exist():
     assert embedded_directions() == ["age", "eyeglasses", "gender", "pose", "smile"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [vector(8).double() * 1e200, vector(8) * 1e30, torch.complex(vector(8), vector(8)), torch.zeros(0)],
+    ids=["float64", "float32", "complex", "empty"],
+)
+def test_vectors_that_overflow_or_lose_a_part_are_refused(values, tmp_path):
+    """As float32, 1e200 is infinite, and the images are black or NaN."""
+    save_direction(Direction(vector(8), "x"), tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        metadata = file.metadata()
+    save_file({"direction": values}, tmp_path / "x.safetensors", metadata)
+    with pytest.raises(UserError, match="direction x: "):
+        load_direction(tmp_path / "x.safetensors")

@@ -59,6 +59,8 @@ ODD: dict[str, dict[str, Any]] = {
     "whole numbers": {"w": torch.zeros(2, 6, 8, dtype=torch.int64)},
     "two axes": {"w": torch.zeros(2, 8)},
     "no axes": {"w": torch.zeros(())},
+    "too large for float32": {"w": torch.full((2, 6, 8), 1e300, dtype=torch.float64)},
+    "too large for a generator": {"w": torch.full((2, 6, 8), 1e30)},
     "no codes": {"w": torch.zeros(0, 6, 8), "names": [], "images": []},
 }
 

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from stylegan_inv.benchmark import comparison_report
 from stylegan_inv.errors import UserError
 from stylegan_inv.report import __main__ as report
-from stylegan_inv.report import folder_reader
+from stylegan_inv.report import folder_reader, run_report
 from stylegan_inv.report.folder_reader import FolderReader
 from stylegan_inv.report.run_report import run_sections, sweep_sections
 from stylegan_inv.visualization.html_page import write_page
@@ -235,3 +235,10 @@ def test_charts_of_any_numbers() -> None:
     ):
         line_chart("a", {"": points})
     assert line_chart("a", {"": [(0.0, 1e308), (1.0, -1e308)]}) == ""
+
+
+def test_a_table_of_steps_is_bounded(tmp_path: Path) -> None:
+    """Each metric at a step of its own would be a table of the square of their number."""
+    metrics = {f"m{number}_step{number}": {"mean": 1.0} for number in range(3000)}
+    (tmp_path / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+    assert sum(map(len, run_report._evaluation(FolderReader(tmp_path), "metrics.json"))) < 5_000_000

@@ -68,6 +68,8 @@ class ImageDataModule(pl.LightningDataModule):
         domain: str | None = None,
     ) -> None:
         super().__init__()
+        if task is not None and not isinstance(task, Task):
+            raise UserError(f"dataset.task: got a {type(task).__name__}, expected a translation task, or null")
         self.batch_size = whole_number("dataset.batch_size", batch_size)
         self.val_batch_size = whole_number(
             "dataset.val_batch_size", batch_size if val_batch_size is None else val_batch_size

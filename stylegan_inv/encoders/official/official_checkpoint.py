@@ -34,7 +34,7 @@ from stylegan_inv.generators.io.config_schema import parse_metadata
 from stylegan_inv.generators.io.layouts import State, describe, detect_layout, shown, stored_average
 from stylegan_inv.generators.io.nvidia_pickle import StoredNetwork
 from stylegan_inv.generators.io.pickle_machine import RefusedPickle
-from stylegan_inv.generators.io.pickle_objects import plain
+from stylegan_inv.generators.io.pickle_objects import EXPANSION, plain
 from stylegan_inv.generators.io.weight_files import misfits, plain_names, read_weights, with_counters
 
 _PROGRESSIVE = {"Encoder4Editing", "ProgressiveBackboneEncoder", "ResNetProgressiveBackboneEncoder"}
@@ -233,9 +233,12 @@ def checkpoint_generator(checkpoint: OfficialCheckpoint) -> tuple[Generator, boo
 def _read_own(content: Mapping[str, Any], metadata: dict[str, str]) -> OfficialCheckpoint:
     try:
         aliases, opts = (parse_metadata(metadata.get(name, "{}"), name) for name in ("aliases", "opts"))
-        tensors = {**content, **{key: content[original] for key, original in aliases.items()}}
+        copies = {key: content[original] for key, original in aliases.items()}
     except (KeyError, TypeError) as error:
         raise UserError(f"its metadata is damaged ({error})") from error
+    if sum(value.nbytes for value in copies.values()) > EXPANSION * sum(value.nbytes for value in content.values()):
+        raise UserError(f"its aliases are more than {EXPANSION} times as large as its tensors")
+    tensors = {**content, **copies}
     average = stored_average(tensors)
     tensors.pop("latent_avg", None)
     groups = _groups(_tensors(tensors))

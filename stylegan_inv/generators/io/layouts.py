@@ -20,6 +20,8 @@ from stylegan_inv.generators.ops import FILTER_TAPS, setup_filter
 
 State = dict[str, Tensor]
 _LONGEST_SHOWN = 80
+#: Numbers in names are those of layers and resolutions. Layer 10^10 would belong to an image of 2^(10^10) pixels.
+_LONG_NUMBER = re.compile(r"\d{5,}")
 
 
 def dense_filter() -> Tensor:
@@ -50,6 +52,17 @@ def shown(key: str) -> str:
     """Returns a key of a stranger's file for a message: in one line, short, and without control characters."""
     text = key if key.isprintable() else ascii(key)[1:-1]
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def check_name(key: str) -> str:
+    """Returns the name of a tensor unchanged, if the numbers in it can be those of a network.
+
+    Raises:
+        UserError: A number of more than four digits.
+    """
+    if _LONG_NUMBER.search(key):
+        raise UserError(f"contains {shown(key)}, expected names whose numbers have at most four digits")
+    return key
 
 
 def list_keys(noun: str, keys: list[str], limit: int = 3) -> str:

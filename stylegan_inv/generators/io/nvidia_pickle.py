@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan_inv.generators.io.layouts import State
+from stylegan_inv.generators.io.layouts import State, check_name
 from stylegan_inv.generators.io.pickle_machine import Record, RefusedPickle
-from stylegan_inv.generators.io.pickle_objects import NumpyArray, plain
+from stylegan_inv.generators.io.pickle_objects import EXPANSION, NumpyArray, plain
 from stylegan_inv.generators.io.stylegan1_layout import check_tensorflow_options, from_stylegan_tensorflow
 from stylegan_inv.generators.io.tensorflow_layout import from_tensorflow
 
-# NVIDIA's largest networks have 200 modules, 4 levels and 400 MB. The limits end the walk through a cycle.
+# NVIDIA's largest networks have 200 modules and 4 levels. The limits end the walk through a cycle.
 _MAX_PARTS = 20_000
 _MAX_DEPTH = 32
-_MAX_BYTES = 8 << 30
+#: Longest name of a tensor, with the names of all modules that it is in. A file can hand the same long name to each.
+_LONGEST_NAME = 1000
 _ATTRIBUTES = ("activation", "architecture", "bias_gain", "conv_clamp", "group_size", "use_noise")
 #: Attributes of modules (a pattern of their paths) that the shapes of a state dict do not tell, and their only value.
 _ARCHITECTURE: tuple[tuple[str, Any], ...] = (
@@ -62,11 +63,12 @@ class StoredNetwork:
     source_sha256: str | None = None
 
 
-def networks(content: Any) -> Any:
+def networks(content: Any, size: int) -> Any:
     """Replaces networks by :class:`StoredNetwork`, and other objects by plain data.
 
     Args:
         content: Content of a file, from `torch_pickle`. Only its top level is searched.
+        size: Size of the file in bytes, to which the memory is bounded.
 
     Raises:
         RefusedPickle: A network that is not supported.
@@ -77,7 +79,7 @@ def networks(content: Any) -> Any:
         content = {"G_ema": content}
     if not isinstance(content, dict):
         return content
-    return {name: _network(name, _with_tensors(value)) for name, value in content.items()}
+    return {name: _network(_with_tensors(value), size) for name, value in content.items()}
 
 
 def _with_tensors(value: Any) -> Any:
@@ -93,11 +95,11 @@ def _is_tensorflow(value: Any) -> bool:
     return isinstance(value, Record) and value.name == "dnnlib.tflib.network.Network"
 
 
-def _network(name: Any, value: Any) -> Any:
+def _network(value: Any, size: int) -> Any:
     if not isinstance(value, Record):
         return value
     if _is_tensorflow(value):
-        return _tensorflow_network(value)
+        return _tensorflow_network(value, size)
     if isinstance(value.state, dict) and value.state.keys() == {"arguments", "tensors"}:
         return _exported_network(value)
     if not (isinstance(value.state, dict) and "_modules" in value.state):
@@ -108,7 +110,7 @@ def _network(name: Any, value: Any) -> Any:
         skipped = _get(module, "_non_persistent_buffers_set", set)
         for key, tensor in [*_get(module, "_parameters").items(), *_get(module, "_buffers").items()]:
             if isinstance(tensor, Tensor) and key not in skipped:
-                state[f"{path}{key}"] = tensor
+                state[_joined(path, key)] = tensor
         if len(state) > _MAX_PARTS:
             raise RefusedPickle(f"has more than {_MAX_PARTS:,} tensors in a network")
         attributes.update((path + key, module.state[key]) for key in _ATTRIBUTES if key in module.state)
@@ -151,9 +153,16 @@ def _parts(network: Record, key: str, separator: str) -> Iterator[tuple[str, Rec
         yield path, part
         for name, child in _get(part, key).items():
             if isinstance(child, Record) and isinstance(child.state, dict):
-                yield from walk(child, f"{path}{name}{separator}", depth + 1)
+                yield from walk(child, _joined(path, name, separator), depth + 1)
 
     yield from walk(network, "", 0)
+
+
+def _joined(path: str, name: Any, separator: str = "") -> str:
+    text = str(name)
+    if len(path) + len(text) > _LONGEST_NAME:
+        raise RefusedPickle(f"has a name of more than {_LONGEST_NAME:,} characters in a network")
+    return check_name(f"{path}{text}{separator}")
 
 
 def _hints(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -196,20 +205,20 @@ def _group_size(value: Any) -> int:
     return WHOLE_BATCH if value is None else max(int(_positive("mbstd group size", value) or 1), 1)
 
 
-def _tensorflow_network(network: Record) -> StoredNetwork:
+def _tensorflow_network(network: Record, size: int) -> StoredNetwork:
     if not isinstance(network.state, dict):
         raise RefusedPickle("has a TensorFlow network without content")
     variables: State = {}
-    size = 0
+    left = size * EXPANSION
     for path, part in _parts(network, "components", "/"):
         for name, value in _get(part, "variables", list):
             if isinstance(value, NumpyArray):
-                size += value.values.nbytes
-                if size > _MAX_BYTES:
-                    raise RefusedPickle(f"has more than {_MAX_BYTES:,} bytes of variables")
-                variables[f"{path}{name}"] = value.tensor()
+                left -= value.values.nbytes  # each is copied, as its layout is another one
+                if left < 0:
+                    raise RefusedPickle(f"has variables that are more than {EXPANSION} times as large as the file")
+                variables[_joined(path, name)] = value.tensor()
             elif isinstance(value, (int, float)):
-                variables[f"{path}{name}"] = torch.tensor(float(value))
+                variables[_joined(path, name)] = torch.tensor(float(value))
     options = _get(network, "static_kwargs")
     name, source = str(plain(network.state.get("build_func_name"))), network.state.get("build_module_src")
     if any("/StyleMod/" in variable for variable in variables):

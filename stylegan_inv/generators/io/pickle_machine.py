@@ -16,6 +16,12 @@ from typing import Any, BinaryIO
 # Far above real files: training checkpoints have about 50,000 instructions.
 MAX_STEPS = 1_000_000
 MAX_MEMO = 250_000
+#: What the functions of the table take, in multiples of the size of a pickle. They copy it, and a file can hand them
+#: the same text or list a hundred thousand times, or join a text with itself again and again.
+MAX_COPIES = 4
+_LEAST_COPIES = 1 << 16
+#: More parts than a key of any file has. Longer tuples with the same hash can be computed one from another.
+_MOST_PARTS, _LONGEST_PART = 8, 256
 #: The number that marks PyTorch's older format has 77. Python prints longer ones in quadratic time, or not at all.
 _MOST_BITS = 128
 
@@ -120,16 +126,28 @@ def check_key(key: Any) -> Any:
         RefusedPickle: The key is no text, number or flat tuple of text and small numbers.
     """
     if isinstance(key, tuple):
-        right = all(part is None or isinstance(part, (str, bytes)) or _is_small(part, 31) for part in key)
+        right = len(key) <= _MOST_PARTS and all(map(_is_part, key))
     else:
         right = key is None or isinstance(key, (str, bytes, float)) or _is_small(key, 64)
     if not right:
-        raise RefusedPickle(f"has a {type(key).__name__} as a key, expected text or small numbers")
+        raise RefusedPickle(
+            f"has a {type(key).__name__} as a key, expected text, small numbers or a short tuple of them"
+        )
     return key
 
 
 def _is_small(value: Any, bits: int) -> bool:
     return isinstance(value, int) and value.bit_length() <= bits
+
+
+def _is_part(value: Any) -> bool:
+    # Tuples become text in the names of tensors, which copies their parts.
+    is_text = isinstance(value, (str, bytes)) and len(value) <= _LONGEST_PART
+    return value is None or is_text or _is_small(value, 31)
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, (str, bytes, bytearray, tuple, list, set, frozenset, dict)) else 1
 
 
 def load(
@@ -154,6 +172,7 @@ def load(
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    left = _LEAST_COPIES + MAX_COPIES * stream.left
 
     def since_mark() -> list[Any]:
         start = marks.pop()
@@ -171,6 +190,12 @@ def load(
         if len(memo) > MAX_MEMO:
             raise RefusedPickle(f"has more than {MAX_MEMO:,} objects")
 
+    def spend(arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        left -= len(arguments) + sum(map(_size, arguments))
+        if left < 0:
+            raise RefusedPickle(f"uses more than {MAX_COPIES} times as much data as it has; save it anew")
+
     def push_name(module: str, name: str) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise RefusedPickle("has a name that is not text")
@@ -185,6 +210,7 @@ def load(
         if build is None or not isinstance(arguments, tuple):
             label = what if isinstance(what, Global) else f"a {type(what).__name__}"
             raise RefusedCode(f"calls {label}")
+        spend(arguments)
         stack.append(build(*arguments))
 
     def set_items(pairs: list[Any]) -> None:
@@ -257,6 +283,7 @@ def load(
             call()
         elif op == "BUILD":
             state = stack.pop()
+            spend(state if isinstance(state, tuple) else ())
             # Attributes of dicts are ignored: PyTorch's state dicts have one, _metadata.
             if isinstance(stack[-1], StandIn):
                 stack[-1].build(state)

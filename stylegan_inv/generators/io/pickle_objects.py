@@ -6,10 +6,9 @@ encoder papers write. All its functions take data and return data, see `pickle_m
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,6 +23,10 @@ Names = dict[str, Callable[..., Any] | None]
 
 # Tensors may share a storage (tied weights), so that their sizes can add up to more than the file.
 EXPANSION = 16
+#: numpy and PyTorch have at most 64 axes.
+_MOST_AXES, _LARGEST_AXIS = 64, 1 << 63
+#: Characters of all options together. The training options of the papers have 10,000.
+_MOST_OPTION_CHARACTERS = 10_000_000
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -91,26 +94,38 @@ class _Dtype(StandIn):
         return np.frombuffer(data, dtype)
 
 
+def _is_shape(value: Any) -> bool:
+    """Returns whether a value may be a shape; the product of a million large numbers would take hours."""
+    return (
+        isinstance(value, tuple)
+        and len(value) <= _MOST_AXES
+        and all(type(n) is int and 0 <= n < _LARGEST_AXIS for n in value)
+    )
+
+
 class NumpyArray(StandIn):
     """A numpy array."""
 
-    __slots__ = ("values",)
+    __slots__ = ("values", "_tensor")
 
     def __init__(self, *_: Any) -> None:
         self.values: np.ndarray = np.empty(0)
+        self._tensor: Tensor | None = None
 
     def build(self, state: Any) -> None:  # noqa: D102
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype):
             raise RefusedPickle("has a numpy array without a type")
-        if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
-            raise ValueError("a numpy array without a shape")
+        if not _is_shape(shape):
+            raise ValueError("a numpy array with an impossible shape")
         self.values = dtype.read(data, math.prod(shape)).reshape(shape, order="F" if fortran else "C")
 
     def tensor(self) -> Tensor:
-        """Returns a copy as a tensor."""
-        native = self.values.dtype.newbyteorder("=")
-        return torch.from_numpy(self.values.astype(native, order="C", copy=True))
+        """Returns a copy as a tensor, always the same one: a file can name an array a hundred thousand times."""
+        if self._tensor is None:
+            native = self.values.dtype.newbyteorder("=")
+            self._tensor = torch.from_numpy(self.values.astype(native, order="C", copy=True))
+        return self._tensor
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
@@ -188,7 +203,7 @@ def torch_names(size: int) -> Names:
         nonlocal left
         if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
             raise RefusedPickle("has a tensor without a storage")
-        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *stride)) or len(shape) != len(stride):
+        if not (_is_shape(shape) and _is_shape(stride) and _is_shape((offset,))) or len(shape) != len(stride):
             raise ValueError("a tensor with an impossible shape")
         count = math.prod(shape)
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -227,27 +242,43 @@ def plain(value: Any, depth: int = 16) -> Any:
 
     Raises:
         RefusedPickle: The options are nested more deeply, or have more than `MOST_VALUES` values. Lists that are
-            shared count as often as they occur, because the copies here are not shared.
+            shared count as often as they occur, because the copies here are not shared, and so do texts.
     """
-    return _plain(value, depth, itertools.count(1))
+    return _plain(value, depth, _Count())
 
 
-def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
+class _Count:
+    """Counts the values and the characters of options."""
+
+    def __init__(self) -> None:
+        self.values = self.characters = 0
+
+    def add(self, value: Any) -> None:
+        self.values += 1
+        self.characters += len(value) if isinstance(value, (str, bytes)) else 0
+        if self.values > MOST_VALUES:
+            raise RefusedPickle(f"has options of more than {MOST_VALUES:,} values")
+        if self.characters > _MOST_OPTION_CHARACTERS:
+            raise RefusedPickle(f"has options of more than {_MOST_OPTION_CHARACTERS:,} characters")
+
+
+def _plain(value: Any, depth: int, count: _Count) -> Any:
     if depth == 0:
         raise RefusedPickle("has too deeply nested options")
-    if next(counter) > MOST_VALUES:
-        raise RefusedPickle(f"has options of more than {MOST_VALUES:,} values")
+    count.add(value)
     if isinstance(value, Record) and isinstance(value.state, dict):
         value = value.state
     if isinstance(value, dict):
-        return {str(key): _plain(item, depth - 1, counter) for key, item in value.items()}
+        for key in value:
+            count.add(key)
+        return {str(key): _plain(item, depth - 1, count) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, depth - 1, counter) for item in value]
+        return [_plain(item, depth - 1, count) for item in value]
     if isinstance(value, NumpyArray):
         is_short = value.values.size <= MOST_VALUES
-        return _plain(value.values.tolist(), depth - 1, counter) if is_short else f"array {value.values.shape}"
+        return _plain(value.values.tolist(), depth - 1, count) if is_short else f"array {value.values.shape}"
     if isinstance(value, Tensor):
-        return _plain(value.tolist(), depth - 1, counter) if value.numel() <= 64 else f"tensor {tuple(value.shape)}"
+        return _plain(value.tolist(), depth - 1, count) if value.numel() <= 64 else f"tensor {tuple(value.shape)}"
     if value is None or isinstance(value, (str, int, float)):
         return value
     return str(value) if isinstance(value, (bytes, Global)) else type(value).__name__

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from types import NoneType
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from stylegan_inv.generators.io.pickle_machine import BoundedStream, Record, RefusedCode, RefusedPickle, load
+from stylegan_inv.generators.io.pickle_machine import BoundedStream, RefusedCode, RefusedPickle, load
 from stylegan_inv.generators.io.pickle_objects import STORAGE_TYPES, Names, Storage, storage_id, torch_names
 from stylegan_inv.utils.plain_data import MOST_LEVELS
 from stylegan_inv.utils.regular_files import file_size, open_regular
 
-#: Files in an archive, by name.
-Entries: TypeAlias = dict[str, zipfile.ZipInfo]
 #: The optimisers of the largest encoders have 10,000 values.
 MOST_CONTENT = 1_000_000
 _LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _SAVE_AGAIN = "read it with torch.load(..., weights_only=True) on this machine and save the result with torch.save"
+_PLAIN = (Tensor, str, bytes, bytearray, int, float, dict, list, tuple, set, frozenset, NoneType)
 #: First bytes of a file in the format before PyTorch 1.6: the number above as a pickle.
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -63,62 +62,41 @@ class _Storages:
 def read_zip(path: Path) -> Any:
     """Reads a file in the format of `torch.save` since PyTorch 1.6."""
     with open_regular(path, "a file of weights") as file, zipfile.ZipFile(file) as archive:
-
-        def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
-            info = entries[f"{root}data/{key}"]
-            if info.file_size != count * dtype.itemsize:
-                raise EOFError("a storage whose length differs from the pickle")
-            with archive.open(info) as stream:
-                return _read_values(stream, dtype, count)
-
-        return _read_archive(archive, file_size(file), values)
+        return _read_archive(archive, file_size(file))
 
 
 def load_checked(path: Path) -> Any:
-    """Returns what ``torch.load(weights_only=True)`` returns, which itself believes all sizes in a file.
+    """Returns the content of a file of `torch.save`, as ``torch.load(weights_only=True)`` does, within bounds.
 
-    A file that passes the check has no more tensors than it has bytes, and neither code, compressed entries, endless
-    nesting nor lists that expand.
+    The content has no more tensors than the file has bytes, and neither code, compressed entries, endless nesting nor
+    lists that expand. Reading the file a second time by `torch.load` would not be safe: zip archives can be made so
+    that two readers find different entries in them.
 
     Raises:
         RefusedPickle: The file has more than data.
         Exception: Of many types, if the file is damaged.
     """
     with open_regular(path, "a file of weights") as file:
-        head = file.read(len(LEGACY_START))
+        is_legacy = file.read(len(LEGACY_START)) == LEGACY_START
         file.seek(0)
-        if head == LEGACY_START:
-            check_size(read_legacy(file, file_size(file)))
-        else:
-            _check_zip(file)
-    return torch.load(path, map_location="cpu", weights_only=True)
+        content = read_legacy(file, file_size(file)) if is_legacy else read_zip(path)
+    check_content(content)
+    return content
 
 
-def _check_zip(file: BinaryIO) -> None:
-    """Checks a file as `read_zip` does, without reading the numbers of its tensors."""
-
-    def values(entries: Entries, root: str, key: str, dtype: torch.dtype, count: int) -> Tensor:
-        if entries[f"{root}data/{key}"].file_size != count * dtype.itemsize:
-            raise EOFError("a storage whose length differs from the pickle")
-        return torch.empty(count, dtype=dtype, device="meta")
-
-    with zipfile.ZipFile(file) as archive:
-        check_size(_read_archive(archive, file_size(file), values))
-
-
-def check_size(content: Any, most_values: int = MOST_CONTENT, most_levels: int = MOST_LEVELS) -> None:
-    """Counts the values in nested containers, as often as they occur.
+def check_content(content: Any, most_values: int = MOST_CONTENT, most_levels: int = MOST_LEVELS) -> None:
+    """Checks that nested containers hold plain values and tensors, and counts them as often as they occur.
 
     Raises:
-        RefusedPickle: There are too many, or too many levels of them.
+        RefusedPickle: There are other objects, too many values, or too many levels of them.
     """
     level, values = 0, [content]
     count = 1
     while values:
         inner: list[Any] = []
         for value in values:
-            if isinstance(value, Record):
-                value = value.state
+            if not isinstance(value, _PLAIN):
+                raise RefusedPickle(f"holds a {type(value).__name__}, expected tensors, texts, numbers and containers")
             parts = (*value.keys(), *value.values()) if isinstance(value, dict) else value
             if isinstance(parts, (tuple, list, set, frozenset)):
                 count += len(parts)
@@ -130,11 +108,9 @@ def check_size(content: Any, most_values: int = MOST_CONTENT, most_levels: int =
             raise RefusedPickle(f"is nested more than {most_levels} levels deep")
 
 
-def _read_archive(
-    archive: zipfile.ZipFile, size: int, values: Callable[[Entries, str, str, torch.dtype, int], Tensor]
-) -> Any:
+def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     entries = {info.filename: info for info in archive.infolist()}
-    # PyTorch's reader ignores case and would take another one of two entries than this one.
+    # PyTorch's reader ignores case.
     if len({name.lower() for name in entries}) != len(archive.infolist()):
         raise RefusedPickle("has two entries of one name")
     pickles = [name for name in entries if name.endswith("/data.pkl")]
@@ -152,7 +128,15 @@ def _read_archive(
 
     with archive.open(entries[pickles[0]]) as stream:
         pickle = io.BytesIO(stream.read())
-    storages = _Storages(size, functools.partial(values, entries, root))
+
+    def values(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        info = entries[f"{root}data/{key}"]
+        if info.file_size != count * dtype.itemsize:
+            raise EOFError("a storage whose length differs from the pickle")
+        with archive.open(info) as numbers:
+            return _read_values(numbers, dtype, count)
+
+    storages = _Storages(size, values)
     return load(BoundedStream(pickle, len(pickle.getbuffer())), torch_names(size), storages)
 
 

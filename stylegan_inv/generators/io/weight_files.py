@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.io import torch_pickle
-from stylegan_inv.generators.io.layouts import list_keys, shown
+from stylegan_inv.generators.io.layouts import check_name, list_keys, shown
 from stylegan_inv.generators.io.nvidia_pickle import networks
 from stylegan_inv.generators.io.pickle_machine import RefusedCode, RefusedPickle
 from stylegan_inv.utils.regular_files import file_size, open_regular
@@ -97,7 +97,7 @@ def read_weights(path: str | Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 def _read_torch(path: Path, head: bytes, size: int) -> Mapping[str, Any]:
     try:
-        content = networks(_read_pickle(path, head, size))
+        content = networks(_read_pickle(path, head, size), size)
     except RefusedCode as error:
         raise UserError(
             f"{path} {error}: refused; if its network has one of the architectures that are supported, save the state "
@@ -174,11 +174,11 @@ def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: State dict, perhaps of `torch.nn.DataParallel`, `torch.compile` and others, also in parts of the network.
 
     Raises:
-        UserError: Two tensors of one name.
+        UserError: Two tensors of one name, or a name that no network has.
     """
     named: dict[str, Tensor] = {}
     for key, value in state.items():
-        name = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        name = check_name(".".join(part for part in key.split(".") if part not in _WRAPPERS))
         if name in named:
             raise UserError(f"contains {shown(name)} twice, once as {shown(key)}; save the state dict of one network")
         named[name] = value

@@ -62,7 +62,19 @@ class EditInputs:
             rows: For each code, the index of the input whose noise, features and weights are used; None for the input
                 at the same position.
             noise: Noise maps (1, 1, r, r) that replace those of the inputs.
+
+        Raises:
+            UserError: No image is finite although the codes are, as they are too far from those of the generator.
         """
+        images = self._render(w, rows, noise)
+        if bool(w.isfinite().all()) and not bool(images.isfinite().flatten(1).all(1).any()):
+            raise UserError(
+                f"edit: the images of codes up to {float(w.abs().max()):.2g} are not finite; give smaller strengths, "
+                "or another direction"
+            )
+        return images
+
+    def _render(self, w: Tensor, rows: Sequence[int] | None, noise: list[Tensor] | None) -> Tensor:
         sources = torch.arange(len(w)) if rows is None else torch.tensor(rows)
         if self.weights is None:
             return self._render_with(w, sources, noise, None)
