@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,8 +32,8 @@ def launch(target: Callable[..., Any], *args: Any, log: Path, **environment: str
 
     ``environment`` changes variables; None removes one.
     """
-    process = _context.Process(target=_logged, args=(target, args, str(log), environment))
-    process.start()
+    process = _context.Process(target=_logged, args=(target, args, str(log), _variables(environment)))
+    _start(process)
     return process
 
 
@@ -77,12 +78,11 @@ def run_fork(
     """
     with tempfile.TemporaryDirectory() as folder:
         output, error = Path(folder) / "output", Path(folder) / "error"
-        variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "120", **environment}
-        settings = {name: value for name, value in variables.items() if value is not None}
+        settings = _variables({"COLUMNS": "120", **environment})
         process = _context.Process(
             target=_program, args=(program, arguments, str(cwd), settings, str(output), str(error))
         )
-        process.start()
+        _start(process)
         (code,) = join([process], timeout)
         command = [program, *arguments]
         if code is None:
@@ -90,12 +90,22 @@ def run_fork(
         return subprocess.CompletedProcess(command, code, output.read_text(), error.read_text())
 
 
-def _logged(target: Callable[..., Any], args: tuple[Any, ...], log: str, environment: dict[str, str | None]) -> None:
+def _variables(changes: dict[str, str | None]) -> dict[str, str]:
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **changes}
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def _start(process: Any) -> None:
+    # The server, which the first process starts, looks for its modules in the working directory of that moment and in
+    # the installed packages, one of which has modules named tests, too.
+    with mock.patch.dict(os.environ, PYTHONPATH=str(REPOSITORY)):
+        process.start()
+
+
+def _logged(target: Callable[..., Any], args: tuple[Any, ...], log: str, environment: dict[str, str]) -> None:
     _redirect(log, log)
-    for name, value in environment.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
+    os.environ.clear()
+    os.environ.update(environment)
     _settle()
     target(*args)
 

@@ -224,7 +224,6 @@ OPENING_METHODS = {"open", "read_text", "read_bytes", "fromfile"}
 HELPER = "utils/regular_files.py"
 #: Openings besides those of the helper -> why they read no file of somebody else, or no pipe.
 OWN_FILES = {
-    "generators/io/torch_pickle.py torch.load(path)": "the same function has opened it by the helper",
     "evaluate/partial_scores.py torch.load(file)": "the helper has checked it in the line before",
     "utils/safetensors_files.py safe_open(name)": "the helper holds it open",
     "config/search_storage.py sqlite3.connect(f'file:{quote(str(path.absolute()))}?mode=ro')": "opened before",
