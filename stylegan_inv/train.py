@@ -210,7 +210,7 @@ def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode == RunMode.MULTIRUN:
         return Path(hydra_cfg.runtime.output_dir), True
-    return Path(hydra_cfg.run.dir), any(o.startswith("hydra.run.dir=") for o in hydra_cfg.overrides.hydra)
+    return Path(str(hydra_cfg.run.dir)), any(o.startswith("hydra.run.dir=") for o in hydra_cfg.overrides.hydra)
 
 
 def train(cfg: DictConfig, job: Job) -> float | None:
