@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 
 from stylegan_inv import train
 from stylegan_inv.config import CONF_DIR
+from stylegan_inv.data.datamodules.folder_datamodule import FolderDataModule
 from stylegan_inv.errors import UserError
 from stylegan_inv.report import __main__ as report
 from stylegan_inv.runtime.run_folder import RunFolder
@@ -101,3 +103,32 @@ def test_names_of_metrics_and_images_are_escaped(tmp_path: Path) -> None:
     report.report(cfg, report.prepare(cfg))
     page = (run / "report.html").read_text()
     assert "<script" not in page and page.count("&lt;script") >= 4
+
+
+@pytest.mark.parametrize("changed", ["nothing", "train", "val", "count"])
+def test_images_that_change_before_a_run_is_continued(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: str
+) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for number in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / split / f"{number}.png")
+
+    def data() -> FolderDataModule:
+        return FolderDataModule(
+            train_root=str(tmp_path / "train"), val_root=str(tmp_path / "val"), resolution=8, batch_size=1
+        )
+
+    before = data()
+    before.setup("fit")
+    state = before.state_dict()
+    if changed == "count":
+        (tmp_path / "train" / "0.png").unlink()
+    elif changed != "nothing":
+        (tmp_path / changed / "0.png").rename(tmp_path / changed / "9.png")
+    after = data()
+    after.load_state_dict(state)
+    after.train_dataloader()
+    assert len(caplog.records) == (changed != "nothing")
+    assert changed == "nothing" or "changed since the checkpoint" in caplog.text
+    after.load_state_dict({name: number for name, number in state.items() if name != "names"})  # an earlier checkpoint
