@@ -38,8 +38,7 @@ from stylegan_inv.generators.mapping import W_AVG_SAMPLES
 from stylegan_inv.loading import load_generator_training
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.utils.checks import whole_number
-from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.command_line import ArgumentParser, run, whole
 from stylegan_inv.utils.domains import check_domain_name
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.text import readable
@@ -83,7 +82,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=ENCODER_TYPES,
         help="encoder of a checkpoint whose options do not name it: pSp's and e4e's have the same weights",
     )
-    parser.add_argument("--codes", type=int, default=4, help="images to compare; 0 compares the tensors only")
+    parser.add_argument("--codes", **whole(0, 1000), default=4, help="images to compare; 0 compares the tensors only")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing target")
     parser.add_argument("--offline", action="store_true", default=None, help="never download")
     return parser.parse_args(arguments)
@@ -233,7 +232,6 @@ def _target(options: argparse.Namespace) -> tuple[str, Path]:
         raise UserError(f"{target}: expected a {' or '.join(SUFFIXES[layout])} file for the layout {layout}")
     if os.path.lexists(target) and not options.overwrite:
         raise UserError(f"{target}: exists already; give another name, or --overwrite")
-    whole_number("--codes", options.codes, least=0)
     check_domain_name("--domain", options.domain)
     return layout, target
 

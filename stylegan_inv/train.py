@@ -204,13 +204,19 @@ def _use_classes_and_channels(cfg: DictConfig, method: pl.LightningModule, data:
 
 
 def _wanted_folder(cfg: DictConfig) -> tuple[Path, bool]:
-    """Returns Hydra's folder for this run, and whether the user named it (otherwise it is named after the time)."""
+    """Returns Hydra's folder for this run, and whether the user named it (otherwise it is named after the time).
+
+    Raises:
+        UserError: The files of the run would be in another folder, which has not been checked.
+    """
     if not HydraConfig.initialized():
         return Path(cfg.paths.run_dir), True
     hydra_cfg = HydraConfig.get()
+    if Path(str(cfg.paths.run_dir)).absolute() != Path(str(hydra_cfg.runtime.output_dir)).absolute():
+        raise UserError(f"paths.run_dir={cfg.paths.run_dir}: is set by Hydra; give hydra.run.dir=<folder>")
     if hydra_cfg.mode == RunMode.MULTIRUN:
         return Path(hydra_cfg.runtime.output_dir), True
-    return Path(hydra_cfg.run.dir), any(o.startswith("hydra.run.dir=") for o in hydra_cfg.overrides.hydra)
+    return Path(str(hydra_cfg.run.dir)), any(o.startswith("hydra.run.dir=") for o in hydra_cfg.overrides.hydra)
 
 
 def train(cfg: DictConfig, job: Job) -> float | None:

@@ -43,7 +43,7 @@ from stylegan_inv.config import CONF_DIR, instantiate_method
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.utils import timing
-from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.command_line import ArgumentParser, real, run, whole
 from stylegan_inv.utils.files import atomic_write, check_output_file
 from stylegan_inv.utils.plain_data import MOST_BYTES
 from stylegan_inv.utils.regular_files import read_bytes
@@ -67,24 +67,24 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: If an option is unknown or invalid.
     """
     common = ArgumentParser(add_help=False)
-    common.add_argument("--threads", type=_positive(int), default=torch.get_num_threads())
+    common.add_argument("--threads", **whole(1, 1024), default=torch.get_num_threads())
     common.add_argument("--json", type=Path, help="also write the measurements to this file")
     common.add_argument("--overwrite", action="store_true", help="replace a file that holds no measurements")
     parser = ArgumentParser(prog="python -m stylegan_inv.benchmark", description=(__doc__ or "").splitlines()[0])
     parts = parser.add_subparsers(dest="part", metavar=f"{{{','.join([METHODS, RENDER, WORLD, *SPEED])}}}")
     methods = parts.add_parser(METHODS, help="train and score all methods; write tables and figures")
-    methods.add_argument("--threads", type=_positive(int), default=torch.get_num_threads())
+    methods.add_argument("--threads", **whole(1, 1024), default=torch.get_num_threads())
     comparison.arguments(methods)
     render = parts.add_parser(RENDER, help="write tables and figures again from stored results")
     render.add_argument("folder", type=Path, help="folder of benchmark.json and edits.csv")
     world = parts.add_parser(WORLD, parents=[common], help="speed of generator, renderer and encoder on SynthFaces")
-    world.add_argument("--seconds", type=_positive(float), default=2.0, help="duration of each measurement")
+    world.add_argument("--seconds", **real(0.001, 86_400), default=2.0, help="duration of each measurement")
     for name, (module, description) in SPEED.items():
         part = parts.add_parser(name, parents=[common], help=f"speed of {description}")
         module.arguments(part)
         part.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
         part.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-        part.add_argument("--repeats", type=_positive(int), default=part.get_default("repeats") or 5)
+        part.add_argument("--repeats", **whole(1, 100_000), default=part.get_default("repeats") or 5)
         part.add_argument("--allocator", action="store_true", help="keep freed memory in the process, for all rows")
     values = list(sys.argv[1:] if arguments is None else arguments)
     if not values or values[0] not in ("-h", "--help", METHODS, RENDER, WORLD, *SPEED):
@@ -92,8 +92,6 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parsed = parser.parse_args(values)
     if parsed.part in SPEED and parsed.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch does not find a GPU")
-    if parsed.part in SPEED and parsed.batch < 1:
-        raise UserError(f"--batch {parsed.batch}: must be positive")
     return parsed
 
 
@@ -171,21 +169,6 @@ def _speed(parsed: argparse.Namespace) -> tuple[Any, Table]:
     )
     result = {"machine": machine, "options": {**settings, "json": str(parsed.json)}, "rows": rows}
     return result, speed_table(rows, title)
-
-
-def _positive(kind: type[int] | type[float]) -> Any:
-    """Returns an argparse type for positive numbers."""
-
-    def parse(text: str) -> int | float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = kind(0)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"got {text}, must be positive")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.checks import LARGEST_SEED
+from stylegan_inv.utils.command_line import whole
 from stylegan_inv.utils.domains import check_domains
 
 #: Builds a method of ``conf/method`` from its name and overrides; the command composes the config.
@@ -42,7 +43,7 @@ BuildMethod = Callable[[str, Sequence[str]], Any]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the comparison."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds")
+    parser.add_argument("--seeds", **whole(0, LARGEST_SEED), nargs="+", default=[0, 1, 2], help="training seeds")
     parser.add_argument(
         "--runs",
         type=Path,
@@ -52,10 +53,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", type=Path, help="folder of tables, figures and report; default: <runs>/report")
     parser.add_argument("--only", nargs="+", choices=list(BY_NAME), metavar="METHOD", help="compare these methods only")
     parser.add_argument("--no-training", action="store_true", help="omit methods that have not been trained")
-    parser.add_argument("--faces", type=int, help=f"number of held-out faces; default: {Budget.faces}")
+    parser.add_argument("--faces", **whole(1, 1_000_000), help=f"number of held-out faces; default: {Budget.faces}")
     parser.add_argument(
         "--per-image-faces",
-        type=int,
+        **whole(1, 1_000_000),
         help=f"number of faces for methods that optimise each face; default: {Budget.per_image_faces}",
     )
     parser.add_argument("--any-domain", action="store_true", help="also score runs of another domain than SynthFaces")
@@ -107,9 +108,9 @@ def _budget(options: argparse.Namespace) -> Budget:
     changes: dict[str, int] = {}
     for name, value in {"faces": options.faces, "per_image_faces": options.per_image_faces}.items():
         if value is not None:
-            changes[name] = whole_number(f"--{name.replace('_', '-')}", value)
-    if len(set(options.seeds)) != len(options.seeds) or min(options.seeds) < 0:
-        raise UserError(f"--seeds {' '.join(map(str, options.seeds))}: expected different whole numbers of at least 0")
+            changes[name] = value
+    if len(set(options.seeds)) != len(options.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, options.seeds))}: expected different whole numbers")
     budget = QUICK if options.quick else Budget()
     return replace(
         budget,

@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from stylegan_inv.config.composition import CONF_DIR
 from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
 from stylegan_inv.config.search_storage import check_storage, storage_error
-from stylegan_inv.config.typed_names import as_typed
+from stylegan_inv.config.typed_names import as_typed, interpolated_names_as_text
 from stylegan_inv.config.value_checks import check_values
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.command_line import ArgumentParser, disk_error, report_error, system_error
@@ -121,6 +121,7 @@ class HydraTask:
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             return self._run_job(cfg)
         assert self.main is not None
+        interpolated_names_as_text(cfg)
         try:
             with downloads(OmegaConf.select(cfg, "weights.offline")):
                 if self.prepare is None:
@@ -159,13 +160,14 @@ class PrepareFirst(Callback):
             return
         with read_write(config.hydra.runtime):
             # Hydra sets it when it makes the folder; parts of the config refer to it.
-            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+            config.hydra.runtime.output_dir = str(Path(str(config.hydra.run.dir)).absolute())
         HydraConfig.instance().set_config(config)
         job_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
             _check_working_directory(config)
             check_added_keys(config)
             check_values(job_config)
+            interpolated_names_as_text(job_config)
             with downloads(OmegaConf.select(job_config, "weights.offline")):
                 prepared = PrepareFirst.prepare(job_config)
             if isinstance(prepared, HasRunDir):

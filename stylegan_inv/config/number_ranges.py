@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.trust.allowed_names import LARGEST
-from stylegan_inv.utils.checks import LARGEST_SEED, real_number, whole_number
+from stylegan_inv.trust.allowed_names import LARGEST as LARGEST_SIZES
+from stylegan_inv.utils.checks import LARGEST_NUMBER, LARGEST_SEED, real_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Range:
             whole_number(key, value, least, None if self.most is None else int(self.most))
         else:
             real_number(key, value, self.least, self.most, self.above)
-        if value > (largest := LARGEST.get(argument_of(key), value)):
-            raise UserError(f"{key}={value}: expected at most {largest}")
+        if value > (largest := LARGEST.get(argument_of(key), LARGEST_NUMBER)):
+            raise UserError(f"{key}={value}: expected at most {largest:.10g}")
 
 
 _COUNT, _COUNT_OR_NONE = Range(least=1, whole=True), Range(least=0, whole=True)
@@ -81,6 +81,24 @@ _BY_RANGE = (
 )
 #: Name of an argument -> its range.
 RANGES = {name: found for found, names in _BY_RANGE for name in names.split()}
+_BY_LARGEST = (
+    (100, "first_layer levels style_map version"),
+    (1000, "blur d_steps_per_g edge detail degradation factors evaluation_factor gain n_jobs snapshots variants"),
+    (2048, "cell frames"),
+    (4096, "from_resolution grow_from img_channels in_channels mask_width radii resolutions size"),
+    (1 << 16, "batch_sizes classes"),
+    (86_400, "seconds"),
+    (1_000_000, "c_dim identity_groups kept n_trials noise_floor resamples"),
+    (10_000_000, "count every_seconds minutes noise_steps pool_size save_every_seconds shard_images w_steps steps"),
+    (
+        1_000_000_000,
+        "abort_after distill_steps every every_n_steps every_n_train_steps every_steps images max_images patience "
+        "path_length_every r1_every total_steps warmup_steps",
+    ),
+)
+#: Name of an argument -> its largest value, which no use of it needs: larger ones fill the memory or end never. Numbers
+#: of images that a training counts, and weights, have the bound of all numbers.
+LARGEST = {**LARGEST_SIZES, **{name: most for most, names in _BY_LARGEST for name in names.split()}}
 #: Keys whose last part means something else: none is allowed, a folder, whether each step is scored.
 _OTHER = ("edit.samples", "images", "steps")
 

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.checks import one_of, whole_number
+from stylegan_inv.utils.checks import MOST_PROCESSES, one_of, whole_number
 
 _SINGLE, _BFLOAT16, _FLOAT16 = ("32-true", "32"), ("bf16-mixed", "bf16"), ("16-mixed", "16")
 _STRATEGIES = ("auto", "ddp")
@@ -139,7 +139,7 @@ def _check_devices(options: dict[str, Any]) -> None:
         one_of("trainer.strategy", strategy, _STRATEGIES, hint="give trainer=ddp for several processes")
     devices, single = options.get("devices", "auto"), strategy == "auto"
     if isinstance(devices, int):
-        whole_number("trainer.devices", devices, least=-1)
+        whole_number("trainer.devices", devices, least=-1, most=MOST_PROCESSES)
     if devices == 0 or isinstance(devices, bool):
         raise UserError(f"trainer.devices={devices}: expected a whole number of at least 1, or auto")
     count = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) else 1

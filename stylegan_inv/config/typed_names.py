@@ -12,6 +12,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.config.composition import CONF_DIR
 from stylegan_inv.errors import UserError
@@ -73,6 +75,32 @@ def check_names_are_text(key: str, value: Any) -> None:
     """
     if isinstance(value, int | float) and is_name(key):
         raise UserError(f"{key}={value}: is a path or a name, but YAML reads a number or a truth value; quote it")
+
+
+def interpolated_names_as_text(config: DictConfig) -> None:
+    """Turns paths and names that an interpolation makes a number, such as ``output=${seed}``, into text, in place.
+
+    Args:
+        config: Composed config without its ``hydra`` node.
+    """
+    for key in _interpolated(OmegaConf.to_container(config)):
+        if not is_name(key):
+            continue
+        try:
+            value = OmegaConf.select(config, key)
+        except OmegaConfBaseException:  # of a missing key; whoever reads it says so
+            continue
+        if isinstance(value, int | float):
+            OmegaConf.update(config, key, str(value))
+
+
+def _interpolated(node: Any, key: str = "") -> Iterator[str]:
+    """Yields the keys of values that are interpolations."""
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _interpolated(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, str) and "${" in node:
+        yield key
 
 
 def _as_typed(override: str) -> str:

@@ -30,10 +30,12 @@ from stylegan_inv.latents.discovery.sefa import SEFA, sefa_directions
 from stylegan_inv.latents.layer_ranges import layer_range
 from stylegan_inv.latents.statistics import map_codes, sample_z
 from stylegan_inv.utils.checks import LARGEST_SEED, real_number, whole_number
-from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.command_line import ArgumentParser, real, run, whole
 from stylegan_inv.utils.domains import check_domains
 from stylegan_inv.utils.files import check_output, check_output_file
 
+#: Largest number of random codes, 8 GiB of them; GANSpace's paper takes a million.
+MOST_SAMPLES = 4_000_000
 #: Command that finds several directions -> their names without the number.
 UNSUPERVISED = {"sefa": SEFA, "ganspace": PRINCIPAL}
 
@@ -68,11 +70,9 @@ def _check_options(options: argparse.Namespace) -> None:
     Raises:
         UserError: A number out of range, or an output that cannot be written.
     """
-    whole_number("--samples", options.samples)
-    whole_number("--seed", options.seed, 0, LARGEST_SEED)
     output = Path(options.output)
     if options.command in UNSUPERVISED:
-        whole_number("--count", options.count, 1, options.samples if options.command == "ganspace" else None)
+        whole_number("--count", options.count, 1, options.samples)
         check_output(output, overwrite=True, names=["*.safetensors"])
         for number in range(options.count):
             _check_target(options, output / f"{UNSUPERVISED[options.command]}_{number}.safetensors")
@@ -99,20 +99,24 @@ def _parser() -> ArgumentParser:
         command.add_argument("--any-domain", action="store_true", help="allow scores of any domain")
         command.add_argument("--output", required=True, help="file, or folder for several directions")
         command.add_argument("--overwrite", action="store_true", help="replace files that are no directions")
-        command.add_argument("--samples", type=int, default=20000, help="number of random codes (default: %(default)s)")
-        command.add_argument("--seed", type=int, default=0)
+        command.add_argument(
+            "--samples", **whole(1, MOST_SAMPLES), default=20000, help="number of random codes (default: %(default)s)"
+        )
+        command.add_argument("--seed", **whole(0, LARGEST_SEED), default=0)
         command.add_argument(
             "--class", dest="class_label", help="class of a conditional generator; none: all (default)"
         )
         command.add_argument("--layers", help="coarse, middle, fine or a range such as 0-3; default: all")
         if name in UNSUPERVISED:
-            command.add_argument("--count", type=int, default=5, help="number of directions (default: %(default)s)")
+            command.add_argument(
+                "--count", **whole(1, 1000), default=5, help="number of directions (default: %(default)s)"
+            )
             continue
         command.add_argument("--attribute", required=True)
         command.add_argument("--scores", required=True, help="a face network, a CSV file, or factors (SynthFaces)")
         command.add_argument("--codes", help="output folder of stylegan_inv.invert; default: random codes")
         command.add_argument(
-            "--fraction", type=float, default=0.02, help="fraction of the codes on each side (default: %(default)s)"
+            "--fraction", **real(0, 1), default=0.02, help="fraction of the codes on each side (default: %(default)s)"
         )
         command.add_argument("--against", nargs="*", default=[], help="directions that must not change")
     return parser

@@ -31,6 +31,10 @@ from stylegan_inv.visualization.contact_sheet import contact_sheet
 _ROWS_PER_PAGE = 64
 #: Of a row in the name of a file, which a caption follows. File systems limit names to 255 bytes.
 _MOST_NAME_BYTES = 160
+#: A frame of a GIF lasts at most 655 s.
+_LEAST_SECONDS, _MOST_SECONDS = 0.01, 600
+#: Pixels of all frames of an animation, which are in memory at the same time: 48 GiB.
+_MOST_PIXELS = 1 << 32
 
 
 @dataclass
@@ -54,7 +58,7 @@ def prepare(cfg: DictConfig) -> Job:
     """
     check_animation(cfg.animation)
     whole_number("frames", cfg.frames, 2)
-    real_number("seconds", cfg.seconds, above=0)
+    real_number("seconds", cfg.seconds, _LEAST_SECONDS, _MOST_SECONDS)
     true_or_false("overwrite", cfg.overwrite)
     whole_number("cell", cfg.cell, 16)
     edit = instantiate(cfg.edit)
@@ -68,6 +72,8 @@ def prepare(cfg: DictConfig) -> Job:
         raise UserError(
             f"animation={cfg.animation}: edit={edit.name} has no animation with these settings; leave animation out"
         )
+    if cfg.animation is not None and cfg.frames * source.count * source.generator.resolution**2 > _MOST_PIXELS:
+        raise UserError(f"frames={cfg.frames}: of {source.count} images do not fit into the memory; give fewer")
     check_output(source.output, cfg.overwrite)
     return Job(edit, source)
 

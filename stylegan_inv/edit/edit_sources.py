@@ -40,6 +40,9 @@ from stylegan_inv.utils.files import real_path
 from stylegan_inv.utils.parent_process import worker_ending_with
 from stylegan_inv.utils.text import file_name_of
 
+#: Largest number of random samples, whose images are tables of 64 rows.
+_MOST_SAMPLES = 100_000
+
 
 @dataclass
 class Source:
@@ -106,7 +109,10 @@ def find_source(cfg: DictConfig, edit: str) -> Source:
 
 
 def _random_samples(cfg: DictConfig, output: Path) -> Source:
-    count, seed = whole_number("samples", cfg.samples), whole_number("seed", cfg.seed, 0, LARGEST_SEED)
+    count, seed = (
+        whole_number("samples", cfg.samples, most=_MOST_SAMPLES),
+        whole_number("seed", cfg.seed, 0, LARGEST_SEED),
+    )
     psi = real_number("psi", cfg.psi, hint="1 does not truncate")
     generator = _load_generator(cfg)
     if generator.class_per_image:

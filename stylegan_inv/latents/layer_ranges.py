@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from stylegan_inv.errors import UserError
 
 NAMES = ("coarse", "middle", "fine", "all", "none")
+#: More digits than the number of any layer has; a range of more would fill the memory.
+_MOST_DIGITS = 4
 
 
 def layer_range(layers: str | int | Sequence[int] | None, num_ws: int) -> list[int]:
@@ -56,6 +58,7 @@ def _named(text: str, num_ws: int) -> list[int]:
     if text in named:
         return list(named[text])
     first, dash, last = text.partition("-")
-    if dash and first.isdigit() and last.isdigit() and int(first) <= int(last):
-        return list(range(int(first), int(last) + 1))
+    numbers = [int(part) for part in (first, last) if part.isdecimal() and len(part) <= _MOST_DIGITS]
+    if dash and len(numbers) == 2 and numbers[0] <= numbers[1]:
+        return list(range(numbers[0], numbers[1] + 1))
     raise UserError(f"layers={text}: expected {', '.join(NAMES)}, a range such as 0-3, or a list of numbers")

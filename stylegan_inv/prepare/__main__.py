@@ -19,8 +19,7 @@ from typing import Protocol
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.prepare import align_images, make_masks, pack_images, verify_images
-from stylegan_inv.utils.checks import whole_number
-from stylegan_inv.utils.command_line import ArgumentParser, run
+from stylegan_inv.utils.command_line import ArgumentParser, run, whole
 
 
 class Subcommand(Protocol):
@@ -62,10 +61,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         subparser = subparsers.add_parser(name, help=module.DESCRIPTION, description=module.DESCRIPTION)
         module.add_arguments(subparser)
         subparser.add_argument(
-            "--workers", type=int, default=os.cpu_count() or 1, help="worker processes; 0 uses the main process only"
+            "--workers",
+            **whole(0, 1024),
+            default=os.cpu_count() or 1,
+            help="worker processes; 0 uses the main process only",
         )
     options = parser.parse_args(arguments)
-    whole_number("--workers", options.workers, least=0)
     return options
 
 

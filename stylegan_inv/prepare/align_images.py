@@ -22,7 +22,7 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import CompactStrings, Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.prepare.reports import check_report, check_target
-from stylegan_inv.utils.checks import whole_number
+from stylegan_inv.utils.command_line import whole
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.text import json_text, readable
@@ -37,8 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand to a parser."""
     parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of photographs")
     parser.add_argument("target", type=Path, help="folder of the portraits; existing files are kept")
-    parser.add_argument("--size", type=int, default=1024, help="side of the portraits in pixels")
-    parser.add_argument("--supersampling", type=int, default=4, help="factor at which faces are rotated: FFHQ 4, pSp 1")
+    parser.add_argument("--size", **whole(1, _MOST_SIDE), default=1024, help="side of the portraits in pixels")
+    parser.add_argument(
+        "--supersampling", **whole(1, 16), default=4, help="factor at which faces are rotated: FFHQ 4, pSp 1"
+    )
     parser.add_argument(
         "--no-padding", action="store_true", help="fill the area outside of the photograph with black, not reflections"
     )
@@ -118,8 +120,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: Bad input, or no face detector.
     """
-    whole_number("--size", options.size, most=_MOST_SIDE)
-    whole_number("--supersampling", options.supersampling, most=16)
     if options.size * options.supersampling > _MOST_SIDE:
         raise UserError(
             f"--size {options.size} --supersampling {options.supersampling}: faces would be rotated at "

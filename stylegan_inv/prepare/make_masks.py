@@ -21,7 +21,7 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.prepare.reports import check_report, check_target, is_report
-from stylegan_inv.utils.checks import real_number, whole_number
+from stylegan_inv.utils.command_line import real, whole
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.text import json_text
@@ -36,14 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="label maps; masks; for model, the images")
     parser.add_argument("target", type=Path, help="folder of the masks; white is the region of interest")
     parser.add_argument(
-        "--classes", type=int, nargs="+", help="classes of the region of interest; for labels and model"
+        "--classes", **whole(0, 65535), nargs="+", help="classes of the region of interest; for labels and model"
     )
     parser.add_argument("--outside", action="store_true", help="invert the region")
-    parser.add_argument("--dilate", type=float, default=0.0, help="pixels by which the region grows; negative: shrinks")
-    parser.add_argument("--threshold", type=float, default=0.5, help="threshold of masks from a folder, 0 to 1")
+    parser.add_argument(
+        "--dilate", **real(-100_000, 100_000), default=0.0, help="pixels by which the region grows; negative: shrinks"
+    )
+    parser.add_argument("--threshold", **real(0, 1), default=0.5, help="threshold of masks from a folder, 0 to 1")
     parser.add_argument("--images", type=Path, help="images that must all have a mask; masks get their sizes")
     parser.add_argument("--model", type=Path, help="weights of one of torchvision's segmentation networks")
-    parser.add_argument("--model-side", type=int, default=512, help="side of the network's square input in pixels")
+    parser.add_argument(
+        "--model-side", **whole(32, 8192), default=512, help="side of the network's square input in pixels"
+    )
 
 
 @dataclass
@@ -130,9 +134,6 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"masks {options.kind}: labels and model require --classes, and folder does not take them")
     if (options.model is None) == (options.kind == "model"):
         raise UserError(f"masks {options.kind}: model requires --model, and the others do not take it")
-    real_number("--dilate", options.dilate)
-    real_number("--threshold", options.threshold, least=0, most=1)
-    whole_number("--model-side", options.model_side, least=32)
     source = open_source(options.source)
     images = None
     if options.images is not None:

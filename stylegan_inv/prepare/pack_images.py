@@ -29,8 +29,8 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import MANIFEST_FILE, Packer, open_packer, sample_names
 from stylegan_inv.data.sources.source import CompactStrings, Source, check_names
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.checks import whole_number
-from stylegan_inv.utils.files import atomic_write, is_partial, real_path
+from stylegan_inv.utils.command_line import whole
+from stylegan_inv.utils.files import atomic_write, is_partial, named_errors, real_path
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.regular_files import read_bytes, read_text
 from stylegan_inv.utils.text import readable
@@ -50,11 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of images")
     parser.add_argument("target", type=Path, help="what to write: data.zip, data.lmdb, or a folder of shards")
     parser.add_argument("--to", choices=("zip", "lmdb", "shards"), help="container; default: from the suffix")
-    parser.add_argument("--resolution", type=int, help="side of the resized, square images; default: files unchanged")
+    parser.add_argument(
+        "--resolution", **whole(1, 1 << 15), help="side of the resized, square images; default: files unchanged"
+    )
     parser.add_argument("--mode", choices=MODES, default="crop")
     parser.add_argument("--format", choices=_FORMATS, default="png", help="format of resized images; webp is lossless")
-    parser.add_argument("--quality", type=int, default=95, help="quality of jpg, 1 to 100")
-    parser.add_argument("--shard-images", type=int, default=1000)
+    parser.add_argument("--quality", **whole(1, 100), default=95, help="quality of jpg, 1 to 100")
+    parser.add_argument("--shard-images", **whole(1, 1_000_000), default=1000)
     parser.add_argument("--on-bad-image", choices=("error", "skip"), default="error")
 
 
@@ -247,13 +249,14 @@ class _Journal:
                 )
             if self._path.is_file():
                 self.lines = _complete_lines(self._path)
-                self._path.write_text(json.dumps(self.lines) + "\n")
+                with atomic_write(self._path) as temporary:
+                    temporary.write_text(json.dumps(self.lines) + "\n")
             return
         with atomic_write(self._settings) as temporary:
             temporary.write_text(text)
 
     def add(self, lines: list[dict[str, Any]]) -> None:
-        with open(self._path, "a") as file:
+        with named_errors(self._path), open(self._path, "a") as file:
             file.write(json.dumps(lines) + "\n")
         self.lines += lines
 
@@ -312,6 +315,4 @@ def _kind(options: argparse.Namespace) -> str:
         raise UserError(f"{options.target}: got the suffix {options.target.suffix}, expected one that fits --to {kind}")
     if options.target.suffix.lower() in (".tar", *SUFFIXES):
         raise UserError(f"{options.target}: expected a name for a folder of shards, without a suffix")
-    whole_number("--shard-images", options.shard_images)
-    whole_number("--quality", options.quality, most=100)
     return kind

@@ -15,6 +15,7 @@ from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import read_manifest
 from stylegan_inv.data.sources.source import Source
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.command_line import whole
 from stylegan_inv.utils.files import atomic_write, check_output_file
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.plain_data import read_json_object
@@ -31,7 +32,7 @@ _MOST_REPORT_BYTES = 1 << 28
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand to a parser."""
     parser.add_argument("source", type=Path, help="folder, zip file, LMDB, tar shards or list of images")
-    parser.add_argument("--resolution", type=int, help="also list images with a side below this, in pixels")
+    parser.add_argument("--resolution", **whole(1, 1 << 20), help="also list images with a side below this, in pixels")
     parser.add_argument("--report", type=Path, help="JSON file to write the report to")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is no earlier report")
 

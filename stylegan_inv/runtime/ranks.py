@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import MOST_PROCESSES, whole_number
 
 Item = TypeVar("Item")
 #: Variables of torchrun (which `stylegan_inv.runtime.rank_processes` sets as well) and of SLURM: rank, world size,
@@ -71,8 +72,8 @@ class Ranks:
         Raises:
             UserError: ``devices`` is neither a positive number nor ``auto``, or see `from_environment`.
         """
-        if devices != "auto" and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
-            raise UserError(f"devices={devices}: expected a whole number of at least 1, or auto (one for each GPU)")
+        if devices != "auto":
+            whole_number("devices", devices, most=MOST_PROCESSES, hint="or auto (one for each GPU)")
         found = cls.from_environment()
         if found.world_size > 1:
             return found

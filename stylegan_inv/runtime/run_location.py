@@ -12,15 +12,17 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.runtime.checkpoint_io import LAST, newest_readable, read_checkpoint
+from stylegan_inv.runtime.checkpoint_io import LAST, PREVIOUS, newest_readable, read_checkpoint
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.same_command import command_hash, is_same_command
-from stylegan_inv.utils.files import check_links
+from stylegan_inv.utils.files import check_links, leads_into
+from stylegan_inv.utils.regular_files import read_text
 
 _log = logging.getLogger(__name__)
 #: What a run writes first, without checkpoints: its config, versions and the log.
 _FIRST_BYTES = 1 << 16
+_MOST_BYTES = 1 << 24
 #: What a training writes to without replacing it; the folder may hold other things of the user.
 _WRITTEN = ("checkpoints", "panels", "worst", "codes", ".hydra", "wandb", "*.log")
 
@@ -108,6 +110,8 @@ def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
     command = command_hash(cfg)
     if cfg.ckpt_path is not None:
         read_checkpoint(Path(cfg.ckpt_path))
+        if named:
+            _check_named_folder(RunFolder(wanted), cfg, Path(cfg.ckpt_path))
         return RunLocation(wanted, Path(cfg.ckpt_path), command, fixed=named, named_checkpoint=True)
     if named:
         return _continue_in(RunFolder(wanted), cfg, command, resume)
@@ -125,10 +129,7 @@ def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
 def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) -> RunLocation:
     checkpoint = newest_readable(run.checkpoints)
     if checkpoint is None:
-        if foreign := _foreign_files(run):
-            raise UserError(
-                f"{run.path}: holds {', '.join(foreign)}, which no training has written; give another hydra.run.dir"
-            )
+        _check_foreign_files(run)
         return RunLocation(run.path, None, command)
     same = is_same_command(run, cfg)
     if not same and not resume:
@@ -142,6 +143,25 @@ def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) ->
     return RunLocation(run.path, checkpoint, command, finished=finished)
 
 
+def _check_named_folder(run: RunFolder, cfg: DictConfig, checkpoint: Path) -> None:
+    """Checks that a run from a checkpoint replaces nothing of the user and of other runs.
+
+    Raises:
+        UserError: The folder holds files that no training has written, or another run that has no such checkpoint.
+    """
+    if not any((run.checkpoints / name).exists() for name in (LAST, PREVIOUS)):
+        _check_foreign_files(run)
+    elif not leads_into(checkpoint, run.path) and not is_same_command(run, cfg):
+        raise UserError(f"{run.path}: holds another run than ckpt_path={checkpoint}; give another hydra.run.dir")
+
+
+def _check_foreign_files(run: RunFolder) -> None:
+    if foreign := _foreign_files(run):
+        raise UserError(
+            f"{run.path}: holds {', '.join(foreign)}, which no training has written; give another hydra.run.dir"
+        )
+
+
 def _foreign_files(run: RunFolder) -> list[str]:
     """Returns the names of files and folders that a training would replace, though none has written them."""
     if "command" in run.record():
@@ -149,7 +169,19 @@ def _foreign_files(run: RunFolder) -> list[str]:
     files = (run.config_file, run.versions_file, run.record_file, run.metrics_file, run.logged_metrics_file)
     folders = [run.path / name for name in ("checkpoints", "panels", "worst", "codes")]
     found = [path for path in folders if path.is_dir() and any(path.iterdir())]
+    hydra = run.path / ".hydra"  # that the first rank may be making now
+    if Ranks.from_environment().is_first and hydra.is_dir() and any(hydra.iterdir()) and not _is_of_this_package(hydra):
+        found.append(hydra)
     return [path.name for path in (*(file for file in files if os.path.lexists(file)), *found)]
+
+
+def _is_of_this_package(hydra: Path) -> bool:
+    """Returns whether a command of this package, and not another program, has made the folder of Hydra's files."""
+    file = hydra / "hydra.yaml"
+    try:
+        return file.is_file() and "stylegan_inv." in read_text(file, _MOST_BYTES, "a config")
+    except UserError:
+        return False
 
 
 def _has_finished(run: RunFolder, cfg: DictConfig) -> bool:

@@ -11,6 +11,8 @@ from stylegan_inv.errors import UserError
 T = TypeVar("T")
 #: Largest seed that PyTorch, NumPy and Python all take.
 LARGEST_SEED = 2**32 - 1
+#: Largest number of processes of a command.
+MOST_PROCESSES = 1024
 #: Largest number in any config: far above counts of images and weights of losses, and far below the range of float32,
 #: so that products of a few settings are finite.
 LARGEST_NUMBER = 1e12

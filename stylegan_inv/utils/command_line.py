@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import real_number, whole_number
 from stylegan_inv.utils.text import print_any_text
 
 EXIT_USER_ERROR = 2
@@ -26,6 +28,39 @@ _DISK_ERRORS = frozenset(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: Characters of an error, and of its end, which says what to do.
 _LONGEST_LINE, _END = 4000, 1000
+
+
+class _InRange(argparse.Action):
+    """Stores numbers of a command line after their range has been checked."""
+
+    def __init__(self, *args: Any, least: float, most: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.least, self.most = least, most
+
+    def __call__(  # noqa: D102
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        for value in values if isinstance(values, list) else [values]:
+            if self.type is int:
+                whole_number(option, value, int(self.least), int(self.most))
+            else:
+                real_number(option, value, self.least, self.most)
+        setattr(namespace, self.dest, values)
+
+
+def whole(least: int, most: int) -> dict[str, Any]:
+    """Returns the arguments of ``add_argument`` for a whole number, or a list of them, in a range.
+
+    Args:
+        least: Smallest allowed value.
+        most: Largest allowed value: no use of the option needs a larger one.
+    """
+    return {"type": int, "action": functools.partial(_InRange, least=least, most=most)}
+
+
+def real(least: float, most: float) -> dict[str, Any]:
+    """Returns the arguments of ``add_argument`` for a finite number in a range, see `whole`."""
+    return {"type": float, "action": functools.partial(_InRange, least=least, most=most)}
 
 
 class ArgumentParser(argparse.ArgumentParser):

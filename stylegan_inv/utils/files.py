@@ -57,10 +57,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if isinstance(error, Exception) and (cause := _system_error(error, path)) is not None:
             raise cause from error
-        if isinstance(error, OSError) and error.filename is None:  # of a write, unlike those of opening a file
-            error.filename = str(path)
+        _add_name(error, path)
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Adds the name of a file to errors of writing to it, which the system gives without one.
+
+    Args:
+        path: The file, or the folder of the files.
+    """
+    try:
+        yield
+    except OSError as error:
+        _add_name(error, path)
+        raise
 
 
 class TolerantWriter:
@@ -227,6 +240,11 @@ def _system_error(error: Exception, path: Path) -> OSError | None:
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # of torch.save, without a reason
         return OSError(errno.ENOSPC, "the disk is full or the file too large", str(path))
     return None
+
+
+def _add_name(error: BaseException, path: str | os.PathLike[str]) -> None:
+    if isinstance(error, OSError) and error.filename is None:  # of a write, unlike those of opening a file
+        error.filename = str(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -124,7 +124,7 @@ def test_methods_is_the_default_subcommand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--faces", "0"], "--faces=0: expected a whole number of at least 1"),
+        (["--faces", "0"], "--faces=0: expected a whole number from 1 to 1000000"),
         (["--seeds", "1", "1"], "--seeds 1 1: expected different whole numbers"),
         (["--quick", "--no-training", "--only", "psp_synthfaces"], "no trained methods found"),
     ],

@@ -161,7 +161,7 @@ def test_pack_refuses_bad_input(photos: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "b.zip.partial").mkdir()
     (tmp_path / "b.zip.partial" / "settings.json").write_text("{}")
     assert "belongs to an interrupted command with other options" in error(capsys, "pack", photos, tmp_path / "b.zip")
-    with pytest.raises(UserError, match="--workers=-1: expected a whole number of at least 0"):
+    with pytest.raises(UserError, match="--workers=-1: expected a whole number from 0 to 1024"):
         prepare.parse(["verify", "photos", "--workers", "-1"])
 
 

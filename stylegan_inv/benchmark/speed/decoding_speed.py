@@ -20,6 +20,7 @@ from stylegan_inv.data.images.resizing import Geometry
 from stylegan_inv.data.sources.opening import open_source
 from stylegan_inv.data.sources.packing import open_packer
 from stylegan_inv.utils import timing
+from stylegan_inv.utils.command_line import whole
 
 REFERENCE = "torchvision"
 _FILES = 16
@@ -27,10 +28,12 @@ _FILES = 16
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--file-resolution", type=int, default=1024, help="side of the JPEGs that are generated")
+    parser.add_argument("--resolution", **whole(1, 8192), default=256)
+    parser.add_argument(
+        "--file-resolution", **whole(1, 8192), default=1024, help="side of the JPEGs that are generated"
+    )
     parser.add_argument("--folder", type=Path, help="read these images instead; as for torchvision's ImageFolder")
-    parser.add_argument("--batch", type=int, default=8, help="images of a measurement")
+    parser.add_argument("--batch", **whole(1, 4096), default=8, help="images of a measurement")
 
 
 def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from stylegan_inv.runtime.allocator import tune_allocator
 from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.utils import timing
+from stylegan_inv.utils.command_line import whole
 
 MEMORY, LOADER = "one batch in memory", "data loader"
 
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "job", nargs="*", metavar="key=value", help="overrides of the training, as for stylegan_inv.train"
     )
-    parser.add_argument("--steps", type=int, default=2, help="steps in a row with the same source")
+    parser.add_argument("--steps", **whole(1, 1_000_000), default=2, help="steps in a row with the same source")
     parser.set_defaults(batch=1, resolution=0, repeats=40)
 
 

@@ -19,6 +19,7 @@ from stylegan_inv.generators.frozen.frozen_layer import GAIN, Epilogue, FrozenLa
 from stylegan_inv.generators.frozen.native_layer import NativeKernels
 from stylegan_inv.generators.frozen.torch_layer import TorchKernels
 from stylegan_inv.utils import timing
+from stylegan_inv.utils.command_line import whole
 
 REFERENCE = "ref"
 
@@ -44,9 +45,9 @@ class _Case:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
-    parser.add_argument("--resolution", type=int, default=128, help="resolution of the outputs")
-    parser.add_argument("--channel-base", type=int, default=32768)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--resolution", **whole(4, 4096), default=128, help="resolution of the outputs")
+    parser.add_argument("--channel-base", **whole(1, 1 << 17), default=32768)
+    parser.add_argument("--batch", **whole(1, 4096), default=1)
 
 
 def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, Any]]:

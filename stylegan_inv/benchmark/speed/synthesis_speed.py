@@ -15,6 +15,7 @@ from stylegan_inv.benchmark.speed.other_implementations import Synthesis, groupe
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.frozen.fused_synthesis import FusedSynthesis
 from stylegan_inv.utils import timing
+from stylegan_inv.utils.command_line import whole
 
 REFERENCE = "modules"
 FROZEN = "frozen"
@@ -22,9 +23,11 @@ FROZEN = "frozen"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--channel-base", type=int, default=32768, help="32768 for config F, 16384 for half of it")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--resolution", **whole(4, 4096), default=256)
+    parser.add_argument(
+        "--channel-base", **whole(1, 1 << 17), default=32768, help="32768 for config F, 16384 for half of it"
+    )
+    parser.add_argument("--batch", **whole(1, 4096), default=1)
     parser.add_argument(
         "--against",
         type=Path,

@@ -7,7 +7,9 @@ that a resumed run continues with the images that an uninterrupted run would hav
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +40,8 @@ _log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 #: Entries of the state in a checkpoint, all of them whole numbers.
 _STATE = ("draw", "batches", "seed", "size")
+#: Entry of the state of images in files: a number made of the names of the images of training and validation.
+_NAMES = "names"
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -81,6 +85,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.grey = False
         self._datasets: dict[str, Dataset[Any]] = {}
         self._resumed: dict[str, int] = {}
+        self._names_number: int | None = None
 
     def make(self, split: str) -> Dataset[Any]:
         """Builds the dataset of a split: ``train``, ``val`` or ``test``."""
@@ -180,6 +185,12 @@ class ImageDataModule(pl.LightningDataModule):
                 "changes too, so this run does not repeat what an uninterrupted run would have done",
                 *(self._resumed["size"], self._resumed["seed"], size, self.seed),
             )
+        elif _NAMES in self._resumed and self._resumed[_NAMES] != self._number_of_names():
+            _log.warning(
+                "%s: the names of the images for training and validation changed since the checkpoint, so this run "
+                "does not repeat what an uninterrupted run would have done",
+                self.where("train"),
+            )
         sampler = ResumableSampler(
             size, self.seed, self.batch_size, self.next_draw, rank=rank, world_size=world, shuffle=self.train_shuffle
         )
@@ -239,11 +250,13 @@ class ImageDataModule(pl.LightningDataModule):
         """Returns the state for a checkpoint, in draws, so that batch size and world size may change on resume."""
         if "train" not in self._datasets:
             return {}
+        number = self._number_of_names()
         return {
             "draw": self.next_draw(),
             "batches": self._batches_done(),
             "seed": self.seed,
             "size": size_of(self.get("train")),
+            **({} if number is None else {_NAMES: number}),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:  # noqa: D102
@@ -258,7 +271,8 @@ class ImageDataModule(pl.LightningDataModule):
         """
         if not isinstance(state, Mapping):
             raise UserError(f"the state of the data is a {type(state).__name__}, expected {', '.join(_STATE)}")
-        return {name: whole_number(f"data.{name}", state.get(name), 0) for name in _STATE} if state else {}
+        names = (*_STATE, _NAMES) if _NAMES in state else _STATE  # earlier checkpoints have none
+        return {name: whole_number(f"data.{name}", state.get(name), 0) for name in names} if state else {}
 
     def teardown(self, stage: str) -> None:
         """Logs a summary of the unreadable files."""
@@ -283,6 +297,19 @@ class ImageDataModule(pl.LightningDataModule):
     def _loader_options(self) -> dict[str, Any]:
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return {**worker_options(self.num_workers), "pin_memory": pin_memory}
+
+    def _number_of_names(self) -> int | None:
+        """Returns a number that tells whether other images are trained or validated with; None for rendered ones."""
+        if self._names_number is None:
+            digest = hashlib.sha256()
+            for split in ("train", "val"):
+                dataset = self.get(split)
+                if not isinstance(dataset, ImageDataset):
+                    return None
+                for name in (*dataset.source.names, ""):
+                    digest.update(os.fsencode(name) + b"\0")
+            self._names_number = int.from_bytes(digest.digest()[:6], "big")
+        return self._names_number
 
     def _ranks(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -21,6 +21,7 @@ from typing import Any
 from stylegan_inv.data.sources.lmdb import LENGTH, MANIFEST, image_key, read_text_value
 from stylegan_inv.data.sources.lmdb_file import value_locations
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.files import named_errors
 from stylegan_inv.utils.regular_files import open_regular, read_bytes
 
 MANIFEST_FILE = "manifest.json"
@@ -84,22 +85,26 @@ class ZipPacker(Packer):
         return entry
 
     def add(self, name: str, data: bytes) -> None:  # noqa: D102
-        self._zip.writestr(_entry(name), data)
+        with named_errors(self.content):
+            self._zip.writestr(_entry(name), data)
 
     def flush(self) -> None:  # noqa: D102
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with named_errors(self.content):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def finish(self, extra: dict[str, bytes]) -> None:  # noqa: D102
-        for name, data in extra.items():
-            self._zip.writestr(_entry(name), data, zipfile.ZIP_DEFLATED)
-        self._zip.close()
-        self.flush()
-        self._file.close()
+        with named_errors(self.content):
+            for name, data in extra.items():
+                self._zip.writestr(_entry(name), data, zipfile.ZIP_DEFLATED)
+            self._zip.close()
+            self.flush()
+            self._file.close()
 
     def abandon(self) -> None:  # noqa: D102
         self._zip.fp = None  # otherwise the destructor would write a central directory
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is buffered on a full disk; the error before says so
+            self._file.close()
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -197,7 +202,7 @@ class ShardPacker(Packer):
         if not self._pending:
             return
         path = self.content / f"{(self.count - 1) // self.interval:06d}.tar"
-        with open(path, "wb") as file:
+        with named_errors(path), open(path, "wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
                 for name, data in self._pending:
                     member = tarfile.TarInfo(name)
@@ -209,7 +214,8 @@ class ShardPacker(Packer):
 
     def finish(self, extra: dict[str, bytes]) -> None:  # noqa: D102
         self.flush()
-        (self.content / MANIFEST_FILE).write_bytes(extra[MANIFEST_FILE])
+        with named_errors(self.content / MANIFEST_FILE):
+            (self.content / MANIFEST_FILE).write_bytes(extra[MANIFEST_FILE])
 
     def abandon(self) -> None:  # noqa: D102
         self._pending.clear()

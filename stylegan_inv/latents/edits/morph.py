@@ -29,7 +29,7 @@ class Morph:
     has_animation = True
 
     def __init__(self, steps: int = 6, mode: str = "linear", space: str = "w+") -> None:
-        self.steps = whole_number("edit.steps", steps)
+        self.steps = whole_number("edit.steps", steps, most=1000)
         self.mode = one_of("edit.mode", mode, MODES)
         self.space = one_of("edit.space", space, SPACES)
 

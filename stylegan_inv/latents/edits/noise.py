@@ -36,7 +36,7 @@ class Noise:
         samples: int = 100,
         seed: int = 0,
     ) -> None:
-        self.choices, self.samples, self.seed = list(choices), whole_number("edit.samples", samples, 0), seed
+        self.choices, self.samples, self.seed = list(choices), whole_number("edit.samples", samples, 0, 1000), seed
 
     def check(self, generator: Generator, count: int, random: bool) -> None:
         """Checks the choices of layers and that the generator uses noise."""
