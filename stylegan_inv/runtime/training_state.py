@@ -11,14 +11,16 @@ import contextlib
 import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from packaging.version import InvalidVersion, Version
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stylegan_inv.data.datamodules.base import ImageDataModule
@@ -29,7 +31,7 @@ from stylegan_inv.runtime.checkpoint_io import LAST, PREVIOUS, check_state, read
 from stylegan_inv.runtime.ranks import StatePerRank
 from stylegan_inv.runtime.run_location import RunLocation
 from stylegan_inv.utils.checks import whole_number
-from stylegan_inv.utils.compat import optimizers_and_schedulers
+from stylegan_inv.utils.compat import finished_batches, optimizers_and_schedulers
 
 _log = logging.getLogger(__name__)
 #: States of a parameter that have its shape, in PyTorch's optimisers and in `optim.ranger`.
@@ -148,7 +150,7 @@ def check_training_state(checkpoint: dict[str, Any], path: Path, run: NewRun) ->
             precision.load_state_dict(copy.deepcopy(_mapping(name, checkpoint[name])))
     with _named(path, "its data"):
         if (name := type(run.data).__qualname__) in checkpoint and isinstance(run.data, ImageDataModule):
-            run.data.checked_state(checkpoint[name])
+            _check_batches(run.data.checked_state(checkpoint[name]), run.trainer)
     with _named(path, "the states of its ranks"):
         _check_ranks(run.method, checkpoint)
 
@@ -172,11 +174,12 @@ def check_like(own: Any, stored: Any, where: str, least: float = -math.inf) -> N
         for key in own.keys() & stored.keys():
             check_like(own[key], stored[key], f"{where}.{key}", least)
         return
-    is_number = isinstance(stored, int | float) and not isinstance(stored, bool)
     if isinstance(own, bool | str):
         right, expected = isinstance(stored, type(own)), type(own).__name__
     elif isinstance(own, int | float | Tensor):
-        right = isinstance(stored, Tensor) or (is_number and math.isfinite(stored) and stored >= least)
+        # A tensor may be infinite, as the best score of a callback that has seen none.
+        is_like = isinstance(own, Tensor) and isinstance(stored, Tensor) and stored.shape == own.shape
+        right = is_like or _is_number(stored, least)
         expected = "a number" if least == -math.inf else f"a number of at least {least:g}"
     elif isinstance(own, list | tuple):
         right, expected = isinstance(stored, list | tuple) and len(stored) == len(own), f"{len(own)} values"
@@ -187,6 +190,15 @@ def check_like(own: Any, stored: Any, where: str, least: float = -math.inf) -> N
     if isinstance(own, list | tuple):
         for number, (first, second) in enumerate(zip(own, stored, strict=True)):
             check_like(first, second, f"{where}[{number}]", least)
+
+
+def _is_number(value: Any, least: float) -> bool:
+    """Returns whether a value is a finite number of at least some size, or a tensor that holds one."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.is_complex():
+            return False
+        value = value.item()
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= least
 
 
 @contextlib.contextmanager
@@ -222,10 +234,11 @@ def _check_optimizer(optimizer: Optimizer, state: Any) -> None:
             raise UserError(f"{where} has {len(second['params'])} parameters, expected {len(first['params'])}")
     parameters = [parameter for group in own for parameter in group["params"]]
     numbers = [number for group in groups for number in group["params"]]
+    first_state = _first_state(optimizer)
     for number, values in _mapping("state", state["state"]).items():
         if number not in numbers:
             raise UserError(f"state[{_short(number)}] is of no parameter")
-        _check_moments(f"state[{number}]", parameters[numbers.index(number)], values)
+        _check_moments(f"state[{number}]", parameters[numbers.index(number)], values, first_state)
     before = optimizer.state_dict()
     try:
         optimizer.load_state_dict(copy.copy(state))
@@ -236,16 +249,37 @@ def _check_optimizer(optimizer: Optimizer, state: Any) -> None:
         optimizer.load_state_dict(before)
 
 
-def _check_moments(where: str, parameter: Tensor, values: Any) -> None:
-    for name, value in _mapping(where, values).items():
-        if isinstance(value, str):
+def _first_state(optimizer: Optimizer) -> dict[str, Any]:
+    """Returns the state that an optimiser has for a parameter of one number after its first step."""
+    scratch = nn.Parameter(torch.zeros(1))
+    scratch.grad = torch.zeros(1)
+    trial = copy.copy(optimizer)
+    trial.state = defaultdict(dict)
+    trial.param_groups = [{**optimizer.param_groups[0], "params": [scratch]}]
+    trial.step()
+    return dict(trial.state[scratch])
+
+
+def _check_moments(where: str, parameter: Tensor, values: Any, first_state: Mapping[str, Any]) -> None:
+    if missing := sorted(first_state.keys() - _mapping(where, values).keys()):
+        raise UserError(f"{where} has no {', '.join(missing)}")
+    for name, value in values.items():
+        if isinstance(value, str) or (value is None and first_state.get(name) is not None):
             raise UserError(f"{where}.{name} is {_short(value)}, expected a number or a tensor")
         if name not in _OF_PARAMETER_SHAPE or value is None:
+            if first_state.get(name) is not None and not _is_number(value, 0):
+                raise UserError(f"{where}.{name} is {_short(value)}, expected a number of at least 0")
             continue
         if not isinstance(value, Tensor) or value.shape != parameter.shape or not value.is_floating_point():
             raise UserError(f"{where}.{name} is {_short(value)}, expected a tensor {tuple(parameter.shape)}")
         if not bool(value.isfinite().all()):
             raise UserError(f"{where}.{name} holds NaN or infinite numbers")
+
+
+def _check_batches(data: Mapping[str, int], trainer: pl.Trainer) -> None:
+    """Raises a UserError if the data have handed out more batches than the loops, which are restored, have finished."""
+    if data.get("batches", 0) > (done := finished_batches(trainer)):
+        raise UserError(f"data.batches is {data['batches']}, expected at most {done}, the batches of the loops")
 
 
 def _check_ranks(method: pl.LightningModule, checkpoint: dict[str, Any]) -> None:

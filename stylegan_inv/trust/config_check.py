@@ -167,9 +167,11 @@ def _items(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 def _resolved(value: str) -> Path | None:
     try:
-        return Path(value).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links, an unknown home, a NUL
+        place = Path(value).expanduser().resolve()
+        place.exists()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, an unknown home, a NUL, a name that is too long
         return None
+    return place
 
 
 def _key(path: KeyPath) -> str:

@@ -260,6 +260,8 @@ def test_paths_lead_nowhere_else(good, configs, tmp_path) -> None:
         {"generator": {"_target_": "stylegan_inv.generators.Generator", "resolution": 64, "mapping_layers": 3_000_000}},
         {"encoder": {"_target_": "stylegan_inv.encoders.UNet", "_partial_": True, "depth": 10**9}},
         {"start": "run"},
+        {"start": "a" * 3000},
+        {"start": "run/" + "a" * 300},
         {"metrics": {"x": {"_target_": "stylegan_inv.metrics.PSNR", "dist_sync_fn": "/etc/passwd"}}},
     ):
         write(tmp_path / "run", {**good[0], "method": {**good[0]["method"], **changes}})

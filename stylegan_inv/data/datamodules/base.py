@@ -38,6 +38,8 @@ from stylegan_inv.utils.domains import check_domain_name
 _log = logging.getLogger(__name__)
 #: The splits of a dataset.
 SPLITS = ("train", "val", "test")
+#: Of draws and batches: far above any training, and within the range of NumPy's numbers.
+_LARGEST_COUNT = 1 << 62
 #: Entries of the state in a checkpoint, all of them whole numbers.
 _STATE = ("draw", "batches", "seed", "size")
 #: Entry of the state of images in files: a number made of the names of the images of training and validation.
@@ -272,7 +274,9 @@ class ImageDataModule(pl.LightningDataModule):
         if not isinstance(state, Mapping):
             raise UserError(f"the state of the data is a {type(state).__name__}, expected {', '.join(_STATE)}")
         names = (*_STATE, _NAMES) if _NAMES in state else _STATE  # earlier checkpoints have none
-        return {name: whole_number(f"data.{name}", state.get(name), 0) for name in names} if state else {}
+        return (
+            {name: whole_number(f"data.{name}", state.get(name), 0, _LARGEST_COUNT) for name in names} if state else {}
+        )
 
     def teardown(self, stage: str) -> None:
         """Logs a summary of the unreadable files."""
