@@ -32,7 +32,7 @@ data/sources
 data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
-encoders/official
+encoders/official encoders/refinement
 optim visualization
 losses
 losses/paired losses/latent
