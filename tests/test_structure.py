@@ -40,6 +40,7 @@ metrics
 latents
 latents/edits latents/discovery
 methods/common
+methods/regions
 methods
 methods/generator
 trust

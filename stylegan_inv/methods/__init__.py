@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.latent_optimization import LatentOptimization as LatentOptimization
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
+    from stylegan_inv.methods.dhr import DHR as DHR
     from stylegan_inv.methods.e4e import E4E as E4E
     from stylegan_inv.methods.face_network_training import FaceNetworkTraining as FaceNetworkTraining
     from stylegan_inv.methods.feature_transfer import FeatureTransfer as FeatureTransfer
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.psp import PSP as PSP
     from stylegan_inv.methods.pti import PTI as PTI
     from stylegan_inv.methods.pti import Locality as Locality
+    from stylegan_inv.methods.regions.domain_mask import DomainRules as DomainRules
+    from stylegan_inv.methods.regions.superpixels import Superpixels as Superpixels
     from stylegan_inv.methods.restyle import ReStyle as ReStyle
     from stylegan_inv.methods.restyle_e4e import ReStyleE4E as ReStyleE4E
+    from stylegan_inv.methods.sam import SAM as SAM
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -44,6 +48,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "common.latent_optimization": ["LatentOptimization"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
+        "dhr": ["DHR"],
         "e4e": ["E4E"],
         "face_network_training": ["FaceNetworkTraining"],
         "feature_transfer": ["FeatureTransfer"],
@@ -58,7 +63,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "projector": ["Projector"],
         "psp": ["PSP"],
         "pti": ["Locality", "PTI"],
+        "regions.domain_mask": ["DomainRules"],
+        "regions.superpixels": ["Superpixels"],
         "restyle": ["ReStyle"],
         "restyle_e4e": ["ReStyleE4E"],
+        "sam": ["SAM"],
     },
 )
