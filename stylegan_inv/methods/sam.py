@@ -69,8 +69,8 @@ class SAM(LatentOptimization):
         code_penalty: Weight of the mean square of the change of the codes. Official code: none; GANInverter: 5.
         clamp: Clamp reconstructions to [-1, 1] in the pixel loss too, as the official code does.
         fresh_noise: Draw new noise in each step and for the result, as the official code does.
-        invertibility: Maps images to the expected distances of all latents, (B, K, H, W), from the last layer to W+; None
-            measures them.
+        invertibility: Maps images to the expected distances of all latents, (B, K, H, W), from the last layer to W+;
+            None measures them.
         measure_steps: Number of steps of each measurement.
         superpixels: The segments.
         w_avg_samples: Number of codes from which the covariance of W is estimated.

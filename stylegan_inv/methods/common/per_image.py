@@ -117,7 +117,8 @@ class PerImageMethod(InversionMethod):
         z = seeded_randn(self.seed, START_STREAM, 1, self.generator.z_dim, like=self.generator.w_avg)
         if self.generator.class_per_image:  # the same z, in the class of each image
             z = z.expand(batch, -1)
-        return self.generator.mapping(z).expand(batch, -1, -1)
+        codes: Tensor = self.generator.mapping(z).expand(batch, -1, -1)
+        return codes
 
     def invert(self, images: Tensor) -> OptimizedInversion:
         """Returns the inversion of each image, optimised independently.
