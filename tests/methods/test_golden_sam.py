@@ -15,11 +15,14 @@ from torch.nn import functional as F
 from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.latents.naturalness import GaussianizedW
 from stylegan_inv.losses.features import LpipsFeatures
+from stylegan_inv.methods.common.per_image import InputImages
 from stylegan_inv.methods.regions.latent_choice import choose_latents, segment_means, shrunk_mask
 from stylegan_inv.methods.sam import SAM
-from stylegan_inv.optim.optimization_state import Variables
+from stylegan_inv.optim.optimization_state import Monitor, OptimizationState, Variables
+from stylegan_inv.optim.per_image_optimization import optimize
 from tests import golden
 from tests.golden import arrays, check, filler, golden_dir, needs_golden
+from tests.methods.tiny import Blurs
 
 pytestmark = needs_golden
 #: Official name of a latent -> side of its feature map. The official order is that of the choice.
@@ -152,7 +155,7 @@ SHAPES_256 = {"F4": (512, 16, 16), "F6": (512, 32, 32), "F8": (256, 64, 64), "F1
 @pytest.mark.slow
 def test_forward_and_edit(tmp_path: Path) -> None:
     name, generator = "sam_forward", load(tmp_path, "nvidia_g256_m2_base16384")
-    method = build(Given, generator, None, LAYERS)
+    method = build(Given, generator, Blurs(), LAYERS)
     given = masks(choose_latents(five_masks(), segments("sam_masks"), 0.225))
     w = rnd("sam.w", (1, 14, 512), 0, 0, 0.5)
     variables = method.prepare_state(w, given, random_offsets(SHAPES_256))
@@ -242,7 +245,7 @@ def test_optimisation_of_ganinverter(tmp_path: Path) -> None:
     with torch.no_grad():
         check(name, "image_offsets", method.render(method.prepare_state(w, given, random_offsets(shapes))))
     zeros = {key: torch.zeros(1, *shape, dtype=torch.float64) for key, shape in shapes.items()}
-    state = optimised(method, method.prepare_state(w.clone(), given, zeros), photograph(4))
+    state = optimised(method, method.prepare_state(w.clone(), given, zeros), photograph(4), photograph())
     for key, term in {"mse": "pixel", "lpips": "perceptual", "mvg": "naturalness", "delta": "delta"}.items():
         check(name, key, torch.tensor([terms[term] for terms in method.terms]))
     check_gradients(name, method)
@@ -260,14 +263,12 @@ def check_gradients(name: str, method: Any) -> None:
     check(name, "grad_w_0", method.gradients[0][0])
 
 
-def optimised(method: Any, variables: Variables, image: Tensor) -> Variables:
-    from stylegan_inv.methods.common.per_image import InputImages
-    from stylegan_inv.optim.optimization_state import Monitor, OptimizationState
-    from stylegan_inv.optim.per_image_optimization import optimize
-
+def optimised(method: Any, variables: Variables, image: Tensor, at_256: Tensor | None = None) -> Variables:
     names: Sequence[str] = method.stage_names()
     state = OptimizationState(variables)
     stage = method.stage(len(names) - 1, InputImages(image), image)
+    if at_256 is not None:
+        stage.targets.features = method.features.network.maps(at_256)
     state.begin_stage(stage.variables, stage.steps)
     optimize(stage, state, Monitor())
     return state.variables
