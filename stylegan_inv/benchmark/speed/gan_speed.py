@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stylegan_inv.benchmark.speed.other_trainers import training_step
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.runtime.allocator import leave_new_tensors_unfilled
 from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.utils import timing
 
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
             ["method=stylegan2", *options.job, f"paths.run_dir='{scratch}'", f"paths.output_root='{scratch}'"],
         )
         silence_library_messages()
+        leave_new_tensors_unfilled()
         data, method = instantiate(cfg.dataset), instantiate(cfg.method)
         data.setup("fit")
         images = next(iter(data.train_dataloader()))["image"]
