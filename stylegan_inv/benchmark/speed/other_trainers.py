@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_inv.benchmark.speed.other_implementations import code_of, is_nvidia
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.layers import channel_table
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.utils.regular_files import read_text
 
@@ -50,11 +52,12 @@ def _nvidia(method: StyleGAN2Training) -> Step:
     """The phases of ``training_loop`` with the networks and the loss of NVIDIA's code."""
     networks, losses = (importlib.import_module(f"training.{name}") for name in ("networks", "loss"))
     own = method.generator
-    base = {
+    base: dict[str, Any] = {
         "channel_base": own.channels[own.resolution] * own.resolution,
         "channel_max": max(own.channels.values()),
-        "num_fp16_res": 0,
     }
+    _check_channels(method, channel_table(own.resolution, **base))
+    base["num_fp16_res"] = 0
     generator = networks.Generator(
         own.z_dim, 0, own.w_dim, own.resolution, own.img_channels,
         mapping_kwargs={"num_layers": own.config["mapping_layers"]}, synthesis_kwargs=base,
@@ -89,6 +92,20 @@ def _nvidia(method: StyleGAN2Training) -> Step:
         _average(average, generator)
 
     return step
+
+
+def _check_channels(method: StyleGAN2Training, possible: Mapping[int, int]) -> None:
+    """Checks that the networks have a size that NVIDIA's code can express.
+
+    Raises:
+        UserError: They have another one, so that two different networks would be compared.
+    """
+    for name, network in (("generator", method.generator), ("method.discriminator", method.discriminator)):
+        if dict(network.channels) != dict(possible):
+            raise UserError(
+                f"{name}.channels={dict(network.channels)}: NVIDIA's code has min(base / resolution, maximum) "
+                f"channels, expected {dict(possible)} of generator and discriminator"
+            )
 
 
 def _rosinality(checkout: Path, method: StyleGAN2Training) -> Step:
