@@ -33,12 +33,12 @@ def test_turns_alternate_and_each_is_a_cycle_of_all_regularisers(
 ) -> None:
     order: list[str] = []
 
-    def step(checkout: Path, method: StyleGAN2Training) -> tuple[str, other_trainers.Step]:
+    def step(checkout: Path, method: StyleGAN2Training) -> other_trainers.OtherTrainer:
         def run(images: Tensor, number: int) -> None:
             assert images.shape == (4, 3, 32, 32)
             order.append(f"other {number}")
 
-        return checkout.name, run
+        return other_trainers.OtherTrainer(checkout.name, run, method.sample)
 
     update = StyleGAN2Training.update
 
@@ -46,7 +46,7 @@ def test_turns_alternate_and_each_is_a_cycle_of_all_regularisers(
         order.append(method.generator.synthesis.b8.conv0.ops)
         update(method, batch, seen, number)
 
-    monkeypatch.setattr(gan_speed, "training_step", step)
+    monkeypatch.setattr(gan_speed, "other_trainer", step)
     monkeypatch.setattr(StyleGAN2Training, "update", own)
     file = tmp_path / "gan.json"
     threads = str(torch.get_num_threads())

@@ -6,13 +6,13 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from stylegan_inv.benchmark.speed.other_trainers import training_step
+from stylegan_inv.benchmark.speed.other_trainers import Step, other_trainer
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.runtime.allocator import leave_new_tensors_unfilled
 from stylegan_inv.runtime.library_messages import silence_library_messages
@@ -47,7 +47,8 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
         data, method = instantiate(cfg.dataset), instantiate(cfg.method)
         data.setup("fit")
         images = next(iter(data.train_dataloader()))["image"]
-        others = dict(training_step(checkout, method) for checkout in options.against)
+        trainers = [other_trainer(checkout, method) for checkout in options.against]
+        others = {trainer.name: trainer.step for trainer in trainers}
         turns = Turns(method, images, others, options.repeats)
         trainer = instantiate(
             cfg.trainer, logger=False, callbacks=[], max_steps=-1, max_epochs=1, limit_val_batches=0,
@@ -79,7 +80,7 @@ class Turns:
     """
 
     def __init__(
-        self, method: StyleGAN2Training, images: Tensor, others: dict[str, Callable[[Tensor, int], None]], repeats: int
+        self, method: StyleGAN2Training, images: Tensor, others: dict[str, Step], repeats: int
     ) -> None:
         self.method, self.images, self.others, self.repeats = method, images, others, repeats
         self.cycle = math.lcm(max(method.extra_g_steps, 1), max(method.extra_d_steps, 1))
