@@ -105,30 +105,51 @@ def test_names_of_metrics_and_images_are_escaped(tmp_path: Path) -> None:
     assert "<script" not in page and page.count("&lt;script") >= 4
 
 
-@pytest.mark.parametrize("changed", ["nothing", "train", "val", "count"])
+@pytest.mark.parametrize("changed", ["nothing", "train", "val", "count", "pixels of train", "pixels of val", "mask"])
 def test_images_that_change_before_a_run_is_continued(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: str
 ) -> None:
-    for split in ("train", "val"):
+    for split in ("train", "val", "masks"):
         (tmp_path / split).mkdir()
         for number in range(3):
-            Image.new("RGB", (8, 8)).save(tmp_path / split / f"{number}.png")
+            Image.new("L" if split == "masks" else "RGB", (8, 8)).save(tmp_path / split / f"{number}.png")
 
     def data() -> FolderDataModule:
-        return FolderDataModule(
-            train_root=str(tmp_path / "train"), val_root=str(tmp_path / "val"), resolution=8, batch_size=1
-        )
+        roots = {name: str(tmp_path / folder) for name, folder in
+                 {"train_root": "train", "val_root": "val", "mask_root": "masks"}.items()}  # fmt: skip
+        return FolderDataModule(**roots, resolution=8, batch_size=1)  # type: ignore[arg-type]
 
     before = data()
     before.setup("fit")
     state = before.state_dict()
     if changed == "count":
         (tmp_path / "train" / "0.png").unlink()
+        (tmp_path / "masks" / "0.png").unlink()
+    elif changed.startswith("pixels"):  # under the same name, and of the same size as BMP, without compression
+        Image.new("RGB", (8, 8), "red").save(tmp_path / changed.split()[-1] / "1.png", "BMP")
+    elif changed == "mask":
+        Image.new("L", (8, 8), 255).save(tmp_path / "masks" / "1.png")
     elif changed != "nothing":
         (tmp_path / changed / "0.png").rename(tmp_path / changed / "9.png")
+        if changed == "train":
+            (tmp_path / "masks" / "0.png").rename(tmp_path / "masks" / "9.png")
     after = data()
     after.load_state_dict(state)
     after.train_dataloader()
     assert len(caplog.records) == (changed != "nothing")
     assert changed == "nothing" or "changed since the checkpoint" in caplog.text
-    after.load_state_dict({name: number for name, number in state.items() if name != "names"})  # an earlier checkpoint
+    caplog.clear()
+    after.load_state_dict({name: number for name, number in state.items() if name not in ("names", "files")})
+    after.train_dataloader()  # from a checkpoint of an earlier version
+    assert len(caplog.records) == (changed == "count")
+
+
+def test_images_that_change_before_the_first_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.bmp")
+    before, after = (FolderDataModule(root=str(tmp_path), val_size=1, resolution=8, batch_size=1) for _ in range(2))
+    before.train_dataloader()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "0.bmp")  # as many bytes
+    after.load_state_dict(before.state_dict())
+    after.train_dataloader()
+    assert "changed since the checkpoint" in caplog.text
