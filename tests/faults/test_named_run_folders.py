@@ -79,6 +79,22 @@ def test_jobs_of_a_sweep_with_one_folder(tmp_path: Path) -> None:
         select_location(config("seed=1"), shared, named=True)
 
 
+@pytest.mark.parametrize("left", ["metrics.csv", "metrics.json", "panels/0.png", "worst/last.csv", "codes/0.png"])
+def test_results_of_a_run_without_checkpoint_are_not_replaced(tmp_path: Path, last: Path, left: str) -> None:
+    """The first job was killed before its first checkpoint; the second one has its folder."""
+    first, second = config("seed=0"), config("seed=1")
+    run = RunFolder(tmp_path)
+    run.update_record(command=command_hash(first))
+    for cfg in (first, second, config("seed=1", f"ckpt_path='{last}'")):  # nothing to lose yet
+        select_location(cfg, tmp_path, named=True)
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).write_text("step,val/mse\n0,0.5\n")
+    for more in ([], ["resume=auto"], [f"ckpt_path='{last}'"]):
+        with pytest.raises(UserError, match=f"holds {left.partition('/')[0]} of another run, which left no checkpoint"):
+            select_location(config("seed=1", *more), tmp_path, named=True)
+    assert select_location(first, tmp_path, named=True).ckpt_path is None  # repeated
+
+
 def test_the_run_folder_is_set_by_hydra_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
