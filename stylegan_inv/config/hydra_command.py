@@ -35,6 +35,7 @@ from stylegan_inv.utils.command_line import (
     ArgumentParser,
     flushed_output,
     report_error,
+    report_interrupt,
     report_system_error,
     system_error,
 )
@@ -92,6 +93,8 @@ def entry_point(
                 sys.exit(report_error(explained(error, config_name, overrides, folders)))
             except OSError as error:
                 sys.exit(report_system_error(error))
+            except KeyboardInterrupt:
+                sys.exit(report_interrupt())
             except Exception as error:
                 line = storage_error(error, PrepareFirst.sweep())
                 if line is None:

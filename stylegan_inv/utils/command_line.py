@@ -19,6 +19,8 @@ from stylegan_inv.utils.text import STANDARD_OUTPUT, print_any_text
 EXIT_USER_ERROR = 2
 #: As of a program that the signal of a closed pipe ends.
 _EXIT_BROKEN_PIPE = 128 + 13
+#: As of a program that Ctrl-C ends.
+_EXIT_INTERRUPTED = 128 + 2
 #: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, no permission,
 #: a name that is too long, links in a circle, or an output folder that has vanished or has become a file.
 _DISK_ERRORS = frozenset(
@@ -105,6 +107,8 @@ def run(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = ()
         code = report_error(error)
     except OSError as error:
         code = report_system_error(error)
+    except KeyboardInterrupt:
+        code = report_interrupt()
     if code:
         sys.exit(code)
 
@@ -154,6 +158,12 @@ def report_system_error(error: OSError) -> int:
         if isinstance(error, BrokenPipeError):
             return _EXIT_BROKEN_PIPE
     return report_error(disk_error(error))
+
+
+def report_interrupt() -> int:
+    """Prints a line after Ctrl-C instead of a traceback, and returns the exit code."""
+    print_line("interrupted", sys.stderr)
+    return _EXIT_INTERRUPTED
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:

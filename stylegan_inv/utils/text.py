@@ -83,8 +83,13 @@ def print_any_text() -> None:
         if type(stream) is io.TextIOWrapper:
             with contextlib.suppress(OSError):
                 stream.flush()
-            options = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-            named = _NamedOutput(stream.buffer, stream.encoding, "backslashreplace", **options)
+            named = _NamedOutput(
+                stream.buffer,
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
             named.title, named.former = title, stream  # which would close the file that both write to
             setattr(sys, name, named)
         elif isinstance(stream, io.TextIOWrapper):
