@@ -27,6 +27,7 @@ from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
+from stylegan_inv.runtime.resumable_job import settings_hash
 from stylegan_inv.runtime.run_folder import RunFolder, check_run
 from stylegan_inv.trust.allowed_names import LARGEST
 from stylegan_inv.trust.bounded_memory import bounded_memory
@@ -45,6 +46,8 @@ SHIPPED_ARGUMENTS = {"iterations": _MOST_ITERATIONS, "in_channels": 64}
 SHIPPED_DOMAINS = ("synthfaces",)
 #: Longest chain of runs that start from one another.
 _MOST_STARTS = 8
+#: Arguments of a method that are compared by the hashes of their weights, or that only training needs.
+_NO_SETTINGS = ("generator", "start", "encoder", "features", "loss", "optimizer", "scheduler", "metrics")
 
 
 def load_inverter(
@@ -89,6 +92,7 @@ def load_inverter(
     if resolution is not None:
         method.input_size = whole_number(f"{run.config_file}: dataset.resolution", resolution, 4, LARGEST["resolution"])
     method.domain = run.domain()
+    method.settings_hash = settings_hash(_settings(run.stored_config()["method"]))
     return method.to(device).eval().requires_grad_(False)
 
 
@@ -158,6 +162,13 @@ def _check_starts(run: RunFolder, node: Any) -> None:
             raise UserError(f"{run.config_file}: method.start={start}: leads back to this run, or too far")
         chain.append(source.path.resolve())
         node = source.stored_config().get("method")
+
+
+def _settings(node: Any) -> Any:
+    """Returns what a config says about a method besides its networks, which have hashes of their own."""
+    if not isinstance(node, dict):
+        return node
+    return {key: _settings(value) for key, value in node.items() if key not in _NO_SETTINGS}
 
 
 def _for_inverting(node: Any) -> Any:
