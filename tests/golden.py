@@ -42,9 +42,9 @@ def fill() -> ModuleType:
 
 @functools.cache
 def entry(name: str) -> dict[str, Any]:
-    """The index entry of one golden."""
-    index = json.loads((golden_dir() / "index.json").read_text())
-    return next(e for e in index["goldens"] if e["id"] == name)
+    """The entry of one golden in any of the indices."""
+    indices = (json.loads(path.read_text()) for path in sorted(golden_dir().glob("index*.json")))
+    return next(e for index in indices for e in index["goldens"] if e["id"] == name)
 
 
 @functools.cache

@@ -32,6 +32,7 @@ data/sources
 data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
+encoders/feature_space
 encoders/official
 optim visualization
 losses
