@@ -53,12 +53,10 @@ def images(first: int, last: int, every: int = 1) -> Tensor:
 
 def golden_generator(keys: str) -> Generator:
     """A generator with the reference's weights and the latent average of the goldens, frozen, in double precision."""
-    state = from_rosinality(
-        {**fill().reference_state(golden_dir() / "keys" / f"{keys}.json"), "latent_avg": torch.zeros(512)}
-    )
-    with torch.device("meta"):
-        generator = Generator(**infer_generator_config(state))
-    generator.load_state_dict(state, assign=True)
+    weights = fill().reference_state(golden_dir() / "keys" / f"{keys}.json")
+    state = from_rosinality({**weights, "latent_avg": torch.zeros(512)})
+    generator = Generator(**infer_generator_config(state))
+    generator.load_state_dict(state)
     generator.mapping.w_avg.copy_(latent_avg())
     generator.source_hash = keys
     return generator.double().freeze()

@@ -36,7 +36,7 @@ encoders/feature_space
 encoders/official
 optim visualization
 losses
-losses/paired losses/latent
+losses/paired losses/latent losses/faces
 metrics
 latents
 latents/edits latents/discovery

@@ -21,7 +21,7 @@ from stylegan_inv.generators.feature_maps import FeatureChange, check_change, jo
 from stylegan_inv.generators.synthesis_inputs import noise_inputs
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.latents.edits.base import EditInputs
-from stylegan_inv.latents.saved_codes import Latents, read_difference, read_edit_state, read_features, read_noise
+from stylegan_inv.latents.saved_codes import Latents, read_difference, read_features, read_kept, read_noise
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.runtime.device import device_named
@@ -39,13 +39,13 @@ class _Saved:
         noise: Noise maps (1, 1, r, r) for each layer.
         weights: Compressed differences of tuned generators.
         features: Changes of feature maps by layer.
-        edit_state: What networks of the method read.
+        kept: What networks of the method read.
     """
 
     noise: list[list[Tensor]] | None
     weights: list[dict[str, Tensor]] | None
     features: list[dict[str, FeatureChange]] | None
-    edit_state: list[dict[str, Tensor]] | None
+    kept: list[dict[str, Tensor]] | None
 
     @classmethod
     def of(cls, folder: Path, images: Sequence[str]) -> _Saved:
@@ -65,9 +65,9 @@ class _Saved:
             all_of(read_noise, "noise"),
             all_of(read_difference, "tuned generators"),
             all_of(read_features, "features"),
-            all_of(read_edit_state, "what edits need"),
+            all_of(read_kept, "what edits need"),
         )
-        for parts in (saved.features, saved.edit_state):
+        for parts in (saved.features, saved.kept):
             if parts and any(one.keys() != parts[0].keys() for one in parts):
                 raise UserError(f"{folder}: has images of different methods; invert them again")
         return saved
@@ -96,7 +96,7 @@ def saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) -
         UserError: What is saved does not fit the generator, is incomplete, or needs a run that is not there.
     """
     saved = _Saved.of(folder, latents.reconstructions)
-    method = None if saved.edit_state is None else _method(cfg, folder, latents)
+    method = None if saved.kept is None else _method(cfg, folder, latents)
     if method is None and cfg.run is not None:
         raise UserError(f"run={cfg.run}: not needed, {cfg.input} holds codes already; leave run out")
     generator = configured_generator(cfg) if method is None else method.generator
@@ -140,10 +140,10 @@ def _joined(changes: Sequence[FeatureChange], like: Tensor) -> FeatureChange:
 def _inversions(w: Tensor, saved: _Saved) -> list[Inversion]:
     """Returns the inversion of each image; what no edit reads, its reconstruction, is left out."""
     found = []
-    for row, state in enumerate(saved.edit_state or []):
+    for row, state in enumerate(saved.kept or []):
         noise = None if saved.noise is None else [m.to(w) for m in saved.noise[row]]
         own = {name: value.to(w) for name, value in state.items()}
-        found.append(Inversion(w[row : row + 1], w.new_empty(1, 0), noise=noise, edit_state=own))
+        found.append(Inversion(w[row : row + 1], w.new_empty(1, 0), noise=noise, kept=own))
     return found
 
 

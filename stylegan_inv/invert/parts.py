@@ -18,7 +18,7 @@ from stylegan_inv.data.images.image_files import save_image, to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import Finding
 from stylegan_inv.invert.output_folder import VARIANTS
-from stylegan_inv.latents.saved_codes import EDIT_STATE, FEATURES, GENERATORS, NOISE, RECONSTRUCTIONS, write_features
+from stylegan_inv.latents.saved_codes import FEATURES, GENERATORS, KEPT, NOISE, RECONSTRUCTIONS, write_features
 from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.utils.safetensors_files import load_dataclass, save_dataclass, write_safetensors
 from stylegan_inv.visualization.contact_sheet import difference_image
@@ -153,7 +153,7 @@ class PartWriter:
             NOISE: _noise(inversion, row),
             GENERATORS: _difference(inversion, row),
             FEATURES: write_features(one.features or {}),
-            EDIT_STATE: {name: t.detach().float().cpu().contiguous() for name, t in (one.edit_state or {}).items()},
+            KEPT: {name: t.detach().float().cpu().contiguous() for name, t in (one.kept or {}).items()},
         }
         for kind, tensors in kinds.items():
             if tensors:

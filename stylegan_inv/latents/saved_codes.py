@@ -20,9 +20,9 @@ from stylegan_inv.latents.numpy_files import read_npz
 from stylegan_inv.utils.safetensors_files import open_safetensors, read_safetensors
 
 LATENTS, RECONSTRUCTIONS, NOISE, GENERATORS = "latents.safetensors", "reconstructions", "noise", "generators"
-FEATURES, EDIT_STATE = "features", "edit_state"
+FEATURES, KEPT = "features", "kept"
 #: Folders with a file of tensors for each image.
-TENSORS = (NOISE, GENERATORS, FEATURES, EDIT_STATE)
+TENSORS = (NOISE, GENERATORS, FEATURES, KEPT)
 #: Ends of the names of the two tensors that change a feature map.
 _SCALE, _SHIFT = ".scale", ".shift"
 SHARDS = "latents-[0-9]*-of-[0-9]*.safetensors"
@@ -232,14 +232,14 @@ def read_features(folder: str | os.PathLike[str], reconstruction: str) -> dict[s
     return found
 
 
-def read_edit_state(folder: str | os.PathLike[str], reconstruction: str) -> dict[str, Tensor] | None:
+def read_kept(folder: str | os.PathLike[str], reconstruction: str) -> dict[str, Tensor] | None:
     """Returns what the method's networks read to edit one image, (1, ...) each; None without it.
 
     Args:
         folder: Output folder of ``stylegan_inv.invert``.
         reconstruction: Entry of the image in `Latents.reconstructions`.
     """
-    return _read_tensors(folder, EDIT_STATE, reconstruction)
+    return _read_tensors(folder, KEPT, reconstruction)
 
 
 def _read_tensors(folder: str | os.PathLike[str], kind: str, reconstruction: str) -> dict[str, Tensor] | None:

@@ -7,6 +7,8 @@ Editing" (Bobkov et al., CVPR 2024, arXiv 2406.10601). Official class: ``Content
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -66,18 +68,18 @@ class SmallFeatureFusion(nn.Module):
 
     Args:
         channels: Channels C of each map.
-        start: The factors u and v: what an untrained network returns.
+        initial: The factors u and v: what an untrained network returns.
         width: Channels of the convolutions.
         units: Number of 3x3 convolutions.
         gain: Factor of f. Adam changes every weight by about the learning rate, so it determines how fast maps change.
     """
 
     def __init__(
-        self, channels: int, start: tuple[float, float], width: int = 48, units: int = 2, gain: float = 1.0
+        self, channels: int, initial: Sequence[float], width: int = 48, units: int = 2, gain: float = 1.0
     ) -> None:
         super().__init__()
         whole_number("units", units)
-        self.channels, self.start, self.gain = channels, start, gain
+        self.channels, self.initial, self.gain = channels, (initial[0], initial[1]), gain
         layers: list[nn.Module] = [nn.Conv2d(2 * channels, width, 1)]
         for _ in range(units):
             layers += [nn.Conv2d(width, width, 3, 1, 1), nn.PReLU(width)]
@@ -90,7 +92,7 @@ class SmallFeatureFusion(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Maps two maps ``(B, C, h, w)`` to one."""
         change: Tensor = self.body(concatenated(first, second, self.channels))
-        u, v = self.start
+        u, v = self.initial
         return u * first + v * second + self.gain * change
 
 

@@ -61,7 +61,7 @@ class Inversion:
             replace those of the synthesis, or pairs ``(scale, shift)``; None for none.
         weights: Per-image difference of the tuned synthesis network's weights, each with a leading batch dimension,
             see `generators.variants.low_rank_difference`; None for the shared generator.
-        edit_state: What the networks of a method with ``edits_with_networks`` read to edit the image, (B, ...) each;
+        kept: What the networks of a method with ``edits_with_networks`` read to edit the image, (B, ...) each;
             None for other methods.
     """
 
@@ -71,7 +71,7 @@ class Inversion:
     noise: list[Tensor] | None = None
     features: dict[str, FeatureChange] | None = None
     weights: dict[str, Tensor] | None = None
-    edit_state: dict[str, Tensor] | None = None
+    kept: dict[str, Tensor] | None = None
 
     def select(self, rows: slice | Tensor) -> Inversion:
         """Returns the inversion of some of the images, or of all in another order.
@@ -93,7 +93,7 @@ class Inversion:
             noise=None if self.noise is None else [m[rows] for m in self.noise],
             features=None if self.features is None else {n: change_rows(c, rows) for n, c in self.features.items()},
             weights=of(self.weights),
-            edit_state=of(self.edit_state),
+            kept=of(self.kept),
         )
 
 
