@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,28 +10,18 @@ from torch import Tensor
 
 from stylegan_inv.generators import Generator, from_rosinality
 from stylegan_inv.generators.io.network_geometry import infer_generator_config
-from tests.golden import fill, golden_dir
-
-
-@functools.cache
-def fill_features() -> ModuleType:
-    """The folder's own ``fill_features.py``."""
-    spec = importlib.util.spec_from_file_location("golden_fill_features", golden_dir() / "fill_features.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.golden import fill, filler, golden_dir
 
 
 def feature_state(keys: str) -> dict[str, Tensor]:
     """Filled state dict in the reference's own key names."""
-    state: dict[str, Tensor] = fill_features().reference_state(golden_dir() / "keys" / f"{keys}.json")
+    state: dict[str, Tensor] = filler("fill_features").reference_state(golden_dir() / "keys" / f"{keys}.json")
     return state
 
 
 def rnd(name: str, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0) -> Tensor:
     """An input that is rebuilt by its name, in double precision."""
-    value: Tensor = fill_features().rnd(name, shape, 0, mean, std)
+    value: Tensor = filler("fill_features").rnd(name, shape, 0, mean, std)
     return value.double()
 
 

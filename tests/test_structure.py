@@ -33,7 +33,7 @@ data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
 encoders/feature_space
-encoders/official
+encoders/official encoders/refinement
 optim visualization
 losses
 losses/paired losses/latent losses/faces

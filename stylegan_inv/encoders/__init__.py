@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stylegan_inv.encoders.fpn import FPNEncoder as FPNEncoder
     from stylegan_inv.encoders.irse import ir_se as ir_se
     from stylegan_inv.encoders.last_layer import LastLayerEncoder as LastLayerEncoder
+    from stylegan_inv.encoders.refinement.residual_encoders import ConsultationEncoder as ConsultationEncoder
+    from stylegan_inv.encoders.refinement.residual_encoders import ResidualAligner as ResidualAligner
     from stylegan_inv.encoders.resnet_backbone import resnet34 as resnet34
     from stylegan_inv.encoders.single_level import SingleLevelEncoder as SingleLevelEncoder
     from stylegan_inv.encoders.single_w import SingleWEncoder as SingleWEncoder
@@ -36,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "fpn": ["FPNEncoder"],
         "irse": ["ir_se"],
         "last_layer": ["LastLayerEncoder"],
+        "refinement.residual_encoders": ["ConsultationEncoder", "ResidualAligner"],
         "resnet_backbone": ["resnet34"],
         "single_level": ["SingleLevelEncoder"],
         "single_w": ["SingleWEncoder"],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training as PairedStyleGAN2Training
     from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training as StyleGAN2Training
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
+    from stylegan_inv.methods.hfgi import HFGI as HFGI
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
     from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP as Image2StyleGANPP
     from stylegan_inv.methods.interestyle import IntereStyle as IntereStyle
@@ -56,6 +57,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "generator.paired_stylegan2": ["PairedStyleGAN2Training"],
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
+        "hfgi": ["HFGI"],
         "image2stylegan": ["Image2StyleGAN"],
         "image2stylegan_pp": ["Image2StyleGANPP"],
         "interestyle": ["IntereStyle"],
