@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from stylegan_inv.config import compose, instantiate, instantiate_method, start_of
 from stylegan_inv.data.tasks.base import Task
-from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
+from stylegan_inv.encoders.official.feature_checkpoints import build_feature_networks
+from stylegan_inv.encoders.official.official_checkpoint import (
+    OfficialCheckpoint,
+    build_encoder,
+    checkpoint_generator,
+    read_checkpoint,
+)
 from stylegan_inv.encoders.shipped_files import ShippedEncoder, build_shipped, read_shipped, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.grey import as_rgb
@@ -22,9 +28,11 @@ from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.e4e import E4E
+from stylegan_inv.methods.fse import FSE
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
+from stylegan_inv.methods.sfe import SFE
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
 from stylegan_inv.runtime.run_folder import RunFolder, check_run
@@ -43,6 +51,8 @@ SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for
 SHIPPED_ARGUMENTS = {"iterations": _MOST_ITERATIONS, "in_channels": 64}
 #: The domains that it can name; each has a data set of its name.
 SHIPPED_DOMAINS = ("synthfaces",)
+#: Kinds of official files that become FSE and SFE, and the generator of those that have none.
+FEATURE_METHODS, PSP_GENERATOR = ("fse", "sfe"), "stylegan2-ffhq-config-f"
 #: Longest chain of runs that start from one another.
 _MOST_STARTS = 8
 
@@ -270,9 +280,10 @@ def load_official(
 ) -> InversionMethod:
     """Loads a method from an official checkpoint, without executing code in it.
 
-    An encoder with six input channels, which takes an image and its reconstruction, becomes ReStyle with the number of
-    iterations in the file. Any other encoder becomes pSp; e4e inverts in the same way, it differs in the encoder and in
-    the training.
+    Files of the Feature-Style encoder and StyleFeatureEditor become `FSE` and `SFE`, with pSp's generator if the file
+    has none. An encoder with six input channels, which takes an image and its reconstruction, becomes ReStyle with the
+    number of iterations in the file. Any other encoder becomes pSp; e4e inverts in the same way, it differs in the
+    encoder and in the training.
 
     Args:
         source: An official checkpoint, our conversion of one, or a name of the weights table.
@@ -288,6 +299,8 @@ def load_official(
     """
     path = fetch(source, offline=offline) if str(source) in TABLE else Path(source).expanduser()
     checkpoint = read_checkpoint(path)
+    if checkpoint.kind in FEATURE_METHODS:
+        return _load_feature_method(source, path, checkpoint, offline).to(device).eval().requires_grad_(False)
     try:
         if checkpoint.others:
             raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
@@ -327,3 +340,46 @@ def load_official(
         method = PSP(generator=generator, encoder=built, in_channels=encoder.in_channels)
     method.domain = generator.domain
     return method.to(device).eval().requires_grad_(False)
+
+
+def _load_feature_method(
+    source: str | Path, path: Path, checkpoint: OfficialCheckpoint, offline: bool | None
+) -> InversionMethod:
+    """Builds the method of a checkpoint of the Feature-Style encoder or StyleFeatureEditor."""
+    try:
+        networks = build_feature_networks(checkpoint)
+        if checkpoint.decoder:
+            generator = as_rgb(checkpoint_generator(checkpoint)[0])
+            generator.source_hash = file_hash(path)
+            generator.domain = known_domain(source, path, checkpoint.metadata, generator.source_hash)
+        else:
+            generator = load_generator(str(fetch(PSP_GENERATOR, offline=offline)))
+            generator.domain = TABLE[PSP_GENERATOR].domain
+            if checkpoint.latent_avg is not None:
+                generator.w_avg.copy_(checkpoint.latent_avg.reshape(-1, generator.w_dim)[0])
+        made_for = (networks.encoder.num_ws, networks.encoder.w_dim)
+        if made_for != (generator.num_ws, generator.w_dim):
+            raise UserError(
+                f"has an encoder for codes {made_for}, and the generator has {generator.num_ws} x {generator.w_dim}"
+            )
+        shared: dict[str, Any] = {"generator": generator, "encoder": lambda **_: networks.encoder}
+        method: InversionMethod
+        if networks.fuser is None:
+            method = FSE(**shared)
+        else:
+            start = None
+            if networks.embedder is not None:
+                start = PSP(generator=generator, encoder=lambda **_: networks.embedder)
+                start.domain = generator.domain
+            editor = networks.editor
+            method = SFE(
+                **shared,
+                fuser=lambda **_: networks.fuser,
+                editor=nn.Identity if editor is None else lambda **_: editor,
+                editor_first_step=0 if editor is not None else 1,
+                start=start,
+            )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    method.domain = generator.domain
+    return method

@@ -55,8 +55,8 @@ _BY_RANGE = (
         "expected_images factors feature_index frames from_resolution generated gpus grow_from identity_groups "
         "images images_per_person img_channels in_channels iterations loss_size mapping_layers max_images "
         "mbstd_group_size n_jobs n_trials noise_steps num_features num_normals path_length_shrink patience people "
-        "pool_size rank resamples resolution resolutions rounds samples scales shard_images size snapshots steps "
-        "test_size total_images total_steps train_size units val_batch_size val_people val_size version "
+        "pool_size rank resamples resolution resolutions rounds samples scales shard_images size snapshots "
+        "step_size steps test_size total_images total_steps train_size units val_batch_size val_people val_size version "
         "w_avg_samples w_dim w_steps width z_dim",
     ),
     (
@@ -80,7 +80,7 @@ _BY_RANGE = (
     ),
     (
         _FRACTION,
-        "betas decay end_factor fraction horizontal_flip initial_p level lr_rampdown_length lr_rampup_length "
+        "betas decay end_factor fraction gamma horizontal_flip initial_p level lr_rampdown_length lr_rampup_length "
         "min_delta mixing_probability noise_ramp_length obstacles path_length_decay probability style_mixing "
         "synthetic_share target_obstacles val_fraction w_avg_decay",
     ),

@@ -107,7 +107,7 @@ class FSE(TrainedMethod):
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the codes (B, L, D) and the feature maps (B, C, r, r) of images (B, 3, H, W)."""
         codes, features = self.encoder(resized(images, self.encoder.input_size, by_halves=True))
-        return codes + self.generator.w_avg if self.start is None else start_codes(self.start, images), features
+        return codes + self.generator.w_avg if self.start is None else start_codes(self, self.start, images), features
 
     def invert(self, images: Tensor) -> Inversion:  # noqa: D102
         w, features = self.encode(images)

@@ -134,7 +134,7 @@ class SFE(TrainedMethod):
         """Returns the codes w, the codes v of the start, the image G(w), its map G_k(w) and the fused map F."""
         codes, predicted = self.encoder(resized(images, self.encoder.input_size))
         own = codes + self.generator.w_avg
-        v = own if self.start is None else start_codes(self.start, images)
+        v = own if self.start is None else start_codes(self, self.start, images)
         w = own if self.codes == "own" else v
         image, map_of_codes = rendered(self.generator, self.layer, w, **synthesis)
         return w, v, image, map_of_codes, self.fuser(predicted, map_of_codes)
@@ -148,7 +148,7 @@ class SFE(TrainedMethod):
         codes, predicted = self.encoder(resized(images, self.encoder.input_size))
         own = codes + self.generator.w_avg
         needs_start = self.start is not None and (self.edits_with_networks or self.codes == "start")
-        v = start_codes(self.start, images) if self.start is not None and needs_start else own
+        v = start_codes(self, self.start, images) if self.start is not None and needs_start else own
         w = own if self.codes == "own" else v
         map_of_codes = self.map_of(w)
         fused = self.fuser(predicted, map_of_codes)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylegan_inv.encoders.feature_space.iresnet import FACE_SIZE, IResNet, read_iresnet
-from stylegan_inv.losses.compose import LossInputs
+from stylegan_inv.losses.compose import LossInputs, check_region
 from stylegan_inv.losses.faces.bisenet import BiSeNet
 from stylegan_inv.losses.network_files import load_exactly, read_state
 from stylegan_inv.utils.frozen_module import Frozen
@@ -34,22 +34,24 @@ class FeatureIdentity(nn.Module):
 
     Args:
         path: File of the network (``backbone.pth`` of InsightFace's ms1mv3 or glint360k).
+        region: ``whole`` or ``interest`` (both images are multiplied by the mask).
     """
 
     compares = "faces"
     domain: str | None = "faces"
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, region: str = "whole") -> None:
         super().__init__()
+        self.region = check_region(region, ("whole", "interest"))
         network = IResNet()
         network.load_state_dict(read_iresnet(path))
         self.frozen = Frozen(network)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the mean distance; the target receives no gradient."""
-        return cosine_distances(
-            self.levels(inputs.select("image")), [m.detach() for m in self.levels(inputs.select("target"))]
-        ).mean()
+        with torch.no_grad():
+            target = self.levels(inputs.select("target", self.region))
+        return cosine_distances(self.levels(inputs.select("image", self.region)), target).mean()
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """Returns the maps and the embeddings of images (B, 3, H, W) in [-1, 1]."""
@@ -64,14 +66,16 @@ class ParsingSimilarity(nn.Module):
 
     Args:
         path: The official file (`SOURCE`).
+        region: ``whole`` or ``interest`` (both images are multiplied by the mask).
     """
 
     domain: str | None = "faces"
     mean: Tensor
     std: Tensor
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, region: str = "whole") -> None:
         super().__init__()
+        self.region = check_region(region, ("whole", "interest"))
         network = BiSeNet()
         load_exactly(network, read_state(path, SOURCE), path, SOURCE)
         self.frozen = Frozen(network)
@@ -80,9 +84,9 @@ class ParsingSimilarity(nn.Module):
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the mean distance; the target receives no gradient."""
-        return cosine_distances(
-            self.outputs(inputs.select("image")), [m.detach() for m in self.outputs(inputs.select("target"))]
-        ).mean()
+        with torch.no_grad():
+            target = self.outputs(inputs.select("target", self.region))
+        return cosine_distances(self.outputs(inputs.select("image", self.region)), target).mean()
 
     def outputs(self, images: Tensor) -> Sequence[Tensor]:
         """Returns the logits (B, 19, 512, 512) of the three outputs for images (B, 3, H, W) in [-1, 1]."""

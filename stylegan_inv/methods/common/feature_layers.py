@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
 from stylegan_inv.generators.feature_maps import FeatureChange, Synthesis
-from stylegan_inv.methods.common.base import Inversion, InversionMethod
-from stylegan_inv.methods.common.per_image import check_same_generator
+from stylegan_inv.methods.common.base import InversionMethod
+from stylegan_inv.methods.common.starting_points import check_embedder, codes_alone
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.frozen_module import Frozen
 
@@ -106,33 +106,27 @@ def frozen_start(method: InversionMethod, start: object) -> Frozen | None:
     """Returns a method whose codes are refined, frozen; None for None.
 
     Raises:
-        UserError: Not a method, or one of another generator.
+        UserError: Not a method, one of another generator, or one for other inputs than photographs.
     """
     if start is None:
         return None
     if not isinstance(start, InversionMethod):
         raise UserError(f"method.start={start!r}: expected a run, a shipped encoder or null, which uses own codes")
-    check_same_generator(method, start)
+    check_embedder(method, start)
     return Frozen(start)
 
 
-def codes_alone(found: Inversion) -> Tensor:
-    """Returns the codes (B, L, D) that a start has found, detached.
+@torch.no_grad()
+def start_codes(method: InversionMethod, start: Frozen, images: Tensor) -> Tensor:
+    """Returns the codes (B, L, D) of a start for images (B, 3, H, W), resized to the size that it was made for.
+
+    Args:
+        method: The method that uses the codes.
+        start: The start.
+        images: The images.
 
     Raises:
         UserError: The start needs more than codes to render its images.
     """
-    for what, part in {"tuned weights": found.weights, "feature maps": found.features or found.kept}.items():
-        if part is not None:
-            raise UserError(
-                f"method.start: renders its images with {what}, of which its codes know nothing; give a method that "
-                "finds codes alone, such as a run of e4e or method=projector"
-            )
-    return found.w.detach()
-
-
-@torch.no_grad()
-def start_codes(start: Frozen, images: Tensor) -> Tensor:
-    """Returns the codes (B, L, D) of a start for images (B, 3, H, W), resized to the size that it was made for."""
-    method: InversionMethod = start.network
-    return codes_alone(method.invert(resized(images, method.input_size, by_halves=True)))
+    embedder: InversionMethod = start.network
+    return codes_alone(method, embedder.invert(resized(images, embedder.input_size)))[0]
