@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -342,6 +342,11 @@ def load_official(
     return method.to(device).eval().requires_grad_(False)
 
 
+def _as_given(network: nn.Module) -> Callable[..., nn.Module]:
+    """Returns a function that returns a network whatever shape it is asked for."""
+    return lambda **_: network
+
+
 def _load_feature_method(
     source: str | Path, path: Path, checkpoint: OfficialCheckpoint, offline: bool | None
 ) -> InversionMethod:
@@ -362,21 +367,22 @@ def _load_feature_method(
             raise UserError(
                 f"has an encoder for codes {made_for}, and the generator has {generator.num_ws} x {generator.w_dim}"
             )
-        shared: dict[str, Any] = {"generator": generator, "encoder": lambda **_: networks.encoder}
+        shared: dict[str, Any] = {"generator": generator, "encoder": _as_given(networks.encoder)}
+        fuser, editor, embedder = networks.fuser, networks.editor, networks.embedder
         method: InversionMethod
-        if networks.fuser is None:
+        if fuser is None:
             method = FSE(**shared)
         else:
-            start = None
-            if networks.embedder is not None:
-                start = PSP(generator=generator, encoder=lambda **_: networks.embedder)
+            start = None if embedder is None else PSP(generator=generator, encoder=_as_given(embedder))
+            if start is not None:
                 start.domain = generator.domain
-            editor = networks.editor
+            trained = editor is not None  # in the second phase
+            changes = nn.Identity() if editor is None else editor
             method = SFE(
                 **shared,
-                fuser=lambda **_: networks.fuser,
-                editor=nn.Identity if editor is None else lambda **_: editor,
-                editor_first_step=0 if editor is not None else 1,
+                fuser=_as_given(fuser),
+                editor=_as_given(changes),
+                editor_first_step=0 if trained else 1,
                 start=start,
             )
     except UserError as error:

@@ -56,8 +56,8 @@ _BY_RANGE = (
         "images images_per_person img_channels in_channels iterations loss_size mapping_layers max_images "
         "mbstd_group_size n_jobs n_trials noise_steps num_features num_normals path_length_shrink patience people "
         "pool_size rank resamples resolution resolutions rounds samples scales shard_images size snapshots "
-        "step_size steps test_size total_images total_steps train_size units val_batch_size val_people val_size version "
-        "w_avg_samples w_dim w_steps width z_dim",
+        "step_size steps test_size total_images total_steps train_size units val_batch_size val_people val_size "
+        "version w_avg_samples w_dim w_steps width z_dim",
     ),
     (
         _COUNT_OR_NONE,

@@ -110,4 +110,5 @@ class _FeatureFusionModule(nn.Module):
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
         x = self.convblk(torch.cat([spatial, context], dim=1))
         attention = torch.sigmoid(self.conv2(F.relu(self.conv1(x.mean(dim=(2, 3), keepdim=True)))))
-        return x * attention + x
+        fused: Tensor = x * attention + x
+        return fused
