@@ -155,8 +155,9 @@ def _restore(method: InversionMethod, checkpoint: dict[str, Any], path: Path) ->
     with checkpoint_io.restoring(path, method):
         method.on_load_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
-        if isinstance(method, TrainedMethod) and method.loss is None:
-            state = {key: value for key, value in state.items() if not str(key).startswith("loss.")}
+        if isinstance(method, TrainedMethod):
+            left_out = {"loss", "adversary"} - dict(method.named_children()).keys()
+            state = {key: value for key, value in state.items() if str(key).split(".")[0] not in left_out}
         load_state(method, state, path)
 
 
@@ -175,7 +176,7 @@ def _for_inverting(node: Any) -> Any:
     node = _without_pretrained(node)
     kind = resolve_name(node["_target_"])
     if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
-        node["loss"] = None
+        node |= {name: None for name in ("loss", "adversary", "directions") if name in node}
     return node
 
 

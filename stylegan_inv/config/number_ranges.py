@@ -53,7 +53,7 @@ _BY_RANGE = (
         "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes content_width "
         "d_steps_per_g embedding_dim evaluation_factor every every_n_steps every_n_train_steps every_steps "
         "expected_images factors feature_index frames from_resolution generated gpus grow_from identity_groups "
-        "images images_per_person img_channels in_channels iterations loss_size mapping_layers max_images "
+        "images images_per_person img_channels in_channels input_size iterations loss_size mapping_layers max_images "
         "mbstd_group_size n_jobs n_trials noise_steps num_features num_normals path_length_shrink patience people "
         "pool_size rank resamples resolution resolutions rounds samples scales shard_images size snapshots "
         "step_size steps test_size total_images total_steps train_size units val_batch_size val_people val_size "
@@ -85,6 +85,7 @@ _BY_RANGE = (
         "synthetic_share target_obstacles val_fraction w_avg_decay",
     ),
     (Range(least=0, most=LARGEST_SEED, whole=True), "people_seed seed"),
+    (Range(least=-10, most=10), "initial"),
 )
 #: Name of an argument -> its range.
 RANGES = {name: found for found, names in _BY_RANGE for name in names.split()}
@@ -94,7 +95,7 @@ _BY_LARGEST = (
     (2048, "cell frames"),
     (
         4096,
-        "content_width from_resolution grow_from img_channels in_channels loss_size mask_width radii resolutions size",
+        "from_resolution grow_from img_channels in_channels loss_size mask_width radii resolutions size",
     ),
     (1 << 16, "batch_sizes classes"),
     (86_400, "seconds"),

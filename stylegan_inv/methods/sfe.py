@@ -80,7 +80,7 @@ class SFE(TrainedMethod):
         start: InversionMethod | None = None,
         codes: str = "own",
         editor_first_step: int = 300000,
-        directions: Sequence[str] = (),
+        directions: Sequence[str] | None = (),
         strength: float = 3.0,
         adversary: Callable[[], ImageDiscriminatorTraining] | None = None,
         feature_weight: float = 0.01,
@@ -111,7 +111,7 @@ class SFE(TrainedMethod):
         self.train_mode_everywhere = train_mode_everywhere
         self.start_from(start)
         # Only training edits. A run that is loaded to invert has no loss, and its directions are not read.
-        self.directions = [] if self.loss is None else [self._direction(name) for name in directions]
+        self.directions = [] if self.loss is None else [self._direction(name) for name in directions or ()]
         self._images: tuple[Tensor, Tensor] | None = None  # real and fake, for the discriminator
         self.on_step(0)
 
