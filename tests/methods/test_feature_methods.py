@@ -19,8 +19,10 @@ from stylegan_inv.losses.pixel import L2
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.methods.common.feature_layers import FeatureLayer, rendered, resized
 from stylegan_inv.methods.fse import FSE
+from stylegan_inv.methods.image2stylegan import Image2StyleGAN
+from stylegan_inv.methods.pti import PTI
 from stylegan_inv.methods.sfe import FUSED, SFE, START_CODES
-from tests.methods.tiny import tiny_generator
+from tests.methods.tiny import tiny, tiny_generator
 
 ENCODER = partial(FeatureStyleEncoder, input_size=32, channels=(4, 4, 6, 8), units=(1, 1, 1, 1))
 
@@ -282,3 +284,10 @@ def test_small_networks_start_at_what_they_are_given() -> None:
         torch.zeros(1, 3, 64, 64)
     )
     assert codes.shape == (1, 6, 8) and features.shape == (1, 5, 32, 32) and not features.any() and not codes.any()
+
+
+@pytest.mark.parametrize("refiner", [PTI, Image2StyleGAN])
+def test_refiners_of_codes_refuse_starts_that_find_features(refiner: type) -> None:
+    method = tiny(refiner, start=fse(), steps=1)
+    with pytest.raises(UserError, match="method.start: it inverts by feature maps"):
+        method.invert(photographs())
