@@ -89,7 +89,10 @@ class FeatureStyleEncoder(nn.Module):
                 "those of the generator; give another method.feature_index or encoder.input_size"
             )
         if len(channels) != 4 or len(units) != 4 or min(*channels, *units) < 1:
-            raise UserError(f"encoder: channels={list(channels)}, units={list(units)}: expected four positive numbers")
+            raise UserError(
+                f"the encoder got groups of {list(channels)} channels and {list(units)} units, expected four positive "
+                "numbers of each"
+            )
         self.num_ws, self.w_dim, self.in_channels, self.input_size = num_ws, w_dim, in_channels, input_size
         third, content = STRIDES[ratio]
         self.conv = nn.Sequential(
