@@ -32,10 +32,11 @@ data/sources
 data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
-encoders/official
+encoders/feature_space
+encoders/official encoders/refinement
 optim visualization
 losses
-losses/paired losses/latent
+losses/paired losses/latent losses/faces
 metrics
 latents
 latents/edits latents/discovery

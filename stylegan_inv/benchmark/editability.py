@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.edit.edit_sources import from_inversions
+from stylegan_inv.edit.joined_inversions import from_inversions
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.generators import Generator
 from stylegan_inv.latents.directions import embedded_directions, load_direction
 from stylegan_inv.latents.discovery.effect import EffectMeter
 from stylegan_inv.latents.discovery.scores import predict_attributes
-from stylegan_inv.methods.common.base import Inversion
+from stylegan_inv.methods.common.base import Inversion, InversionMethod
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
 #: Measures of each face: change of the target attribute and mean absolute change of the other attributes, both in
@@ -33,7 +33,13 @@ _EVALUATION_NETWORK = "face_eval"
 Edits = dict[str, dict[str, np.ndarray]]
 
 
-def measure_edits(generator: Generator, inversions: Sequence[Inversion], count: int, originals: Tensor) -> Edits:
+def measure_edits(
+    generator: Generator,
+    inversions: Sequence[Inversion],
+    count: int,
+    originals: Tensor,
+    method: InversionMethod | None = None,
+) -> Edits:
     """Applies every embedded direction at every strength.
 
     A face is moved to the other end of the range of the attribute: old faces become younger, glasses are removed.
@@ -44,13 +50,15 @@ def measure_edits(generator: Generator, inversions: Sequence[Inversion], count: 
         inversions: Inversions of the faces in their order.
         count: Number of faces N to edit, from the first.
         originals: Faces (at least N, 3, H, W), in the order of the inversions.
+        method: Method that inverted the faces; needed if it edits with networks of its own.
 
     Returns:
         Values for each attribute and measure, and for ``all`` the mean over the attributes.
     """
     network = load_face_network(_EVALUATION_NETWORK)
     before = predict_attributes(network, originals)
-    inputs = from_inversions(generator, inversions, [str(n) for n in range(sum(len(one.w) for one in inversions))])
+    names = [str(n) for n in range(sum(len(one.w) for one in inversions))]
+    inputs = from_inversions(generator, inversions, names, method=method)
     scale = {_EVALUATION_NETWORK: {name: values.std() for name, values in before.items()}}
     meter = EffectMeter(generator, {_EVALUATION_NETWORK: network}, inputs.w[:count], inputs.render, scale)
     edits: Edits = {}

@@ -124,7 +124,8 @@ def score_method(
             found.columns["seconds"] = np.array(_seconds(compared, method, recorder, held_out, count))
             originals = held_out.batch["image"][: budget.edited_faces]
             edited = min(len(originals), count)
-            found.edits = measure_edits(method.generator, recorder.inversions, edited, originals)
+            own = method if isinstance(method, InversionMethod) else None  # or another project's
+            found.edits = measure_edits(method.generator, recorder.inversions, edited, originals, own)
         found.images[condition] = to_uint8(images[[index for index in SHOWN if index < count]]).numpy()
     return found
 

@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 
 from stylegan_inv.config import entry_point, instantiate
 from stylegan_inv.data.images.image_files import SUFFIXES, save_image
-from stylegan_inv.edit.edit_sources import Source, find_source
+from stylegan_inv.edit.edit_sources import find_source
+from stylegan_inv.edit.edited_images import Source
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import remove_warnings
 from stylegan_inv.invert.output_folder import image_names

@@ -47,7 +47,7 @@ def ir_se(
             name in the weights table, ``ir-se50``.
         extra_channels: Weights of further input images, see `backbone.start_from`.
     """
-    groups = residual_groups(partial(_Unit, se=se), channels[0], channels, units, first_stride=2)
+    groups = residual_groups(partial(ResidualUnit, se=se), channels[0], channels, units, first_stride=2)
     stem = nn.Sequential(
         nn.Conv2d(in_channels, channels[0], 3, 1, 1, bias=False), nn.BatchNorm2d(channels[0]), nn.PReLU(channels[0])
     )
@@ -108,8 +108,15 @@ def curricularface() -> FaceRecognition:
     return FaceRecognition(UNITS_101, se=False, affine=False, dropout=0.4)
 
 
-class _Unit(nn.Module):
-    """A residual unit: BN, 3x3, PReLU, strided 3x3, BN, squeeze and excitation, without an activation after the sum."""
+class ResidualUnit(nn.Module):
+    """A residual unit: BN, 3x3, PReLU, strided 3x3, BN, squeeze and excitation, without an activation after the sum.
+
+    Args:
+        in_channels: I.
+        out_channels: O; if it differs from I, the shortcut is a 1x1 convolution with BN.
+        stride: Stride of the second convolution.
+        se: Use squeeze and excitation.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, se: bool) -> None:
         super().__init__()
@@ -129,6 +136,7 @@ class _Unit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, I, h, w)`` to ``(B, O, h / stride, w / stride)``."""
         # The official shortcut is a strided 1x1 max-pooling, which stores an 8-byte index for each value.
         shortcut = x[..., :: self.stride, :: self.stride] if self.shortcut_layer is None else self.shortcut_layer(x)
         residual: Tensor = self.res_layer(x)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.frozen.segment import Point
@@ -125,6 +126,55 @@ class FeaturePlan:
             else:
                 changes[name] = (of_row(change[0]), of_row(change[1]))
         return FeaturePlan(self.points, changes, self.returned, self.upto)
+
+
+def check_change(network: nn.Module, name: str, change: FeatureChange) -> None:
+    """Checks a change of a feature map before a network runs.
+
+    Args:
+        network: A synthesis network, see :class:`.NetworkParts`.
+        name: Name of the feature map.
+        change: The change, for one image or for several.
+
+    Raises:
+        UserError: A name that the network does not have, or tensors of another shape.
+    """
+    names = network.feature_names()  # type: ignore[operator]
+    one_of("synthesis.features", name, names)
+    layers = network.named_layers()  # type: ignore[operator]
+    layer = name if name in layers else [n for n in layers if n.startswith(f"{name}.")][-1]
+    side = layers[layer].resolution
+    shape = (len(layers[layer].weight), side, side)
+    if isinstance(change, Tensor):
+        fits = change.ndim == 4 and tuple(change.shape[1:]) == shape
+    else:
+        like = torch.empty((1, *shape), device="meta")
+        fits = all(not isinstance(v, Tensor) or _broadcasts(v[:1] if v.ndim == 4 else v, like) for v in change)
+    if not fits:
+        raise UserError(f"synthesis.features: the change of {name} is of another size than the feature map {shape}")
+
+
+def change_rows(change: FeatureChange, rows: slice | Tensor) -> FeatureChange:
+    """Returns the change of some of the images; what is shared by all of them stays as it is.
+
+    Args:
+        change: A map (B, C, h, w), or a pair of numbers or tensors; only tensors with four axes have a row for each
+            image.
+        rows: A slice, or indices (N,).
+    """
+    if isinstance(change, Tensor):
+        return change[rows]
+    scale, shift = (v[rows] if isinstance(v, Tensor) and v.ndim == 4 and len(v) > 1 else v for v in change)
+    return scale, shift
+
+
+def join_changes(changes: Sequence[FeatureChange]) -> FeatureChange:
+    """Returns the changes of several batches as one: maps, or pairs of tensors (B, ...)."""
+    if all(isinstance(change, Tensor) for change in changes):
+        return torch.cat([change for change in changes if isinstance(change, Tensor)])
+    pairs = [change for change in changes if not isinstance(change, Tensor)]
+    scale, shift = (torch.cat([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
+    return scale, shift
 
 
 def _broadcasts(value: Tensor, x: Tensor) -> bool:

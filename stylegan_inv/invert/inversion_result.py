@@ -14,7 +14,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import Finding, InputCheck, InputWarnings
 from stylegan_inv.invert.output_folder import SHEET, SKIPPED, VARIANTS
 from stylegan_inv.invert.parts import CELL, SHEET_IMAGES, PartResult
-from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS, shard_name
+from stylegan_inv.latents.saved_codes import RECONSTRUCTIONS, TENSORS, shard_name
 from stylegan_inv.utils.files import atomic_write, remove_partial
 from stylegan_inv.utils.safetensors_files import write_safetensors
 from stylegan_inv.utils.text import json_text
@@ -133,7 +133,7 @@ def _write_skipped(folder: Path, result: Result, left_out: Sequence[str]) -> Non
 
 def _remove_partial_files(folder: Path, images: Sequence[str]) -> None:
     """Removes what processes left behind that were killed while they wrote."""
-    kinds = [folder / RECONSTRUCTIONS, folder / NOISE, folder / GENERATORS, *folder.glob(f"{VARIANTS}/[0-9]*")]
+    kinds = [folder / RECONSTRUCTIONS, *(folder / kind for kind in TENSORS), *folder.glob(f"{VARIANTS}/[0-9]*")]
     for subfolder in {PurePosixPath(name).parent.relative_to(RECONSTRUCTIONS) for name in images}:
         for kind in kinds:
             remove_partial(kind / subfolder)

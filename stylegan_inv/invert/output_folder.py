@@ -14,11 +14,10 @@ from stylegan_inv.data.images.image_files import distinct_names, storable_name
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import WARNINGS
 from stylegan_inv.latents.saved_codes import (
-    GENERATORS,
     LATENTS,
-    NOISE,
     RECONSTRUCTIONS,
     SHARDS,
+    TENSORS,
     latents_files,
     read_latents_file,
 )
@@ -33,7 +32,7 @@ def is_result(folder: Path, path: Path) -> bool:
     if not path.is_relative_to(folder):
         return False
     first = [*path.relative_to(folder).parts, ""][0]
-    return first in ("", RECONSTRUCTIONS, NOISE, GENERATORS, VARIANTS) or fnmatch(first, f"{SHEET}*.png")
+    return first in ("", RECONSTRUCTIONS, *TENSORS, VARIANTS) or fnmatch(first, f"{SHEET}*.png")
 
 
 def stored_command(folder: Path) -> str | None:
@@ -72,12 +71,11 @@ def remove_previous_result(folder: Path) -> None:
 
 def _remove_images(folder: Path, names: Sequence[str]) -> None:
     """Removes the files of images; of names that anyone may have edited, only files inside the folder."""
-    kinds = (NOISE, GENERATORS)
     variants = sorted(folder.glob(f"{VARIANTS}/[0-9]*"))
     for name in names:
         relative = PurePosixPath(name).relative_to(RECONSTRUCTIONS)
         images = [folder / name, *(variant / relative for variant in variants)]
-        tensors = [(folder / kind / relative).with_suffix(".safetensors") for kind in kinds]
+        tensors = [(folder / kind / relative).with_suffix(".safetensors") for kind in TENSORS]
         for file in (*(image for image in images if image.suffix == ".png"), *tensors):
             if Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
                 file.unlink(missing_ok=True)

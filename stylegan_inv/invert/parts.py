@@ -18,7 +18,7 @@ from stylegan_inv.data.images.image_files import save_image, to_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.invert.input_warnings import Finding
 from stylegan_inv.invert.output_folder import VARIANTS
-from stylegan_inv.latents.saved_codes import GENERATORS, NOISE, RECONSTRUCTIONS
+from stylegan_inv.latents.saved_codes import FEATURES, GENERATORS, KEPT, NOISE, RECONSTRUCTIONS, write_features
 from stylegan_inv.methods.common.reached_distances import relative_distances
 from stylegan_inv.utils.safetensors_files import load_dataclass, save_dataclass, write_safetensors
 from stylegan_inv.visualization.contact_sheet import difference_image
@@ -148,7 +148,14 @@ class PartWriter:
         save_image(image, self.folder / self.images[index])
         for number, variant in enumerate(variants, start=1):
             save_image(variant, self.folder / VARIANTS / str(number) / relative)
-        for kind, tensors in {NOISE: _noise(inversion, row), GENERATORS: _difference(inversion, row)}.items():
+        one = inversion.select(slice(row, row + 1))
+        kinds = {
+            NOISE: _noise(inversion, row),
+            GENERATORS: _difference(inversion, row),
+            FEATURES: write_features(one.features or {}),
+            KEPT: {name: t.detach().float().cpu().contiguous() for name, t in (one.kept or {}).items()},
+        }
+        for kind, tensors in kinds.items():
             if tensors:
                 file = (self.folder / kind / relative).with_suffix(".safetensors")
                 write_safetensors(file, tensors, self.metadata)

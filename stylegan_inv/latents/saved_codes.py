@@ -1,10 +1,11 @@
-"""Reading the folder of inverted images that ``stylegan_inv.invert`` writes: codes, noise maps, tuned generators."""
+"""Reading the folder of inverted images that ``stylegan_inv.invert`` writes: codes and what else edits need."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,10 +15,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.generators.feature_maps import FeatureChange
 from stylegan_inv.latents.numpy_files import read_npz
 from stylegan_inv.utils.safetensors_files import open_safetensors, read_safetensors
 
 LATENTS, RECONSTRUCTIONS, NOISE, GENERATORS = "latents.safetensors", "reconstructions", "noise", "generators"
+FEATURES, KEPT = "features", "kept"
+#: Folders with a file of tensors for each image.
+TENSORS = (NOISE, GENERATORS, FEATURES, KEPT)
+#: Ends of the names of the two tensors that change a feature map.
+_SCALE, _SHIFT = ".scale", ".shift"
 SHARDS = "latents-[0-9]*-of-[0-9]*.safetensors"
 #: Largest number of float16, in which differences of generators are stored; noise maps are about 1.
 _LARGEST_VALUE = 65504
@@ -183,6 +190,56 @@ def read_difference(folder: str | os.PathLike[str], reconstruction: str) -> dict
         reconstruction: Entry of the image in `Latents.reconstructions`.
     """
     return _read_tensors(folder, GENERATORS, reconstruction)
+
+
+def write_features(features: Mapping[str, FeatureChange]) -> dict[str, Tensor]:
+    """Returns the tensors of a file that :func:`read_features` reads.
+
+    Args:
+        features: Changes of the feature maps of one image, by layer.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer, change in features.items():
+        if isinstance(change, Tensor):
+            tensors[layer] = change
+        else:
+            tensors[layer + _SCALE], tensors[layer + _SHIFT] = (torch.as_tensor(value) for value in change)
+    return {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
+
+
+def read_features(folder: str | os.PathLike[str], reconstruction: str) -> dict[str, FeatureChange] | None:
+    """Returns the changes of the feature maps of one image, by layer; None without one.
+
+    Args:
+        folder: Output folder of ``stylegan_inv.invert``.
+        reconstruction: Entry of the image in `Latents.reconstructions`.
+
+    Raises:
+        UserError: A scale without a shift, or the reverse.
+    """
+    tensors = _read_tensors(folder, FEATURES, reconstruction)
+    if tensors is None:
+        return None
+    found: dict[str, FeatureChange] = {}
+    for name, value in tensors.items():
+        layer = name.removesuffix(_SCALE).removesuffix(_SHIFT)
+        if layer == name:
+            found[layer] = value
+        elif layer + _SCALE not in tensors or layer + _SHIFT not in tensors:
+            raise UserError(f"{folder}: the features of {reconstruction} have no {layer}; invert the image again")
+        else:
+            found[layer] = (tensors[layer + _SCALE], tensors[layer + _SHIFT])
+    return found
+
+
+def read_kept(folder: str | os.PathLike[str], reconstruction: str) -> dict[str, Tensor] | None:
+    """Returns what the method's networks read to edit one image, (1, ...) each; None without it.
+
+    Args:
+        folder: Output folder of ``stylegan_inv.invert``.
+        reconstruction: Entry of the image in `Latents.reconstructions`.
+    """
+    return _read_tensors(folder, KEPT, reconstruction)
 
 
 def _read_tensors(folder: str | os.PathLike[str], kind: str, reconstruction: str) -> dict[str, Tensor] | None:

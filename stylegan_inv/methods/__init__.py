@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.base import InversionMethod as InversionMethod
     from stylegan_inv.methods.common.base import Step as Step
     from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
+    from stylegan_inv.methods.common.image_discriminator_training import (
+        ImageDiscriminatorTraining as ImageDiscriminatorTraining,
+    )
     from stylegan_inv.methods.common.latent_discriminator_training import (
         LatentDiscriminatorTraining as LatentDiscriminatorTraining,
     )
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.e4e import E4E as E4E
     from stylegan_inv.methods.face_network_training import FaceNetworkTraining as FaceNetworkTraining
     from stylegan_inv.methods.feature_transfer import FeatureTransfer as FeatureTransfer
+    from stylegan_inv.methods.fse import FSE as FSE
     from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training as PairedStyleGAN2Training
     from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training as StyleGAN2Training
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
+    from stylegan_inv.methods.hfgi import HFGI as HFGI
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
     from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP as Image2StyleGANPP
     from stylegan_inv.methods.interestyle import IntereStyle as IntereStyle
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.pti import Locality as Locality
     from stylegan_inv.methods.restyle import ReStyle as ReStyle
     from stylegan_inv.methods.restyle_e4e import ReStyleE4E as ReStyleE4E
+    from stylegan_inv.methods.sfe import SFE as SFE
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -41,14 +47,17 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
         "common.embedding_stage": ["EmbeddingStage"],
         "common.latent_optimization": ["LatentOptimization"],
+        "common.image_discriminator_training": ["ImageDiscriminatorTraining"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
         "e4e": ["E4E"],
         "face_network_training": ["FaceNetworkTraining"],
         "feature_transfer": ["FeatureTransfer"],
+        "fse": ["FSE"],
         "generator.paired_stylegan2": ["PairedStyleGAN2Training"],
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
+        "hfgi": ["HFGI"],
         "image2stylegan": ["Image2StyleGAN"],
         "image2stylegan_pp": ["Image2StyleGANPP"],
         "interestyle": ["IntereStyle"],
@@ -58,5 +67,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "pti": ["Locality", "PTI"],
         "restyle": ["ReStyle"],
         "restyle_e4e": ["ReStyleE4E"],
+        "sfe": ["SFE"],
     },
 )

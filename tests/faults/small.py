@@ -59,6 +59,8 @@ OF_METHOD = {
         "method.discriminator.channel_max=8", "method.path_length_every=2", "method.r1_every=2", "method.samples=1",
         "augment=ada", "+augment.initial_p=0.2",
     ),
+    # Its start and its directions are made for the embedded generator.
+    "sfe": (*ENCODER, "method.start=null", "method.directions=[]"),
     # They optimise each image, which takes as long as one lets them.
     "image2stylegan": (*ENCODER, "method.steps=2"),
     "image2stylegan_pp": (*ENCODER, "method.stages.w.steps=2", "method.stages.noise.steps=2"),

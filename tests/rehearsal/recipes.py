@@ -86,6 +86,10 @@ REHEARSALS = {
     "e4e_cars": _objects(512, *CARS),
     "e4e_churches": _objects(256, *_folders("church")),
     "e4e_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
+    "fse_ffhq": _faces(
+        *(FFHQ, CELEBA_HQ_TEST, "encoder.pretrained={data}/networks/iresnet50.pth"),
+        "loss.landmark.path={data}/networks/bisenet.pth",
+    ),
     "e4e_horses": _objects(256, *_folders("horse")),
     "interestyle_ffhq": _faces(FFHQ, CELEBA_HQ_TEST, "dataset.mask_root={data}/ffhq_masks"),
     "psp_ffhq": _faces(FFHQ, CELEBA_HQ_TEST, "generator=stylegan2_ffhq1024"),  # NVIDIA's layout
@@ -96,6 +100,10 @@ REHEARSALS = {
     "restyle_psp_ffhq": _faces(
         *("dataset=ffhq_celeba_hq", FFHQ, "dataset.val_root=null"),
         *("dataset.celeba_hq_root={data}/CelebAMask-HQ", "dataset.check_sizes=false"),
+    ),
+    "sfe_ffhq": _faces(
+        *(FFHQ, CELEBA_HQ_TEST, "encoder.pretrained={data}/networks/iresnet50.pth"),
+        "method.directions=[{data}/networks/direction.pt]",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
+from stylegan_inv.generators.feature_maps import FeatureChange, change_rows
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.latents.directions import Direction
 from stylegan_inv.utils.checks import real_numbers
@@ -27,11 +28,13 @@ class EditInputs:
         images: Inverted images (N, 3, S, S); None for random samples.
         z: Latent codes (N, Z) of random samples; None for inversions.
         noise: Noise maps of the inversions, (N, 1, r, r) for each layer; None for the generator's own.
-        features: Feature maps (N, C, h, w) by layer, which replace those of the synthesis; None for none.
+        features: Changes of feature maps by layer, with N rows, as ``synthesis(features=…)`` takes them; None for none.
         weights: Compressed difference of the generator that was tuned for each image, see
             `generators.variants.low_rank_difference`; None for the shared generator.
         batch_size: Number of images that are rendered at once.
         average: Latent average to truncate towards, (D,) or (N, 1, D); None for that of the generator.
+        own_rule: ``(w, rows, noise)`` -> images (B, 3, R, R) of edited codes (B, L, D) of some of the inputs, for
+            inversions whose method edits them by networks of its own; None for the generator.
     """
 
     generator: Generator
@@ -40,10 +43,11 @@ class EditInputs:
     images: Tensor | None = None
     z: Tensor | None = None
     noise: list[Tensor] | None = None
-    features: dict[str, Tensor] | None = None
+    features: dict[str, FeatureChange] | None = None
     weights: list[Mapping[str, Tensor]] | None = None
     batch_size: int = 16
     average: Tensor | None = None
+    own_rule: Callable[[Tensor, Tensor, list[Tensor] | None], Tensor] | None = None
 
     @property
     def w_avg(self) -> Tensor:
@@ -76,6 +80,9 @@ class EditInputs:
 
     def _render(self, w: Tensor, rows: Sequence[int] | None, noise: list[Tensor] | None) -> Tensor:
         sources = torch.arange(len(w)) if rows is None else torch.tensor(rows)
+        if self.own_rule is not None:
+            parts = zip(w.split(self.batch_size), sources.split(self.batch_size), strict=True)
+            return torch.cat([self.own_rule(codes, part, noise).clamp(-1, 1).cpu() for codes, part in parts])
         if self.weights is None:
             return self._render_with(w, sources, noise, None)
         out = torch.empty(len(w), self.generator.img_channels, self.generator.resolution, self.generator.resolution)
@@ -94,7 +101,7 @@ class EditInputs:
             if noise is None and self.noise is not None:
                 options["noise"] = [layer[rows] for layer in self.noise]
             if self.features is not None:
-                options["features"] = {layer: maps[rows] for layer, maps in self.features.items()}
+                options["features"] = {layer: change_rows(change, rows) for layer, change in self.features.items()}
             images.append(self.generator.synthesis(codes, **options).clamp(-1, 1).cpu())
         return torch.cat(images)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator
+from stylegan_inv.generators.feature_maps import FeatureChange, change_rows
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.methods.common.image_means import ImageMeans
 from stylegan_inv.methods.common.reached_distances import DistanceRecord, ReachedDistances
@@ -56,17 +57,44 @@ class Inversion:
         image: Reconstructions at the generator's resolution, (B, 3, R, R), nominally in [-1, 1].
         steps: All iterations, first to last, of methods that refine; None otherwise.
         noise: Optimised noise maps, one (B, 1, h, w) per layer; None for the generator's own.
-        features: Feature maps (B, C, h, w) by layer, which replace those of the synthesis; None for none.
+        features: Changes of feature maps by layer, as ``synthesis(features=…)`` takes them: maps (B, C, h, w) that
+            replace those of the synthesis, or pairs ``(scale, shift)``; None for none.
         weights: Per-image difference of the tuned synthesis network's weights, each with a leading batch dimension,
             see `generators.variants.low_rank_difference`; None for the shared generator.
+        kept: What the networks of a method with ``edits_with_networks`` read to edit the image, (B, ...) each;
+            None for other methods.
     """
 
     w: Tensor
     image: Tensor
     steps: list[Step] | None = None
     noise: list[Tensor] | None = None
-    features: dict[str, Tensor] | None = None
+    features: dict[str, FeatureChange] | None = None
     weights: dict[str, Tensor] | None = None
+    kept: dict[str, Tensor] | None = None
+
+    def select(self, rows: slice | Tensor) -> Inversion:
+        """Returns the inversion of some of the images, or of all in another order.
+
+        Args:
+            rows: A slice, or the indices of the images, (N,).
+        """
+
+        def of(tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+            return None if tensors is None else {name: tensor[rows] for name, tensor in tensors.items()}
+
+        return replace(
+            self,
+            w=self.w[rows],
+            image=self.image[rows],
+            steps=None
+            if self.steps is None
+            else [Step(step.w[rows], step.image[rows], step.name) for step in self.steps],
+            noise=None if self.noise is None else [m[rows] for m in self.noise],
+            features=None if self.features is None else {n: change_rows(c, rows) for n, c in self.features.items()},
+            weights=of(self.weights),
+            kept=of(self.kept),
+        )
 
 
 class InversionMethod(pl.LightningModule):
@@ -98,6 +126,8 @@ class InversionMethod(pl.LightningModule):
     domain: str | None = None
     #: Batch entries that training requires besides ``image``.
     required_entries: tuple[str, ...] = ()
+    #: Whether :meth:`render_edited` runs networks of the method, so that saved inversions need it to be edited.
+    edits_with_networks: bool = False
 
     def __init__(self, generator: Generator, metrics: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -122,18 +152,29 @@ class InversionMethod(pl.LightningModule):
     def edit(self, inversion: Inversion, edit: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns images of edited latent codes, (B, 3, R, R), nominally in [-1, 1].
 
-        The noise maps, features and weights of the inversion are used as they are.
-
         Args:
             inversion: Result of :meth:`invert`.
             edit: Maps latent codes (B, L, D) to edited ones, for example
                 ``partial(load_direction("smile").apply, strength=2.0)``.
         """
+        return self.render_edited(inversion, edit(inversion.w))
+
+    def render_edited(self, inversion: Inversion, w: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """Returns the images of edited codes, (B, 3, R, R).
+
+        The noise maps, features and weights of the inversion are used as they are. Methods whose paper edits in another
+        way override this, and set ``edits_with_networks`` if they need more than the generator.
+
+        Args:
+            inversion: Result of :meth:`invert`.
+            w: Edited codes (B, L, D), in the order of the inversion.
+            noise: Noise maps that replace those of the inversion; None for these.
+        """
         weights = None
         if inversion.weights is not None:
             weights = LowRankDifference(inversion.weights, self.generator.synthesis)
         images: Tensor = self.generator.synthesis(
-            edit(inversion.w), noise=inversion.noise or "const", features=inversion.features, weights=weights
+            w, noise=noise or inversion.noise or "const", features=inversion.features, weights=weights
         )
         return images
 

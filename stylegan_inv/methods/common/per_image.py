@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.features import Features
-from stylegan_inv.methods.common.base import Inversion, InversionMethod, Step
+from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.optim.optimization_state import Monitor
 from stylegan_inv.utils.frozen_module import Frozen
 
@@ -45,16 +45,10 @@ class OptimizedInversion(Inversion):
     curves: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def select(self, rows: slice) -> OptimizedInversion:
-        """Returns the inversion of some of the images."""
-        return replace(
-            self,
-            w=self.w[rows],
-            image=self.image[rows],
-            steps=[Step(step.w[rows], step.image[rows], step.name) for step in self.steps or []],
-            noise=None if self.noise is None else [m[rows] for m in self.noise],
-            curves={name: curve[:, rows] for name, curve in self.curves.items()},
-        )
+    def select(self, rows: slice | Tensor) -> OptimizedInversion:  # noqa: D102
+        found = super().select(rows)
+        assert isinstance(found, OptimizedInversion)
+        return replace(found, curves={name: curve[:, rows] for name, curve in self.curves.items()})
 
 
 class PerImageMethod(InversionMethod):

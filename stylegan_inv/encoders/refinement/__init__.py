@@ -1,0 +1,1 @@
+"""Networks that refine an inversion: HFGI's encoders of a residual, SAM's invertibility network."""
