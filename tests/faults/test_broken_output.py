@@ -61,7 +61,7 @@ def test_ctrl_c_is_one_line(
 ) -> None:
     """With Hydra, and without; a training ends by itself, after its checkpoint."""
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
