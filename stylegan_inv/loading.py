@@ -56,8 +56,9 @@ SHIPPED_DOMAINS = ("synthfaces",)
 FEATURE_METHODS, PSP_GENERATOR = ("fse", "sfe"), "stylegan2-ffhq-config-f"
 #: Longest chain of runs that start from one another.
 _MOST_STARTS = 8
-#: Arguments of a method that are compared by the hashes of their weights, or that only training needs.
-_NO_SETTINGS = ("generator", "start", "encoder", "features", "loss", "optimizer", "scheduler", "metrics")
+#: Arguments of a method that are compared by the hashes of their weights, that only training needs, or whose names may
+#: change with the version.
+_NO_SETTINGS = ("_target_", "generator", "start", "encoder", "features", "loss", "optimizer", "scheduler", "metrics")
 
 
 def load_inverter(

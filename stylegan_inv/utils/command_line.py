@@ -138,9 +138,14 @@ def flushed_output() -> Iterator[None]:
         yield
     except SystemExit as end:
         if not end.code:
-            sys.stdout.flush()
+            _flush()
         raise
-    sys.stdout.flush()
+    _flush()
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is in a process without standard output
+        sys.stdout.flush()
 
 
 def report_system_error(error: OSError) -> int:

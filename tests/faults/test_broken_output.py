@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stylegan_inv import convert
+from stylegan_inv.invert import __main__ as invert
+from tests.cli import call
 from tests.forks import join, launch
 
 #: Command lines that print; none of them takes a second.
@@ -51,3 +54,23 @@ def test_output_that_cannot_be_written(where: str, tmp_path: Path, monkeypatch: 
     expected = (2, error) if where == "full" else (141, "")
     found = {name: (code, logs[name].read_text()) for name, code in zip(COMMANDS, codes, strict=True)}
     assert found == dict.fromkeys(COMMANDS, expected)
+
+
+def test_ctrl_c_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With Hydra, and without; a training ends by itself, after its checkpoint."""
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as every command sets it
+    monkeypatch.setattr(invert, "load_method", interrupted)
+    monkeypatch.setattr(convert, "convert", interrupted)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images" / "a.png")
+    for command, arguments in ((invert, ["input=images"]), (convert, ["synthfaces64", "new.safetensors"])):
+        with pytest.raises(SystemExit) as stop:
+            call(monkeypatch, command, *arguments)
+        assert stop.value.code == 130 and capsys.readouterr().err == "interrupted\n"

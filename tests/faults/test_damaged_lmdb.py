@@ -49,7 +49,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "root": (in_both_metas(128, b"\xff\xff\xff\x00\x00\x00\x00\x00"), "page 16777215 is missing"),
     "length": (lambda data: data.replace(b"length40", b"length4x"), "'length' is '4x', expected 1 to 41"),
     "more images": (lambda data: data.replace(b"length40", b"length41"), "has no 8-00040"),
-    "other keys": (lambda data: data.replace(b"8-000", b"8_000"), "none like 256-00000"),
+    "other keys": (lambda data: data.replace(b"8-000", b"8_000"), "no key like 256-00000"),
 }
 
 

@@ -50,7 +50,7 @@ def open_lmdb(path: Path, resolution: int) -> Source:
         sizes = {int(match[1]) for match in map(_SIZED.fullmatch, locations) if match}
         if not sizes:
             raise UserError(
-                f"{file}: has the key 'length' and none like 256-00000, expected an LMDB of rosinality; {_ADVICE}"
+                f"{file}: has 'length' but no key like 256-00000, expected an LMDB of rosinality; {_ADVICE}"
             )
         size = min((s for s in sizes if s >= resolution), default=max(sizes))
         keys = [image_key(size, index) for index in range(count)]
