@@ -41,10 +41,22 @@ def fill() -> ModuleType:
 
 
 @functools.cache
+def fill_refiners_a() -> ModuleType:
+    """``fill_refiners_a.py``: the weights and inputs of HyperStyle, HyperInverter and HFGI."""
+    spec = importlib.util.spec_from_file_location("golden_fill_refiners_a", golden_dir() / "fill_refiners_a.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
 def entry(name: str) -> dict[str, Any]:
     """The index entry of one golden."""
-    index = json.loads((golden_dir() / "index.json").read_text())
-    return next(e for e in index["goldens"] if e["id"] == name)
+    for index in ("index.json", "index_refiners_a.json"):
+        for found in json.loads((golden_dir() / index).read_text())["goldens"]:
+            if found["id"] == name:
+                return dict(found)
+    raise KeyError(name)
 
 
 @functools.cache
