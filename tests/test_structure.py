@@ -32,6 +32,7 @@ data/sources
 data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
+hypernetworks
 encoders/official
 optim visualization
 losses

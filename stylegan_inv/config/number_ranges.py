@@ -50,18 +50,19 @@ _POSITIVE, _NOT_NEGATIVE, _FRACTION = Range(above=0), Range(least=0), Range(leas
 _BY_RANGE = (
     (
         _COUNT,
-        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes d_steps_per_g "
-        "embedding_dim evaluation_factor every every_n_steps every_n_train_steps every_steps expected_images factors "
-        "frames from_resolution generated gpus grow_from identity_groups images images_per_person img_channels "
-        "in_channels iterations mapping_layers max_images mbstd_group_size n_jobs n_trials noise_steps num_features "
-        "num_normals path_length_shrink patience people pool_size rank resamples resolution resolutions rounds "
-        "samples shard_images size snapshots steps test_size total_images total_steps train_size units "
-        "val_batch_size val_people val_size version w_avg_samples w_dim w_steps width z_dim",
+        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes code "
+        "d_steps_per_g embedding_dim encoder_rank evaluation_factor every every_n_steps every_n_train_steps "
+        "every_steps expected_images factors features frames from_resolution generated gpus grow_from hidden "
+        "identity_groups images images_per_person img_channels in_channels inner iterations loss_resolution "
+        "mapping_layers max_images mbstd_group_size n_jobs n_trials noise_steps num_features num_normals "
+        "path_length_shrink patience people pool_size rank resamples resolution resolutions rounds samples "
+        "shard_images size snapshots steps test_size total_images total_steps train_size units val_batch_size "
+        "val_people val_size version w_avg_samples w_dim w_steps width z_dim",
     ),
     (
         _COUNT_OR_NONE,
         "c_dim count distill_steps fade_images first_layer grow_images kept levels mask_width num_workers "
-        "path_length_every r1_every style_map variants warmup_images warmup_steps",
+        "path_length_every r1_every start_steps style_map variants warmup_images warmup_steps",
     ),
     (_POSITIVE, "conv_clamp decay_images ema_images ema_rampup factor gain mapping_lr_multiplier minutes temperature"),
     (
@@ -93,7 +94,7 @@ _BY_LARGEST = (
     (
         1_000_000_000,
         "abort_after distill_steps every every_n_steps every_n_train_steps every_steps images max_images patience "
-        "path_length_every r1_every total_steps warmup_steps",
+        "path_length_every r1_every start_steps total_steps warmup_steps",
     ),
 )
 #: Name of an argument -> its largest value, which no use of it needs: larger ones fill the memory or end never. Numbers
