@@ -65,6 +65,8 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "interestyle": ("train", (*FACES, "dataset.obstacles=0.5")),
     "interestyle_released": ("train", FACES),
     "interestyle_dual": ("train", (*FACES, "dataset.obstacles=0.5")),
+    "hyperstyle": ("train", (*FACES, "method.iterations=2")),
+    "hyperinverter": ("train", FACES),
     "stylegan2": (
         "train",
         (

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.base import InversionMethod as InversionMethod
     from stylegan_inv.methods.common.base import Step as Step
     from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
+    from stylegan_inv.methods.common.image_discriminator_training import (
+        ImageDiscriminatorTraining as ImageDiscriminatorTraining,
+    )
     from stylegan_inv.methods.common.latent_discriminator_training import (
         LatentDiscriminatorTraining as LatentDiscriminatorTraining,
     )
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training as PairedStyleGAN2Training
     from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training as StyleGAN2Training
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
+    from stylegan_inv.methods.hyperinverter import HyperInverter as HyperInverter
+    from stylegan_inv.methods.hyperstyle import HyperStyle as HyperStyle
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
     from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP as Image2StyleGANPP
     from stylegan_inv.methods.interestyle import IntereStyle as IntereStyle
@@ -38,6 +43,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "common.base": ["Inversion", "InversionMethod", "Step"],
+        "common.image_discriminator_training": ["ImageDiscriminatorTraining"],
         "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
         "common.embedding_stage": ["EmbeddingStage"],
         "common.latent_optimization": ["LatentOptimization"],
@@ -49,6 +55,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "generator.paired_stylegan2": ["PairedStyleGAN2Training"],
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
+        "hyperinverter": ["HyperInverter"],
+        "hyperstyle": ["HyperStyle"],
         "image2stylegan": ["Image2StyleGAN"],
         "image2stylegan_pp": ["Image2StyleGANPP"],
         "interestyle": ["IntereStyle"],

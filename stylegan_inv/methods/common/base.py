@@ -96,6 +96,8 @@ class InversionMethod(pl.LightningModule):
     domain: str | None = None
     #: Batch entries that training requires besides ``image``.
     required_entries: tuple[str, ...] = ()
+    #: Whether its inversions have ``weights``.
+    tunes_weights: bool = False
 
     def __init__(self, generator: Generator, metrics: Mapping[str, Any] | None = None) -> None:
         super().__init__()
