@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from tests.cli import REPOSITORY
 from tests.rehearsal.measured import Measured, machine, run_measured, write_row
-from tests.rehearsal.recipes import RECIPES, REHEARSALS, SHORT, Rehearsal, filled
+from tests.rehearsal.recipes import NOT_MEASURED, RECIPES, REHEARSALS, SHORT, Rehearsal, filled
 from tests.rehearsal.stand_ins import PHOTOS
 
 #: Bytes that every command of every recipe may take.
@@ -56,7 +56,7 @@ def test_every_recipe_of_the_papers_is_rehearsed() -> None:
 def test_page_shows_the_stored_results() -> None:
     page = REPOSITORY / "experiments" / "dress_rehearsal"
     results = json.loads((page / "results.json").read_text())
-    assert results.keys() == set(RECIPES)
+    assert results.keys() == set(RECIPES) - {*NOT_MEASURED}
     table = runpy.run_path(str(page / "table.py"))
     assert "\n".join(table["lines"](results)) in (page / "README.md").read_text(encoding="utf-8")
 
