@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 from stylegan_inv.config import compose, instantiate, instantiate_method, start_of
 from stylegan_inv.data.tasks.base import Task
 from stylegan_inv.encoders.official.feature_checkpoints import build_feature_networks
+from stylegan_inv.encoders.official.hypernetwork_files import (
+    domain_of_options,
+    file_beside,
+    hyperinverter_networks,
+    hyperstyle_network,
+)
 from stylegan_inv.encoders.official.official_checkpoint import (
     OfficialCheckpoint,
     build_encoder,
@@ -30,6 +37,8 @@ from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.fse import FSE
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
+from stylegan_inv.methods.hyperinverter import HyperInverter
+from stylegan_inv.methods.hyperstyle import HyperStyle
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.methods.sfe import SFE
@@ -314,6 +323,14 @@ def load_official(
     checkpoint = read_checkpoint(path)
     if checkpoint.kind in FEATURE_METHODS:
         return _load_feature_method(source, path, checkpoint, offline).to(device).eval().requires_grad_(False)
+    if checkpoint.kind in ("hyperstyle", "hyperinverter"):
+        build = _load_hyperstyle if checkpoint.kind == "hyperstyle" else _load_hyperinverter
+        try:
+            found = build(checkpoint, source, path, offline)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        found.domain = found.generator.domain
+        return found.to(device).eval().requires_grad_(False)
     try:
         if checkpoint.others:
             raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
@@ -402,3 +419,49 @@ def _load_feature_method(
         raise UserError(f"{path}: {error}") from error
     method.domain = generator.domain
     return method
+
+
+def _load_hyperstyle(
+    checkpoint: OfficialCheckpoint, source: str | Path, path: Path, offline: bool | None = None
+) -> HyperStyle:
+    """Returns HyperStyle with the hypernetwork and the generator of a file.
+
+    Its encoder into W is in another file: the one that the options name, beside this file, else the published one of
+    the domain. It is read when it is first needed, unless another start is given.
+    """
+    generator = as_rgb(checkpoint_generator(checkpoint)[0])
+    generator.source_hash = file_hash(path)
+    generator.domain = known_domain(source, path, checkpoint.metadata, generator.source_hash)
+    network = hyperstyle_network(checkpoint, generator)
+    iterations = checkpoint.opts.get("n_iters_per_batch", 5)
+    whole_number("n_iters_per_batch", iterations, 1, _MOST_ITERATIONS)
+    method = HyperStyle(generator=generator, start=None, hypernetwork=lambda *_, **__: network, iterations=iterations)
+    encoder = file_beside(path, checkpoint.opts, "w_encoder_checkpoint_path")
+    domain = generator.domain or domain_of_options(checkpoint.opts)
+    published = next((name for name, one in TABLE.items() if name.endswith("-w") and one.domain == domain), None)
+    if encoder is not None or published is not None:
+        method.find_start = partial(load_official, encoder or str(published), offline=offline)
+    return method
+
+
+def _load_hyperinverter(
+    checkpoint: OfficialCheckpoint, source: str | Path, path: Path, offline: bool | None = None
+) -> HyperInverter:
+    """Returns HyperInverter with all networks of a file but the discriminator.
+
+    The generator is in another file: the one that the options name, beside this file, else the published one of faces.
+    """
+    file: str | Path | None = file_beside(path, checkpoint.opts, *checkpoint.opts)
+    if file is None and domain_of_options(checkpoint.opts) == "faces":
+        file = "stylegan2-ffhq-1024"
+    if file is None:
+        raise UserError("has no generator; put the .pkl that its options name (stylegan_weights) beside it")
+    generator = load_generator(file, offline=offline)
+    encoder, network = hyperinverter_networks(checkpoint, generator)
+    state = checkpoint.others.get("w_encoder", {})
+    w_encoder = build_encoder(OfficialCheckpoint("psp", state), num_ws=generator.num_ws)
+    start = PSP(generator=generator, encoder=lambda **_: w_encoder)
+    start.input_size, start.domain = encoder.image_size, generator.domain
+    return HyperInverter(
+        generator=generator, start=start, encoder=lambda **_: encoder, hypernetwork=lambda *_, **__: network
+    )

@@ -67,6 +67,8 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "interestyle_dual": ("train", (*FACES, "dataset.obstacles=0.5")),
     "fse": ("train", FACES),
     "sfe": ("train", (*FACES, "method.editor_first_step=10")),
+    "hyperstyle": ("train", (*FACES, "method.iterations=2")),
+    "hyperinverter": ("train", FACES),
     "stylegan2": (
         "train",
         (

@@ -33,6 +33,7 @@ data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
 encoders/feature_space
+hypernetworks
 encoders/official encoders/refinement
 optim visualization
 losses

@@ -50,25 +50,26 @@ _POSITIVE, _NOT_NEGATIVE, _FRACTION = Range(above=0), Range(least=0), Range(leas
 _BY_RANGE = (
     (
         _COUNT,
-        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes content_width "
-        "d_steps_per_g embedding_dim evaluation_factor every every_n_steps every_n_train_steps every_steps "
-        "expected_images factors feature_index frames from_resolution generated gpus grow_from identity_groups "
-        "images images_per_person img_channels in_channels input_size iterations loss_size mapping_layers max_images "
-        "mbstd_group_size n_jobs n_trials noise_steps num_features num_normals path_length_shrink patience people "
-        "pool_size rank resamples resolution resolutions rounds samples scales shard_images size snapshots "
-        "step_size steps test_size total_images total_steps train_size units val_batch_size val_people val_size "
-        "version w_avg_samples w_dim w_steps width z_dim",
+        "abort_after ada_images batch_size batch_sizes cell channel_base channel_max channels classes code "
+        "content_width d_steps_per_g embedding_dim encoder_rank evaluation_factor every every_n_steps "
+        "every_n_train_steps every_steps expected_images factors feature_index features frames "
+        "from_resolution generated gpus grow_from hidden identity_groups images images_per_person "
+        "img_channels in_channels inner input_size iterations loss_resolution loss_size mapping_layers "
+        "max_images mbstd_group_size n_jobs n_trials noise_steps num_features num_normals path_length_shrink "
+        "patience people pool_size rank resamples resolution resolutions rounds samples scales shard_images "
+        "size snapshots step_size steps test_size total_images total_steps train_size units val_batch_size "
+        "val_people val_size version w_avg_samples w_dim w_steps width z_dim",
     ),
     (
         _COUNT_OR_NONE,
-        "batch_norm_steps c_dim count distill_steps editor_first_step fade_images first_layer first_step grow_images "
-        "kept levels mask_width num_workers path_length_every r1_every scale_steps style_map variants warmup_images "
-        "warmup_steps",
+        "batch_norm_steps c_dim count distill_steps editor_first_step fade_images first_layer first_step "
+        "grow_images kept levels mask_width num_workers path_length_every r1_every scale_steps "
+        "style_map variants warmup_images warmup_steps",
     ),
     (
         _POSITIVE,
-        "conv_clamp decay_images ema_images ema_rampup factor feature_gain gain mapping_lr_multiplier minutes "
-        "temperature",
+        "conv_clamp decay_images ema_images ema_rampup factor feature_gain gain mapping_lr_multiplier "
+        "minutes temperature",
     ),
     (
         _NOT_NEGATIVE,
@@ -103,9 +104,9 @@ _BY_LARGEST = (
     (10_000_000, "count every_seconds minutes noise_steps pool_size save_every_seconds shard_images w_steps steps"),
     (
         1_000_000_000,
-        "abort_after batch_norm_steps distill_steps editor_first_step every every_n_steps every_n_train_steps "
-        "every_steps first_step images max_images path_length_every patience r1_every scale_steps total_steps "
-        "warmup_steps",
+        "abort_after batch_norm_steps distill_steps editor_first_step every every_n_steps "
+        "every_n_train_steps every_steps first_step images max_images path_length_every patience r1_every "
+        "scale_steps total_steps warmup_steps",
     ),
 )
 #: Name of an argument -> its largest value, which no use of it needs: larger ones fill the memory or end never. Numbers

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training as StyleGAN2Training
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
     from stylegan_inv.methods.hfgi import HFGI as HFGI
+    from stylegan_inv.methods.hyperinverter import HyperInverter as HyperInverter
+    from stylegan_inv.methods.hyperstyle import HyperStyle as HyperStyle
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
     from stylegan_inv.methods.image2stylegan_pp import Image2StyleGANPP as Image2StyleGANPP
     from stylegan_inv.methods.interestyle import IntereStyle as IntereStyle
@@ -44,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "common.base": ["Inversion", "InversionMethod", "Step"],
+        "common.image_discriminator_training": ["ImageDiscriminatorTraining"],
         "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
         "common.embedding_stage": ["EmbeddingStage"],
         "common.latent_optimization": ["LatentOptimization"],
@@ -58,6 +61,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
         "hfgi": ["HFGI"],
+        "hyperinverter": ["HyperInverter"],
+        "hyperstyle": ["HyperStyle"],
         "image2stylegan": ["Image2StyleGAN"],
         "image2stylegan_pp": ["Image2StyleGANPP"],
         "interestyle": ["IntereStyle"],

@@ -101,6 +101,8 @@ class PTI(PerImageMethod):
         **kwargs: See :class:`PerImageMethod`.
     """
 
+    tunes_weights = True
+
     def __init__(
         self,
         *,

@@ -23,7 +23,8 @@ from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.encoders.feature_space.iresnet import IResNet
 from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import FaceRecognition, curricularface
-from stylegan_inv.generators import Discriminator, Generator, to_nvidia
+from stylegan_inv.encoders.single_w import SingleWEncoder
+from stylegan_inv.generators import Discriminator, Generator, to_nvidia, to_rosinality
 from stylegan_inv.generators.frozen import native_layer
 from stylegan_inv.generators.io.network_export import exported
 from stylegan_inv.losses.faces.bisenet import BiSeNet
@@ -74,10 +75,23 @@ def random_generator(resolution: int) -> Generator:
 
 def _write_generators(weights: Path) -> None:
     for name, resolution in (("ffhq-config-f", 1024), ("car-512", 512), ("church-256", 256)):
-        torch.save(exported(random_generator(resolution), "rosinality"), weights / f"stylegan2-{name}.pt")
+        generator = random_generator(resolution)
+        torch.save(exported(generator, "rosinality"), weights / f"stylegan2-{name}.pt")
+        if resolution == 1024:
+            _write_w_encoder(generator, weights)
     _write_nvidia(random_generator(512), weights, "stylegan2-afhq-wild-512")
     _write_nvidia(random_generator(1024), weights, "stylegan2-ffhq-1024")
     _write_tensorflow(random_generator(256), weights, "stylegan2-horse-256")
+
+
+def _write_w_encoder(generator: Generator, weights: Path) -> None:
+    """Writes the encoder into W that HyperStyle starts from, with its generator."""
+    encoder = SingleWEncoder(generator.num_ws, generator.w_dim)
+    state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    state |= {f"decoder.{key}": value for key, value in to_rosinality(generator.state_dict()).items()}
+    opts = {"encoder_type": "SingleStyleCodeEncoder", "output_size": generator.resolution}
+    content = {"state_dict": state, "latent_avg": generator.w_avg.repeat(generator.num_ws, 1), "opts": opts}
+    torch.save(content, weights / TABLE["hyperstyle-ffhq-w"].file)
 
 
 def _write_nvidia(generator: Generator, weights: Path, name: str) -> None:

@@ -8,6 +8,7 @@
 ``hyperstyle``, ``hfgi``               additionally ``hypernet.*``, or ``residue.*`` and ``grid_align.*``
 ``sfe``                                StyleFeatureEditor: ``encoder.*`` (inverter or editor), ``inverter.*``, ...
 ``fse``                                the Feature-Style encoder alone, or ``{enc_state_dict}``
+``hyperinverter``                      ``{state_dict: hypernet.*, w_encoder.*, w_bar_encoder.*, discriminator.*; opts}``
 ``ganinverter``                        caopulan/GANInverter: ``{encoder, decoder, opts, ...}``
 ``ir-se50``, ``curricularface``        face recognition networks, for pretraining, losses and metrics
 ``moco``                               MoCo v2's ResNet-50
@@ -62,7 +63,7 @@ class OfficialCheckpoint:
         latent_avg: Latent average, ``(D,)``, ``(1, D)`` or ``(L, D)``; None if the codes are not relative to it.
         opts: Training options.
         discriminator: State dict of e4e's latent discriminator.
-        others: State dicts of further networks: ``hypernet``, ``residue``, ``grid_align``, ``inverter``, ...
+        others: State dicts of further networks: ``hypernet``, ``w_bar_encoder``, ``residue``, ``inverter``, ….
         metadata: Metadata of the project's own files.
     """
 
@@ -127,13 +128,14 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     groups = _groups(flat)
     while len(groups) == 1 and not groups.keys() & (_PARTS | {""}):  # of larger modules, such as `model.net.encoder.x`
         groups = _groups(next(iter(groups.values())))
-    if {"encoder", "decoder"} & groups.keys() and groups.keys() <= _PARTS:
+    if {"encoder", "decoder", "w_bar_encoder"} & groups.keys() and groups.keys() <= _PARTS:
         # Some codes make the latent average a buffer of the network.
         buffer = groups.pop("latent_avg", {}).get("")
         common["latent_avg"] = buffer if common["latent_avg"] is None else common["latent_avg"]
         kind = "hyperstyle" if "hypernet" in groups else "hfgi" if "residue" in groups else "psp"
         kind = "sfe" if "inverter" in groups or "fs_backbone.conv.0.weight" in groups.get("encoder", {}) else kind
         kind = "fse" if _FSE <= groups.get("encoder", {}).keys() else kind
+        kind = "hyperinverter" if "w_bar_encoder" in groups else kind
         encoder, decoder = groups.pop("encoder", {}), groups.pop("decoder", {})
         discriminator = plain_names(_tensors(content.get("discriminator_state_dict")))
         return OfficialCheckpoint(kind, encoder, decoder, discriminator=discriminator, others=groups, **common)
@@ -158,7 +160,17 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     )
 
 
-_PARTS = {"encoder", "decoder", "hypernet", "residue", "grid_align", "w_encoder", "discriminator", "latent_avg"}
+_PARTS = {
+    "encoder",
+    "decoder",
+    "hypernet",
+    "residue",
+    "grid_align",
+    "w_encoder",
+    "w_bar_encoder",
+    "discriminator",
+    "latent_avg",
+}
 _PARTS |= {"inverter", "e4e_encoder"}  # of StyleFeatureEditor
 #: Tensors that the Feature-Style encoder alone has.
 _FSE = {"conv.0.weight", "content_layer.1.weight", "block_4.0.conv1.weight"}

@@ -128,6 +128,8 @@ class InversionMethod(pl.LightningModule):
     required_entries: tuple[str, ...] = ()
     #: Whether :meth:`render_edited` runs networks of the method, so that saved inversions need it to be edited.
     edits_with_networks: bool = False
+    #: Whether its inversions have ``weights``.
+    tunes_weights: bool = False
 
     def __init__(self, generator: Generator, metrics: Mapping[str, Any] | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training of an image discriminator beside an encoder, as StyleFeatureEditor does it."""
+"""Training of an image discriminator besides an encoder, as in HyperInverter and StyleFeatureEditor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stylegan_inv.losses.compose import WeightedLoss
 from stylegan_inv.losses.gan_regularization import r1_penalty
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
 from stylegan_inv.utils.checks import real_number, whole_number
+from stylegan_inv.utils.domains import domain_of
 
 
 class ImageDiscriminatorTraining(nn.Module):
@@ -37,7 +38,7 @@ class ImageDiscriminatorTraining(nn.Module):
         discriminator: nn.Module,
         *,
         weight: float = 0.01,
-        first_step: int = 45000,
+        first_step: int = 0,
         lr: float = 1e-4,
         betas: Sequence[float] = (0.9, 0.999),
         r1_gamma: float = 10.0,
@@ -49,6 +50,11 @@ class ImageDiscriminatorTraining(nn.Module):
         self.first_step = whole_number("method.adversary.first_step", first_step, least=0)
         self.lr, self.betas, self.r1_gamma, self.r1_every = lr, (betas[0], betas[1]), r1_gamma, r1_every
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def domain(self) -> str | None:
+        """Domain of the discriminator; None if it is unknown or new."""
+        return domain_of(self.discriminator)
 
     def auxiliary_optimizer(self) -> AuxiliaryOptimizer:
         """Returns Adam on the discriminator."""
@@ -66,13 +72,16 @@ class ImageDiscriminatorTraining(nn.Module):
             real: Images (B, 3, R, R).
             fake: Reconstructions (B', 3, R, R).
         """
+        dtype = next(self.discriminator.parameters()).dtype
+        real, fake = real.detach().to(dtype), fake.detach().to(dtype)
         self.discriminator.requires_grad_(True)
+        # In full precision, which needs no loss scaling.
         with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
             # Half of the usual loss, the mean over both kinds of images.
-            logits = self.discriminator(real), self.discriminator(fake.detach())
-            yield WeightedLoss("discriminator", discriminator_loss(*logits) / 2)
+            logits = self.discriminator(real), self.discriminator(fake)
+            yield WeightedLoss("discriminator", discriminator_loss(*logits), 0.5)
             if self.r1_every and int(self.steps) % self.r1_every == 0:
-                real = real.detach().requires_grad_(True)
+                real = real.clone().requires_grad_(True)
                 yield WeightedLoss("r1", r1_penalty(self.discriminator(real), real), self.r1_gamma / 2 * self.r1_every)
         self.discriminator.requires_grad_(False)
         self.steps += 1
