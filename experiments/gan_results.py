@@ -21,8 +21,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from stylegan_inv.config import compose, instantiate
-from stylegan_inv.generators import Generator
-from stylegan_inv.generators.io import load_generator
+from stylegan_inv.generators import Generator, load_generator
 
 COLUMNS = {"frechet": "val/frechet_embedded", "precision": "val/precision", "recall": "val/recall"}
 

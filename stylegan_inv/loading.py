@@ -35,13 +35,13 @@ from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.e4e import E4E
-from stylegan_inv.methods.fse import FSE
+from stylegan_inv.methods.feature_space.fse import FSE
+from stylegan_inv.methods.feature_space.sfe import SFE
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.methods.hyperinverter import HyperInverter
 from stylegan_inv.methods.hyperstyle import HyperStyle
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
-from stylegan_inv.methods.sfe import SFE
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
 from stylegan_inv.runtime.resumable_job import settings_hash

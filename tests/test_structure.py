@@ -41,8 +41,9 @@ losses/paired losses/latent losses/faces
 metrics
 latents
 latents/edits latents/discovery
+methods/common/discriminators
 methods/common
-methods
+methods/feature_space methods
 methods/generator
 trust
 runtime

@@ -73,17 +73,17 @@ _BY_RANGE = (
     ),
     (
         _NOT_NEGATIVE,
-        "blur consistency_weight degradation detail disentanglement distance distance_threshold edge every_seconds "
-        "factor_weight feature_weight final_weight initial_noise_factor loss_threshold lr lr_d lr_g margin "
-        "mask_weight noise_floor noise_lr path_length_weight perceptual perceptual_reference pixel pixel_reference "
-        "r1_gamma r2_gamma radii regularize_noise_weight save_every_seconds seconds variance w_lr warmup_lr "
-        "weight_decay",
+        "alignment blur consistency_weight degradation detail disentanglement distance distance_threshold edge "
+        "every_seconds factor_weight feature_weight final_weight initial_noise_factor loss_threshold lr lr_d lr_g "
+        "margin mask_weight noise_floor noise_lr path_length_weight perceptual perceptual_reference pixel "
+        "pixel_reference r1_gamma r2_gamma radii regularize_noise_weight save_every_seconds seconds variance w_lr "
+        "warmup_lr weight_decay",
     ),
     (
         _FRACTION,
-        "betas decay end_factor fraction gamma horizontal_flip initial_p level lr_rampdown_length lr_rampup_length "
-        "min_delta mixing_probability noise_ramp_length obstacles path_length_decay probability style_mixing "
-        "synthetic_share target_obstacles val_fraction w_avg_decay",
+        "betas decay distortion distortion_probability end_factor fraction gamma horizontal_flip initial_p level "
+        "lr_rampdown_length lr_rampup_length min_delta mixing_probability noise_ramp_length obstacles "
+        "path_length_decay probability style_mixing synthetic_share target_obstacles val_fraction w_avg_decay",
     ),
     (Range(least=0, most=LARGEST_SEED, whole=True), "people_seed seed"),
     (Range(least=-10, most=10), "initial"),

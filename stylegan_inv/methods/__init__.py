@@ -10,24 +10,25 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.base import Inversion as Inversion
     from stylegan_inv.methods.common.base import InversionMethod as InversionMethod
     from stylegan_inv.methods.common.base import Step as Step
-    from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
-    from stylegan_inv.methods.common.image_discriminator_training import (
+    from stylegan_inv.methods.common.discriminators.image_discriminator_training import (
         ImageDiscriminatorTraining as ImageDiscriminatorTraining,
     )
-    from stylegan_inv.methods.common.latent_discriminator_training import (
+    from stylegan_inv.methods.common.discriminators.latent_discriminator_training import (
         LatentDiscriminatorTraining as LatentDiscriminatorTraining,
     )
+    from stylegan_inv.methods.common.embedding_stage import EmbeddingStage as EmbeddingStage
     from stylegan_inv.methods.common.latent_optimization import LatentOptimization as LatentOptimization
     from stylegan_inv.methods.common.per_image import PerImageMethod as PerImageMethod
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
     from stylegan_inv.methods.e4e import E4E as E4E
     from stylegan_inv.methods.face_network_training import FaceNetworkTraining as FaceNetworkTraining
+    from stylegan_inv.methods.feature_space.fse import FSE as FSE
+    from stylegan_inv.methods.feature_space.hfgi import HFGI as HFGI
+    from stylegan_inv.methods.feature_space.sfe import SFE as SFE
     from stylegan_inv.methods.feature_transfer import FeatureTransfer as FeatureTransfer
-    from stylegan_inv.methods.fse import FSE as FSE
     from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training as PairedStyleGAN2Training
     from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training as StyleGAN2Training
     from stylegan_inv.methods.generator.stylized_stylegan2 import StylizedStyleGAN2 as StylizedStyleGAN2
-    from stylegan_inv.methods.hfgi import HFGI as HFGI
     from stylegan_inv.methods.hyperinverter import HyperInverter as HyperInverter
     from stylegan_inv.methods.hyperstyle import HyperStyle as HyperStyle
     from stylegan_inv.methods.image2stylegan import Image2StyleGAN as Image2StyleGAN
@@ -40,27 +41,25 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.pti import Locality as Locality
     from stylegan_inv.methods.restyle import ReStyle as ReStyle
     from stylegan_inv.methods.restyle_e4e import ReStyleE4E as ReStyleE4E
-    from stylegan_inv.methods.sfe import SFE as SFE
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "common.base": ["Inversion", "InversionMethod", "Step"],
-        "common.image_discriminator_training": ["ImageDiscriminatorTraining"],
-        "common.latent_discriminator_training": ["LatentDiscriminatorTraining"],
+        "common.discriminators.image_discriminator_training": ["ImageDiscriminatorTraining"],
+        "common.discriminators.latent_discriminator_training": ["LatentDiscriminatorTraining"],
         "common.embedding_stage": ["EmbeddingStage"],
         "common.latent_optimization": ["LatentOptimization"],
-        "common.image_discriminator_training": ["ImageDiscriminatorTraining"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
         "e4e": ["E4E"],
         "face_network_training": ["FaceNetworkTraining"],
         "feature_transfer": ["FeatureTransfer"],
-        "fse": ["FSE"],
+        "feature_space.fse": ["FSE"],
         "generator.paired_stylegan2": ["PairedStyleGAN2Training"],
         "generator.stylegan2": ["StyleGAN2Training"],
         "generator.stylized_stylegan2": ["StylizedStyleGAN2"],
-        "hfgi": ["HFGI"],
+        "feature_space.hfgi": ["HFGI"],
         "hyperinverter": ["HyperInverter"],
         "hyperstyle": ["HyperStyle"],
         "image2stylegan": ["Image2StyleGAN"],
@@ -72,6 +71,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "pti": ["Locality", "PTI"],
         "restyle": ["ReStyle"],
         "restyle_e4e": ["ReStyleE4E"],
-        "sfe": ["SFE"],
+        "feature_space.sfe": ["SFE"],
     },
 )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import Inversion, Step, pool
-from stylegan_inv.methods.common.image_discriminator_training import ImageDiscriminatorTraining
+from stylegan_inv.methods.common.discriminators.image_discriminator_training import ImageDiscriminatorTraining
 from stylegan_inv.methods.common.weight_prediction import WeightPrediction, resized
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
 from stylegan_inv.utils.checks import whole_number

@@ -161,7 +161,7 @@ def test_forward() -> None:
 def test_step(tmp_path) -> None:
     """The loss of the encoder with the adversarial term, the discriminator's and R1, with their gradients."""
     from stylegan_inv.generators.discriminator import Discriminator
-    from stylegan_inv.methods.common.image_discriminator_training import ImageDiscriminatorTraining
+    from stylegan_inv.methods.common.discriminators.image_discriminator_training import ImageDiscriminatorTraining
     from tests.hypernetworks.test_golden_hyperstyle_steps import losses
 
     name = "hyperinverter_step"

@@ -18,10 +18,10 @@ from stylegan_inv.losses.compose import LossTerms
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.methods.common.feature_layers import FeatureLayer, rendered, resized
-from stylegan_inv.methods.fse import FSE
+from stylegan_inv.methods.feature_space.fse import FSE
+from stylegan_inv.methods.feature_space.sfe import FUSED, SFE, START_CODES
 from stylegan_inv.methods.image2stylegan import Image2StyleGAN
 from stylegan_inv.methods.pti import PTI
-from stylegan_inv.methods.sfe import FUSED, SFE, START_CODES
 from tests.methods.tiny import tiny, tiny_generator
 
 ENCODER = partial(FeatureStyleEncoder, input_size=32, channels=(4, 4, 6, 8), units=(1, 1, 1, 1))

@@ -24,8 +24,8 @@ from stylegan_inv.generators import Generator, to_rosinality
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.latents.directions import Direction, save_direction
 from stylegan_inv.loading import load_inverter
-from stylegan_inv.methods.fse import FSE
-from stylegan_inv.methods.sfe import SFE
+from stylegan_inv.methods.feature_space.fse import FSE
+from stylegan_inv.methods.feature_space.sfe import SFE
 from tests.faults.small import assert_same_training, run, state, stop_after, warm_up
 
 SIZES: dict[str, Any] = {"channels": (4, 8, 12, 16), "units": (2, 1, 2, 1)}

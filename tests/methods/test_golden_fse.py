@@ -16,7 +16,7 @@ from stylegan_inv.losses.faces.feature_cosines import FeatureIdentity, ParsingSi
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.methods.common.base import Inversion
 from stylegan_inv.methods.common.feature_layers import FeatureLayer, rendered
-from stylegan_inv.methods.fse import FSE
+from stylegan_inv.methods.feature_space.fse import FSE
 from tests.feature_golden import channel_norms, feature_state, golden_generator, images, official, rnd
 from tests.golden import check, needs_golden
 

@@ -18,10 +18,10 @@ from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossTerms
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.pixel import L2
+from stylegan_inv.methods.common.discriminators.image_discriminator_training import ImageDiscriminatorTraining
 from stylegan_inv.methods.common.feature_layers import FeatureLayer, resized
-from stylegan_inv.methods.common.image_discriminator_training import ImageDiscriminatorTraining
+from stylegan_inv.methods.feature_space.sfe import FUSED, SFE, START_CODES
 from stylegan_inv.methods.psp import PSP
-from stylegan_inv.methods.sfe import FUSED, SFE, START_CODES
 from tests.feature_golden import channel_norms, feature_state, golden_generator, images, latent_avg, official, rnd
 from tests.golden import check, needs_golden, reference_state
 

@@ -79,9 +79,7 @@ class Turns:
         cycle: Steps of a turn, in which every regulariser runs as often as in a long training.
     """
 
-    def __init__(
-        self, method: StyleGAN2Training, images: Tensor, others: dict[str, Step], repeats: int
-    ) -> None:
+    def __init__(self, method: StyleGAN2Training, images: Tensor, others: dict[str, Step], repeats: int) -> None:
         self.method, self.images, self.others, self.repeats = method, images, others, repeats
         self.cycle = math.lcm(max(method.extra_g_steps, 1), max(method.extra_d_steps, 1))
         self.seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in (OWN, PLAIN, *others)}

@@ -185,7 +185,7 @@ def _rosinality(checkout: Path, method: StyleGAN2Training) -> OtherTrainer:
 
 
 def _average(method: StyleGAN2Training, average: nn.Module, network: nn.Module, images: int, number: int) -> None:
-    half_life = method.ema_images
+    half_life = float(method.ema_images)
     if method.ema_rampup is not None:
         half_life = min(half_life, images * number * method.ema_rampup)
     update_moving_average(average, network, images, half_life)

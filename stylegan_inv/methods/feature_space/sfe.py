@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from stylegan_inv.errors import UserError
 from stylegan_inv.latents.directions import Direction, load_direction
 from stylegan_inv.methods.common.base import Inversion, InversionMethod, pool
+from stylegan_inv.methods.common.discriminators.image_discriminator_training import ImageDiscriminatorTraining
 from stylegan_inv.methods.common.feature_layers import FeatureLayer, frozen_start, rendered, resized, start_codes
-from stylegan_inv.methods.common.image_discriminator_training import ImageDiscriminatorTraining
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
