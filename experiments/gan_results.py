@@ -102,6 +102,7 @@ def main() -> None:
     data.setup("fit")
     generator = load_generator(options.run / cfg.method.export)
     *rows, final = validations(options.run, cfg)
+    rows = [row for row in rows if row["images"] < final["images"]]
     rows.append({**final, **final_scores(generator, data, metrics, cfg.seed)})
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
