@@ -35,11 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if command in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return _show(usage())
     if command == "--version":
-        print(f"{PROGRAM} {sys.modules['stylegan_inv'].__version__}")
-        return 0
+        return _show(f"{PROGRAM} {sys.modules['stylegan_inv'].__version__}")
     if not command:
         print(usage(), file=sys.stderr)
         return 2
@@ -49,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return report_error(UserError(unknown(command)))
     run(command, rest)
+    return 0
+
+
+def _show(text: str) -> int:
+    from stylegan_inv.utils import command_line
+
+    command_line.run(lambda: print(text))
     return 0
 
 

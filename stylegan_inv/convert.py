@@ -1,6 +1,7 @@
 """Converts weights between formats: ``python -m stylegan_inv.convert ffhq.pkl ffhq.safetensors``.
 
-A run of method=stylegan2 becomes a pickle that NVIDIA's code loads: ``… convert outputs/<run> network-snapshot.pkl``.
+A run of method=stylegan2 becomes a pickle that NVIDIA's code loads: ``… convert outputs/<run> network-snapshot.pkl``;
+one of method=hyperstyle a file of HyperStyle's code: ``… convert outputs/<run> hyperstyle.pt --to psp``.
 Reads every file that `load_generator` and `encoders.official` read, without executing anything in it. The new file is
 read back and compared with the source before it appears under its name: all tensors and, for generators, a few images.
 """
@@ -18,6 +19,7 @@ import torch
 
 from stylegan_inv.data import ADA
 from stylegan_inv.encoders.official.checkpoint_writer import save_checkpoint, to_psp
+from stylegan_inv.encoders.official.hypernetwork_files import hyperstyle_checkpoint
 from stylegan_inv.encoders.official.official_checkpoint import (
     ENCODER_TYPES,
     OfficialCheckpoint,
@@ -35,8 +37,9 @@ from stylegan_inv.generators.io.network_export import LAYOUTS, exported, limits,
 from stylegan_inv.generators.io.nvidia_snapshot import Snapshot, load_snapshot, save_snapshot
 from stylegan_inv.generators.io.weight_files import read_weights
 from stylegan_inv.generators.mapping import W_AVG_SAMPLES
-from stylegan_inv.loading import load_generator_training
+from stylegan_inv.loading import load_generator_training, load_inverter
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.methods.hyperstyle import HyperStyle
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.command_line import ArgumentParser, run, whole
 from stylegan_inv.utils.domains import check_domain_name
@@ -113,8 +116,13 @@ def convert(options: argparse.Namespace) -> None:
     layout, target = _target(options)
     if layout == "snapshot":
         return _convert_to_snapshot(options, target)
-    source = locate(options.source, options.offline)
-    content = _read(source, layout, options.network)
+    run = RunFolder.of(options.source)
+    if run is not None:
+        source = run.checkpoint() or run.path
+        content = _hyperstyle_of_run(options.source, layout)
+    else:
+        source = locate(options.source, options.offline)
+        content = _read(source, layout, options.network)
     _set_encoder_type(content.value, options.encoder_type, source)
     _check_numbers(content.value, source)
     metadata = {"source": readable(source.name), "source_sha256": file_hash(source)}
@@ -195,6 +203,24 @@ def _snapshot_of_run(run: RunFolder) -> Snapshot:
             "resolution": training.generator.resolution,
         }
     return Snapshot(training.generator, training.discriminator, training.generator_ema, augment, training_set)
+
+
+def _hyperstyle_of_run(run: str, layout: str) -> _Content:
+    """Returns the hypernetwork of a run and its generator.
+
+    Raises:
+        UserError: A run of another method, whose official file has other networks, or another layout.
+    """
+    method = load_inverter(run)
+    if not isinstance(method, HyperStyle) or layout not in ("ours", "psp"):
+        raise UserError(
+            f"{run}: a run of {type(method).__name__}; expected one of method=stylegan2 for a .pkl, or one of "
+            "method=hyperstyle with --to psp"
+        )
+    try:
+        return _Content(hyperstyle_checkpoint(method.hypernetwork, method.generator, method.iterations))
+    except UserError as error:
+        raise UserError(f"{run}: {error}") from error
 
 
 def _set_encoder_type(value: Generator | Discriminator | OfficialCheckpoint, name: str | None, source: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -13,7 +14,19 @@ from torch import Tensor, nn
 
 from stylegan_inv.config import compose, instantiate, instantiate_method, start_of
 from stylegan_inv.data.tasks.base import Task
-from stylegan_inv.encoders.official.official_checkpoint import build_encoder, checkpoint_generator, read_checkpoint
+from stylegan_inv.encoders.official.feature_checkpoints import build_feature_networks
+from stylegan_inv.encoders.official.hypernetwork_files import (
+    domain_of_options,
+    file_beside,
+    hyperinverter_networks,
+    hyperstyle_network,
+)
+from stylegan_inv.encoders.official.official_checkpoint import (
+    OfficialCheckpoint,
+    build_encoder,
+    checkpoint_generator,
+    read_checkpoint,
+)
 from stylegan_inv.encoders.shipped_files import ShippedEncoder, build_shipped, read_shipped, shipped_file
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.grey import as_rgb
@@ -22,11 +35,16 @@ from stylegan_inv.methods.common.base import InversionMethod
 from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.e4e import E4E
+from stylegan_inv.methods.feature_space.fse import FSE
+from stylegan_inv.methods.feature_space.sfe import SFE
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
+from stylegan_inv.methods.hyperinverter import HyperInverter
+from stylegan_inv.methods.hyperstyle import HyperStyle
 from stylegan_inv.methods.psp import PSP
 from stylegan_inv.methods.restyle import ReStyle
 from stylegan_inv.runtime import checkpoint_io
 from stylegan_inv.runtime.checkpoint_io import load_state
+from stylegan_inv.runtime.resumable_job import settings_hash
 from stylegan_inv.runtime.run_folder import RunFolder, check_run
 from stylegan_inv.trust.allowed_names import LARGEST
 from stylegan_inv.trust.bounded_memory import bounded_memory
@@ -43,8 +61,13 @@ SHIPPED_METHODS: dict[str, type[PSP] | type[ReStyle]] = {kind.__name__: kind for
 SHIPPED_ARGUMENTS = {"iterations": _MOST_ITERATIONS, "in_channels": 64}
 #: The domains that it can name; each has a data set of its name.
 SHIPPED_DOMAINS = ("synthfaces",)
+#: Kinds of official files that become FSE and SFE, and the generator of those that have none.
+FEATURE_METHODS, PSP_GENERATOR = ("fse", "sfe"), "stylegan2-ffhq-config-f"
 #: Longest chain of runs that start from one another.
 _MOST_STARTS = 8
+#: Arguments of a method that are compared by the hashes of their weights, that only training needs, or whose names may
+#: change with the version.
+_NO_SETTINGS = ("_target_", "generator", "start", "encoder", "features", "loss", "optimizer", "scheduler", "metrics")
 
 
 def load_inverter(
@@ -89,6 +112,7 @@ def load_inverter(
     if resolution is not None:
         method.input_size = whole_number(f"{run.config_file}: dataset.resolution", resolution, 4, LARGEST["resolution"])
     method.domain = run.domain()
+    method.settings_hash = settings_hash(_settings(run.stored_config()["method"]))
     return method.to(device).eval().requires_grad_(False)
 
 
@@ -145,8 +169,9 @@ def _restore(method: InversionMethod, checkpoint: dict[str, Any], path: Path) ->
     with checkpoint_io.restoring(path, method):
         method.on_load_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
-        if isinstance(method, TrainedMethod) and method.loss is None:
-            state = {key: value for key, value in state.items() if not str(key).startswith("loss.")}
+        if isinstance(method, TrainedMethod):
+            left_out = {"loss", "adversary"} - dict(method.named_children()).keys()
+            state = {key: value for key, value in state.items() if str(key).split(".")[0] not in left_out}
         load_state(method, state, path)
 
 
@@ -160,12 +185,19 @@ def _check_starts(run: RunFolder, node: Any) -> None:
         node = source.stored_config().get("method")
 
 
+def _settings(node: Any) -> Any:
+    """Returns what a config says about a method besides its networks, which have hashes of their own."""
+    if not isinstance(node, dict):
+        return node
+    return {key: _settings(value) for key, value in node.items() if key not in _NO_SETTINGS}
+
+
 def _for_inverting(node: Any) -> Any:
     """Returns the config of a method without the parts that only training needs."""
     node = _without_pretrained(node)
     kind = resolve_name(node["_target_"])
     if "loss" in node and isinstance(kind, type) and issubclass(kind, TrainedMethod):
-        node["loss"] = None
+        node |= {name: None for name in ("loss", "adversary", "directions") if name in node}
     return node
 
 
@@ -270,9 +302,10 @@ def load_official(
 ) -> InversionMethod:
     """Loads a method from an official checkpoint, without executing code in it.
 
-    An encoder with six input channels, which takes an image and its reconstruction, becomes ReStyle with the number of
-    iterations in the file. Any other encoder becomes pSp; e4e inverts in the same way, it differs in the encoder and in
-    the training.
+    Files of the Feature-Style encoder and StyleFeatureEditor become `FSE` and `SFE`, with pSp's generator if the file
+    has none. An encoder with six input channels, which takes an image and its reconstruction, becomes ReStyle with the
+    number of iterations in the file. Any other encoder becomes pSp; e4e inverts in the same way, it differs in the
+    encoder and in the training.
 
     Args:
         source: An official checkpoint, our conversion of one, or a name of the weights table.
@@ -288,6 +321,16 @@ def load_official(
     """
     path = fetch(source, offline=offline) if str(source) in TABLE else Path(source).expanduser()
     checkpoint = read_checkpoint(path)
+    if checkpoint.kind in FEATURE_METHODS:
+        return _load_feature_method(source, path, checkpoint, offline).to(device).eval().requires_grad_(False)
+    if checkpoint.kind in ("hyperstyle", "hyperinverter"):
+        build = _load_hyperstyle if checkpoint.kind == "hyperstyle" else _load_hyperinverter
+        try:
+            found = build(checkpoint, source, path, offline)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        found.domain = found.generator.domain
+        return found.to(device).eval().requires_grad_(False)
     try:
         if checkpoint.others:
             raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
@@ -327,3 +370,98 @@ def load_official(
         method = PSP(generator=generator, encoder=built, in_channels=encoder.in_channels)
     method.domain = generator.domain
     return method.to(device).eval().requires_grad_(False)
+
+
+def _as_given(network: nn.Module) -> Callable[..., nn.Module]:
+    """Returns a function that returns a network whatever shape it is asked for."""
+    return lambda **_: network
+
+
+def _load_feature_method(
+    source: str | Path, path: Path, checkpoint: OfficialCheckpoint, offline: bool | None
+) -> InversionMethod:
+    """Builds the method of a checkpoint of the Feature-Style encoder or StyleFeatureEditor."""
+    try:
+        networks = build_feature_networks(checkpoint)
+        if checkpoint.decoder:
+            generator = as_rgb(checkpoint_generator(checkpoint)[0])
+            generator.source_hash = file_hash(path)
+            generator.domain = known_domain(source, path, checkpoint.metadata, generator.source_hash)
+        else:
+            generator = load_generator(str(fetch(PSP_GENERATOR, offline=offline)))
+            generator.domain = TABLE[PSP_GENERATOR].domain
+            if checkpoint.latent_avg is not None:
+                generator.w_avg.copy_(checkpoint.latent_avg.reshape(-1, generator.w_dim)[0])
+        made_for = (networks.encoder.num_ws, networks.encoder.w_dim)
+        if made_for != (generator.num_ws, generator.w_dim):
+            raise UserError(
+                f"has an encoder for codes {made_for}, and the generator has {generator.num_ws} x {generator.w_dim}"
+            )
+        shared: dict[str, Any] = {"generator": generator, "encoder": _as_given(networks.encoder)}
+        fuser, editor, embedder = networks.fuser, networks.editor, networks.embedder
+        method: InversionMethod
+        if fuser is None:
+            method = FSE(**shared)
+        else:
+            start = None if embedder is None else PSP(generator=generator, encoder=_as_given(embedder))
+            if start is not None:
+                start.domain = generator.domain
+            trained = editor is not None  # in the second phase
+            changes = nn.Identity() if editor is None else editor
+            method = SFE(
+                **shared,
+                fuser=_as_given(fuser),
+                editor=_as_given(changes),
+                editor_first_step=0 if trained else 1,
+                start=start,
+            )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    method.domain = generator.domain
+    return method
+
+
+def _load_hyperstyle(
+    checkpoint: OfficialCheckpoint, source: str | Path, path: Path, offline: bool | None = None
+) -> HyperStyle:
+    """Returns HyperStyle with the hypernetwork and the generator of a file.
+
+    Its encoder into W is in another file: the one that the options name, beside this file, else the published one of
+    the domain. It is read when it is first needed, unless another start is given.
+    """
+    generator = as_rgb(checkpoint_generator(checkpoint)[0])
+    generator.source_hash = file_hash(path)
+    generator.domain = known_domain(source, path, checkpoint.metadata, generator.source_hash)
+    network = hyperstyle_network(checkpoint, generator)
+    iterations = checkpoint.opts.get("n_iters_per_batch", 5)
+    whole_number("n_iters_per_batch", iterations, 1, _MOST_ITERATIONS)
+    method = HyperStyle(generator=generator, start=None, hypernetwork=lambda *_, **__: network, iterations=iterations)
+    encoder = file_beside(path, checkpoint.opts, "w_encoder_checkpoint_path")
+    domain = generator.domain or domain_of_options(checkpoint.opts)
+    published = next((name for name, one in TABLE.items() if name.endswith("-w") and one.domain == domain), None)
+    if encoder is not None or published is not None:
+        method.find_start = partial(load_official, encoder or str(published), offline=offline)
+    return method
+
+
+def _load_hyperinverter(
+    checkpoint: OfficialCheckpoint, source: str | Path, path: Path, offline: bool | None = None
+) -> HyperInverter:
+    """Returns HyperInverter with all networks of a file but the discriminator.
+
+    The generator is in another file: the one that the options name, beside this file, else the published one of faces.
+    """
+    file: str | Path | None = file_beside(path, checkpoint.opts, *checkpoint.opts)
+    if file is None and domain_of_options(checkpoint.opts) == "faces":
+        file = "stylegan2-ffhq-1024"
+    if file is None:
+        raise UserError("has no generator; put the .pkl that its options name (stylegan_weights) beside it")
+    generator = load_generator(file, offline=offline)
+    encoder, network = hyperinverter_networks(checkpoint, generator)
+    state = checkpoint.others.get("w_encoder", {})
+    w_encoder = build_encoder(OfficialCheckpoint("psp", state), num_ws=generator.num_ws)
+    start = PSP(generator=generator, encoder=lambda **_: w_encoder)
+    start.input_size, start.domain = encoder.image_size, generator.domain
+    return HyperInverter(
+        generator=generator, start=start, encoder=lambda **_: encoder, hypernetwork=lambda *_, **__: network
+    )

@@ -36,7 +36,7 @@ from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 from stylegan_inv.runtime import rank_processes
-from stylegan_inv.runtime.allocator import tune_allocator
+from stylegan_inv.runtime.allocator import leave_new_tensors_unfilled, tune_allocator
 from stylegan_inv.runtime.atomic_checkpoints import AtomicCheckpointIO
 from stylegan_inv.runtime.library_messages import errors_of_log_files_hidden, silence_library_messages
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
@@ -228,6 +228,7 @@ def train(cfg: DictConfig, job: Job) -> float | None:
         return run.metrics().get(cfg.optimized_metric)
     die_with_parent()
     silence_library_messages()
+    leave_new_tensors_unfilled()
     if cfg.tune_allocator:
         tune_allocator()
     write_origin = functools.partial(run.write_origin, config.plain(cfg), job.location.command)

@@ -65,6 +65,10 @@ METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "interestyle": ("train", (*FACES, "dataset.obstacles=0.5")),
     "interestyle_released": ("train", FACES),
     "interestyle_dual": ("train", (*FACES, "dataset.obstacles=0.5")),
+    "fse": ("train", FACES),
+    "sfe": ("train", (*FACES, "method.editor_first_step=10")),
+    "hyperstyle": ("train", (*FACES, "method.iterations=2")),
+    "hyperinverter": ("train", FACES),
     "stylegan2": (
         "train",
         (

@@ -48,6 +48,13 @@ ENCODERS = {
     "interestyle_released": ("SingleLevelEncoder", False),
     "interestyle_dual": ("SingleLevelEncoder", False),
 }
+#: Method that predicts weights -> hypernetwork of the embedded world and of the paper, optimiser of the paper.
+HYPERNETWORKS = {
+    "hyperstyle": ("SmallHypernetwork", "SharedWeightsHypernetwork", "Ranger"),
+    "hyperinverter": ("WeightRegressors", "WeightRegressors", "Adam"),
+}
+#: Domain -> the published encoder into W that HyperStyle starts from.
+W_ENCODERS = {"synthfaces": "e4e_synthfaces", "faces": "hyperstyle-ffhq-w", "cars": "hyperstyle-cars-w"}
 #: Method that optimises each image -> features of its paper beyond the embedded world.
 FEATURES = {
     "projector": ("LpipsFeatures", {"net": "vgg", "size": 256}),
@@ -123,6 +130,24 @@ def test_encoder_methods(method: str, dataset: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("method", HYPERNETWORKS)
+def test_methods_that_predict_weights(method: str, dataset: str) -> None:
+    domain, given = DATASETS[dataset]
+    cfg = composed("train", f"method={method}", f"dataset={dataset}", *given)
+    check_domain(cfg, domain)
+    embedded, (small, paper, optimizer) = domain == "synthfaces", HYPERNETWORKS[method]
+    assert kind(cfg["method"]["hypernetwork"]) == (small if embedded else paper)
+    assert kind(cfg["method"]["optimizer"]) == ("Adam" if embedded else optimizer)
+    assert cfg["method"]["optimizer"]["lr"] == (1e-3 if embedded else 1e-4)
+    if method == "hyperinverter":
+        assert kind(cfg["method"]["encoder"]) == ("SmallLayerwiseEncoder" if embedded else "LayerwiseEncoder")
+        assert cfg["method"]["hypernetwork"]["hidden"] == (16 if embedded else 128)
+    if domain in W_ENCODERS and (method == "hyperstyle" or domain != "cars"):
+        assert cfg["method"]["start"] == W_ENCODERS[domain]
+    assert domain != "faces" or cfg["trainer"]["max_steps"] == {"hyperstyle": 120_000}.get(method, 500_000)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("method", FEATURES)
 def test_methods_that_optimise_each_image(method: str, dataset: str) -> None:
     domain, given = DATASETS[dataset]
@@ -195,6 +220,7 @@ def test_every_data_set_and_domain_is_in_the_table() -> None:
     assert files - set(DATASETS) == {"people"}, "for method=face_network only"
     assert {path.stem for path in (CONF_DIR / "domain").glob("*.yaml")} == set(DOMAINS) == set(DOMAIN_ROWS)
     trained = {path.stem for path in (CONF_DIR / "method").glob("*.yaml")} - set(ENCODERS) - set(FEATURES)
+    trained -= set(HYPERNETWORKS)
     assert trained == {"stylegan2", "face_network"}
     for path in (CONF_DIR / "setup").glob("*/*.yaml"):
         assert path.parent.name in DOMAINS and (CONF_DIR / "method" / path.name).is_file(), path

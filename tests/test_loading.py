@@ -70,7 +70,9 @@ def test_refusals(tmp_path):
     refused({"latent_avg": uneven}, "latent_avg that differs between layers")
     refused({"opts": {**content["opts"], "start_from_latent_avg": False}}, "its codes are absolute")
     refused({"latent_avg": None}, "has no latent_avg")
-    refused({"state_dict": {**content["state_dict"], "hypernet.x": torch.zeros(1)}}, "hypernet besides an encoder")
+    other = {**content["state_dict"], "hypernet.x": torch.zeros(1)}
+    refused({"state_dict": other}, "has a hypernetwork that is not HyperStyle's")
+    refused({"state_dict": {**content["state_dict"], "residue.x": torch.zeros(1)}}, "residue besides an encoder")
     encoder = {key: value for key, value in content["state_dict"].items() if key.startswith("encoder.")}
     refused({"state_dict": encoder}, "expected a StyleGAN2 generator")
     fewer = {key: value for key, value in content["state_dict"].items() if not key.startswith("encoder.styles.5")}

@@ -32,16 +32,19 @@ data/sources
 data/synthfaces data/augment data/tasks data/alignment
 data/datamodules
 encoders
+encoders/feature_space
+hypernetworks
 encoders/official encoders/refinement
 optim visualization
 losses
-losses/paired losses/latent
+losses/paired losses/latent losses/faces
 metrics
 latents
 latents/edits latents/discovery
+methods/common/discriminators
 methods/common
 methods/regions
-methods
+methods/feature_space methods
 methods/generator
 trust
 runtime
@@ -222,14 +225,14 @@ OPENERS = {
     "linecache.getlines", "shutil.copyfile", "shutil.copy", "shutil.copy2", "dlib.shape_predictor", "mmap.mmap",
 }  # fmt: skip
 OPENING_METHODS = {"open", "read_text", "read_bytes", "fromfile"}
-HELPER = "utils/regular_files.py"
-#: Openings besides those of the helper -> why they read no file of somebody else, or no pipe.
+REGULAR_FILES = "utils/regular_files.py"
+#: Openings outside of that module -> why they read no file of somebody else, or no pipe.
 OWN_FILES = {
-    "evaluate/partial_scores.py torch.load(file)": "the helper has checked it in the line before",
-    "utils/safetensors_files.py safe_open(name)": "the helper holds it open",
+    "evaluate/partial_scores.py torch.load(file)": "`regular_files` has checked it in the line before",
+    "utils/safetensors_files.py safe_open(name)": "`regular_files` holds it open",
     "config/search_storage.py sqlite3.connect(f'file:{quote(str(path.absolute()))}?mode=ro')": "opened before",
     "benchmark/method_scores.py torch.load(file)": "written by the same command, after is_file()",
-    "data/alignment/landmarks.py dlib.shape_predictor(str(predictor))": "checked by the helper in check_predictor",
+    "data/alignment/landmarks.py dlib.shape_predictor(str(predictor))": "checked by `check_regular` before",
     "data/datamodules/cached_synthfaces.py np.load(self.paths[0])": "a cache that this class writes",
     "data/datamodules/cached_synthfaces.py np.load(self.paths[1])": "a cache that this class writes",
     "data/datamodules/cached_synthfaces.py path.read_bytes()": "source text of the package",
@@ -250,10 +253,10 @@ OWN_FILES = {
 }  # fmt: skip
 
 
-def test_files_are_opened_by_the_helper() -> None:
+def test_files_are_opened_by_regular_files_only() -> None:
     """Pipes and devices have any name in a folder of a stranger; what opens them otherwise waits, or reads for ever."""
     found = {f"{path.relative_to(PACKAGE)} {call}": path for path in FILES for call in openings(path)}
-    assert not (unknown := sorted(set(found) - set(OWN_FILES))), f"use {HELPER} for {unknown}"
+    assert not (unknown := sorted(set(found) - set(OWN_FILES))), f"use {REGULAR_FILES} for {unknown}"
     assert not (gone := sorted(set(OWN_FILES) - set(found))), f"{gone}: no longer there"
 
 
@@ -273,7 +276,7 @@ def test_openings_are_seen(tmp_path: Path) -> None:
 
 def openings(path: Path) -> Iterator[str]:
     """The calls in a file that open the file of a path to read it, by their first argument."""
-    if path == PACKAGE / HELPER:
+    if path == PACKAGE / REGULAR_FILES:
         return
     waiting: list[tuple[ast.AST, frozenset[str]]] = [(ast.parse(path.read_text()), frozenset())]
     while waiting:

@@ -25,8 +25,9 @@ class GradientNorm(pl.Callback):
     ) -> None:
         for number, group in enumerate(optimizer.param_groups):
             gradients = [p.grad for p in group["params"] if p.grad is not None]
-            if gradients:
-                self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norms(gradients).norm()
+            # Zero for a group that does not learn in this phase: Lightning repeats what is not logged again.
+            norm = norms(gradients).norm() if gradients else torch.zeros((), device=module.device)
+            self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norm
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102
         # Logging in on_before_optimizer_step would make Lightning forget what the first batch's training_step has

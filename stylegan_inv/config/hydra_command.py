@@ -31,9 +31,16 @@ from stylegan_inv.config.search_storage import check_storage, storage_error
 from stylegan_inv.config.typed_names import as_typed, interpolated_names_as_text
 from stylegan_inv.config.value_checks import check_values
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.command_line import ArgumentParser, disk_error, report_error, system_error
+from stylegan_inv.utils.command_line import (
+    ArgumentParser,
+    flushed_output,
+    report_error,
+    report_interrupt,
+    report_system_error,
+    system_error,
+)
 from stylegan_inv.utils.parent_process import die_with_parent
-from stylegan_inv.utils.text import print_any_text
+from stylegan_inv.utils.text import STANDARD_OUTPUT, print_any_text
 from stylegan_inv.weights.download import downloads
 
 #: Exceptions that mean bad input.
@@ -75,15 +82,19 @@ def entry_point(
             task = HydraTask(f"stylegan_inv.{config_name}", main, prepare)
             run = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)
             overrides: list[str] = []
+            folders: list[str | None] = []
             try:
-                overrides = _options(config_name)
+                overrides, folders = _options(config_name)
                 check_groups(overrides)
-                run()
+                with flushed_output():
+                    run()
             except _INPUT_ERRORS as error:
                 PrepareFirst.summarise_failed_sweep()
-                sys.exit(report_error(explained(error, config_name, overrides)))
+                sys.exit(report_error(explained(error, config_name, overrides, folders)))
             except OSError as error:
-                sys.exit(report_error(disk_error(error)))
+                sys.exit(report_system_error(error))
+            except KeyboardInterrupt:
+                sys.exit(report_interrupt())
             except Exception as error:
                 line = storage_error(error, PrepareFirst.sweep())
                 if line is None:
@@ -131,7 +142,7 @@ class HydraTask:
         except UserError as error:  # Hydra prints a line of its own about other exceptions
             sys.exit(report_error(error))
         except OSError as error:
-            sys.exit(report_error(disk_error(error)))
+            sys.exit(report_system_error(error))
 
     def _run_job(self, cfg: DictConfig) -> float | None:
         from stylegan_inv.runtime.sweep_process import job_overrides, metric_of, run_job
@@ -178,6 +189,8 @@ class PrepareFirst(Callback):
         except _INPUT_ERRORS as error:
             sys.exit(report_error(error))
         except OSError as error:  # of a file that the user gave
+            if error.filename == STANDARD_OUTPUT:
+                sys.exit(report_system_error(error))
             if error.strerror is None:
                 _exit_with_traceback()
             sys.exit(report_error(system_error(error)))
@@ -243,11 +256,11 @@ def same_command(module: str) -> list[str]:
     return [*program(module), *own, "hydra.mode=RUN", *overrides.task]  # conf/sweep sets MULTIRUN
 
 
-def _options(config_name: str) -> list[str]:
+def _options(config_name: str) -> tuple[list[str], list[str | None]]:
     """Parses the options of Hydra's command line, whose own parser prints its usage before an error.
 
     Returns:
-        The overrides.
+        The overrides, and the folders of configs that it names.
 
     Raises:
         UserError: An unknown option, or Hydra's option to repeat a run from a pickle, which could execute anything.
@@ -259,7 +272,7 @@ def _options(config_name: str) -> list[str]:
             "--experimental-rerun: reads a pickle, which can execute code; repeat the command with the overrides in "
             ".hydra/overrides.yaml"
         )
-    return [str(override) for override in options.overrides]
+    return [str(override) for override in options.overrides], [options.config_dir, options.config_path]
 
 
 def _check_working_directory(config: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.config.composition import CONF_DIR, compose
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.regular_files import check_regular
 
 #: Groups in which other names differ in nothing but their group; the first fitting key is suggested.
 _LIKELY = ("optimizer", "dataset", "trainer", "method", "encoder", "edit", "generator")
@@ -69,28 +71,33 @@ def check_added_keys(config: DictConfig) -> None:
             raise UserError(f"{override.input_line}: nothing reads the key {key}; {_advice(key, override, before)}")
 
 
-def explained(error: Exception, config_name: str, overrides: Sequence[str]) -> Exception:
+def explained(
+    error: Exception, config_name: str, overrides: Sequence[str], folders: Sequence[str | None] = ()
+) -> Exception:
     """Returns an error of Hydra with advice that helps here; other errors as they are.
 
     Args:
         error: Raised while a config was composed.
         config_name: Name of the top config.
         overrides: As on the command line.
+        folders: Folders of configs that the command line names.
     """
     text = str(error)
     if isinstance(error, HydraException) and (hint := _quoting_hint(text, overrides)) is not None:
         return UserError(hint)
     if "hydra/sweeper/optuna" in text:
         return UserError("sweep=optuna: Optuna's sweeper is not installed; pip install 'stylegan_inv[sweep]'")
+    if isinstance(error, MissingConfigException) and (found := _irregular_config(error, folders)) is not None:
+        return found
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         nearest = get_close_matches(option, error.options, n=1)
         hint = f"; did you mean {group}={nearest[0]}?" if nearest else ""
         return UserError(f"{group}={option}: expected one of {', '.join(sorted(error.options))}{hint}")
-    found = _UNKNOWN_KEY.search(text)
-    if found is None:
+    unknown = _UNKNOWN_KEY.search(text)
+    if unknown is None:
         return error
-    key = found[1]
+    key = unknown[1]
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     wrong = next((o for o in parsed if o.key_or_group == key), None)
     if wrong is None:
@@ -101,6 +108,18 @@ def explained(error: Exception, config_name: str, overrides: Sequence[str]) -> E
     except (HydraException, OmegaConfBaseException):
         return error
     return UserError(f"{wrong.input_line}: there is no key {key}; {_advice(key, wrong, before)}")
+
+
+def _irregular_config(error: MissingConfigException, folders: Sequence[str | None]) -> UserError | None:
+    """Returns an error about a pipe, a device or a folder with the name of a config, which Hydra does not see."""
+    for folder in folders:
+        file = Path(folder or CONF_DIR, f"{error.missing_cfg_file}.yaml")
+        try:
+            if os.path.lexists(file):
+                check_regular(file, "a config")
+        except UserError as problem:
+            return problem
+    return None
 
 
 def _quoting_hint(error: str, overrides: Sequence[str]) -> str | None:

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from stylegan_inv.encoders.face_network import FaceNetwork as FaceNetwork
     from stylegan_inv.encoders.face_network import load_face_network as load_face_network
     from stylegan_inv.encoders.factor_embedding import FactorEmbedding as FactorEmbedding
+    from stylegan_inv.encoders.feature_space.feature_fusion import FeatureFusion as FeatureFusion
+    from stylegan_inv.encoders.feature_space.feature_fusion import SmallFeatureFusion as SmallFeatureFusion
+    from stylegan_inv.encoders.feature_space.feature_style import FeatureStyleEncoder as FeatureStyleEncoder
+    from stylegan_inv.encoders.feature_space.small_feature_style import (
+        SmallFeatureStyleEncoder as SmallFeatureStyleEncoder,
+    )
     from stylegan_inv.encoders.fpn import FPNEncoder as FPNEncoder
     from stylegan_inv.encoders.irse import ir_se as ir_se
     from stylegan_inv.encoders.last_layer import LastLayerEncoder as LastLayerEncoder
@@ -26,6 +32,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "face_network": ["FaceNetwork", "load_face_network"],
         "factor_embedding": ["FactorEmbedding"],
+        "feature_space.feature_fusion": ["FeatureFusion", "SmallFeatureFusion"],
+        "feature_space.feature_style": ["FeatureStyleEncoder"],
+        "feature_space.small_feature_style": ["SmallFeatureStyleEncoder"],
         "fpn": ["FPNEncoder"],
         "irse": ["ir_se"],
         "last_layer": ["LastLayerEncoder"],

@@ -63,12 +63,34 @@ class FPNEncoder(StyleEncoder):
     def levels(self, x: Tensor, count: int) -> list[Tensor]:
         """Returns the maps of the first ``count`` styles. Finer maps are not computed."""
         _, fine, middle, coarse = self.maps(x)
-        pyramid = [coarse]
-        if count > MIDDLE:
-            pyramid.append(_upsample_add(coarse, self.latlayer1(middle)))
-        if count > FINE:
-            pyramid.append(_upsample_add(pyramid[-1], self.latlayer2(fine)))
+        pyramid = feature_pyramid(
+            coarse,
+            middle if count > MIDDLE else None,
+            fine if count > FINE else None,
+            self.latlayer1,
+            self.latlayer2,
+        )
         return [pyramid[(style >= MIDDLE) + (style >= FINE)] for style in range(count)]
+
+
+def feature_pyramid(
+    coarse: Tensor, middle: Tensor | None, fine: Tensor | None, first: nn.Module, second: nn.Module
+) -> list[Tensor]:
+    """Returns the coarse map, and the finer ones plus the upsampled coarser one.
+
+    Args:
+        coarse: Map of 1/16 of the image's size.
+        middle: Map of 1/8; None ends the pyramid before it.
+        fine: Map of 1/4; None ends the pyramid before it.
+        first: Convolution of the middle map to the channels of the coarse one.
+        second: The same of the fine map.
+    """
+    pyramid = [coarse]
+    for finer, lateral in ((middle, first), (fine, second)):
+        if finer is None:
+            break
+        pyramid.append(_upsample_add(pyramid[-1], lateral(finer)))
+    return pyramid
 
 
 def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:

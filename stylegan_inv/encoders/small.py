@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -112,14 +113,16 @@ class SmallEncoder(nn.Module):
                 f"the encoder got an input of shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W); "
                 f"give other images, or method.in_channels"
             )
-        batch = len(x)
         x = to_input_size(x)
         if self.siamese:
             image, reconstruction = self._features(torch.cat([x[:, :3], x[:, 3:]])).chunk(2)
-            features = image - reconstruction
-        else:
-            features = self._features(x)
-        own, common = self.own(features).view(batch, self.num_ws, self.w_dim), self.common(features)[:, None]
+            return self.codes(image - reconstruction)
+        return self.codes(self._features(x))
+
+    def codes(self, features: Tensor) -> Tensor:
+        """Maps feature vectors ``(B, F)`` to codes ``(B, L, D)``."""
+        own = self.own(features).view(len(features), self.num_ws, self.w_dim)
+        common = self.common(features)[:, None]
         if not self.progressive:
             codes: Tensor = own + common
             return self.gain * codes
@@ -128,9 +131,12 @@ class SmallEncoder(nn.Module):
         inactive = first.expand(-1, self.num_ws - 1 - self.stage, -1)
         return self.gain * torch.cat([first, first + active, inactive], dim=1)
 
-    def _features(self, x: Tensor) -> Tensor:
-        maps = self.backbone(x)
+    def vector(self, maps: Sequence[Tensor]) -> Tensor:
+        """Returns the feature vectors ``(B, F)`` of the four maps of the backbone."""
         return torch.cat([F.relu(self.neck(maps[-1])).flatten(1), F.relu(self.fine(maps[-2])).flatten(1)], dim=1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return self.vector(self.backbone(x))
 
 
 def _projection(features: int, rank: int) -> nn.Linear:

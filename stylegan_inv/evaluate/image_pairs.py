@@ -77,11 +77,12 @@ def match_folders(
     found = {what: _by_stem(folder, listed[what].images) for what, folder in folders.items()}
     others = [f"{what}: {readable(path.name)}" for what, files in listed.items() for path in files.others]
     shared = [name for name in found["images"] if all(name in files for files in found.values())]
+    partners = set(shared)
     unmatched = [
         f"{what}: {readable(path.name)}"
         for what, files in found.items()
         for name, path in files.items()
-        if name not in set(shared)
+        if name not in partners
     ]
     if not shared:
         raise UserError(

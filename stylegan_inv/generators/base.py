@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stylegan_inv.errors import UserError
 from stylegan_inv.generators.feature_maps import FeatureChange, FeaturePlan, Synthesis
 from stylegan_inv.generators.frozen.segment import START, Point, Segment
 from stylegan_inv.generators.network_parts import NetworkParts, StyledLayer
 from stylegan_inv.generators.synthesis_inputs import StyleInputs, check_codes, check_styles, noise_inputs
-from stylegan_inv.generators.weight_changes import checked_changes, with_changes
+from stylegan_inv.generators.weight_changes import ChangesOfImages, checked_changes, with_changes
 
 S = TypeVar("S", bound="SynthesisBase")
 #: (module, x, number of the layer) -> output.
@@ -56,7 +57,8 @@ class SynthesisBase(NetworkParts):
             styles: Style vectors ``(B, C)``, by the names of :meth:`layer_names`, that replace the outputs of the
                 layers' affine transformations of w (the codes of StyleSpace).
             weights: Differences ``(1 or B, *shape)`` that are added to parameters, by the parameters' names. A
-                difference for each image runs the images one by one.
+                difference for each image runs the images one by one; :class:`.ChangesOfImages` are computed for one
+                image at a time.
             upto: Name of the feature map to stop at. No later layer and no ToRGB runs.
             return_features: Names of feature maps to return, each after its change.
 
@@ -75,13 +77,21 @@ class SynthesisBase(NetworkParts):
         if weights is None:
             return self._run(inputs, plan)
         batch = len(inputs.like)
-        changes = checked_changes(self, weights, batch)
-        if all(len(change) == 1 for change in changes.values()):
-            return self.with_weights(changes, 0)._run(inputs, plan)
-        return _joined([self.with_weights(changes, i)._run(inputs.row(i), plan.row(i)) for i in range(batch)])
+        if isinstance(weights, ChangesOfImages) and weights.images not in (1, batch):
+            raise UserError(f"synthesis.weights: differences of {weights.images} images, expected 1 or {batch}")
+        if isinstance(weights, ChangesOfImages) and weights.images > 1:
+            of_images = (checked_changes(self, weights.of_image(i), 1) for i in range(batch))
+        else:
+            changes = checked_changes(self, weights, batch)
+            if all(len(change) == 1 for change in changes.values()):
+                return self.with_weights(changes, 0, batch)._run(inputs, plan)
+            of_images = (changes for _ in range(batch))
+        return _joined(
+            [self.with_weights(own, i, 1)._run(inputs.row(i), plan.row(i)) for i, own in enumerate(of_images)]
+        )
 
-    def with_weights(self: S, changes: Mapping[str, Tensor], row: int) -> S:
-        """Returns this network with other weights, see :func:`.with_changes`."""
+    def with_weights(self: S, changes: Mapping[str, Tensor], row: int, batch: int) -> S:
+        """Returns this network with other weights for one call of ``batch`` images, see :func:`.with_changes`."""
         return with_changes(self, changes, row)
 
     def render(

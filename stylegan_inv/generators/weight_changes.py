@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import one_of
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+@runtime_checkable
+class ChangesOfImages(Protocol):
+    """Differences that are computed when they are read, so that those of one image at a time are in memory.
+
+    Attributes:
+        images: Number of images; 1 for the same differences in all images of a batch.
+    """
+
+    images: int
+
+    def of_image(self, row: int) -> Mapping[str, Tensor]:
+        """Returns name of a parameter -> ``(1, *shape)`` of one image."""
 
 
 def checked_changes(network: nn.Module, changes: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
@@ -58,10 +73,18 @@ def with_changes(network: Module, changes: Mapping[str, Tensor], row: int) -> Mo
             if prefix not in copies:
                 copies[prefix] = parent._modules[part] = _shallow_copy(parent.get_submodule(part))
             parent = copies[prefix]
-        weight = parent.get_parameter(last)
         # Not a Parameter: it has a history. Modules read it by its name all the same.
-        parent._parameters[last] = weight + change[row if len(change) > 1 else 0].to(weight)  # type: ignore[assignment]
+        changed = _sum(parent.get_parameter(last), change[row if len(change) > 1 else 0])
+        parent._parameters[last] = changed  # type: ignore[assignment]
     return copy
+
+
+def _sum(weight: Tensor, change: Tensor) -> Tensor:
+    if not torch.is_inference_mode_enabled():
+        return weight + change.to(weight)
+    # The fast path of a frozen network does not take tensors of inference mode, whose changes PyTorch does not count.
+    with torch.inference_mode(False), torch.no_grad():
+        return weight + change.to(weight)
 
 
 def _shallow_copy(module: Module) -> Module:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from stylegan_inv.losses.arcface import load_arcface as load_arcface
     from stylegan_inv.losses.compose import LossInputs as LossInputs
     from stylegan_inv.losses.compose import LossTerms as LossTerms
+    from stylegan_inv.losses.faces.feature_cosines import FeatureIdentity as FeatureIdentity
+    from stylegan_inv.losses.faces.feature_cosines import ParsingSimilarity as ParsingSimilarity
     from stylegan_inv.losses.features import EmbeddedFeatures as EmbeddedFeatures
     from stylegan_inv.losses.features import LpipsFeatures as LpipsFeatures
     from stylegan_inv.losses.features import Vgg16Features as Vgg16Features
@@ -33,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "adversarial": ["AdversarialLoss"],
         "arcface": ["ArcFaceLoss", "load_arcface"],
         "compose": ["LossInputs", "LossTerms"],
+        "faces.feature_cosines": ["FeatureIdentity", "ParsingSimilarity"],
         "features": ["EmbeddedFeatures", "LpipsFeatures", "Vgg16Features"],
         "identity": ["IdentityLoss"],
         "latent.latent_discriminator": ["LatentDiscriminator"],

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.compose import LossInputs, check_normalise, check_region
 from stylegan_inv.losses.network_files import load_exactly, read_state
-from stylegan_inv.utils.checks import one_of
+from stylegan_inv.utils.checks import one_of, whole_number
 from stylegan_inv.utils.frozen_module import Frozen
 from stylegan_inv.weights.download import fetch
 from stylegan_inv.weights.table import TABLE
@@ -32,6 +33,7 @@ class LPIPS(nn.Module):
         region: ``whole``, ``interest`` (both images are multiplied by the mask) or ``crop`` (frontalisation).
         normalise: With a mask, average over ``all_pixels`` (IntereStyle's code) or over the ``mask_area``.
         offline: If True, nothing is downloaded; None uses ``weights.offline``.
+        scales: Number of sizes that the distance is summed over: the images, half their size, ... (bilinear).
     """
 
     domain: str | None = None
@@ -43,16 +45,22 @@ class LPIPS(nn.Module):
         region: str = "whole",
         normalise: str = "all_pixels",
         offline: bool | None = None,
+        scales: int = 1,
     ) -> None:
         super().__init__()
+        self.scales = whole_number("lpips: scales", scales)
         self.frozen = Frozen(load_lpips(net, trunk, offline))
         self.region = check_region(region)
         self.normalise = check_normalise(normalise, region)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """Returns the mean distance."""
-        distances = self.frozen(inputs.select("image", self.region), inputs.select("target", self.region))
-        return inputs.average(distances.flatten(), self.normalise)
+        image, target = inputs.select("image", self.region), inputs.select("target", self.region)
+        distances = self.frozen(image, target).flatten()
+        for _ in range(1, self.scales):
+            image, target = (F.interpolate(x, scale_factor=0.5, mode="bilinear") for x in (image, target))
+            distances = distances + self.frozen(image, target).flatten()
+        return inputs.average(distances, self.normalise)
 
 
 def load_lpips(net: str = "alex", trunk: str | Path | None = None, offline: bool | None = None) -> nn.Module:

@@ -23,6 +23,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference, compress
 from stylegan_inv.methods.common.base import InversionMethod, Step, pool
 from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages, OptimizedInversion, PerImageMethod
+from stylegan_inv.methods.common.starting_points import codes_alone
 from stylegan_inv.optim.optimization_state import Monitor, Progress
 from stylegan_inv.optim.per_image_optimization import seeded_randn
 from stylegan_inv.utils.checks import whole_number
@@ -100,6 +101,8 @@ class PTI(PerImageMethod):
         **kwargs: See :class:`PerImageMethod`.
     """
 
+    tunes_weights = True
+
     def __init__(
         self,
         *,
@@ -151,6 +154,7 @@ class PTI(PerImageMethod):
                 found = method.invert(images)
         if found.weights is not None:
             raise UserError("method.start: it tunes the generator itself; give a method that keeps it frozen")
+        codes_alone(self, found)
         noise = found.noise or [m.expand(len(images), -1, -1, -1) for m in self.generator.synthesis.noise_maps()]
         return TuningState(
             found.w.detach().clone(), [m.detach().clone() for m in noise], seconds=time.monotonic() - started

@@ -63,11 +63,15 @@ class ReStyle(TrainedMethod):
         """Sets the codes from which the refinement starts, see the argument ``start``.
 
         Raises:
-            UserError: An unknown word, or a method whose codes have another shape.
+            UserError: An unknown word, a method whose codes have another shape, or one that tunes the generator.
         """
         if isinstance(start, str) and start not in ("average", "random"):
             raise UserError(f"method.start={start!r}: expected 'average', 'random' or a trained method")
         if isinstance(start, InversionMethod):
+            if start.tunes_weights:
+                raise UserError(
+                    f"method.start: {type(start).__name__} tunes the generator itself; give one that keeps it frozen"
+                )
             own, other = ((g.num_ws, g.w_dim) for g in (self.generator, start.generator))
             if own != other:
                 raise UserError(f"method.start: its codes are {other[0]} x {other[1]}, expected {own[0]} x {own[1]}")

@@ -68,7 +68,11 @@ def scales_that_fit(size: int) -> tuple[float, ...]:
 
 
 def ms_ssim(
-    image: Tensor, target: Tensor, weights: Sequence[float] = MS_SSIM_WEIGHTS, mask: Tensor | None = None
+    image: Tensor,
+    target: Tensor,
+    weights: Sequence[float] = MS_SSIM_WEIGHTS,
+    mask: Tensor | None = None,
+    guess_range: bool = False,
 ) -> Tensor:
     """Returns the multi-scale structural similarity (Wang, Simoncelli and Bovik 2003).
 
@@ -77,6 +81,8 @@ def ms_ssim(
         target: (B, 3, H, W).
         weights: Weights of the scales, finest first.
         mask: Weights (B, 1, H, W) in [0, 1] of the positions; it is averaged down with the images.
+        guess_range: As HyperStyle's script (criteria/ms_ssim.py): at each scale, the range is 2 if the image has values
+            below -0.5, otherwise 1; and a negative mean gives NaN. By default the range is 2 and the mean is clipped.
 
     Raises:
         UserError: The window of 11 px does not fit into the coarsest scale.
@@ -87,15 +93,23 @@ def ms_ssim(
             f"MS-SSIM with {len(weights)} scales got images of {image.shape[-2]}x{image.shape[-1]}, expected at least "
             f"{smallest} px; use fewer weights, or SSIM"
         )
-    product = torch.ones(image.shape[:2], dtype=image.dtype, device=image.device)
-    for scale, weight in enumerate(weights):
-        whole, contrast = _ssim_parts(image, target)
+    means: list[Tensor] = []
+    for scale in range(len(weights)):
+        data_range: Tensor | float = DATA_RANGE
+        if guess_range:
+            data_range = torch.where(image.amin(dim=(1, 2, 3), keepdim=True) < -0.5, 2.0, 1.0)
+        whole, contrast = _ssim_parts(image, target, data_range)
         part = whole if scale == len(weights) - 1 else contrast
         # A negative mean has no real fractional power; other implementations clip as well.
         mean = part.mean(dim=(2, 3)) if mask is None else _masked_mean(part, _centres(mask))
-        product = product * mean.clamp_min(0) ** weight
+        means.append(mean if guess_range else mean.clamp_min(0))
         image, target = F.avg_pool2d(image, 2), F.avg_pool2d(target, 2)
         mask = None if mask is None else F.avg_pool2d(mask, 2)
+    if guess_range:  # of the means over the channels too
+        means = [mean.mean(dim=1, keepdim=True) for mean in means]
+    product = torch.ones_like(means[0])
+    for mean, weight in zip(means, weights, strict=True):
+        product = product * mean**weight
     return product.mean(dim=1)
 
 
@@ -109,7 +123,7 @@ def _centres(mask: Tensor) -> Tensor:
     return mask[..., 5:-5, 5:-5]
 
 
-def _ssim_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _ssim_parts(x: Tensor, y: Tensor, data_range: Tensor | float = DATA_RANGE) -> tuple[Tensor, Tensor]:
     """Returns SSIM and its contrast-structure part at each position, (B, C, H - 10, W - 10)."""
     if min(x.shape[-2:]) < 11:
         raise UserError(f"SSIM got images of {x.shape[-2]}x{x.shape[-1]}, expected at least 11 px")
@@ -122,7 +136,7 @@ def _ssim_parts(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         t = F.conv2d(t, window.view(1, 1, 11, 1).expand(channels, 1, 11, 1), groups=channels)
         return F.conv2d(t, window.view(1, 1, 1, 11).expand(channels, 1, 1, 11), groups=channels)
 
-    c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
     covariance = blur(x * y) - mean_x * mean_y
@@ -207,28 +221,32 @@ class MSSSIM(_PixelMetric):
     Args:
         weights: Weights of the scales; None uses the scales that the size of the first images allows, see
             `scales_that_fit`.
+        guess_range: As HyperStyle's script, see `ms_ssim`.
         **kwargs: Arguments of `PerImageMetric`.
     """
 
     domain: str | None = None
     higher_is_better = True
 
-    def __init__(self, weights: Sequence[float] | None = MS_SSIM_WEIGHTS, **kwargs: Any) -> None:
+    def __init__(
+        self, weights: Sequence[float] | None = MS_SSIM_WEIGHTS, guess_range: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.weights = None if weights is None else tuple(weights)
+        self.weights, self.guess_range = None if weights is None else tuple(weights), guess_range
 
     def score(self, image: Tensor, target: Tensor) -> Tensor:
         """Returns `ms_ssim`."""
-        return ms_ssim(image, target, self._weights(image))
+        return ms_ssim(image, target, self._weights(image), guess_range=self.guess_range)
 
     def score_interest(self, image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Returns `ms_ssim`, weighted by the mask."""
-        return ms_ssim(image, target, self._weights(image), mask)
+        return ms_ssim(image, target, self._weights(image), mask, self.guess_range)
 
     def describe(self) -> str:
         """Returns the weights of the scales."""
         weights = self.weights or ()
-        return f"{len(weights)} scales with weights {', '.join(f'{weight:.4g}' for weight in weights)}"
+        text = f"{len(weights)} scales with weights {', '.join(f'{weight:.4g}' for weight in weights)}"
+        return f"{text}, guessed range" if self.guess_range else text
 
     def _weights(self, image: Tensor) -> tuple[float, ...]:
         if self.weights is None:

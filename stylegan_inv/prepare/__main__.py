@@ -17,9 +17,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from stylegan_inv.errors import UserError
 from stylegan_inv.prepare import align_images, make_masks, pack_images, verify_images
-from stylegan_inv.utils.command_line import ArgumentParser, run, whole
+from stylegan_inv.utils.command_line import ArgumentParser, run, system_error, whole
+from stylegan_inv.utils.text import STANDARD_OUTPUT
 
 
 class Subcommand(Protocol):
@@ -79,7 +79,9 @@ def _prepare(options: argparse.Namespace) -> int:
     try:
         return int(SUBCOMMANDS[options.subcommand].run(options))
     except OSError as error:
-        raise UserError(f"{error.filename or 'writing'}: {error.strerror or error}") from error
+        if error.filename == STANDARD_OUTPUT:
+            raise
+        raise system_error(error) from error
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Tunes the C library's memory allocator for training on the CPU."""
+"""Tunes the allocation of memory for training: the C library's allocator, and PyTorch's filling of new tensors."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+import torch
 
 # <malloc.h>, glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -34,3 +36,13 @@ def tune_allocator(top_pad_bytes: int = 256 << 20) -> bool:
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     results = [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_TOP_PAD, top_pad_bytes)]
     return all(results)
+
+
+def leave_new_tensors_unfilled() -> None:
+    """Stops PyTorch from filling new tensors in deterministic mode.
+
+    With ``torch.use_deterministic_algorithms``, PyTorch writes NaN into the memory of each result before an operation
+    writes the result itself. This makes operations that read memory before they write it reproducible; no operation of
+    this package does so. A training step of a small GAN on the CPU calls it 20,000 times in 16 steps, 6 % of its time.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -52,11 +52,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def restoring(path: Path, module: torch.nn.Module) -> Iterator[None]:
-    """Turns errors about entries of other types, while a module takes what it needs, into one line."""
+    """Names the file in errors while a module takes what it needs; of entries of other types, too."""
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: does not fit {type(module).__name__} ({reason}); give another checkpoint") from error

@@ -130,6 +130,7 @@ def _continue_in(run: RunFolder, cfg: DictConfig, command: str, resume: bool) ->
     checkpoint = newest_readable(run.checkpoints)
     if checkpoint is None:
         _check_foreign_files(run)
+        _check_results(run, cfg)
         return RunLocation(run.path, None, command)
     same = is_same_command(run, cfg)
     if not same and not resume:
@@ -151,8 +152,32 @@ def _check_named_folder(run: RunFolder, cfg: DictConfig, checkpoint: Path) -> No
     """
     if not any((run.checkpoints / name).exists() for name in (LAST, PREVIOUS)):
         _check_foreign_files(run)
+        _check_results(run, cfg)
     elif not leads_into(checkpoint, run.path) and not is_same_command(run, cfg):
         raise UserError(f"{run.path}: holds another run than ckpt_path={checkpoint}; give another hydra.run.dir")
+
+
+def _check_results(run: RunFolder, cfg: DictConfig) -> None:
+    """Checks that a folder without checkpoints holds no results of another command, which a new run would drop.
+
+    Raises:
+        UserError: It does. What the same command has written, it writes again.
+    """
+    found = [path.name for path in _results(run)]
+    if found and not is_same_command(run, cfg):
+        raise UserError(
+            f"{run.path}: holds {', '.join(found)} of another run, which left no checkpoint; give another "
+            "hydra.run.dir, of jobs of a sweep another hydra.sweep.subdir"
+        )
+
+
+def _results(run: RunFolder) -> list[Path]:
+    """Returns the files in a folder without checkpoints that a new run would replace, besides its config."""
+    folders = [run.path / name for name in ("panels", "worst", "codes")]
+    return [
+        *(file for file in (run.metrics_file, run.logged_metrics_file) if file.is_file()),
+        *(folder for folder in folders if folder.is_dir() and any(folder.iterdir())),
+    ]
 
 
 def _check_foreign_files(run: RunFolder) -> None:

@@ -11,7 +11,7 @@ import functools
 from importlib import import_module
 
 #: Packages whose public names are built. Reading their lists imports neither torch nor the modules.
-_PACKAGES = ("methods", "losses", "metrics", "encoders", "data", "optim")
+_PACKAGES = ("methods", "losses", "metrics", "encoders", "hypernetworks", "data", "optim")
 #: Of packages whose other public names write files, build kernels or read further configs.
 _SINGLE = (
     "stylegan_inv.config.build_loss_terms",
@@ -91,14 +91,21 @@ LARGEST = {
     "channel_max": 1 << 12,
     "channels": 1 << 13,
     "classes": 1 << 10,
+    "content_width": 1 << 12,
+    "code": 1 << 12,
     "depth": 16,
     "embedding_dim": 1 << 14,
+    "encoder_rank": 1 << 12,
+    "features": 1 << 12,
     "hidden": 1 << 14,
     "images_per_person": 1 << 12,
     "img_channels": 1 << 10,
     "in_channels": 1 << 10,
+    "input_size": 4096,
+    "inner": 1 << 12,
     "iterations": 1000,
     "layers": 1 << 10,
+    "loss_resolution": 4096,
     "mapping_layers": 64,
     "num_features": 1 << 14,
     "num_normals": 1 << 14,

@@ -60,7 +60,7 @@ def real_number(
     Raises:
         UserError: Not a finite number within the bounds.
     """
-    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    right = _is_finite(value)
     too_small = right and ((least is not None and value < least) or (above is not None and value <= above))
     if not right or too_small or (most is not None and value > most):
         bounds = f" above {above:g}{'' if most is None else f' and at most {most:g}'}" if above is not None else ""
@@ -97,7 +97,7 @@ def real_numbers(name: str, value: Any, count: int | None = None) -> list[float]
         UserError: No list of finite numbers of that length.
     """
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    right = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    right = all(map(_is_finite, values))
     if not right or (count is not None and len(values) != count) or not values:
         raise UserError(f"{name}={_short(value)}: expected {'numbers' if count is None else f'{count} numbers'}")
     return [float(v) for v in values]
@@ -115,7 +115,11 @@ def one_of(name: str, value: T, choices: Collection[T], hint: str = "") -> T:
     Raises:
         UserError: Anything else.
     """
-    if value not in choices:
+    try:
+        found = value in choices
+    except TypeError:  # a list has no hash
+        found = False
+    if not found:
         raise UserError(f"{name}={_short(value)}: expected one of {', '.join(map(str, choices))}{_tail(hint)}")
     return value
 
@@ -141,8 +145,20 @@ def _bounds(least: float | None, most: float | None) -> str:
     return f" of at least {least:.10g}" if most is None else f" from {least:.10g} to {most:.10g}"
 
 
+def _is_finite(value: Any) -> bool:
+    """Returns whether a value is a finite number that float64 can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _short(value: Any) -> str:
-    text = str(value)
+    """Returns the beginning of a value as text of one line."""
+    try:
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[: _MOST_SHOWN + 1])
+    except ValueError:  # Python does not write numbers of more than 4,300 digits
+        text = "a number of more than 4,300 digits"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 

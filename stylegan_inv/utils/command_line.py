@@ -9,14 +9,18 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TextIO
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import real_number, whole_number
-from stylegan_inv.utils.text import print_any_text
+from stylegan_inv.utils.text import STANDARD_OUTPUT, print_any_text
 
 EXIT_USER_ERROR = 2
+#: As of a program that the signal of a closed pipe ends.
+_EXIT_BROKEN_PIPE = 128 + 13
+#: As of a program that Ctrl-C ends.
+_EXIT_INTERRUPTED = 128 + 2
 #: Errors of the file system that the user has to mend, whichever file they concern: no space, no quota, no permission,
 #: a name that is too long, links in a circle, or an output folder that has vanished or has become a file.
 _DISK_ERRORS = frozenset(
@@ -77,6 +81,10 @@ class ArgumentParser(argparse.ArgumentParser):
         """
         raise UserError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help; unlike that of the base class, an error of writing it is not hidden."""
+        print(self.format_help(), end="", file=file, flush=True)
+
 
 def run(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = ()) -> None:
     """Calls the body of a command and exits if it fails.
@@ -93,11 +101,14 @@ def run(main: Callable[[], int | None], errors: tuple[type[Exception], ...] = ()
     print_any_text()
     bad_input: tuple[type[Exception], ...] = (UserError, *errors)
     try:
-        code = main()
+        with flushed_output():
+            code = main()
     except bad_input as error:
         code = report_error(error)
     except OSError as error:
-        code = report_error(disk_error(error))
+        code = report_system_error(error)
+    except KeyboardInterrupt:
+        code = report_interrupt()
     if code:
         sys.exit(code)
 
@@ -120,10 +131,55 @@ def system_error(error: OSError) -> UserError:
     return UserError(f"{where}{error.strerror or error}{hint}")
 
 
-def print_line(text: str) -> None:
-    """Prints a line during a long computation, which goes on if it cannot be printed: to a file on a full disk, say."""
+@contextlib.contextmanager
+def flushed_output() -> Iterator[None]:
+    """Writes what waits for standard output when the block ends: errors are reported here, not when Python ends."""
+    try:
+        yield
+    except SystemExit as end:
+        if not end.code:
+            _flush()
+        raise
+    _flush()
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is in a process without standard output
+        sys.stdout.flush()
+
+
+def report_system_error(error: OSError) -> int:
+    """Prints an error of the file system as one line, unless it says that nobody reads on, as after ``| head``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        OSError: ``error`` itself, if the user cannot mend it.
+    """
+    if error.filename == STANDARD_OUTPUT:
+        with open(os.devnull, "wb") as nowhere:  # what waits is written when Python ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return _EXIT_BROKEN_PIPE
+    return report_error(disk_error(error))
+
+
+def report_interrupt() -> int:
+    """Prints a line after Ctrl-C instead of a traceback, and returns the exit code."""
+    print_line("interrupted", sys.stderr)
+    return _EXIT_INTERRUPTED
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line during a long computation, which goes on if it cannot be printed: to a file on a full disk, say.
+
+    Args:
+        text: The line.
+        stream: Standard output if None.
+    """
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
 
 
 def report_error(error: BaseException) -> int:
@@ -145,5 +201,5 @@ def report_error(error: BaseException) -> int:
     line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], line)
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE - _END]} … {line[-_END:]}"
-    print(f"error: {line}", file=sys.stderr)
+    print_line(f"error: {line}", sys.stderr)
     return EXIT_USER_ERROR

@@ -122,14 +122,18 @@ def is_partial(file: Path) -> bool:
     return _PARTIAL.fullmatch(file.name) is not None
 
 
-def file_identity(file: Path) -> tuple[str, int, int]:
-    """Returns path, size and modification time of a file, which tell whether it has changed; -1 for one without."""
-    path = os.path.realpath(file)  # unlike Path.resolve, also of links in a circle
+def file_stamp(file: Path) -> tuple[int, int]:
+    """Returns size and modification time of a file, which tell whether it has changed; -1 for one without."""
     try:
-        found = os.stat(path)
+        found = os.stat(file)
     except OSError:  # a dangling link: an error of this image alone, when it is read
-        return path, -1, -1
-    return path, found.st_size, found.st_mtime_ns
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def file_identity(file: Path) -> tuple[str, int, int]:
+    """Returns the path of a file, also through links in a circle, and its `file_stamp`."""
+    return os.path.realpath(file), *file_stamp(file)
 
 
 def check_output(folder: Path, overwrite: bool = False, names: Collection[str] | None = None) -> None:

@@ -96,7 +96,10 @@ def check_frozen(module: nn.Module, made_with: Mapping[str, str]) -> None:
     for name, part in held.items():
         if part.hash != made_with[name]:
             where = name.removesuffix(".frozen").replace("loss.terms.", "loss.")
+            advice = "the file it was trained with, or leave this part out"
+            if name == "start":
+                where, advice = "method.start", "the run it was trained with, as it was"
             raise UserError(
-                f"checkpoint was trained with network {made_with[name][:12]} in {where}, got {part.hash[:12]}; give "
-                "the file it was trained with, or leave this part out"
+                f"checkpoint was trained with network {made_with[name][:12]} in {where}, got {part.hash[:12]}; "
+                f"give {advice}"
             )

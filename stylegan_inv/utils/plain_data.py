@@ -49,7 +49,7 @@ def read_yaml(path: Path, interpolations: bool = False) -> Any:
         raise UserError(f"{path}: cannot be read ({error})") from error
     except Exception as error:  # values with a wrong tag raise errors of many types
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read ({first})") from error
+        raise UserError(f"{path}: cannot be read ({first[:200]})") from error
 
 
 def read_json_object(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

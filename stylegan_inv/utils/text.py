@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -10,6 +11,8 @@ import sys
 import unicodedata
 from typing import Any
 
+#: Name of standard output in errors of writing to it.
+STANDARD_OUTPUT = "standard output"
 #: Of a name in that of a file, which has other parts.
 _MOST_NAME_BYTES = 60
 #: Python reads byte 0xE9 of a name that is not UTF-8 as U+DCE9, which no file of UTF-8 can hold.
@@ -47,10 +50,49 @@ def same_letters(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+class _NamedOutput(io.TextIOWrapper):
+    """A stream whose errors name it: those of the system have no name of a file."""
+
+    title = ""
+    former: io.TextIOWrapper | None = None
+
+    def write(self, text: str) -> int:
+        """Writes a text."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            error.filename = self.title
+            raise
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        try:
+            super().flush()
+        except OSError as error:
+            error.filename = self.title
+            raise
+
+
 def print_any_text() -> None:
-    """Makes standard output accept every text, also names and arrows that the terminal's encoding does not have."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    """Makes standard output accept every text, also names and arrows that the terminal's encoding does not have.
+
+    Errors of writing to it name it: it may be a file on a full disk.
+    """
+    for name, title in (("stdout", STANDARD_OUTPUT), ("stderr", "standard error")):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:
+            with contextlib.suppress(OSError):
+                stream.flush()
+            named = _NamedOutput(
+                stream.buffer,
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            named.title, named.former = title, stream  # which would close the file that both write to
+            setattr(sys, name, named)
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -47,6 +47,7 @@ _ADA = "NVlabs/stylegan2-ada-pytorch"
 _PSP = "eladrich/pixel2style2pixel"
 _E4E = "omertov/encoder4editing"
 _RESTYLE = "yuval-alaluf/restyle-encoder"
+_HYPERSTYLE = "yuval-alaluf/hyperstyle"
 _MIT = "MIT (code); contains a generator of NVIDIA (non-commercial)"
 
 
@@ -156,6 +157,17 @@ TABLE: dict[str, Weights] = {
     ),
     "restyle-e4e-horse": _encoder(
         "restyle_e4e_horse_encode.pt", "19_sUpTYtJmhSAolKLm3VgI-ptYqd-hgY", _RESTYLE, "horses"
+    ),
+    # Hypernetworks with their generators, and the encoders into W that they start from
+    "hyperstyle-ffhq": _encoder("hyperstyle_ffhq.pt", "1C3dEIIH1y8w1-zQMCyx7rDF0ndswSXh4", _HYPERSTYLE, "faces"),
+    "hyperstyle-cars": _encoder("hyperstyle_cars.pt", "1WZ7iNv5ENmxXFn6dzPeue1jQGNp6Nr9d", _HYPERSTYLE, "cars"),
+    "hyperstyle-afhq-wild": _encoder(
+        "hyperstyle_afhq_wild.pt", "1OMAKYRp3T6wzGr0s3887rQK-5XHlJ2gp", _HYPERSTYLE, "wild"
+    ),
+    "hyperstyle-ffhq-w": _encoder("faces_w_encoder.pt", "1M-hsL3W_cJKs77xM1mwq2e9-J0_m7rHP", _HYPERSTYLE, "faces"),
+    "hyperstyle-cars-w": _encoder("cars_w_encoder.pt", "1GZke8pfXMSZM9mfT-AbP1Csyddf5fas7", _HYPERSTYLE, "cars"),
+    "hyperstyle-afhq-wild-w": _encoder(
+        "afhq_wild_w_encoder.pt", "1MhEHGgkTpnTanIwuHYv46i6MJeet2Nlr", _HYPERSTYLE, "wild"
     ),
     # Networks of losses and metrics, and initial weights of encoders
     "ir-se50": Weights(

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from stylegan_inv.benchmark import __main__ as benchmark
 from stylegan_inv.benchmark.speed import gan_speed, other_trainers
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators import Discriminator, Generator
+from stylegan_inv.generators.layers import channel_table
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
 
 SMALL = [
@@ -30,12 +33,12 @@ def test_turns_alternate_and_each_is_a_cycle_of_all_regularisers(
 ) -> None:
     order: list[str] = []
 
-    def step(checkout: Path, method: StyleGAN2Training) -> tuple[str, other_trainers.Step]:
+    def step(checkout: Path, method: StyleGAN2Training) -> other_trainers.OtherTrainer:
         def run(images: Tensor, number: int) -> None:
             assert images.shape == (4, 3, 32, 32)
             order.append(f"other {number}")
 
-        return checkout.name, run
+        return other_trainers.OtherTrainer(checkout.name, run, method.sample)
 
     update = StyleGAN2Training.update
 
@@ -43,7 +46,7 @@ def test_turns_alternate_and_each_is_a_cycle_of_all_regularisers(
         order.append(method.generator.synthesis.b8.conv0.ops)
         update(method, batch, seen, number)
 
-    monkeypatch.setattr(gan_speed, "training_step", step)
+    monkeypatch.setattr(gan_speed, "other_trainer", step)
     monkeypatch.setattr(StyleGAN2Training, "update", own)
     file = tmp_path / "gan.json"
     threads = str(torch.get_num_threads())
@@ -60,3 +63,18 @@ def test_a_folder_without_an_implementation_is_refused(tmp_path: Path, capsys: p
         benchmark.main(["gan", *SMALL, "--against", str(tmp_path)])
     assert stop.value.code == 2
     assert "neither a checkout of rosinality/stylegan2-pytorch" in capsys.readouterr().err
+
+
+def test_networks_that_the_other_code_cannot_have_are_refused() -> None:
+    generator = Generator(z_dim=4, w_dim=4, mapping_layers=1, resolution=16, channels={4: 8, 8: 8, 16: 2})
+    discriminator = Discriminator(resolution=16, channels={4: 8, 8: 8, 16: 4})
+    other_trainers._check_channels(_training(discriminator.channels, discriminator), channel_table(16, 64, 8))
+    with pytest.raises(UserError, match=r"discriminator.channels=.* expected {4: 8, 8: 4, 16: 2}"):
+        other_trainers._check_channels(_training({4: 8, 8: 4, 16: 2}, discriminator), channel_table(16, 32, 8))
+    with pytest.raises(UserError, match="generator.channels="):
+        other_trainers._check_channels(StyleGAN2Training(generator, discriminator), channel_table(16, 32, 8))
+
+
+def _training(channels: dict[int, int], discriminator: Discriminator) -> StyleGAN2Training:
+    generator = Generator(z_dim=4, w_dim=4, mapping_layers=1, resolution=16, channels=channels)
+    return StyleGAN2Training(generator, discriminator)

@@ -40,9 +40,13 @@ SMALL_GAN = (
     *("domain.network.channel_base=128", "domain.network.channel_max=8", "dataset.resolution=32"),
     *("dataset.expected_images=null", "dataset.val_size=2", "~metrics.fid50k_full", "method.samples=2"),
 )
+#: A GAN of SynthFaces, which are rendered first.
+SMALL_SYNTHFACES = ("dataset.train_size=8", "dataset.batch_size=4", "dataset.val_size=8", "method.total_images=8")
 #: Additional options of recipes and methods, by a word of the command.
 SMALL_TRAINING = {
     "experiment=stylegan2_ffhq": SMALL_GAN,
+    "experiment=stylegan2_synthfaces": SMALL_SYNTHFACES,
+    "experiment=stylegan2_comparison": SMALL_SYNTHFACES,
     "experiment=stylegan2_transfer": ("~metrics.fid50k_full", "dataset.val_size=2"),
     "experiment=synthfaces_face_": ("dataset.people=4", "dataset.val_people=4", "dataset.batch_size=4"),
     "experiment=image2stylegan_pp": ("method.stages.w.steps=2", "method.stages.noise.steps=2"),
@@ -61,6 +65,9 @@ SMALL_SCRIPTS = {
     "experiments/shipped_encoders/make.py": ("--only", "psp_synthfaces", "--faces", "4", *TRAIN, "dataset.val_size=4"),
     "experiments/synthfaces_directions/make.py": ("made", "--pairs", "200", "--samples", "400", "--faces", "20"),
     "experiments/synthfaces_generator/score.py": ("--images", "50"),
+    "experiments/gan_losses/gaussians.py": ("--steps", "2", "--seeds", "1"),
+    "experiments/gan_results.py": ("--faces", "8"),
+    "experiments/stylegan2_comparison/train_by.py": ("--set", *TRAIN, *SMALL_SYNTHFACES),
 }
 #: Photographs: the large networks and others' weights are replaced by the embedded ones.
 EMBEDDED = ("domain=synthfaces", "any_domain=true", "generator.source=synthfaces64")

@@ -11,7 +11,16 @@ import pytest
 
 from tests.cli import REPOSITORY
 from tests.documentation.files import RUN, write_examples, write_reader_files, write_run
-from tests.documentation.pages import EMBEDDED, PAGES, SMALL_GAN, SMALL_SCRIPTS, SMALL_TRAINING, TRAIN, commands
+from tests.documentation.pages import (
+    EMBEDDED,
+    PAGES,
+    SMALL_GAN,
+    SMALL_SCRIPTS,
+    SMALL_SYNTHFACES,
+    SMALL_TRAINING,
+    TRAIN,
+    commands,
+)
 from tests.forks import run_fork
 
 #: Patterns of names in commands that a reader replaces; these are no commands.
@@ -21,6 +30,7 @@ RUNS = {
     "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
     "psp_sketch_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_sketch_synthfaces",)},
     "stylegan2_ffhq256": {f"outputs/stylegan2/{RUN}": ("method=stylegan2", "dataset=synthfaces")},
+    "stylegan2_synthfaces32": {"outputs/stylegan2/run": ("experiment=stylegan2_synthfaces32", *SMALL_SYNTHFACES)},
     "pti_synthfaces": {"outputs/e4e/run": ("method=e4e",)},
     "progressive_synthfaces": {
         "RUN_FROM_THE_START": ("experiment=adain_synthfaces",),
@@ -36,7 +46,7 @@ SECONDS = 400
 LONG = (
     *("", "benchmark", "image2stylegan_pp_synthfaces", "pti_synthfaces", "speed", "synthfaces_edits"),
     *("progressive_synthfaces", "psp_sketch_synthfaces", "psp_toonify_synthfaces", "synthfaces_directions"),
-    *("shipped_encoders", "stylegan2_ffhq256", "stylegan2_transfer"),
+    *("shipped_encoders", "stylegan2_comparison", "stylegan2_ffhq256", "stylegan2_transfer"),
 )
 #: Application of Image2StyleGAN++ -> its stages, where they are not w and noise.
 STAGES = {
@@ -139,6 +149,7 @@ def _quick_benchmark(arguments: list[str]) -> list[str]:
     small = {
         "generator": ["--resolution", "16"],
         "data": ["--resolution", "64", "--file-resolution", "128", "--batch", "2"],
+        "gan": SMALL_SYNTHFACES,
         "world": ["--seconds", "0.05"],
     }
     return [*kept, *small.get(part, []), *(["--repeats", "1"] if part not in ("world", "render") else [])]

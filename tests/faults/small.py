@@ -49,6 +49,11 @@ SMALL = (
     "any_domain=true",  # of the generator
 )
 ENCODER = ("encoder.width=4", "encoder.pretrained=null")
+#: A method for the codes that needs neither training nor a file.
+START = (
+    "method.start={_target_: stylegan_inv.methods.Projector, steps: 1, w_avg_samples: 4, generator: '${generator}', "
+    "features: '${features}'}",
+)
 OF_METHOD = {
     "face_network": (
         "dataset.people=4", "dataset.val_people=4", "dataset.batch_size=4", "method.network.width=4",
@@ -59,6 +64,10 @@ OF_METHOD = {
         "method.discriminator.channel_max=8", "method.path_length_every=2", "method.r1_every=2", "method.samples=1",
         "augment=ada", "+augment.initial_p=0.2",
     ),
+    # Its start and its directions are made for the embedded generator.
+    "sfe": (*ENCODER, "method.start=null", "method.directions=[]"),
+    "hyperstyle": (*START, "hypernetwork.width=4", "hypernetwork.pretrained=null"),
+    "hyperinverter": (*ENCODER, *START),
     # They optimise each image, which takes as long as one lets them.
     "image2stylegan": (*ENCODER, "method.steps=2"),
     "image2stylegan_pp": (*ENCODER, "method.stages.w.steps=2", "method.stages.noise.steps=2"),

@@ -31,7 +31,6 @@ from stylegan_inv.evaluate import __main__ as evaluate
 from stylegan_inv.invert import __main__ as invert
 from stylegan_inv.report import __main__ as report
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.trust.allowed_names import DATA_FILES, PLACES, buildable_names
 from stylegan_inv.trust.config_check import check_names, check_values, checked_trust
 from tests.cli import error_of
 from tests.faults.audit_watch import WATCH
@@ -384,49 +383,6 @@ def test_ordinary_runs_leave_no_notes(good, tmp_path, monkeypatch) -> None:
     run = RunFolder(tmp_path / "ordinary")
     run.write_origin(good[0], "hash")
     assert "id" not in run.record() and not (tmp_path / "state").exists()
-
-
-def test_every_config_of_the_repository_can_be_shared() -> None:
-    """Every public name in conf/ is allowed in a run, so that a run of it loads elsewhere."""
-    names = [path.stem for path in sorted((CONF_DIR / "method").glob("*.yaml"))]
-    experiments = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
-    targets: set[Any] = set()
-    for file in CONF_DIR.rglob("*.yaml"):
-        if {"edit", "sweep", "hydra"} & set(file.parts) or file.stem in ("invert", "edit", "evaluate", "report"):
-            continue
-        targets |= set(_targets(yaml.safe_load(file.read_text()) or {}, file.parent.name))
-    assert len(targets) > 80 and names and experiments
-    for section, target in targets:
-        check_names({section: {"x": {"_target_": target, **_looked_up(target)}}})
-
-
-def _targets(node: Any, section: str) -> Iterator[tuple[str, str]]:
-    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in entries:
-        if key == "_target_":
-            yield section, value
-        yield from _targets(value, str(key) if section == "experiment" or section == "conf" else section)
-
-
-def _looked_up(target: str) -> Config:
-    names = {"hydra.utils.get_object": "VECTOR_NAMES", "hydra.utils.get_method": "factor_features"}
-    return {"path": f"stylegan_inv.data.{names[target]}"} if target in names else {}
-
-
-def test_every_argument_that_is_a_path_is_known() -> None:
-    """A new argument of a public class must be in one of the two tables of paths."""
-    import inspect
-    from importlib import import_module
-
-    found = set()
-    for name in buildable_names():
-        module, _, attribute = name.rpartition(".")
-        value = getattr(import_module(module), attribute)
-        if name.startswith("stylegan_inv.") and callable(value):
-            for parameter in inspect.signature(value).parameters.values():
-                if "Path" in str(parameter.annotation):
-                    found.add(parameter.name)
-    assert found <= {*DATA_FILES, *PLACES} and {"root", "source", "network"} <= found
 
 
 def test_stored_runs_of_earlier_versions_are_allowed() -> None:

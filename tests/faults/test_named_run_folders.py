@@ -79,6 +79,22 @@ def test_jobs_of_a_sweep_with_one_folder(tmp_path: Path) -> None:
         select_location(config("seed=1"), shared, named=True)
 
 
+@pytest.mark.parametrize("left", ["metrics.csv", "metrics.json", "panels/0.png", "worst/last.csv", "codes/0.png"])
+def test_results_of_a_run_without_checkpoint_are_not_replaced(tmp_path: Path, last: Path, left: str) -> None:
+    """The first job was killed before its first checkpoint; the second one has its folder."""
+    first, second = config("seed=0"), config("seed=1")
+    run = RunFolder(tmp_path)
+    run.update_record(command=command_hash(first))
+    for cfg in (first, second, config("seed=1", f"ckpt_path='{last}'")):  # nothing to lose yet
+        select_location(cfg, tmp_path, named=True)
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).write_text("step,val/mse\n0,0.5\n")
+    for more in ([], ["resume=auto"], [f"ckpt_path='{last}'"]):
+        with pytest.raises(UserError, match=f"holds {left.partition('/')[0]} of another run, which left no checkpoint"):
+            select_location(config("seed=1", *more), tmp_path, named=True)
+    assert select_location(first, tmp_path, named=True).ckpt_path is None  # repeated
+
+
 def test_the_run_folder_is_set_by_hydra_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -105,30 +121,51 @@ def test_names_of_metrics_and_images_are_escaped(tmp_path: Path) -> None:
     assert "<script" not in page and page.count("&lt;script") >= 4
 
 
-@pytest.mark.parametrize("changed", ["nothing", "train", "val", "count"])
+@pytest.mark.parametrize("changed", ["nothing", "train", "val", "count", "pixels of train", "pixels of val", "mask"])
 def test_images_that_change_before_a_run_is_continued(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: str
 ) -> None:
-    for split in ("train", "val"):
+    for split in ("train", "val", "masks"):
         (tmp_path / split).mkdir()
         for number in range(3):
-            Image.new("RGB", (8, 8)).save(tmp_path / split / f"{number}.png")
+            Image.new("L" if split == "masks" else "RGB", (8, 8)).save(tmp_path / split / f"{number}.png")
 
     def data() -> FolderDataModule:
-        return FolderDataModule(
-            train_root=str(tmp_path / "train"), val_root=str(tmp_path / "val"), resolution=8, batch_size=1
-        )
+        roots = {name: str(tmp_path / folder) for name, folder in
+                 {"train_root": "train", "val_root": "val", "mask_root": "masks"}.items()}  # fmt: skip
+        return FolderDataModule(**roots, resolution=8, batch_size=1)  # type: ignore[arg-type]
 
     before = data()
     before.setup("fit")
     state = before.state_dict()
     if changed == "count":
         (tmp_path / "train" / "0.png").unlink()
+        (tmp_path / "masks" / "0.png").unlink()
+    elif changed.startswith("pixels"):  # under the same name, and of the same size as BMP, without compression
+        Image.new("RGB", (8, 8), "red").save(tmp_path / changed.split()[-1] / "1.png", "BMP")
+    elif changed == "mask":
+        Image.new("L", (8, 8), 255).save(tmp_path / "masks" / "1.png")
     elif changed != "nothing":
         (tmp_path / changed / "0.png").rename(tmp_path / changed / "9.png")
+        if changed == "train":
+            (tmp_path / "masks" / "0.png").rename(tmp_path / "masks" / "9.png")
     after = data()
     after.load_state_dict(state)
     after.train_dataloader()
     assert len(caplog.records) == (changed != "nothing")
     assert changed == "nothing" or "changed since the checkpoint" in caplog.text
-    after.load_state_dict({name: number for name, number in state.items() if name != "names"})  # an earlier checkpoint
+    caplog.clear()
+    after.load_state_dict({name: number for name, number in state.items() if name not in ("names", "files")})
+    after.train_dataloader()  # from a checkpoint of an earlier version
+    assert len(caplog.records) == (changed == "count")
+
+
+def test_images_that_change_before_the_first_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.bmp")
+    before, after = (FolderDataModule(root=str(tmp_path), val_size=1, resolution=8, batch_size=1) for _ in range(2))
+    before.train_dataloader()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "0.bmp")  # as many bytes
+    after.load_state_dict(before.state_dict())
+    after.train_dataloader()
+    assert "changed since the checkpoint" in caplog.text

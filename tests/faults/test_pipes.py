@@ -14,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from stylegan_inv import train
 from stylegan_inv.benchmark import __main__ as benchmark
 from stylegan_inv.benchmark.comparison_report import render_again
 from stylegan_inv.config.search_storage import check_storage
@@ -224,6 +225,20 @@ def test_commands(
     module, arguments = COMMANDS[name]
     assert "pipe" in error_of(monkeypatch, capsys, module, *arguments)
     assert not (tmp_path / "outputs").exists() and not (tmp_path / "faces").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_configs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra does not see them, and would say that there is no such method."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    KINDS[kind](tmp_path / "mine" / "method" / "own.yaml")
+    for arguments in (["method=own"], ["-m", "method=own,psp"]):
+        assert not (tmp_path / "outputs").exists()
+        line = error_of(monkeypatch, capsys, train, "--config-dir", "mine", *arguments)
+        assert "mine/method/own.yaml: is a" in line and "expected a config" in line
 
 
 def test_content_is_as_long_as_it_was(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -46,3 +49,11 @@ def path(request, monkeypatch):
 
     prepared.name = request.param
     return prepared
+
+
+@pytest.fixture
+def at_once() -> Iterator[None]:
+    """The test ends within seconds."""
+    started = time.perf_counter()
+    yield
+    assert time.perf_counter() - started < 15

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from safetensors.torch import save_file
 
 from stylegan_inv.encoders import load_face_network
 from stylegan_inv.encoders.official.official_checkpoint import read_checkpoint
-from stylegan_inv.errors import UserError
 from stylegan_inv.generators import Generator, load_generator, save_generator
 from stylegan_inv.generators.io.building import GENERATOR_KIND
 from stylegan_inv.generators.io.config_schema import check_config
@@ -26,21 +24,9 @@ from stylegan_inv.generators.io.pickle_objects import plain
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.latents.discovery.ganspace import load_components
 from stylegan_inv.runtime import checkpoint_io
+from tests.generators.refusals import refused
 
-
-@pytest.fixture(autouse=True)
-def at_once() -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    assert time.perf_counter() - started < 15
-
-
-def refused(read: Callable[[Path], Any], path: Path) -> str:
-    with pytest.raises(UserError) as info:
-        read(path)
-    message = str(info.value)
-    assert "\n" not in message and len(message) < 1000
-    return message
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def doubled(levels: int, kind: Callable[[list[Any]], Any] = list) -> Any:

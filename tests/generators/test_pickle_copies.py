@@ -6,39 +6,23 @@ import io
 import json
 import pickle
 import struct
-import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from stylegan_inv.encoders.official import official_checkpoint
-from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_discriminator, load_generator
 from stylegan_inv.generators.io.pickle_machine import Record, RefusedPickle, check_key
 from stylegan_inv.generators.io.pickle_objects import plain
 from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.generators.io.weight_files import read_weights
 from stylegan_inv.runtime.checkpoint_io import read_checkpoint
+from tests.generators.refusals import refused
 
-
-@pytest.fixture(autouse=True)
-def at_once() -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    assert time.perf_counter() - started < 15
-
-
-def refused(read: Callable[[Path], Any], path: Path) -> str:
-    with pytest.raises(UserError) as info:
-        read(path)
-    message = str(info.value)
-    assert "\n" not in message and len(message) < 1000
-    return message
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def text(value: str) -> bytes:

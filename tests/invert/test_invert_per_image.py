@@ -74,8 +74,9 @@ def test_a_killed_command_continues_and_another_is_refused(small, photos, tmp_pa
         real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(per_image_optimization, "adam", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stop:
         command(monkeypatch, *common, f"output={tmp_path}/out", "save_every_seconds=0")
+    assert stop.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
     left = sorted(path.name for path in (tmp_path / "out" / "unfinished").iterdir())
     assert left == ["batch_00001.safetensors", "job.json", "part_00000.safetensors"]
     capsys.readouterr()

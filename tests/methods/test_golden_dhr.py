@@ -13,7 +13,7 @@ from torch import Tensor
 from stylegan_inv.generators import Generator, from_rosinality
 from stylegan_inv.generators.io.network_geometry import infer_generator_config
 from stylegan_inv.losses.features import LpipsFeatures
-from stylegan_inv.methods.dhr import DHR, RefinementState
+from stylegan_inv.methods.feature_space.dhr import DHR, RefinementState
 from stylegan_inv.methods.projector import Projector
 from stylegan_inv.methods.regions.domain_mask import DomainMask, DomainRules, domain_mask
 from stylegan_inv.optim.optimization_state import Monitor
@@ -88,7 +88,9 @@ def test_refinement(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.autograd, "grad", grad)
     kept: list[Any] = []
-    monkeypatch.setattr("stylegan_inv.methods.dhr.compress", lambda base, changed, rank: kept.append(changed) or {})
+    monkeypatch.setattr(
+        "stylegan_inv.methods.feature_space.dhr.compress", lambda base, changed, rank: kept.append(changed) or {}
+    )
     result = method._refine(image(), begun, 0, Monitor())
     check(NAME, "images", torch.cat(method.images)[..., ::2, ::2])
     offsets = [found[0] for found in gradients if len(found) == 1]

@@ -19,7 +19,7 @@ from stylegan_inv.losses.arcface import ArcFaceLoss, load_arcface
 from stylegan_inv.losses.compose import LossTerms
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.pixel import L2
-from stylegan_inv.methods.hfgi import HFGI
+from stylegan_inv.methods.feature_space.hfgi import HFGI
 from stylegan_inv.methods.psp import PSP
 from tests import golden
 from tests.golden import arrays, check, filler, golden_dir, needs_golden, tensor

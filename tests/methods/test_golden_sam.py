@@ -16,8 +16,8 @@ from stylegan_inv.generators import Generator, load_generator
 from stylegan_inv.latents.naturalness import GaussianizedW
 from stylegan_inv.losses.features import LpipsFeatures
 from stylegan_inv.methods.common.per_image import InputImages
+from stylegan_inv.methods.feature_space.sam import SAM
 from stylegan_inv.methods.regions.latent_choice import choose_latents, segment_means, shrunk_mask
-from stylegan_inv.methods.sam import SAM
 from stylegan_inv.optim.optimization_state import Monitor, OptimizationState, Variables
 from stylegan_inv.optim.per_image_optimization import optimize
 from tests import golden

@@ -27,7 +27,7 @@ from stylegan_inv.losses.latent.regularization import DeltaNorm
 from stylegan_inv.losses.lpips import LPIPS
 from stylegan_inv.losses.pixel import L2
 from stylegan_inv.methods.common.base import InversionMethod, Step
-from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
+from stylegan_inv.methods.common.discriminators.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.interestyle import IntereStyle
 from stylegan_inv.methods.psp import PSP

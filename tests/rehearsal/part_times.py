@@ -14,6 +14,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from stylegan_inv.methods.hyperstyle import HyperStyle
+
 
 class PartTimes(pl.Callback):
     """Writes times (seconds since the epoch), hashes of the weights and states of the optimiser as JSON.
@@ -33,7 +35,8 @@ class PartTimes(pl.Callback):
             "optimizer_at_start": _optimizer_summary(trainer),
             "generator_at_start": weights_hash(pl_module.generator.state_dict().values()),
         }
-        self._before = {name: value.detach().clone() for name, value in pl_module.encoder.named_parameters()}
+        before = _trained(pl_module).named_parameters()
+        self._before = {name: value.detach().clone() for name, value in before}
 
     def on_train_batch_start(self, *args: Any) -> None:
         self._record["steps"].append([time.time()])
@@ -50,7 +53,7 @@ class PartTimes(pl.Callback):
         self._record["validations"][-1].append(time.time())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        after = dict(pl_module.encoder.named_parameters())
+        after = dict(_trained(pl_module).named_parameters())
         backbone = {name: value for name, value in self._before.items() if name.startswith("body.")}
         changed = [name for name, value in backbone.items() if not torch.equal(value, after[name])]
         self._record |= {
@@ -63,6 +66,11 @@ class PartTimes(pl.Callback):
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(self._record, indent=2) + "\n")
+
+
+def _trained(method: Any) -> Any:
+    """Returns the network whose backbone is trained."""
+    return method.hypernetwork if isinstance(method, HyperStyle) else method.encoder
 
 
 def weights_hash(tensors: Iterable[Tensor]) -> str:

@@ -82,11 +82,22 @@ def _folders(name: str) -> tuple[str, str]:
 
 
 CARS = ("dataset.root={data}/stanford_cars", "dataset.check_sizes=false")
+#: Recipes whose row is not in the page yet: their networks of 300 million weights and more take most of the memory.
+NOT_MEASURED = ("hyperinverter_ffhq", "hyperstyle_ffhq")
 REHEARSALS = {
     "e4e_cars": _objects(512, *CARS),
     "e4e_churches": _objects(256, *_folders("church")),
     "e4e_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
+    "fse_ffhq": _faces(
+        *(FFHQ, CELEBA_HQ_TEST, "encoder.pretrained={data}/networks/iresnet50.pth"),
+        "loss.landmark.path={data}/networks/bisenet.pth",
+    ),
     "e4e_horses": _objects(256, *_folders("horse")),
+    "hyperinverter_ffhq": _faces(
+        *(FFHQ, CELEBA_HQ_TEST, "generator=stylegan2_ffhq_config_f"),  # that of the start's stand-in
+        "method.adversary.discriminator.source=stylegan2-ffhq-1024",
+    ),
+    "hyperstyle_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
     "interestyle_ffhq": _faces(FFHQ, CELEBA_HQ_TEST, "dataset.mask_root={data}/ffhq_masks"),
     "psp_ffhq": _faces(FFHQ, CELEBA_HQ_TEST, "generator=stylegan2_ffhq1024"),  # NVIDIA's layout
     "restyle_e4e_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
@@ -96,6 +107,10 @@ REHEARSALS = {
     "restyle_psp_ffhq": _faces(
         *("dataset=ffhq_celeba_hq", FFHQ, "dataset.val_root=null"),
         *("dataset.celeba_hq_root={data}/CelebAMask-HQ", "dataset.check_sizes=false"),
+    ),
+    "sfe_ffhq": _faces(
+        *(FFHQ, CELEBA_HQ_TEST, "encoder.pretrained={data}/networks/iresnet50.pth"),
+        "method.directions=[{data}/networks/direction.pt]",
     ),
 }
 

@@ -20,10 +20,14 @@ from torch.nn import functional as F
 
 from stylegan_inv.data.images.image_files import to_pil
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
+from stylegan_inv.encoders.feature_space.iresnet import IResNet
+from stylegan_inv.encoders.fpn import FPNEncoder
 from stylegan_inv.encoders.irse import FaceRecognition, curricularface
-from stylegan_inv.generators import Discriminator, Generator, to_nvidia
+from stylegan_inv.encoders.single_w import SingleWEncoder
+from stylegan_inv.generators import Discriminator, Generator, to_nvidia, to_rosinality
 from stylegan_inv.generators.frozen import native_layer
 from stylegan_inv.generators.io.network_export import exported
+from stylegan_inv.losses.faces.bisenet import BiSeNet
 from stylegan_inv.weights.table import TABLE
 from tests.generators.tensorflow_variables import to_tensorflow
 
@@ -50,6 +54,8 @@ def write_all(folder: Path) -> None:
     _write_generators(weights)
     _write_networks(weights)
     _write_data(folder / "data")
+    _write_feature_networks(folder / "data" / "networks")
+    _write_e4e(weights)
     _write_images(folder / "photos", 1024, PHOTOS)
     native_layer.load()
 
@@ -69,10 +75,23 @@ def random_generator(resolution: int) -> Generator:
 
 def _write_generators(weights: Path) -> None:
     for name, resolution in (("ffhq-config-f", 1024), ("car-512", 512), ("church-256", 256)):
-        torch.save(exported(random_generator(resolution), "rosinality"), weights / f"stylegan2-{name}.pt")
+        generator = random_generator(resolution)
+        torch.save(exported(generator, "rosinality"), weights / f"stylegan2-{name}.pt")
+        if resolution == 1024:
+            _write_w_encoder(generator, weights)
     _write_nvidia(random_generator(512), weights, "stylegan2-afhq-wild-512")
     _write_nvidia(random_generator(1024), weights, "stylegan2-ffhq-1024")
     _write_tensorflow(random_generator(256), weights, "stylegan2-horse-256")
+
+
+def _write_w_encoder(generator: Generator, weights: Path) -> None:
+    """Writes the encoder into W that HyperStyle starts from, with its generator."""
+    encoder = SingleWEncoder(generator.num_ws, generator.w_dim)
+    state = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+    state |= {f"decoder.{key}": value for key, value in to_rosinality(generator.state_dict()).items()}
+    opts = {"encoder_type": "SingleStyleCodeEncoder", "output_size": generator.resolution}
+    content = {"state_dict": state, "latent_avg": generator.w_avg.repeat(generator.num_ws, 1), "opts": opts}
+    torch.save(content, weights / TABLE["hyperstyle-ffhq-w"].file)
 
 
 def _write_nvidia(generator: Generator, weights: Path, name: str) -> None:
@@ -142,6 +161,23 @@ def inception_state(folder: Path) -> dict[str, Tensor]:
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight)
     return network.state_dict()
+
+
+def _write_feature_networks(folder: Path) -> None:
+    """Writes the files that the recipes of fse and sfe name by their paths, and a direction."""
+    folder.mkdir(parents=True)
+    torch.save(IResNet().state_dict(), folder / "iresnet50.pth")
+    torch.save(BiSeNet().state_dict(), folder / "bisenet.pth")
+    torch.save(torch.randn(1, 18, 512), folder / "direction.pt")
+
+
+def _write_e4e(weights: Path) -> None:
+    """Writes the checkpoint of e4e, whose generator the recipe of sfe uses."""
+    content = torch.load(weights / "stylegan2-ffhq-config-f.pt", weights_only=True)
+    state = {f"encoder.{key}": value for key, value in FPNEncoder(18, 512, progressive=True).state_dict().items()}
+    state |= {f"decoder.{key}": value for key, value in content["g_ema"].items()}
+    checkpoint = {"state_dict": state, "latent_avg": content["latent_avg"], "opts": {"encoder_type": "Encoder4Editing"}}
+    _save(checkpoint, weights, "e4e-ffhq")
 
 
 def _save(content: Mapping[str, Any], weights: Path, name: str) -> None:

@@ -28,7 +28,7 @@ TERMS = ("generator", "discriminator", "r1", "path_length")
 
 def test_every_recipe_for_photographs_is_rehearsed() -> None:
     recipes = {path.stem for path in (REPOSITORY / "conf" / "experiment").glob("stylegan2_*.yaml")}
-    assert {name for name in recipes if "synthfaces" not in name} == set(GENERATORS)
+    assert {name for name in recipes if "synthfaces" not in name} - {"stylegan2_comparison"} == set(GENERATORS)
 
 
 @pytest.mark.long

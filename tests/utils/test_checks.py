@@ -52,3 +52,22 @@ def test_lists_and_words() -> None:
         real_numbers("x", "12")
     with pytest.raises(UserError, match="mode=fill: expected one of crop, fit"):
         one_of("mode", "fill", ("crop", "fit"))
+
+
+ODD = {"large": 10**400, "low": -(10**400), "endless": 10**5000, "in a list": [10**5000], "lines": "1\n2",
+       "a code": "\x1b[2J", "lists": [[1]], "a mapping": {"a": 1}}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_values_of_files_are_one_line(kind: str) -> None:
+    """A value of a stranger's config or checkpoint may be too large for a float or a text, or no text of one line."""
+    value = ODD[kind]
+    for check in (
+        lambda: real_number("x", value),
+        lambda: real_numbers("x", value, 2),
+        lambda: whole_number("x", value, most=10),
+        lambda: one_of("x", value, {"a": 1}),
+    ):
+        with pytest.raises(UserError, match="^x=.*: expected") as error:
+            check()
+        assert str(error.value).isprintable() and len(str(error.value)) < 400

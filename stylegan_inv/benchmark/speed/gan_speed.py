@@ -6,14 +6,15 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from stylegan_inv.benchmark.speed.other_trainers import training_step
+from stylegan_inv.benchmark.speed.other_trainers import Step, other_trainer
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.runtime.allocator import leave_new_tensors_unfilled
 from stylegan_inv.runtime.library_messages import silence_library_messages
 from stylegan_inv.utils import timing
 
@@ -42,10 +43,12 @@ def run(options: argparse.Namespace, limits: timing.Roofline) -> list[dict[str, 
             ["method=stylegan2", *options.job, f"paths.run_dir='{scratch}'", f"paths.output_root='{scratch}'"],
         )
         silence_library_messages()
+        leave_new_tensors_unfilled()
         data, method = instantiate(cfg.dataset), instantiate(cfg.method)
         data.setup("fit")
         images = next(iter(data.train_dataloader()))["image"]
-        others = dict(training_step(checkout, method) for checkout in options.against)
+        trainers = [other_trainer(checkout, method) for checkout in options.against]
+        others = {trainer.name: trainer.step for trainer in trainers}
         turns = Turns(method, images, others, options.repeats)
         trainer = instantiate(
             cfg.trainer, logger=False, callbacks=[], max_steps=-1, max_epochs=1, limit_val_batches=0,
@@ -76,9 +79,7 @@ class Turns:
         cycle: Steps of a turn, in which every regulariser runs as often as in a long training.
     """
 
-    def __init__(
-        self, method: StyleGAN2Training, images: Tensor, others: dict[str, Callable[[Tensor, int], None]], repeats: int
-    ) -> None:
+    def __init__(self, method: StyleGAN2Training, images: Tensor, others: dict[str, Step], repeats: int) -> None:
         self.method, self.images, self.others, self.repeats = method, images, others, repeats
         self.cycle = math.lcm(max(method.extra_g_steps, 1), max(method.extra_d_steps, 1))
         self.seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in (OWN, PLAIN, *others)}

@@ -4,36 +4,54 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from stylegan_inv.benchmark.speed.other_implementations import code_of, is_nvidia
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.layers import channel_table
 from stylegan_inv.methods.generator.stylegan2 import StyleGAN2Training
+from stylegan_inv.optim.gradient_averaging import update_moving_average
 from stylegan_inv.utils.regular_files import read_text
 
 #: Trains with a batch of images (B, C, R, R) in [-1, 1]; the second argument is the number of the batch.
 Step = Callable[[Tensor, int], None]
 
 
-def training_step(checkout: Path, method: StyleGAN2Training) -> tuple[str, Step]:
+@dataclass(frozen=True)
+class OtherTrainer:
+    """The training of another implementation.
+
+    Attributes:
+        name: Name of the implementation.
+        step: Runs a training step.
+        sample: Returns images (B, C, R, R) of the average generator for z (B, Z), without truncation, with fixed noise.
+    """
+
+    name: str
+    step: Step
+    sample: Callable[[Tensor], Tensor]
+
+
+def other_trainer(checkout: Path, method: StyleGAN2Training) -> OtherTrainer:
     """Builds the networks, losses and optimisers of a public implementation.
+
+    The moving average of the generator is ours, since the implementations have different ones.
 
     Args:
         checkout: Folder of rosinality/stylegan2-pytorch or NVlabs/stylegan2-ada-pytorch. Its code is executed.
         method: Our training, whose sizes and constants are used.
 
-    Returns:
-        Name of the implementation, and its step.
-
     Raises:
         UserError: If the folder is none of these checkouts, or its code does not run.
     """
     with code_of(checkout):
-        return ("NVIDIA", _nvidia(method)) if is_nvidia(checkout) else ("rosinality", _rosinality(checkout, method))
+        return _nvidia(method) if is_nvidia(checkout) else _rosinality(checkout, method)
 
 
 def _adams(method: StyleGAN2Training, generator: nn.Module, discriminator: nn.Module) -> list[torch.optim.Optimizer]:
@@ -46,15 +64,16 @@ def _adams(method: StyleGAN2Training, generator: nn.Module, discriminator: nn.Mo
     ]
 
 
-def _nvidia(method: StyleGAN2Training) -> Step:
+def _nvidia(method: StyleGAN2Training) -> OtherTrainer:
     """The phases of ``training_loop`` with the networks and the loss of NVIDIA's code."""
     networks, losses = (importlib.import_module(f"training.{name}") for name in ("networks", "loss"))
     own = method.generator
-    base = {
+    base: dict[str, Any] = {
         "channel_base": own.channels[own.resolution] * own.resolution,
         "channel_max": max(own.channels.values()),
-        "num_fp16_res": 0,
     }
+    _check_channels(method, channel_table(own.resolution, **base))
+    base["num_fp16_res"] = 0
     generator = networks.Generator(
         own.z_dim, 0, own.w_dim, own.resolution, own.img_channels,
         mapping_kwargs={"num_layers": own.config["mapping_layers"]}, synthesis_kwargs=base,
@@ -86,12 +105,30 @@ def _nvidia(method: StyleGAN2Training) -> Step:
             loss.accumulate_gradients(name, real_img=images, real_c=c, gen_z=z, gen_c=c, sync=True, gain=interval)
             network.requires_grad_(False)
             optimizer.step()
-        _average(average, generator)
+        _average(method, average, generator, len(images), number)
 
-    return step
+    def sample(z: Tensor) -> Tensor:
+        images: Tensor = average(z, torch.zeros(len(z), 0), noise_mode="const")
+        return images
+
+    return OtherTrainer("NVIDIA", step, sample)
 
 
-def _rosinality(checkout: Path, method: StyleGAN2Training) -> Step:
+def _check_channels(method: StyleGAN2Training, possible: Mapping[int, int]) -> None:
+    """Checks that the networks have a size that NVIDIA's code can express.
+
+    Raises:
+        UserError: They have another one, so that two different networks would be compared.
+    """
+    for name, network in (("generator", method.generator), ("method.discriminator", method.discriminator)):
+        if dict(network.channels) != dict(possible):
+            raise UserError(
+                f"{name}.channels={dict(network.channels)}: NVIDIA's code has min(base / resolution, maximum) "
+                f"channels, expected {dict(possible)} of generator and discriminator"
+            )
+
+
+def _rosinality(checkout: Path, method: StyleGAN2Training) -> OtherTrainer:
     """The steps of ``train`` with the networks and the losses of rosinality's code."""
     own = method.generator
     # The numbers of channels are constants in the source.
@@ -138,15 +175,17 @@ def _rosinality(checkout: Path, method: StyleGAN2Training) -> Step:
             loss, mean_length, _ = train.g_path_regularize(fake, latents, mean_length)
             weight = method.path_length_weight * method.path_length_every
             update(of_generator, generator, weight * loss + 0 * fake[0, 0, 0, 0])
-        train.accumulate(average, generator, 0.5 ** (len(images) / 10_000))
+        _average(method, average, generator, len(images), number)
 
-    return step
+    def sample(z: Tensor) -> Tensor:
+        images, _ = average([z], randomize_noise=False)
+        return cast(Tensor, images)
+
+    return OtherTrainer("rosinality", step, sample)
 
 
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module) -> None:
-    decay = 0.999
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.copy_(value.lerp(mean, decay))
-    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(current)
+def _average(method: StyleGAN2Training, average: nn.Module, network: nn.Module, images: int, number: int) -> None:
+    half_life = float(method.ema_images)
+    if method.ema_rampup is not None:
+        half_life = min(half_life, images * number * method.ema_rampup)
+    update_moving_average(average, network, images, half_life)

@@ -8,6 +8,7 @@ that a resumed run continues with the images that an uninterrupted run would hav
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -29,11 +30,13 @@ from stylegan_inv.data.datamodules.loaders import (
 )
 from stylegan_inv.data.datamodules.sampler import EvaluationSampler, ResumableSampler
 from stylegan_inv.data.images.image_files import name_list
+from stylegan_inv.data.sources.source import Source
 from stylegan_inv.data.tasks.base import Task
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import one_of, whole_number
 from stylegan_inv.utils.compat import finished_batches
 from stylegan_inv.utils.domains import check_domain_name
+from stylegan_inv.utils.files import file_stamp
 
 _log = logging.getLogger(__name__)
 #: The splits of a dataset.
@@ -42,8 +45,11 @@ SPLITS = ("train", "val", "test")
 _LARGEST_COUNT = 1 << 62
 #: Entries of the state in a checkpoint, all of them whole numbers.
 _STATE = ("draw", "batches", "seed", "size")
-#: Entry of the state of images in files: a number made of the names of the images of training and validation.
-_NAMES = "names"
+#: Entries of the state of images in files: numbers made of the names of the images of training and validation, and of
+#: the sizes and times of modification of their files.
+_NAMES, _FILES = "names", "files"
+#: Files whose size and time are read at the start: of more, as many at equal distances. A network drive takes seconds.
+_MOST_FILES = 100_000
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -87,7 +93,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.grey = False
         self._datasets: dict[str, Dataset[Any]] = {}
         self._resumed: dict[str, int] = {}
-        self._names_number: int | None = None
+        self._numbers: dict[str, int] | None = None
 
     def make(self, split: str) -> Dataset[Any]:
         """Builds the dataset of a split: ``train``, ``val`` or ``test``."""
@@ -187,12 +193,8 @@ class ImageDataModule(pl.LightningDataModule):
                 "changes too, so this run does not repeat what an uninterrupted run would have done",
                 *(self._resumed["size"], self._resumed["seed"], size, self.seed),
             )
-        elif _NAMES in self._resumed and self._resumed[_NAMES] != self._number_of_names():
-            _log.warning(
-                "%s: the names of the images for training and validation changed since the checkpoint, so this run "
-                "does not repeat what an uninterrupted run would have done",
-                self.where("train"),
-            )
+        else:
+            self._report_other_images()
         sampler = ResumableSampler(
             size, self.seed, self.batch_size, self.next_draw, rank=rank, world_size=world, shuffle=self.train_shuffle
         )
@@ -252,13 +254,12 @@ class ImageDataModule(pl.LightningDataModule):
         """Returns the state for a checkpoint, in draws, so that batch size and world size may change on resume."""
         if "train" not in self._datasets:
             return {}
-        number = self._number_of_names()
         return {
             "draw": self.next_draw(),
             "batches": self._batches_done(),
             "seed": self.seed,
             "size": size_of(self.get("train")),
-            **({} if number is None else {_NAMES: number}),
+            **self._numbers_of_images(),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:  # noqa: D102
@@ -273,7 +274,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         if not isinstance(state, Mapping):
             raise UserError(f"the state of the data is a {type(state).__name__}, expected {', '.join(_STATE)}")
-        names = (*_STATE, _NAMES) if _NAMES in state else _STATE  # earlier checkpoints have none
+        names = (*_STATE, *(name for name in (_NAMES, _FILES) if name in state))  # earlier checkpoints have none
         return (
             {name: whole_number(f"data.{name}", state.get(name), 0, _LARGEST_COUNT) for name in names} if state else {}
         )
@@ -302,18 +303,46 @@ class ImageDataModule(pl.LightningDataModule):
         pin_memory = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return {**worker_options(self.num_workers), "pin_memory": pin_memory}
 
-    def _number_of_names(self) -> int | None:
-        """Returns a number that tells whether other images are trained or validated with; None for rendered ones."""
-        if self._names_number is None:
-            digest = hashlib.sha256()
+    def _report_other_images(self) -> None:
+        """Warns if the images are not those that the resumed run has seen."""
+        numbers = self._numbers_of_images()  # also of a new run: the files may change before its first checkpoint
+        if not numbers or not self._resumed:
+            return
+        unless = ""
+        if self._resumed.get(_NAMES, numbers[_NAMES]) != numbers[_NAMES]:
+            what = "names of the images"
+        elif self._resumed.get(_FILES, numbers[_FILES]) != numbers[_FILES]:
+            what, unless = "sizes or times of modification of the files", ", unless they are copies of the same images"
+        else:
+            return
+        _log.warning(
+            "%s: the %s for training and validation changed since the checkpoint, so this run does not repeat what an "
+            "uninterrupted run would have done%s",
+            *(self.where("train"), what, unless),
+        )
+
+    def _numbers_of_images(self) -> dict[str, int]:
+        """Returns numbers that tell whether other images are trained or validated with; empty for rendered ones."""
+        if self._numbers is None:
+            names, files = hashlib.sha256(), hashlib.sha256()
+            sources: dict[Source, None] = {}
             for split in ("train", "val"):
                 dataset = self.get(split)
                 if not isinstance(dataset, ImageDataset):
-                    return None
+                    return {}
                 for name in (*dataset.source.names, ""):
-                    digest.update(os.fsencode(name) + b"\0")
-            self._names_number = int.from_bytes(digest.digest()[:6], "big")
-        return self._names_number
+                    names.update(os.fsencode(name) + b"\0")
+                parts = (dataset.source, *(companion.source for companion in dataset.companions.values()))
+                sources.update(dict.fromkeys(part.whole() for part in parts))
+            for source in sources:
+                step = -(-len(source) // _MOST_FILES)
+                for file in itertools.islice(source.stored_in(), None, None, step):
+                    # Without the path: a data set that is moved is the same.
+                    files.update(repr(file_stamp(file)).encode())
+            self._numbers = {
+                name: int.from_bytes(digest.digest()[:6], "big") for name, digest in ((_NAMES, names), (_FILES, files))
+            }
+        return self._numbers
 
     def _ranks(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

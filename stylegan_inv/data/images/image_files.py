@@ -243,15 +243,18 @@ def distinct_names(names: Sequence[str], suffix: str | None = None) -> list[str]
     counts = Counter(map(_on_any_disk, stems))
     folders = {_on_any_disk(str(folder)) for name in names for folder in PurePosixPath(name).parents}
     used: set[str] = set()
+    numbers: dict[str, int] = {}  # the last one of each name; all before are taken
     found = []
     for name, stem in zip(names, stems, strict=True):
         end = PurePosixPath(name).suffix if suffix is None else suffix
         base = stem if counts[_on_any_disk(stem)] == 1 and _on_any_disk(stem + end) not in folders else name
-        candidate, number = base, 1
+        number = numbers.get(_on_any_disk(base), 1)
+        candidate = base if number == 1 else f"{base}_{number}"
         while _on_any_disk(candidate) in used or _on_any_disk(candidate + end) in folders:
             number += 1
             candidate = f"{base}_{number}"
         used.add(_on_any_disk(candidate))
+        numbers[_on_any_disk(base)] = number
         found.append(candidate + end)
     return found
 

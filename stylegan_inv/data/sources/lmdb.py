@@ -20,6 +20,7 @@ from stylegan_inv.utils.regular_files import open_regular
 LENGTH, MANIFEST = b"length", b"manifest"
 _SIZED = re.compile(rb"([1-9]\d{0,4})-\d{5,9}")
 _MAX_TEXT = 1 << 28
+_ADVICE = "download, copy or pack it again"
 
 
 def image_key(size: int, index: int) -> bytes:
@@ -45,17 +46,21 @@ def open_lmdb(path: Path, resolution: int) -> Source:
         keys = list(locations)
         names = [_lsun_name(key) for key in keys]
     else:
-        count = _count(path, read_text_value(file, *locations[LENGTH]), len(locations))
+        count = _count(file, read_text_value(file, *locations[LENGTH]), len(locations))
         sizes = {int(match[1]) for match in map(_SIZED.fullmatch, locations) if match}
         if not sizes:
-            raise UserError(f"{path}: has 'length' but no key like 256-00000, as rosinality's LMDBs do")
+            raise UserError(
+                f"{file}: has 'length' but no key like 256-00000, expected an LMDB of rosinality; {_ADVICE}"
+            )
         size = min((s for s in sizes if s >= resolution), default=max(sizes))
         keys = [image_key(size, index) for index in range(count)]
         if missing := [key.decode() for key in keys if key not in locations]:
-            raise UserError(f"{path}: has no {missing[0]} ({len(missing)} of {count} images are missing at {size} px)")
+            raise UserError(
+                f"{file}: has no {missing[0]} ({len(missing)} of {count} images are missing at {size} px); {_ADVICE}"
+            )
         names = [f"{index:05d}.png" for index in range(count)]
         if MANIFEST in locations:
-            names = _manifest_names(path, read_text_value(file, *locations[MANIFEST]), count)
+            names = _manifest_names(file, read_text_value(file, *locations[MANIFEST]), count)
     check_names(path, names)
     return ArchiveSource(path, names, [file], [(0, *locations[key]) for key in keys])
 
@@ -88,7 +93,9 @@ def _lsun_name(key: bytes) -> str:
 def _count(path: Path, length: bytes, entries: int) -> int:
     text = length[:32].decode("latin-1")
     if not re.fullmatch("[0-9]{1,10}", text) or not 0 < int(text) <= entries:
-        raise UserError(f"{path}: 'length' is {ascii(text)[:40]}, expected 1 to {entries}, its number of entries")
+        raise UserError(
+            f"{path}: 'length' is {ascii(text)[:40]}, expected 1 to {entries}, its number of entries; {_ADVICE}"
+        )
     return int(text)
 
 
@@ -96,5 +103,5 @@ def _manifest_names(path: Path, manifest: bytes, count: int) -> list[str]:
     content = read_json(manifest, f"{path}: manifest")
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, dict) or len(images) != count:
-        raise UserError(f"{path}: the manifest does not name its {count} images; pack the dataset again")
+        raise UserError(f"{path}: the manifest does not name its {count} images; {_ADVICE}")
     return list(images)

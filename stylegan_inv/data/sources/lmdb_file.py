@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stylegan_inv.errors import UserError
-from stylegan_inv.utils.regular_files import open_regular
+from stylegan_inv.utils.regular_files import file_size, open_regular
 
 _PAGE = struct.Struct("<QHHHH")  # number, padding, flags, bounds of the free space
 _META = struct.Struct("<LLQQ")  # magic, version, address, size of the mapping
@@ -36,15 +36,23 @@ def value_locations(path: Path) -> Iterator[tuple[bytes, int, int]]:
     Raises:
         UserError: The file is no LMDB, truncated or damaged, or has named databases or duplicate keys.
     """
+    size = 0
     try:
-        with open_regular(path, "an LMDB") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield from _Pages(data).walk()
+        with open_regular(path, "an LMDB") as file:
+            if not (size := file_size(file)):
+                raise _Damaged("is empty")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield from _Pages(data).walk()
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({(error.strerror or str(error)).lower()})") from error
-    except (_Damaged, struct.error, ValueError) as error:  # ValueError: an empty file
-        raise UserError(f"{path}: is not an LMDB, or damaged ({error}); download or copy it again") from error
+    except (_Damaged, struct.error, ValueError) as error:
+        found = error if isinstance(error, _Damaged) else f"ends after {size:,} bytes, within a page"
+        raise UserError(
+            f"{path}: is not an LMDB, or damaged: {found}; expected the data.mdb of an LMDB, complete; download, "
+            "copy or pack it again"
+        ) from error
 
 
 class _Damaged(Exception):
@@ -67,7 +75,7 @@ class _Pages:
             metas.append((transaction, page_size, root, entries, last))
         _, self.size, self.root, self.entries, last = max(metas)
         if (last + 1) * self.size > len(data):
-            raise _Damaged(f"has {len(data):,} bytes of {(last + 1) * self.size:,}")
+            raise _Damaged(f"has {len(data):,} bytes, not {(last + 1) * self.size:,}")
         self.remaining = last + 1  # limits the visits, so that a cycle of pages ends
 
     def _meta(self, page: int) -> tuple[int, int, int, int, int]:
@@ -75,11 +83,11 @@ class _Pages:
         at = page + _PAGE.size
         magic, version, _, _ = _META.unpack_from(self.data, at)
         if magic != _MAGIC or version != _VERSION:
-            raise _Damaged("has another magic number or version")
+            raise _Damaged(f"byte {page:,} starts with {magic:#010x} of version {version}, not {_MAGIC:#x} of 1")
         at += _META.size
         size = _DB.unpack_from(self.data, at)[0]
         if size not in (1 << n for n in range(9, 17)):
-            raise _Damaged(f"has pages of {size} bytes")
+            raise _Damaged(f"has pages of {size:,} bytes, not 512 to 65,536")
         *_, entries, root = _DB.unpack_from(self.data, at + _DB.size)
         last, transaction = struct.unpack_from("<QQ", self.data, at + 2 * _DB.size)
         return size, root, entries, last, transaction
@@ -93,7 +101,7 @@ class _Pages:
             number, depth = pending.pop()
             start, flags, nodes = self._page(number)
             if depth > _MAX_DEPTH or not flags & (_BRANCH | _LEAF):
-                raise _Damaged(f"page {number} is invalid")
+                raise _Damaged(f"page {number}, {depth} levels deep, has the flags {flags:#x}, not those of a tree")
             if flags & _BRANCH:
                 children = [low | high << 16 | top << 32 for low, high, top, _ in (node for _, node in nodes)]
                 pending += [(child, depth + 1) for child in reversed(children)]
@@ -109,8 +117,8 @@ class _Pages:
         if self.remaining < 0 or start + self.size > len(self.data):
             raise _Damaged(f"page {number} is missing or used twice")
         own, _, flags, lower, _ = _PAGE.unpack_from(self.data, start)
-        if own != number or not _PAGE.size <= lower <= self.size:
-            raise _Damaged(f"page {number} is invalid")
+        if own != number or not _PAGE.size <= lower <= self.size or lower % 2:
+            raise _Damaged(f"page {number} says that it is page {own}, of which {lower} bytes are used")
         nodes = []
         for (offset,) in struct.iter_unpack("<H", self.data[start + _PAGE.size : start + lower]):
             header = _NODE.unpack_from(self.data, start + offset)
@@ -133,5 +141,7 @@ class _Pages:
             raise _Damaged(f"a value of {length:,} bytes on page {number} exceeds the file")
         own, _, page_flags, _, _ = _PAGE.unpack_from(self.data, start)
         if own != number or not page_flags & _OVERFLOW:
-            raise _Damaged(f"page {number} is invalid")
+            raise _Damaged(
+                f"page {number}, of a large value, says that it is page {own} with the flags {page_flags:#x}"
+            )
         return start + _PAGE.size, length

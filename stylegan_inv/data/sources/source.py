@@ -81,6 +81,10 @@ class Source(ABC):
         """Yields the files on disk that hold the images."""
         return [self.path]
 
+    def whole(self) -> Source:
+        """Returns the source of all images of which this one has some."""
+        return self
+
     def identity(self) -> str:
         """Returns a hash of the names and of the files, by which an interrupted command knows its images again."""
         digest = hashlib.sha256()
@@ -125,6 +129,9 @@ class Subset(Source):
 
     def stored_in(self) -> Iterable[Path]:  # noqa: D102
         return self.source.stored_in()
+
+    def whole(self) -> Source:  # noqa: D102
+        return self.source.whole()
 
     def read(self, index: int) -> bytes:  # noqa: D102
         return self.source.read(int(self.indices[index]))

@@ -6,6 +6,9 @@
 ``psp``                                pSp, e4e, ReStyle (over either), IntereStyle, HyperStyle's W encoders:
                                        ``{state_dict: encoder.*, decoder.*; latent_avg; opts; ...}``
 ``hyperstyle``, ``hfgi``               additionally ``hypernet.*``, or ``residue.*`` and ``grid_align.*``
+``sfe``                                StyleFeatureEditor: ``encoder.*`` (inverter or editor), ``inverter.*``, ...
+``fse``                                the Feature-Style encoder alone, or ``{enc_state_dict}``
+``hyperinverter``                      ``{state_dict: hypernet.*, w_encoder.*, w_bar_encoder.*, discriminator.*; opts}``
 ``ganinverter``                        caopulan/GANInverter: ``{encoder, decoder, opts, ...}``
 ``ir-se50``, ``curricularface``        face recognition networks, for pretraining, losses and metrics
 ``moco``                               MoCo v2's ResNet-50
@@ -60,7 +63,7 @@ class OfficialCheckpoint:
         latent_avg: Latent average, ``(D,)``, ``(1, D)`` or ``(L, D)``; None if the codes are not relative to it.
         opts: Training options.
         discriminator: State dict of e4e's latent discriminator.
-        others: State dicts of further networks: ``hypernet``, ``residue``, ``grid_align``.
+        others: State dicts of further networks: ``hypernet``, ``w_bar_encoder``, ``residue``, ``inverter``, ….
         metadata: Metadata of the project's own files.
     """
 
@@ -119,17 +122,20 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     common["latent_avg"] = stored_average(content)
     if metadata.get("kind") == CHECKPOINT_KIND:
         return _read_own(content, metadata)
-    inner = content.get("state_dict")
+    inner = content.get("state_dict", content.get("enc_state_dict"))
     wrapped = _tensors(inner if isinstance(inner, Mapping) else content)
     flat = plain_names(wrapped)
     groups = _groups(flat)
     while len(groups) == 1 and not groups.keys() & (_PARTS | {""}):  # of larger modules, such as `model.net.encoder.x`
         groups = _groups(next(iter(groups.values())))
-    if {"encoder", "decoder"} & groups.keys() and groups.keys() <= _PARTS:
+    if {"encoder", "decoder", "w_bar_encoder"} & groups.keys() and groups.keys() <= _PARTS:
         # Some codes make the latent average a buffer of the network.
         buffer = groups.pop("latent_avg", {}).get("")
         common["latent_avg"] = buffer if common["latent_avg"] is None else common["latent_avg"]
         kind = "hyperstyle" if "hypernet" in groups else "hfgi" if "residue" in groups else "psp"
+        kind = "sfe" if "inverter" in groups or "fs_backbone.conv.0.weight" in groups.get("encoder", {}) else kind
+        kind = "fse" if _FSE <= groups.get("encoder", {}).keys() else kind
+        kind = "hyperinverter" if "w_bar_encoder" in groups else kind
         encoder, decoder = groups.pop("encoder", {}), groups.pop("decoder", {})
         discriminator = plain_names(_tensors(content.get("discriminator_state_dict")))
         return OfficialCheckpoint(kind, encoder, decoder, discriminator=discriminator, others=groups, **common)
@@ -139,6 +145,8 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
         return OfficialCheckpoint("ganinverter", encoder, decoder, discriminator=discriminator, **common)
     if "encoder_q.conv1.weight" in flat:
         return OfficialCheckpoint("moco", wrapped, **common)
+    if _FSE <= flat.keys():
+        return OfficialCheckpoint("fse", flat, **common)
     if "input_layer.0.weight" in flat or "relu.weight" in flat:
         return OfficialCheckpoint(_single_kind(flat), flat, **common)
     if any(isinstance(content.get(name), (Mapping, StoredNetwork)) for name in ("g_ema", "G_ema", "g", "G")):
@@ -152,7 +160,20 @@ def recognise(content: Mapping[str, Any], metadata: Mapping[str, str] | None = N
     )
 
 
-_PARTS = {"encoder", "decoder", "hypernet", "residue", "grid_align", "w_encoder", "discriminator", "latent_avg"}
+_PARTS = {
+    "encoder",
+    "decoder",
+    "hypernet",
+    "residue",
+    "grid_align",
+    "w_encoder",
+    "w_bar_encoder",
+    "discriminator",
+    "latent_avg",
+}
+_PARTS |= {"inverter", "e4e_encoder"}  # of StyleFeatureEditor
+#: Tensors that the Feature-Style encoder alone has.
+_FSE = {"conv.0.weight", "content_layer.1.weight", "block_4.0.conv1.weight"}
 
 
 def _tensors(value: Any) -> State:

@@ -69,7 +69,9 @@ class ConsultationEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) != 3 or len(strides) != 2:
-            raise UserError(f"consultation: widths={list(widths)}, strides={list(strides)}: expected three and two")
+            raise UserError(
+                f"method.consultation: got {len(widths)} widths and {len(strides)} strides, expected three and two"
+            )
         self.feature_channels = feature_channels
         self.conv_layer1 = _stem(3, widths[0])
         self.conv_layer2 = _group(widths[0], widths[1], strides[0])
@@ -99,7 +101,7 @@ class ResidualAligner(nn.Module):
     def __init__(self, *, widths: Sequence[int] = (16, 32, 48, 64)) -> None:
         super().__init__()
         if len(widths) != 4:
-            raise UserError(f"aligner: widths={list(widths)}: expected four numbers")
+            raise UserError(f"method.aligner: got {len(widths)} widths, expected four")
         first, second, third, last = widths
         self.conv_layer1 = _stem(6, first)
         self.conv_layer2 = _group(first, second, 2)

@@ -19,7 +19,7 @@ from stylegan_inv.utils.compat import is_plain_cpu_tensor
 _TAPS = 4
 _TILE = 4  # of Winograd's algorithm
 # Below these sizes the transforms of Winograd's algorithm cost more than the products that it saves.
-_FEWEST_CHANNELS, _FEWEST_TILES = 32, 32
+_FEWEST_CHANNELS, _FEWEST_TILES = 16, 32
 
 
 class _Resampling(Structure):

@@ -116,6 +116,8 @@ class InversionMethod(pl.LightningModule):
     Attributes:
         reached: The distances of the reconstructions in the last validation, which checkpoints hold; None if they are
             not known.
+        settings_hash: Hash of the settings in the config of the run that the method was loaded from; None if there is
+            none. A checkpoint of a method that starts from this one holds it.
     """
 
     #: Number of channels of the input images.
@@ -126,12 +128,15 @@ class InversionMethod(pl.LightningModule):
     required_entries: tuple[str, ...] = ()
     #: Whether :meth:`render_edited` runs networks of the method, so that saved inversions need it to be edited.
     edits_with_networks: bool = False
+    #: Whether its inversions have ``weights``.
+    tunes_weights: bool = False
 
     def __init__(self, generator: Generator, metrics: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self._generator = Frozen(generator)
         self.metrics = nn.ModuleDict(dict(metrics or {}))
         self.reached: ReachedDistances | None = None
+        self.settings_hash: str | None = None
         self._input_size: int | None = None
         self._means = ImageMeans()
         self._distances = DistanceRecord()
@@ -292,6 +297,7 @@ class InversionMethod(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         checkpoint["generator_hash"] = self.generator.source_hash
         checkpoint["frozen"] = {name: value for name, value in frozen_hashes(self).items() if name != "_generator"}
+        checkpoint["start"] = [start.settings_hash for start in self.starting_methods()]
         checkpoint["method"] = type(self).__name__
         checkpoint["reached"] = None if self.reached is None else self.reached.to_plain()
 
@@ -312,6 +318,13 @@ class InversionMethod(pl.LightningModule):
             )
         stored = checkpoint.get("reached")  # absent in the files of earlier versions
         self.reached = None if stored is None else ReachedDistances.from_plain(stored)
+        starts = [start.settings_hash for start in self.starting_methods()]
+        for before, now in zip(checkpoint.get("start", []), starts, strict=False):
+            if before is not None and now not in (None, before):
+                raise UserError(
+                    f"checkpoint was trained with settings {str(before)[:12]} of method.start, got {str(now)[:12]}; "
+                    "give the run it was trained with, as it was"
+                )
         # The networks of metrics may differ from those of the training run.
         made = checkpoint.get("frozen", {})
         check_frozen(self, {name: value for name, value in made.items() if not name.startswith("metrics.")})

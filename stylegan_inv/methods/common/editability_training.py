@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegan_inv.encoders.base import ProgressiveEncoder
 from stylegan_inv.errors import UserError
-from stylegan_inv.methods.common.latent_discriminator_training import LatentDiscriminatorTraining
+from stylegan_inv.methods.common.discriminators.latent_discriminator_training import LatentDiscriminatorTraining
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.optim.auxiliary import AuxiliaryOptimizer
 from stylegan_inv.optim.schedules import ProgressiveStages

@@ -16,6 +16,7 @@ from stylegan_inv.methods.common.per_image import (
     OptimizedInversion,
     PerImageMethod,
 )
+from stylegan_inv.methods.common.starting_points import codes_alone
 from stylegan_inv.optim.optimization_state import Monitor, OptimizationState, Snapshot, Variables
 from stylegan_inv.optim.per_image_optimization import Stage, optimize, seeded_randn
 from stylegan_inv.utils.checks import one_of, whole_number
@@ -149,6 +150,7 @@ class LatentOptimization(PerImageMethod):
                 raise UserError(
                     "method.start: got a method that tunes the generator, expected one that keeps it frozen"
                 )
+            codes_alone(self, found)
             w = found.w if rows > 1 else found.w.mean(1, keepdim=True)
             if found.noise is not None:
                 maps = [m / g for m, g in zip(found.noise, self._noise_gains(), strict=True)]

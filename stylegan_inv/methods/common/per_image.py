@@ -11,6 +11,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.features import Features
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
+from stylegan_inv.methods.common.starting_points import check_same_generator
 from stylegan_inv.optim.optimization_state import Monitor
 from stylegan_inv.optim.per_image_optimization import seeded_randn
 from stylegan_inv.utils.frozen_module import Frozen
@@ -168,13 +169,3 @@ class PerImageMethod(InversionMethod):
             raise UserError(f"the reference image is {tuple(reference.shape)}, expected {tuple(images.shape)}")
         if mask is not None and mask.shape != (len(images), 1, *images.shape[-2:]):
             raise UserError(f"the mask is {tuple(mask.shape)}, expected {(len(images), 1, *images.shape[-2:])}")
-
-
-def check_same_generator(method: InversionMethod, start: InversionMethod) -> None:
-    """Raises a UserError unless the codes of both methods are those of one generator."""
-    own, other = method.generator, start.generator
-    if (own.num_ws, own.w_dim, own.source_hash) != (other.num_ws, other.w_dim, other.source_hash):
-        raise UserError(
-            f"method.start: its generator is {str(other.source_hash)[:12]} ({other.resolution} px), expected "
-            f"{str(own.source_hash)[:12]} ({own.resolution} px); give generator=… the one it was trained with"
-        )

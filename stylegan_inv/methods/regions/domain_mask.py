@@ -1,6 +1,6 @@
 """DHR's mask of what the generator can make: which pixels are in its domain.
 
-Paper: see `methods.dhr`. Official code: caopulan/GANInverter, commit e3d5d4d (inference/dhr_infer.py).
+Paper: see `methods.feature_space.dhr`. Official code: caopulan/GANInverter, commit e3d5d4d (inference/dhr_infer.py).
 """
 
 from __future__ import annotations

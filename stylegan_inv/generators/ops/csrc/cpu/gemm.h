@@ -39,6 +39,7 @@ static inline void store_part(float* p, Vec v, int n) {
 
 static inline int64_t panels(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
 static inline int64_t padded(int64_t columns) { return panels(columns) * PANEL; }
+static inline int64_t whole_vectors(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
 
 constexpr ptrdiff_t NO_OFFSET[1] = {0};
 
@@ -59,7 +60,8 @@ struct Cursor {
   int64_t left;  // rows left in its run
 };
 
-template <int M>
+// V vectors of the panel's columns are computed.
+template <int M, int V>
 static void micro_kernel(const Left& a, Cursor& cursor, const float* b, float* c, int64_t c_stride) {
   const float* rows[M];
   for (int m = 0; m < M; m++) {
@@ -67,37 +69,47 @@ static void micro_kernel(const Left& a, Cursor& cursor, const float* b, float* c
     cursor.at += a.stride;
     if (--cursor.left == 0) cursor = {cursor.at + a.jump - a.run * a.stride, a.run};
   }
-  Vec sum[M][VECTORS] = {};
+  Vec sum[M][V] = {};
   for (int t = 0; t < a.taps; t++) {
     const float* at[M];
     for (int m = 0; m < M; m++) at[m] = rows[m] + a.offset[t];
     for (int64_t k = 0; k < a.inner; k++, b += PANEL) {
-      Vec right[VECTORS];
-      for (int v = 0; v < VECTORS; v++) right[v] = load(b + v * LANES);
+      Vec right[V];
+      for (int v = 0; v < V; v++) right[v] = load(b + v * LANES);
       for (int m = 0; m < M; m++) {
         const float left = at[m][k];
-        for (int v = 0; v < VECTORS; v++) sum[m][v] += left * right[v];
+        for (int v = 0; v < V; v++) sum[m][v] += left * right[v];
       }
     }
   }
   for (int m = 0; m < M; m++)
-    for (int v = 0; v < VECTORS; v++) store(c + m * c_stride + v * LANES, sum[m][v]);
+    for (int v = 0; v < V; v++) store(c + m * c_stride + v * LANES, sum[m][v]);
 }
 
-template <int M>
+template <int M, int V>
 static void few_rows(int64_t rows, const Left& a, Cursor& cursor, const float* b, float* c, int64_t c_stride) {
   if constexpr (M > 0) {
-    if (rows == M) micro_kernel<M>(a, cursor, b, c, c_stride);
-    else few_rows<M - 1>(rows, a, cursor, b, c, c_stride);
+    if (rows == M) micro_kernel<M, V>(a, cursor, b, c, c_stride);
+    else few_rows<M - 1, V>(rows, a, cursor, b, c, c_stride);
   }
 }
 
-// c[row, 0..PANEL) = a[row, :] @ b for rows 0..rows; b is one packed panel, (taps * inner, PANEL).
+// c[row, 0..V * LANES) = a[row, :] @ b for rows 0..rows; b is one packed panel, (taps * inner, PANEL).
+template <int V = VECTORS>
 static inline void multiply_panel(const Left& a, const float* b, float* c, int64_t c_stride, int64_t rows) {
   Cursor cursor{a.data, a.run};
   int64_t row = 0;
-  for (; row + ROWS <= rows; row += ROWS) micro_kernel<ROWS>(a, cursor, b, c + row * c_stride, c_stride);
-  few_rows<ROWS - 1>(rows - row, a, cursor, b, c + row * c_stride, c_stride);
+  for (; row + ROWS <= rows; row += ROWS) micro_kernel<ROWS, V>(a, cursor, b, c + row * c_stride, c_stride);
+  few_rows<ROWS - 1, V>(rows - row, a, cursor, b, c + row * c_stride, c_stride);
+}
+
+// The same for the first `columns` columns of the panel, at least one: whole vectors of them are computed.
+template <int V = 1>
+static inline void multiply_columns(
+    const Left& a, const float* b, float* c, int64_t c_stride, int64_t rows, int64_t columns) {
+  if constexpr (V < VECTORS)
+    if (columns > V * LANES) return multiply_columns<V + 1>(a, b, c, c_stride, rows, columns);
+  multiply_panel<V>(a, b, c, c_stride, rows);
 }
 
 // The packed matrix of one tap is (panels(out), in, PANEL) with `panel_stride` floats between panels. Returns

@@ -18,13 +18,13 @@ struct Convolution {
 
 static thread_local Buffer values_buffer, products_buffer, packed_buffer;
 
-// The values of some tiles: (POINTS, tiles, channels), where a row of channels is padded to whole panels.
+// The values of some tiles: (POINTS, tiles, channels), where a row of channels is padded to whole vectors.
 struct Values {
-  float* data;
   int64_t row, point;
+  float* data;
   // An odd number of cache lines between points; otherwise the values of a tile map to the same lines of the cache.
   Values(Buffer& buffer, int64_t tiles, int64_t channels)
-      : row(padded(channels)), point(tiles * row + LANES), data(buffer.get(POINTS * (tiles * padded(channels) + LANES))) {}
+      : row(whole_vectors(channels)), point(tiles * row + LANES), data(buffer.get(POINTS * point)) {}
 };
 
 // The tiles of a batch of images.
@@ -43,6 +43,16 @@ struct Tiles {
   }
 };
 
+// The second half of a transform: each of the rows, of N vectors, to PATCH values that are `step` floats apart.
+template <int N, void transform(const Vec*, Vec*)>
+static inline void store_rows(const Vec half[PATCH][N], float* to, int64_t step) {
+  for (int j = 0; j < PATCH; j++) {
+    Vec result[PATCH];
+    transform(half[j], result);
+    for (int i = 0; i < PATCH; i++) store(to + (j * PATCH + i) * step, result[i]);
+  }
+}
+
 // The patch of a tile, with zeros outside of the image, to its values; x is scaled for each channel if SCALED.
 template <bool SCALED>
 static void input_values(const Tiles& tiles, int64_t t, const float* x, const float* scale, const Values& values, int64_t at) {
@@ -57,10 +67,6 @@ static void input_values(const Tiles& tiles, int64_t t, const float* x, const fl
   for (int64_t c = 0; c < values.row; c += LANES) {
     const int lanes = static_cast<int>(std::min<int64_t>(LANES, channels - c));
     float* to = values.data + at * values.row + c;
-    if (lanes <= 0) {
-      for (int p = 0; p < POINTS; p++) store(to + p * values.point, Vec{});
-      continue;
-    }
     Vec factor = {};
     if (SCALED) factor = load_part(scale + n * channels + c, lanes);
     Vec half[PATCH][PATCH];
@@ -73,11 +79,7 @@ static void input_values(const Tiles& tiles, int64_t t, const float* x, const fl
       transform_input(column, result);
       for (int j = 0; j < PATCH; j++) half[j][i] = result[j];
     }
-    for (int j = 0; j < PATCH; j++) {
-      Vec result[PATCH];
-      transform_input(half[j], result);
-      for (int i = 0; i < PATCH; i++) store(to + (j * PATCH + i) * values.point, result[i]);
-    }
+    store_rows<PATCH, transform_input>(half, to, values.point);
   }
 }
 
@@ -107,10 +109,6 @@ static void gradient_values(const Tiles& tiles, int64_t t, const float* dy, cons
   for (int64_t c = 0; c < values.row; c += LANES) {
     const int lanes = static_cast<int>(std::min<int64_t>(LANES, channels - c));
     float* to = values.data + at * values.row + c;
-    if (lanes <= 0) {
-      for (int p = 0; p < POINTS; p++) store(to + p * values.point, Vec{});
-      continue;
-    }
     Vec half[PATCH][TILE];
     for (int i = 0; i < TILE; i++) {
       Vec column[TILE], result[PATCH];
@@ -118,11 +116,7 @@ static void gradient_values(const Tiles& tiles, int64_t t, const float* dy, cons
       transform_gradient(column, result);
       for (int j = 0; j < PATCH; j++) half[j][i] = result[j];
     }
-    for (int j = 0; j < PATCH; j++) {
-      Vec result[PATCH];
-      transform_gradient(half[j], result);
-      for (int i = 0; i < PATCH; i++) store(to + (j * PATCH + i) * values.point, result[i]);
-    }
+    store_rows<TILE, transform_gradient>(half, to, values.point);
   }
 }
 
@@ -194,8 +188,8 @@ EXPORT void training_conv(
     parallel(s.threads, false, POINTS * panels(s.out), [&](int64_t index) {
       const int64_t point = index / panels(s.out), j = index % panels(s.out);
       const Left left = {values.data + point * values.point, values.row, count, 0, s.in};
-      multiply_panel(left, packed + index * s.in * PANEL, products.data + point * products.point + j * PANEL,
-                     products.row, count);
+      multiply_columns(left, packed + index * s.in * PANEL, products.data + point * products.point + j * PANEL,
+                       products.row, count, s.out - j * PANEL);
     });
     parallel(s.threads, true, count, [&](int64_t i) {
       const int64_t t = first + i;
@@ -212,32 +206,50 @@ EXPORT void training_conv(
   }
 }
 
-// c[m, 0..PANEL) += sum over tiles of left[tile, m] right[tile, 0..PANEL), for M rows.
-template <int M>
+// The rows of a sum of V vectors that the registers hold.
+template <int V>
+constexpr int ROWS_OF = ROWS * VECTORS / V;
+
+// c[m, 0..V * LANES) += sum over tiles of left[tile, m] right[tile, 0..V * LANES), for M rows.
+template <int M, int V>
 static void update_kernel(
     int64_t tiles, const float* left, int64_t left_row, const float* right, int64_t right_row, float* c, int64_t c_row) {
-  Vec sum[M][VECTORS] = {};
+  Vec sum[M][V] = {};
   for (int64_t k = 0; k < tiles; k++, left += left_row, right += right_row) {
-    Vec row[VECTORS];
-    for (int v = 0; v < VECTORS; v++) row[v] = load(right + v * LANES);
+    Vec row[V];
+    for (int v = 0; v < V; v++) row[v] = load(right + v * LANES);
     for (int m = 0; m < M; m++)
-      for (int v = 0; v < VECTORS; v++) sum[m][v] += left[m] * row[v];
+      for (int v = 0; v < V; v++) sum[m][v] += left[m] * row[v];
   }
   for (int m = 0; m < M; m++)
-    for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < V; v++) {
       float* to = c + m * c_row + v * LANES;
       store(to, load(to) + sum[m][v]);
     }
 }
 
-template <int M>
+template <int M, int V>
 static void update_few(
     int64_t rows, int64_t tiles, const float* left, int64_t left_row, const float* right, int64_t right_row, float* c,
     int64_t c_row) {
   if constexpr (M > 0) {
-    if (rows == M) update_kernel<M>(tiles, left, left_row, right, right_row, c, c_row);
-    else update_few<M - 1>(rows, tiles, left, left_row, right, right_row, c, c_row);
+    if (rows == M) update_kernel<M, V>(tiles, left, left_row, right, right_row, c, c_row);
+    else update_few<M - 1, V>(rows, tiles, left, left_row, right, right_row, c, c_row);
   }
+}
+
+// The same for any number of rows, and the first `columns` columns of a panel.
+template <int V = 1>
+static void update_columns(
+    int64_t rows, int64_t tiles, const float* left, int64_t left_row, const float* right, int64_t right_row, float* c,
+    int64_t c_row, int64_t columns) {
+  if constexpr (V < VECTORS)
+    if (columns > V * LANES)
+      return update_columns<V + 1>(rows, tiles, left, left_row, right, right_row, c, c_row, columns);
+  int64_t m = 0;
+  for (; m + ROWS_OF<V> <= rows; m += ROWS_OF<V>)
+    update_kernel<ROWS_OF<V>, V>(tiles, left + m, left_row, right, right_row, c + m * c_row, c_row);
+  update_few<ROWS_OF<V> - 1, V>(rows - m, tiles, left + m, left_row, right, right_row, c + m * c_row, c_row);
 }
 
 // The gradient (out, in, 3, 3) of the weight, from the gradient dy of the result; scale (B, in) may be null.
@@ -245,7 +257,7 @@ EXPORT void training_conv_weight_gradient(
     const Convolution* convolution, const float* x, const float* scale, const float* dy, float* result) {
   const Convolution& s = *convolution;
   const Tiles tiles(s);
-  const int64_t chunk = tiles.chunk(), row = padded(s.out), matrix = s.in * row;
+  const int64_t chunk = tiles.chunk(), row = whole_vectors(s.out), matrix = s.in * row;
   float* sums = packed_buffer.get(POINTS * matrix);
   parallel(s.threads, true, POINTS, [&](int64_t p) { std::fill_n(sums + p * matrix, matrix, 0.f); });
   const Values values(values_buffer, chunk, s.in), gradients(products_buffer, chunk, s.out);
@@ -258,10 +270,7 @@ EXPORT void training_conv_weight_gradient(
       const float* left = values.data + point * values.point;
       const float* right = gradients.data + point * gradients.point + j * PANEL;
       float* to = sums + point * matrix + j * PANEL;
-      int64_t i = 0;
-      for (; i + ROWS <= s.in; i += ROWS)
-        update_kernel<ROWS>(count, left + i, values.row, right, gradients.row, to + i * row, row);
-      update_few<ROWS - 1>(s.in - i, count, left + i, values.row, right, gradients.row, to + i * row, row);
+      update_columns(s.in, count, left, values.row, right, gradients.row, to, row, s.out - j * PANEL);
     });
   }
   parallel(s.threads, true, s.in, [&](int64_t i) {

@@ -81,9 +81,13 @@ static void resample_row(
   const int64_t length = r.in_w * r.channels;
   float* line = buffer.get(length);
   combine(Terms(row, r.in_h, r.up, r.down, r.pad_y, r.vertical), x, length, length, line);
-  for (int64_t o = 0; o < r.out_w; o++, y += r.channels) {
-    combine(columns[o], line, r.channels, r.channels, y);
-    then(o, y);
+  for (int64_t o = 0; o < r.out_w;) {
+    // Without a change of resolution, the terms of neighbouring pixels are neighbours in memory.
+    int64_t end = o + 1;
+    if (r.up == 1 && r.down == 1 && columns[o].count == TAPS)
+      while (end < r.out_w && columns[end].count == TAPS) end++;
+    combine(columns[o], line, r.channels, (end - o) * r.channels, y);
+    for (; o < end; o++, y += r.channels) then(o, y);
   }
 }
 

@@ -27,11 +27,11 @@ from stylegan_inv.methods.common.base import InversionMethod, pool
 from stylegan_inv.methods.common.latent_optimization import LatentOptimization
 from stylegan_inv.methods.common.per_image import InputImages, OptimizedInversion
 from stylegan_inv.methods.common.starting_points import check_embedder
-from stylegan_inv.methods.projector import lr_ramp
 from stylegan_inv.methods.regions.latent_choice import choose_latents, shrunk_mask
 from stylegan_inv.methods.regions.superpixels import Superpixels
 from stylegan_inv.optim.optimization_state import OptimizationState, Variables
 from stylegan_inv.optim.per_image_optimization import Stage, seeded_randn
+from stylegan_inv.optim.schedules import lr_ramp
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
 from stylegan_inv.utils.frozen_module import Frozen
 

@@ -1,0 +1,1 @@
+"""Losses that compare photographs of faces by networks of the Feature-Style encoder."""

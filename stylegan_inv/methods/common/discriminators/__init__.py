@@ -1,0 +1,1 @@
+"""Discriminators that methods train beside their encoder."""

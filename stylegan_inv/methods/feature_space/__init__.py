@@ -1,0 +1,1 @@
+"""Methods that replace feature maps of the generator, one file per paper."""
