@@ -26,7 +26,7 @@ class GradientNorm(pl.Callback):
         for number, group in enumerate(optimizer.param_groups):
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             # Zero for a group that does not learn in this phase: Lightning repeats what is not logged again.
-            norm = norms(gradients).norm() if gradients else torch.zeros((), device=module.device)
+            norm = norms(gradients).norm() if gradients else torch.zeros((), device=group["params"][0].device)
             self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norm
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102

@@ -66,6 +66,10 @@ OF_METHOD = {
     ),
     # Its start and its directions are made for the embedded generator.
     "sfe": (*ENCODER, "method.start=null", "method.directions=[]"),
+    "hfgi": (
+        "method.start=average", "method.layer=b16.conv0", "method.consultation.widths=[4,4,4]",
+        "method.aligner.widths=[4,4,4,4]",
+    ),
     "hyperstyle": (*START, "hypernetwork.width=4", "hypernetwork.pretrained=null"),
     "hyperinverter": (*ENCODER, *START),
     # They optimise each image, which takes as long as one lets them.
