@@ -261,6 +261,8 @@ def test_codes_of_any_embedder_but_no_features_or_weights() -> None:
             method.invert(x)
     other = tiny_generator()
     other.source_hash = "other"
+    with torch.no_grad():
+        other.synthesis.b4.const.add_(1)
     for wrong in ("average", Fixed(other)):
         with pytest.raises(UserError, match="method.start"):
             method.start_from(wrong)
