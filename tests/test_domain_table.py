@@ -48,6 +48,8 @@ ENCODERS = {
     "interestyle_released": ("SingleLevelEncoder", False),
     "interestyle_dual": ("SingleLevelEncoder", False),
 }
+#: Methods whose encoder finds codes and a feature map.
+FEATURE_SPACE = ("fse", "sfe")
 #: Method that predicts weights -> hypernetwork of the embedded world and of the paper, optimiser of the paper.
 HYPERNETWORKS = {
     "hyperstyle": ("SmallHypernetwork", "SharedWeightsHypernetwork", "Ranger"),
@@ -127,6 +129,15 @@ def test_encoder_methods(method: str, dataset: str) -> None:
     if method in ("e4e", "restyle_e4e"):
         stages = cfg["method"]["stages"]
         assert (stages["start"], stages["every"]) == ((80, 15) if embedded else (20_000, 2_000))
+
+
+@pytest.mark.parametrize("dataset", ["synthfaces", "folder"])
+@pytest.mark.parametrize("method", FEATURE_SPACE)
+def test_methods_that_find_feature_maps(method: str, dataset: str) -> None:
+    domain, given = DATASETS[dataset]
+    cfg = composed("train", f"method={method}", f"dataset={dataset}", *given)
+    embedded = domain == "synthfaces"
+    assert kind(cfg["method"]["encoder"]) == ("SmallFeatureStyleEncoder" if embedded else "FeatureStyleEncoder")
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -221,7 +232,7 @@ def test_every_data_set_and_domain_is_in_the_table() -> None:
     assert {path.stem for path in (CONF_DIR / "domain").glob("*.yaml")} == set(DOMAINS) == set(DOMAIN_ROWS)
     trained = {path.stem for path in (CONF_DIR / "method").glob("*.yaml")} - set(ENCODERS) - set(FEATURES)
     trained -= set(HYPERNETWORKS)
-    assert trained == {"stylegan2", "face_network", "hfgi"}, "hfgi has the embedder of the domain"
+    assert trained == {"stylegan2", "face_network", "hfgi", *FEATURE_SPACE}, "hfgi has the embedder of the domain"
     for path in (CONF_DIR / "setup").glob("*/*.yaml"):
         assert path.parent.name in DOMAINS and (CONF_DIR / "method" / path.name).is_file(), path
     assert Path(CONF_DIR / "setup").is_dir()
