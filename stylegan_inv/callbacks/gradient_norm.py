@@ -23,11 +23,18 @@ class GradientNorm(pl.Callback):
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
-        for number, group in enumerate(optimizer.param_groups):
-            gradients = [p.grad for p in group["params"] if p.grad is not None]
+        groups = {
+            group.get("name", f"group{number}"): [p.grad for p in group["params"] if p.grad is not None]
+            for number, group in enumerate(optimizer.param_groups)
+            if group["params"]
+        }
+        learns = next((gradients[0] for gradients in groups.values() if gradients), None)
+        if learns is None:  # a step that is skipped
+            return
+        for name, gradients in groups.items():
             # Zero for a group that does not learn in this phase: Lightning repeats what is not logged again.
-            norm = norms(gradients).norm() if gradients else torch.zeros((), device=group["params"][0].device)
-            self._norms[f"grad_norm/{group.get('name', f'group{number}')}"] = norm
+            norm = norms(gradients).norm() if gradients else learns.new_zeros(())
+            self._norms[f"grad_norm/{name}"] = norm
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:  # noqa: D102
         # Logging in on_before_optimizer_step would make Lightning forget what the first batch's training_step has
