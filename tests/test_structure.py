@@ -43,6 +43,7 @@ latents
 latents/edits latents/discovery
 methods/common/discriminators
 methods/common
+methods/regions
 methods/feature_space methods
 methods/generator
 trust

@@ -150,10 +150,13 @@ def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     summed over the channels and averaged over the positions. Unlike in LPIPS, all channels and maps have the same
     weight, because nothing is calibrated on human judgements.
     """
-    distances = [
-        (_unit_length(x) - _unit_length(y)).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)
-    ]
-    return torch.stack(distances).mean(dim=0)
+    return torch.stack([distance.mean(dim=(1, 2, 3)) for distance in perceptual_distance_maps(a, b)]).mean(dim=0)
+
+
+def perceptual_distance_maps(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the distance at each position of each map, ``(B, 1, h, w)``, see `perceptual_distance`."""
+    pairs = zip(a, b, strict=True)
+    return [(_unit_length(x) - _unit_length(y)).square().sum(dim=1, keepdim=True) for x, y in pairs]
 
 
 def _unit_length(x: Tensor) -> Tensor:

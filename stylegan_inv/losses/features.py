@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stylegan_inv.encoders.face_network import perceptual_distance
+from stylegan_inv.encoders.face_network import perceptual_distance, perceptual_distance_maps
 from stylegan_inv.errors import UserError
 from stylegan_inv.losses.feature_networks import as_network
 from stylegan_inv.losses.lpips import load_lpips, torch_cache
@@ -55,6 +55,10 @@ class Features(nn.Module):
         """Returns the perceptual distance (B,) of two results of `maps`: the sum over the maps of the mean squares."""
         return torch.stack([(x - y).square().mean((1, 2, 3)) for x, y in zip(a, b, strict=True)]).sum(0)
 
+    def distance_maps(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the distance at each position of each map, (B, 1, h, w); the sum of their means is `distance`."""
+        return [(x - y).square().mean(1, keepdim=True) for x, y in zip(a, b, strict=True)]
+
     def style(self, image: Tensor) -> Tensor:
         """Returns the feature map (B, C, h, w) whose Gram matrix represents the style of the image."""
         raise NotImplementedError
@@ -84,6 +88,9 @@ class EmbeddedFeatures(Features):
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:  # noqa: D102
         return perceptual_distance(a, b)
+
+    def distance_maps(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:  # noqa: D102
+        return [distance / len(a) for distance in perceptual_distance_maps(a, b)]
 
     def style(self, image: Tensor) -> Tensor:  # noqa: D102
         return self.maps(image)[self.style_map]

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.common.trained import TrainedMethod as TrainedMethod
     from stylegan_inv.methods.e4e import E4E as E4E
     from stylegan_inv.methods.face_network_training import FaceNetworkTraining as FaceNetworkTraining
+    from stylegan_inv.methods.feature_space.dhr import DHR as DHR
     from stylegan_inv.methods.feature_space.fse import FSE as FSE
     from stylegan_inv.methods.feature_space.hfgi import HFGI as HFGI
+    from stylegan_inv.methods.feature_space.sam import SAM as SAM
     from stylegan_inv.methods.feature_space.sfe import SFE as SFE
     from stylegan_inv.methods.feature_transfer import FeatureTransfer as FeatureTransfer
     from stylegan_inv.methods.generator.paired_stylegan2 import PairedStyleGAN2Training as PairedStyleGAN2Training
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from stylegan_inv.methods.psp import PSP as PSP
     from stylegan_inv.methods.pti import PTI as PTI
     from stylegan_inv.methods.pti import Locality as Locality
+    from stylegan_inv.methods.regions.domain_mask import DomainRules as DomainRules
+    from stylegan_inv.methods.regions.superpixels import Superpixels as Superpixels
     from stylegan_inv.methods.restyle import ReStyle as ReStyle
     from stylegan_inv.methods.restyle_e4e import ReStyleE4E as ReStyleE4E
 
@@ -52,6 +56,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "common.latent_optimization": ["LatentOptimization"],
         "common.per_image": ["PerImageMethod"],
         "common.trained": ["TrainedMethod"],
+        "feature_space.dhr": ["DHR"],
         "e4e": ["E4E"],
         "face_network_training": ["FaceNetworkTraining"],
         "feature_transfer": ["FeatureTransfer"],
@@ -69,8 +74,11 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "projector": ["Projector"],
         "psp": ["PSP"],
         "pti": ["Locality", "PTI"],
+        "regions.domain_mask": ["DomainRules"],
+        "regions.superpixels": ["Superpixels"],
         "restyle": ["ReStyle"],
         "restyle_e4e": ["ReStyleE4E"],
+        "feature_space.sam": ["SAM"],
         "feature_space.sfe": ["SFE"],
     },
 )

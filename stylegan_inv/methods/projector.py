@@ -10,7 +10,6 @@ code averages 10,000 new samples; optionally optimises in W+; takes the distance
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from stylegan_inv.methods.common.latent_optimization import LatentOptimization
 from stylegan_inv.methods.common.per_image import FIRST_STEP_STREAM, InputImages
 from stylegan_inv.optim.optimization_state import Variables
 from stylegan_inv.optim.per_image_optimization import EarlyStop, Stage, seeded_randn
+from stylegan_inv.optim.schedules import lr_ramp
 from stylegan_inv.utils.checks import one_of, real_number, whole_number
 
 
@@ -141,12 +141,6 @@ class Projector(LatentOptimization):
         for part in variables["noise"].split([layer.resolution**2 for layer in self.generator.synthesis.layers()], 1):
             part -= part.mean(1, keepdim=True)
             part *= part.square().mean(1, keepdim=True).rsqrt()
-
-
-def lr_ramp(t: float, rampup_length: float, rampdown_length: float) -> float:
-    """Returns the factor of the learning rate at a fraction ``t`` of the steps, in [0, 1)."""
-    falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1.0 - t) / rampdown_length)) if rampdown_length else 1.0
-    return falling * (min(1.0, t / rampup_length) if rampup_length else 1.0)
 
 
 def autocorrelation(maps: Tensor) -> Tensor:

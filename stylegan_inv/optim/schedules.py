@@ -53,3 +53,9 @@ class ProgressiveStages:
     def stage(self, step: int) -> int:
         """Returns the last layer with an active offset at optimiser step ``step``; 0 for none."""
         return 0 if step < self.start else 1 + (step - self.start) // self.every
+
+
+def lr_ramp(t: float, rampup_length: float, rampdown_length: float) -> float:
+    """Returns the factor of the learning rate at a fraction ``t`` of the steps, in [0, 1)."""
+    falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1.0 - t) / rampdown_length)) if rampdown_length else 1.0
+    return falling * (min(1.0, t / rampup_length) if rampup_length else 1.0)

@@ -127,13 +127,13 @@ def _name_of(key: str) -> str:
 
 
 @torch.no_grad()
-def compress(base: nn.Module, changed: nn.Module, rank: int) -> Difference:
+def compress(base: nn.Module, changed: nn.Module, rank: int | None) -> Difference:
     """Returns the change of every parameter: of matrices and convolutions the ``rank`` largest singular values.
 
     Args:
         base: A synthesis network.
         changed: The same network, tuned.
-        rank: Of each factorisation. The change is kept as it is where its factors would not be smaller.
+        rank: Of each factorisation. The change is kept as it is where its factors would not be smaller; None keeps all.
 
     Returns:
         In float16, ``<name>.left`` ``(O, rank)`` and ``<name>.right`` ``(rank, I * h * w)`` for a weight
@@ -144,7 +144,7 @@ def compress(base: nn.Module, changed: nn.Module, rank: int) -> Difference:
     for name, after in changed.named_parameters():
         change = (after - before[name]).detach()
         matrix = change.flatten(1) if change.ndim > 1 else change.reshape(1, -1)
-        if rank * sum(matrix.shape) >= matrix.numel():
+        if rank is None or rank * sum(matrix.shape) >= matrix.numel():
             difference[name] = change.half()
             continue
         u, s, v = torch.linalg.svd(matrix, full_matrices=False)

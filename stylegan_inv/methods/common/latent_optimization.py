@@ -12,7 +12,6 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import Step, pool
 from stylegan_inv.methods.common.per_image import (
     NOISE_STREAM,
-    START_STREAM,
     InputImages,
     OptimizedInversion,
     PerImageMethod,
@@ -67,6 +66,15 @@ class LatentOptimization(PerImageMethod):
         """Returns the number of rows of the variable ``w``: 1 optimises in W, L in W+."""
         return self.generator.num_ws
 
+    def after_stage(self, index: int, state: OptimizationState, inputs: InputImages) -> None:
+        """Called when a stage has ended; may change the variables of the state.
+
+        Args:
+            index: Index of the stage.
+            state: The state, after the stage.
+            inputs: What :meth:`prepare` returns.
+        """
+
     def prepare(self, inputs: InputImages) -> InputImages:
         """Returns the images that the stages optimise, given the method's inputs."""
         return inputs
@@ -88,6 +96,7 @@ class LatentOptimization(PerImageMethod):
             optimize(stage, state, monitor, lambda now, stage=stage: self._add_due_snapshot(now, stage))  # type: ignore[misc]
             state.end_stage()
             self._add_snapshot(state, f"{stage.name} {len(state.curves[-1])}")
+            self.after_stage(state.stage - 1, state, inputs)
             monitor.save(state)
         return self.result(state, inputs)
 
@@ -146,13 +155,8 @@ class LatentOptimization(PerImageMethod):
             if found.noise is not None:
                 maps = [m / g for m, g in zip(found.noise, self._noise_gains(), strict=True)]
                 noise = torch.cat([m.expand(batch, -1, -1, -1).flatten(1) for m in maps], dim=1)
-        elif self.start == "average":
-            w = self.generator.w_avg.expand(batch, rows, -1)
         else:
-            z = seeded_randn(self.seed, START_STREAM, 1, self.generator.z_dim, like=self.generator.w_avg)
-            if self.generator.class_per_image:  # the same z, in the class of each image
-                z = z.expand(batch, -1)
-            w = self.generator.mapping(z)[:, :rows].expand(batch, -1, -1)
+            w = self.constant_codes(batch)[:, :rows]
         return {"w": w.detach().clone(), "noise": noise.clone()}
 
     @torch.no_grad()

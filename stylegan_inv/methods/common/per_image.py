@@ -13,6 +13,7 @@ from stylegan_inv.losses.features import Features
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.methods.common.starting_points import check_same_generator
 from stylegan_inv.optim.optimization_state import Monitor
+from stylegan_inv.optim.per_image_optimization import seeded_randn
 from stylegan_inv.utils.frozen_module import Frozen
 
 #: Random streams of the starting point; those of the optimisation steps are numbered from ``FIRST_STEP_STREAM``.
@@ -108,6 +109,17 @@ class PerImageMethod(InversionMethod):
             check_same_generator(self, start)
         # A frozen method is no part of this method's checkpoint.
         self.start = start if isinstance(start, str) else Frozen(start)
+
+    @torch.no_grad()
+    def constant_codes(self, batch: int) -> Tensor:
+        """Returns the codes (B, L, D) that ``start=average`` or ``start=random`` stand for."""
+        if self.start == "average":
+            return self.average_codes(batch)
+        z = seeded_randn(self.seed, START_STREAM, 1, self.generator.z_dim, like=self.generator.w_avg)
+        if self.generator.class_per_image:  # the same z, in the class of each image
+            z = z.expand(batch, -1)
+        codes: Tensor = self.generator.mapping(z).expand(batch, -1, -1)
+        return codes
 
     def invert(self, images: Tensor) -> OptimizedInversion:
         """Returns the inversion of each image, optimised independently.
