@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stylegan_inv.config import compose, instantiate, instantiate_method, start_of
 from stylegan_inv.data.tasks.base import Task
 from stylegan_inv.encoders.official.feature_checkpoints import build_feature_networks
+from stylegan_inv.encoders.official.hfgi_networks import hfgi_networks
 from stylegan_inv.encoders.official.hypernetwork_files import (
     domain_of_options,
     file_beside,
@@ -36,6 +37,7 @@ from stylegan_inv.methods.common.reached_distances import ReachedDistances
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.methods.e4e import E4E
 from stylegan_inv.methods.feature_space.fse import FSE
+from stylegan_inv.methods.feature_space.hfgi import HFGI
 from stylegan_inv.methods.feature_space.sfe import SFE
 from stylegan_inv.methods.generator.generator_training import GeneratorTraining
 from stylegan_inv.methods.hyperinverter import HyperInverter
@@ -332,13 +334,14 @@ def load_official(
         found.domain = found.generator.domain
         return found.to(device).eval().requires_grad_(False)
     try:
-        if checkpoint.others:
+        if checkpoint.others and checkpoint.kind != "hfgi":
             raise UserError(f"holds {', '.join(checkpoint.others)} besides an encoder, which no method here uses")
         if checkpoint.encoder and not checkpoint.decoder:
             raise UserError(
                 "has an encoder alone, expected a StyleGAN2 generator with it; give the checkpoint with both"
             )
-        encoder = build_encoder(checkpoint, progressive=progressive)
+        of_hfgi = checkpoint.kind == "hfgi"  # whose encoder is e4e's
+        encoder = build_encoder(checkpoint, progressive=True if of_hfgi and progressive is None else progressive)
         if checkpoint.latent_avg is None or checkpoint.opts.get("start_from_latent_avg") is False:
             reason = "has no latent_avg" if checkpoint.latent_avg is None else "was trained without latent_avg (opts)"
             raise UserError(
@@ -353,6 +356,7 @@ def load_official(
                 f"has an encoder for codes {(encoder.num_ws, encoder.w_dim)} and a generator for "
                 f"{(generator.num_ws, generator.w_dim)}"
             )
+        refiners = hfgi_networks(checkpoint, generator) if of_hfgi else None
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     generator.source_hash = file_hash(path)
@@ -369,6 +373,13 @@ def load_official(
     else:
         method = PSP(generator=generator, encoder=built, in_channels=encoder.in_channels)
     method.domain = generator.domain
+    if refiners is not None:
+        consultation, aligner = (_as_given(network) for network in refiners)
+        # Its networks were trained on residuals with aliasing, see there.
+        method = HFGI(
+            generator=generator, start=method, consultation=consultation, aligner=aligner, aliased_residual=True
+        )
+        method.domain = generator.domain
     return method.to(device).eval().requires_grad_(False)
 
 

@@ -34,7 +34,8 @@ data/datamodules
 encoders
 encoders/feature_space
 hypernetworks
-encoders/official encoders/refinement
+encoders/refinement
+encoders/official
 optim visualization
 losses
 losses/paired losses/latent losses/faces

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stylegan_inv.losses.latent.latent_discriminator import LatentDiscriminator as LatentDiscriminator
     from stylegan_inv.losses.latent.regularization import DeltaNorm as DeltaNorm
     from stylegan_inv.losses.latent.regularization import WNorm as WNorm
+    from stylegan_inv.losses.latent.style_alignment import StyleAlignment as StyleAlignment
     from stylegan_inv.losses.latent.style_mixing import StyleMixing as StyleMixing
     from stylegan_inv.losses.lpips import LPIPS as LPIPS
     from stylegan_inv.losses.moco import MoCoLoss as MoCoLoss
@@ -46,6 +47,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "perceptual": ["EmbeddedPerceptual"],
         "pixel": ["L2"],
         "latent.regularization": ["DeltaNorm", "WNorm"],
+        "latent.style_alignment": ["StyleAlignment"],
         "latent.style_mixing": ["StyleMixing"],
     },
 )

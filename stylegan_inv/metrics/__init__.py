@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stylegan_inv.metrics.kernel import KernelDistance as KernelDistance
     from stylegan_inv.metrics.latent import CodeSpread as CodeSpread
     from stylegan_inv.metrics.latent import DistanceToW as DistanceToW
+    from stylegan_inv.metrics.latent import StyleSpaceDistance as StyleSpaceDistance
     from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance as EmbeddedPerceptualDistance
     from stylegan_inv.metrics.perceptual_distance import LPIPSDistance as LPIPSDistance
     from stylegan_inv.metrics.precision_recall import PrecisionRecall as PrecisionRecall
@@ -42,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "image": ["AverageImageRatio", "MSE", "MSSSIM", "PSNR", "SSIM"],
         "kernel": ["KernelDistance"],
         "editing_consistency": ["LatentEditingConsistency"],
-        "latent": ["CodeSpread", "DistanceToW"],
+        "latent": ["CodeSpread", "DistanceToW", "StyleSpaceDistance"],
         "perceptual_distance": ["EmbeddedPerceptualDistance", "LPIPSDistance"],
         "precision_recall": ["PrecisionRecall"],
         "recognition": ["load_curricularface"],

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stylegan_inv.generators import Generator
+from stylegan_inv.losses.latent.style_alignment import sampled_anchors, style_vectors
 from stylegan_inv.metrics.base import PerItemMetric
+from stylegan_inv.utils.frozen_module import Frozen
 
 
 class CodeMetric(PerItemMetric):
@@ -98,6 +101,51 @@ class CodeSpread(CodeMetric):
     def describe(self) -> str:
         """Returns the radius."""
         return f"root mean square of the layers' distance to their mean, over the radius of W ({self.radius:.4g})"
+
+
+class StyleSpaceDistance(CodeMetric):
+    """Normalised style space cosine distance (LSAP, arXiv 2209.12746): how far style vectors are from W's.
+
+    The style vectors of the convolutions and of the last ToRGB are compared with their unit mean over W: the mean over
+    the layers of ``1 - cosine``. It is 0 only for one image of W alone; samples of W have the distance that the
+    protocol names.
+
+    Args:
+        generator: Generator whose mapping network draws the samples, without truncation.
+        samples: Number of samples. The authors: 100,000.
+        seed: Seed of the samples.
+        **kwargs: Arguments of torchmetrics.Metric.
+    """
+
+    domain: str | None = None
+    own_distance: Tensor
+
+    def __init__(self, generator: Generator, samples: int = 10000, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.generator, self.samples = Frozen(generator), samples
+        anchors = sampled_anchors(generator, samples, seed)
+        self.layers = len(anchors)
+        for number, anchor in enumerate(anchors):
+            self.register_buffer(f"anchor{number}", F.normalize(anchor, dim=0), persistent=False)
+        new = sample_w(generator, max(1, samples // 10), seed + 1)[:, None].expand(-1, generator.num_ws, -1)
+        self.register_buffer("own_distance", self.score(new).mean(), persistent=False)
+
+    def distances(self, w: Tensor) -> Tensor:
+        """Returns the distances of all layers, (B, L), of codes (B, L, D)."""
+        anchors = [self.get_buffer(f"anchor{number}") for number in range(self.layers)]
+        vectors = style_vectors(self.generator.network, w.to(anchors[0]))
+        return torch.stack([1 - s @ a for s, a in zip(vectors, anchors, strict=True)], dim=1)
+
+    def score(self, w: Tensor) -> Tensor:
+        """Returns the mean distances (B,)."""
+        return self.distances(w).mean(1)
+
+    def describe(self) -> str:
+        """Returns the distance of W itself."""
+        return (
+            f"mean of 1 - cosine between style vectors and their mean over {self.samples} codes of W; "
+            f"{float(self.own_distance):.4f} for W itself"
+        )
 
 
 @torch.no_grad()
