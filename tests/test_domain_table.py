@@ -57,12 +57,19 @@ HYPERNETWORKS = {
 }
 #: Domain -> the published encoder into W that HyperStyle starts from.
 W_ENCODERS = {"synthfaces": "e4e_synthfaces", "faces": "hyperstyle-ffhq-w", "cars": "hyperstyle-cars-w"}
+#: Domain -> the published embedder that HFGI, SAM and DHR start from.
+EMBEDDERS = {
+    **{"synthfaces": "e4e_synthfaces", "faces": "e4e-ffhq", "cars": "e4e-cars"},
+    **{"churches": "e4e-church", "horses": "e4e-horse"},
+}
 #: Method that optimises each image -> features of its paper beyond the embedded world.
 FEATURES = {
     "projector": ("LpipsFeatures", {"net": "vgg", "size": 256}),
     "image2stylegan": ("Vgg16Features", {"layers": ["conv1_1", "conv1_2", "conv3_2", "conv4_2"]}),
     "image2stylegan_pp": ("Vgg16Features", {"layers": ["conv1_1", "conv1_2", "conv2_2", "conv3_3"]}),
     "pti": ("LpipsFeatures", {"net": "alex", "size": None}),
+    "dhr": ("LpipsFeatures", {"net": "alex", "size": None}),
+    "sam": ("LpipsFeatures", {"net": "vgg", "size": 256}),
 }
 #: Steps of 8 images: (method, domain), with the method alone for the domains that the table does not name.
 STEPS = {
@@ -176,6 +183,23 @@ def test_methods_that_optimise_each_image(method: str, dataset: str) -> None:
         assert cfg["method"]["distance_threshold"] == (0.003 if embedded else 0.06)
     if method == "image2stylegan":
         assert cfg["method"]["steps"] == (300 if embedded else 5000)
+    if method in ("dhr", "sam"):
+        assert cfg["method"]["start"] == EMBEDDERS.get(domain, "average")
+    if method == "dhr":
+        coarse = cfg["method"]["coarse"]["features"]
+        assert kind(coarse) == kind(features) and coarse.get("net") == (None if embedded else "vgg")
+        assert cfg["method"]["layer"] == ("b16" if embedded else "b128")
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_hfgi(dataset: str) -> None:
+    domain, given = DATASETS[dataset]
+    cfg = composed("train", "method=hfgi", f"dataset={dataset}", *given)
+    check_domain(cfg, domain)
+    embedded = domain == "synthfaces"
+    assert cfg["method"]["start"] == EMBEDDERS.get(domain, "average")
+    assert cfg["method"]["layer"] == ("b32.conv0" if embedded else "b64.conv0")
+    assert kind(cfg["method"]["optimizer"]) == ("Adam" if embedded else "Ranger")
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -205,7 +229,7 @@ def test_metrics_of_the_evaluation(domain: str) -> None:
     names = {kind(node) for node in composed("evaluate", f"domain={domain}")["metrics"].values()}
     embedded = {"IdentitySimilarity", "EmbeddedPerceptualDistance", "FrechetDistance", "KernelDistance"}
     more = {"synthfaces": embedded, "faces": {"IdentitySimilarity", "LPIPSDistance"}}.get(domain, {"LPIPSDistance"})
-    assert names == {"MSE", "PSNR", "SSIM", "MSSSIM", "DistanceToW", "CodeSpread"} | more
+    assert names == {"MSE", "PSNR", "SSIM", "MSSSIM", "DistanceToW", "CodeSpread", "StyleSpaceDistance"} | more
 
 
 def test_lsun_has_one_category_for_each_domain() -> None:

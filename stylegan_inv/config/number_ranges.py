@@ -54,26 +54,27 @@ _BY_RANGE = (
         "content_width d_steps_per_g embedding_dim encoder_rank evaluation_factor every every_n_steps "
         "every_n_train_steps every_steps expected_images factors feature_index features frames "
         "from_resolution generated gpus grow_from hidden identity_groups images images_per_person "
-        "img_channels in_channels inner input_size iterations loss_resolution loss_size mapping_layers "
+        "img_channels in_channels inner input_size iterations loss_resolution loss_size mapping_layers measure_steps "
         "max_images mbstd_group_size n_jobs n_trials noise_steps num_features num_normals path_length_shrink "
-        "patience people pool_size rank resamples resolution resolutions rounds samples scales shard_images "
-        "size snapshots step_size steps test_size total_images total_steps train_size units val_batch_size "
-        "val_people val_size version w_avg_samples w_dim w_steps width z_dim",
+        "patience people pool_size rank resamples resolution resolutions rounds samples scales segments shard_images "
+        "size snapshots step_size steps strides test_size total_images total_steps train_size units val_batch_size "
+        "val_people val_size version w_avg_samples w_dim w_steps width widths z_dim",
     ),
     (
         _COUNT_OR_NONE,
         "batch_norm_steps c_dim count distill_steps editor_first_step fade_images first_layer first_step "
         "grow_images kept levels mask_width num_workers path_length_every r1_every scale_steps "
-        "style_map variants warmup_images warmup_steps",
+        "style_map variants warmup_images warmup_steps weight_steps",
     ),
     (
         _POSITIVE,
-        "conv_clamp decay_images ema_images ema_rampup factor feature_gain gain mapping_lr_multiplier "
+        "compactness conv_clamp decay_images ema_images ema_rampup factor feature_gain gain mapping_lr_multiplier "
         "minutes temperature",
     ),
     (
         _NOT_NEGATIVE,
-        "alignment blur consistency_weight degradation detail disentanglement distance distance_threshold edge "
+        "alignment blur code_penalty consistency_weight degradation delta detail disentanglement distance "
+        "distance_threshold edge face feature_lr feature_penalty naturalness others parts sigma threshold weight_lr "
         "every_seconds factor_weight feature_weight final_weight initial_noise_factor loss_threshold lr lr_d lr_g "
         "margin mask_weight noise_floor noise_lr path_length_weight perceptual perceptual_reference pixel "
         "pixel_reference r1_gamma r2_gamma radii regularize_noise_weight save_every_seconds seconds variance w_lr "
@@ -92,21 +93,27 @@ _BY_RANGE = (
 RANGES = {name: found for found, names in _BY_RANGE for name in names.split()}
 _BY_LARGEST = (
     (100, "feature_index first_layer levels scales style_map version"),
-    (1000, "blur d_steps_per_g edge detail degradation factors evaluation_factor gain n_jobs snapshots variants"),
+    (
+        1000,
+        "blur d_steps_per_g edge detail degradation factors evaluation_factor gain n_jobs sigma snapshots variants",
+    ),
     (2048, "cell frames"),
     (
         4096,
-        "from_resolution grow_from img_channels in_channels loss_size mask_width radii resolutions size",
+        "from_resolution grow_from img_channels in_channels loss_size mask_width radii resolutions size strides widths",
     ),
     (1 << 16, "batch_sizes classes"),
     (86_400, "seconds"),
-    (1_000_000, "c_dim identity_groups kept n_trials noise_floor resamples"),
-    (10_000_000, "count every_seconds minutes noise_steps pool_size save_every_seconds shard_images w_steps steps"),
+    (1_000_000, "c_dim compactness identity_groups kept n_trials noise_floor resamples segments"),
+    (
+        10_000_000,
+        "count every_seconds measure_steps minutes noise_steps pool_size save_every_seconds shard_images w_steps steps",
+    ),
     (
         1_000_000_000,
         "abort_after batch_norm_steps distill_steps editor_first_step every every_n_steps "
         "every_n_train_steps every_steps first_step images max_images path_length_every patience r1_every "
-        "scale_steps total_steps warmup_steps",
+        "scale_steps total_steps warmup_steps weight_steps",
     ),
 )
 #: Name of an argument -> its largest value, which no use of it needs: larger ones fill the memory or end never. Numbers

@@ -77,6 +77,12 @@ OF_METHOD = {
     "image2stylegan_pp": (*ENCODER, "method.stages.w.steps=2", "method.stages.noise.steps=2"),
     "projector": (*ENCODER, "method.steps=2"),
     "pti": (*ENCODER, "method.steps=2", "method.start.steps=2"),
+    "dhr": (
+        *ENCODER, "method.start=average", "method.steps=2", "method.weight_steps=1", "method.coarse.steps=2",
+        "method.layer=b8",
+    ),
+    "sam": (*ENCODER, "method.start=average", "method.steps=2", "method.measure_steps=1", "method.layers=[b8,b16]"),
+    "hfgi": (*ENCODER, *START, "method.layer=b16.conv0"),
 }  # fmt: skip
 
 

@@ -42,6 +42,8 @@ UNTRAINED = {
     "image2stylegan": ("method.steps=3",),
     "image2stylegan_pp": ("method.stages.w.steps=3", "method.stages.noise.steps=3"),
     "pti": ("method.start.steps=3", "method.start.lr=0.1", "method.steps=3"),
+    "dhr": ("method.coarse.steps=3", "method.steps=3", "method.weight_steps=2"),
+    "sam": ("method.measure_steps=3", "method.steps=8"),
 }
 
 

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from stylegan_inv.methods.feature_space.hfgi import HFGI
 from stylegan_inv.methods.hyperstyle import HyperStyle
 
 
@@ -54,7 +55,7 @@ class PartTimes(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         after = dict(_trained(pl_module).named_parameters())
-        backbone = {name: value for name, value in self._before.items() if name.startswith("body.")}
+        backbone = {name: value for name, value in self._before.items() if name.startswith(("body.", "conv_layer"))}
         changed = [name for name, value in backbone.items() if not torch.equal(value, after[name])]
         self._record |= {
             "last_step": trainer.global_step,
@@ -70,6 +71,8 @@ class PartTimes(pl.Callback):
 
 def _trained(method: Any) -> Any:
     """Returns the network whose backbone is trained."""
+    if isinstance(method, HFGI):
+        return method.aligner
     return method.hypernetwork if isinstance(method, HyperStyle) else method.encoder
 
 

@@ -93,6 +93,7 @@ REHEARSALS = {
         "loss.landmark.path={data}/networks/bisenet.pth",
     ),
     "e4e_horses": _objects(256, *_folders("horse")),
+    "hfgi_ffhq": _faces(FFHQ, CELEBA_HQ_TEST),
     "hyperinverter_ffhq": _faces(
         *(FFHQ, CELEBA_HQ_TEST, "generator=stylegan2_ffhq_config_f"),  # that of the start's stand-in
         "method.adversary.discriminator.source=stylegan2-ffhq-1024",

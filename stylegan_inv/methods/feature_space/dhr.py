@@ -100,6 +100,7 @@ class DHR(PerImageMethod):
     """
 
     takes_mask = True
+    tunes_weights = True
 
     def __init__(
         self,
