@@ -101,7 +101,7 @@ def saved_codes(cfg: DictConfig, folder: Path, latents: Latents, output: Path) -
         raise UserError(f"run={cfg.run}: not needed, {cfg.input} holds codes already; leave run out")
     generator = configured_generator(cfg) if method is None else method.generator
     made_for = latents.metadata.get("generator_hash")
-    if latents.w.shape[1:] != (generator.num_ws, generator.w_dim) or made_for not in (None, generator.source_hash):
+    if latents.w.shape[1:] != (generator.num_ws, generator.w_dim) or made_for not in (None, str(generator.source_hash)):
         raise UserError(
             f"input={cfg.input}: holds codes {tuple(latents.w.shape[1:])} of another generator "
             f"({str(made_for)[:12]}...) than the one here; give that one, generator=file generator.source=<file>"

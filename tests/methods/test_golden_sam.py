@@ -155,7 +155,7 @@ SHAPES_256 = {"F4": (512, 16, 16), "F6": (512, 32, 32), "F8": (256, 64, 64), "F1
 @pytest.mark.slow
 def test_forward_and_edit(tmp_path: Path) -> None:
     name, generator = "sam_forward", load(tmp_path, "nvidia_g256_m2_base16384")
-    method = build(Given, generator, Blurs(), LAYERS)
+    method = build(Given, generator, Blurs(), LAYERS, drop_offsets=True)
     given = masks(choose_latents(five_masks(), segments("sam_masks"), 0.225))
     w = rnd("sam.w", (1, 14, 512), 0, 0, 0.5)
     variables = method.prepare_state(w, given, random_offsets(SHAPES_256))
@@ -165,7 +165,7 @@ def test_forward_and_edit(tmp_path: Path) -> None:
         found = generator.synthesis(w, features=method._offsets(variables), return_features=method.layers)
         for key, layer in LAYERS.items():
             check(name, f"{key}_chan_norm", found.features[layer].norm(dim=(2, 3))[0])
-        changes = {n: (1 - given[k], given[k] * found.features[n]) for k, n in LAYERS.items()}
+        changes = method.edit_changes(variables, found.features)
         edited = w + rnd("sam.n", (1, 14, 512), 0, 0, 0.3)
         check(name, "image_edit", generator.synthesis(edited, features=changes)[..., ::4, ::4])
 
@@ -173,7 +173,7 @@ def test_forward_and_edit(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_optimisation_of_the_official_code(tmp_path: Path) -> None:
     name, generator = "sam_adobe", load(tmp_path, "nvidia_g256_m2_base16384")
-    method = build(Given, generator, perceptual(tmp_path), LAYERS, steps=5)
+    method = build(Given, generator, perceptual(tmp_path), LAYERS, steps=5, drop_offsets=True)
     check(name, "mean_v", method.gaussian().mean)
     check(name, "inv_cov_v_diag", method.gaussian().precision.diagonal())
     check(name, "inv_cov_v_row0", method.gaussian().precision[0])
@@ -199,7 +199,7 @@ def test_optimisation_of_the_official_code(tmp_path: Path) -> None:
     check(name, "grad_F10_abs_sum", grad_10.abs().sum((0, 2, 3)))
     with torch.no_grad():
         found = generator.synthesis(w, features=method._offsets(variables), return_features=method.layers)
-        changes = {n: (1 - given[k], given[k] * found.features[n]) for k, n in LAYERS.items()}
+        changes = method.edit_changes(variables, found.features)
         edited = w + rnd("sam.n", (1, 14, 512), 0, 0, 0.3)
         check(name, "image_edit", generator.synthesis(edited, features=changes)[..., ::4, ::4])
 

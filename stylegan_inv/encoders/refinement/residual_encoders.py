@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from stylegan_inv.encoders.irse import ResidualUnit
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators.layers import normal
+from stylegan_inv.utils.checks import true_or_false
 
 #: Units of each group.
 _UNITS = 3
@@ -57,6 +58,8 @@ class ConsultationEncoder(nn.Module):
         widths: Channels of the stem and of the two groups of units.
         strides: Stride of each group. Paper: 2 and 2, for a feature map of a quarter of the residual's size.
         hidden: Channels between the two convolutions of a head; None for C, as in the paper.
+        zero_start: Start with scales and shifts of zero, which leave the image as it is. Paper: no, which 100,000 steps
+            make up for.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ConsultationEncoder(nn.Module):
         widths: Sequence[int] = (32, 48, 64),
         strides: Sequence[int] = (2, 2),
         hidden: int | None = None,
+        zero_start: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != 3 or len(strides) != 2:
@@ -78,6 +82,9 @@ class ConsultationEncoder(nn.Module):
         self.conv_layer3 = _group(widths[1], widths[2], strides[1])
         self.condition_scale3 = _head(widths[2], hidden or feature_channels, feature_channels)
         self.condition_shift3 = _head(widths[2], hidden or feature_channels, feature_channels)
+        if true_or_false("method.consultation.zero_start", zero_start):
+            for head in (self.condition_scale3, self.condition_shift3):
+                nn.init.zeros_(head[-1].get_parameter("weight"))
 
     def forward(self, residual: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Returns scale and shift, ``(B, C, size, size)`` each, to be used as ``x (1 + scale) + shift``.
@@ -96,9 +103,10 @@ class ResidualAligner(nn.Module):
 
     Args:
         widths: Channels of the four scales, the finest first.
+        zero_start: Start with an output of zero instead of one of unit variance, see `ConsultationEncoder`.
     """
 
-    def __init__(self, *, widths: Sequence[int] = (16, 32, 48, 64)) -> None:
+    def __init__(self, *, widths: Sequence[int] = (16, 32, 48, 64), zero_start: bool = False) -> None:
         super().__init__()
         if len(widths) != 4:
             raise UserError(f"method.aligner: got {len(widths)} widths, expected four")
@@ -110,6 +118,10 @@ class ResidualAligner(nn.Module):
         self.dconv_layer1 = _units(last + third, last, second, second)
         self.dconv_layer2 = _units(second + second, second, first, first)
         self.dconv_layer3 = _units(first + first, first, 3, 3)
+        if true_or_false("method.aligner.zero_start", zero_start):
+            # The last two units sum up to the output; each of their branches ends with one of these norms.
+            for name in ("1.shortcut_layer.1", "1.res_layer.4", "2.res_layer.4"):
+                nn.init.zeros_(self.dconv_layer3.get_parameter(f"{name}.weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the aligned residual ``(B, 3, H, W)``.

@@ -56,7 +56,7 @@ class SAM(LatentOptimization):
     """Inverts each segment by the most editable latent that is good enough: W+, or an offset of a feature map.
 
     With the masks m_l of the segments, the output x of each candidate layer l becomes ``x + m_l offset_l``. An edit
-    renders other codes, and restores the inversion's features inside of each mask.
+    renders other codes with these offsets, and restores the inversion's features inside of each mask.
 
     Args:
         layers: Candidate feature maps, from the most editable one. Official code: the blocks of 16, 32, 64, 128 px.
@@ -68,6 +68,8 @@ class SAM(LatentOptimization):
         feature_penalty: Weight of the mean squares of the offsets.
         code_penalty: Weight of the mean square of the change of the codes. Official code: none; GANInverter: 5.
         clamp: Clamp reconstructions to [-1, 1] in the pixel loss too, as the official code does.
+        drop_offsets: Leave the offsets out of edits, as the official code does. Where masks are soft, at their borders,
+            an edit that leaves the codes as they are then changes the image.
         fresh_noise: Draw new noise in each step and for the result, as the official code does.
         invertibility: Maps images to the expected distances of all latents, (B, K, H, W), from the last layer to W+;
             None measures them.
@@ -89,6 +91,7 @@ class SAM(LatentOptimization):
         feature_penalty: float = 5.0,
         code_penalty: float = 0.0,
         clamp: bool = True,
+        drop_offsets: bool = False,
         fresh_noise: bool = False,
         invertibility: nn.Module | None = None,
         measure_steps: int = 501,
@@ -107,7 +110,7 @@ class SAM(LatentOptimization):
         self.steps, self.measure_steps = whole_number("method.steps", steps), measure_steps
         self.lr, self.naturalness, self.delta = lr, naturalness, delta
         self.feature_penalty, self.code_penalty = feature_penalty, code_penalty
-        self.clamp, self.fresh_noise = clamp, fresh_noise
+        self.clamp, self.drop_offsets, self.fresh_noise = clamp, drop_offsets, fresh_noise
         self.invertibility = None if invertibility is None else Frozen(invertibility)
         self.superpixels, self.w_avg_samples = superpixels or Superpixels(), w_avg_samples
         self._gaussian: GaussianizedW | None = None
@@ -213,9 +216,24 @@ class SAM(LatentOptimization):
             return_features=self.layers,
         )
         assert isinstance(found, Synthesis)
-        masks = {layer: variables[_MASK + layer] for layer in self.layers}
-        inversion.features = {layer: (1 - m, m * found.features[layer]) for layer, m in masks.items()}
+        inversion.features = self.edit_changes(variables, found.features)
         return inversion
+
+    def edit_changes(self, variables: Variables, features: Mapping[str, Tensor]) -> dict[str, FeatureChange]:
+        """Returns the changes of feature maps in an edit.
+
+        With the feature map y of the inversion, an output x becomes ``(1 - m) (x + m offset) + m y``.
+
+        Args:
+            variables: The variables of the inversion.
+            features: Its feature maps, with their offsets.
+        """
+        changes: dict[str, FeatureChange] = {}
+        for layer in self.layers:
+            mask = variables[_MASK + layer]
+            kept = mask * features[layer]
+            changes[layer] = (1 - mask, kept if self.drop_offsets else kept + (1 - mask) * mask * variables[layer])
+        return changes
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
