@@ -35,6 +35,7 @@ def images(folder: Path) -> dict[str, Tensor]:
 def test_saved_features_take_part_in_edits(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     call(monkeypatch, invert, f"method={method}", *SMALL[method], "input=synthfaces:0-1", "output=out", "device=cpu")
+    assert not Path("out", "unfinished").exists(), "also states of the methods that run before"
     call(monkeypatch, edit, "input=out", *EDIT, "output=edited")
     found = images(tmp_path / "edited")
     for row in range(2):

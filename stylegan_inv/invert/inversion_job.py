@@ -166,7 +166,7 @@ def _batches(cfg: DictConfig, job: Job, new_writer: Callable[[], PartWriter]) ->
         job.unfinished.check_begun()
         writer.save(job.unfinished.part_file(number), job.unfinished.key)
         for batch_number in range(first, first + len(part)):
-            job.unfinished.batch_file(batch_number).unlink(missing_ok=True)
+            job.unfinished.remove_batch(batch_number)
 
 
 def _encode(job: Job, work: Iterator[_Batch]) -> int:

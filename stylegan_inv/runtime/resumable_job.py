@@ -23,7 +23,7 @@ from stylegan_inv.utils.plain_data import read_json_object
 _FOLDER, _JOB, _LOCK = "unfinished", "job.json", ".unfinished.lock"
 _KEY = re.compile("[0-9a-f]{64}")
 #: Files that a job writes into its folder; no other file is ever removed.
-_OWN_FILE = re.compile(r"part_\d{5,}\.safetensors|part_\d{5,}_of_\d{5,}\.pt|batch_\d{5,}\.safetensors")
+_OWN_FILE = re.compile(r"part_\d{5,}\.safetensors|part_\d{5,}_of_\d{5,}\.pt|batch_\d{5,}\.[a-z]+")
 
 
 class ResumableJob:
@@ -108,8 +108,17 @@ class ResumableJob:
             )
 
     def batch_file(self, batch: int) -> Path:
-        """Returns the file for the state of a batch."""
+        """Returns the file for the state of a batch.
+
+        A method that runs another one first keeps the state of that one beside it, with another suffix of letters.
+        """
         return self.folder / f"batch_{batch:05d}.safetensors"
+
+    def remove_batch(self, batch: int) -> None:
+        """Removes all files for the state of a batch."""
+        for file in self.folder.glob(f"batch_{batch:05d}.*"):
+            if _OWN_FILE.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
     def part_file(self, number: int) -> Path:
         """Returns the file of a part."""
