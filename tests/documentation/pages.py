@@ -52,6 +52,9 @@ SMALL_TRAINING = {
     "experiment=image2stylegan_pp": ("method.stages.w.steps=2", "method.stages.noise.steps=2"),
     "experiment=projector": ("method.steps=2",),
     "experiment=pti": ("method.steps=2", "method.start.steps=2"),
+    "experiment=hfgi_ffhq": ("method.start=e4e_synthfaces", "method.layer=b32.conv0"),
+    "experiment=dhr": ("method.steps=2", "method.weight_steps=1", "method.coarse.steps=2"),
+    "experiment=sam": ("method.steps=2", "method.measure_steps=1"),
 }
 #: Options of the scripts in experiments/.
 SMALL_SCRIPTS = {

@@ -32,6 +32,7 @@ RUNS = {
     "stylegan2_ffhq256": {f"outputs/stylegan2/{RUN}": ("method=stylegan2", "dataset=synthfaces")},
     "stylegan2_synthfaces32": {"outputs/stylegan2/run": ("experiment=stylegan2_synthfaces32", *SMALL_SYNTHFACES)},
     "pti_synthfaces": {"outputs/e4e/run": ("method=e4e",)},
+    "hfgi_synthfaces": {"outputs/hfgi/run": ("method=hfgi",)},
     "progressive_synthfaces": {
         "RUN_FROM_THE_START": ("experiment=adain_synthfaces",),
         "RUN_GROWN": ("experiment=progressive_synthfaces",),
@@ -117,6 +118,9 @@ def _quick_training(arguments: list[str]) -> list[str]:
 
 def _quick_optimisation(arguments: list[str]) -> list[str]:
     method = next(word.partition("=")[2] for word in arguments if word.startswith("method="))
+    if method in ("dhr", "sam"):
+        first = "method.coarse.steps=2" if method == "dhr" else "method.measure_steps=1"
+        return [first, "method.steps=2"]
     if method == "image2stylegan_pp":
         application = next((word.partition("=")[2] for word in arguments if word.startswith("application=")), "")
         return [f"method.stages.{stage}.steps=2" for stage in STAGES.get(application, ("w", "noise"))]

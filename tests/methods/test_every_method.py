@@ -42,8 +42,11 @@ UNTRAINED = {
     "image2stylegan": ("method.steps=3",),
     "image2stylegan_pp": ("method.stages.w.steps=3", "method.stages.noise.steps=3"),
     "pti": ("method.start.steps=3", "method.start.lr=0.1", "method.steps=3"),
-    "dhr": ("method.coarse.steps=3", "method.steps=3", "method.weight_steps=2"),
-    "sam": ("method.measure_steps=3", "method.steps=8"),
+    "dhr": (
+        *("method.coarse.steps=3", "method.steps=3", "method.weight_steps=2"),
+        *("method.feature_lr=0.01", "method.weight_lr=1e-4"),
+    ),
+    "sam": ("method.measure_steps=3", "method.steps=8", "method.lr=0.005", "method.start=average"),
 }
 
 
