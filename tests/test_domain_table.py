@@ -275,3 +275,11 @@ def test_an_option_that_a_chosen_encoder_lacks_is_named() -> None:
         cfg = compose("train", overrides=["method=e4e", "encoder=single_w", "encoder/backbone=ir_se_tiny"])
         with pytest.raises(UserError, match="SingleWEncoder has no option progressive; a method, an encoder"):
             instantiate_method(cfg.method)
+
+
+@pytest.mark.parametrize("method", ["psp", "restyle", "interestyle_dual"])
+def test_an_encoder_of_feature_maps_is_refused_by_a_method_of_codes(method: str) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        cfg = compose("train", overrides=[f"method={method}", "encoder=small_feature_style"])
+        with pytest.raises(UserError, match="SmallFeatureStyleEncoder needs feature_channels and feature_size, which"):
+            instantiate_method(cfg.method)

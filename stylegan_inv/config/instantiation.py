@@ -13,6 +13,9 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.run_folder import check_run
 
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
+_MISSING_ARGUMENTS = re.compile(
+    r"(\w+)(?:\.__init__)?\(\) missing \d+ required (?:keyword-only|positional) arguments?: (.+)$"
+)
 #: Values of ``method.start`` that are not the run of another method.
 STARTS = ("average", "random")
 
@@ -25,8 +28,9 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         **kwargs: Further arguments of the constructor.
 
     Raises:
-        UserError: Raised by the constructor, without Hydra's own exception; a module that cannot be imported; or an
-            argument that the constructor does not have, as when a method sets an option of another encoder.
+        UserError: Raised by the constructor, without Hydra's own exception; a module that cannot be imported; an
+            argument that the constructor does not have, as when a method sets an option of another encoder; or one that
+            it needs and does not get, as an encoder of another method.
     """
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
@@ -41,6 +45,11 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
                 raise UserError(
                     f"{unknown[1]} has no option {unknown[2]}; a method, an encoder or a "
                     f"recipe sets it, so choose an option of the group that has it, or leave it out"
+                ) from error
+            if missing := _MISSING_ARGUMENTS.search(str(cause)):
+                raise UserError(
+                    f"{missing[1]} needs {missing[2].replace(chr(39), '')}, which the method does not give; choose "
+                    "another method, or another option of the group (encoder=, hypernetwork=) that it belongs to"
                 ) from error
             cause = cause.__cause__ or cause.__context__
         raise

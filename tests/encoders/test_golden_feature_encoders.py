@@ -13,6 +13,7 @@ from tests.feature_golden import channel_norms, feature_state, images, official,
 from tests.golden import arrays, check, key_shapes, needs_golden
 
 pytestmark = needs_golden
+MAP = {"feature_channels": 512, "feature_size": 16}
 
 
 class Inverter(nn.Module):
@@ -20,7 +21,7 @@ class Inverter(nn.Module):
 
     def __init__(self, num_ws: int) -> None:
         super().__init__()
-        self.fs_backbone = FeatureStyleEncoder(num_ws, 512, feature_size=64)
+        self.fs_backbone = FeatureStyleEncoder(num_ws, 512, feature_channels=512, feature_size=64)
         self.fuser = FeatureFusion(512)
 
 
@@ -31,8 +32,8 @@ def parameters(network: nn.Module) -> int:
 def test_keys_and_shapes() -> None:
     with torch.device("meta"):
         networks = {
-            "fse_encoder_n18": FeatureStyleEncoder(18, 512),
-            "fse_encoder_n14": FeatureStyleEncoder(14, 512),
+            "fse_encoder_n18": FeatureStyleEncoder(18, 512, **MAP),
+            "fse_encoder_n14": FeatureStyleEncoder(14, 512, **MAP),
             "iresnet50": IResNet(),
             "sfe_inverter_n12": Inverter(12),
             "sfe_inverter_n18": Inverter(18),
@@ -51,7 +52,7 @@ def test_keys_and_shapes() -> None:
 def test_feature_style_encoder() -> None:
     name = "fse_encoder"
     with torch.device("meta"):
-        encoder = FeatureStyleEncoder(18, 512)
+        encoder = FeatureStyleEncoder(18, 512, **MAP)
     encoder = official(encoder, "fse_encoder_n18")
     with torch.no_grad():
         maps = encoder.maps(images(0, 1))

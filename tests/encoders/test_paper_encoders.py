@@ -433,6 +433,11 @@ def test_every_config_builds_an_encoder_for_its_data(path: Path, backbone: str) 
         if "backbone" in compose("train", overrides).encoder:
             overrides += [f"encoder/backbone={backbone}", "encoder.backbone.channels=[8,16,24,32]"]
         recipe = instantiate(compose("train", overrides).method.encoder)
+    if "feature_style" in path.stem:
+        encoder = recipe(num_ws=6, w_dim=12, in_channels=3, feature_channels=5, feature_size=16)
+        codes, features = encoder(images(2, 3, getattr(encoder, "input_size", 32)))
+        assert codes.shape == (2, 6, 12) and features.shape == (2, 5, 16, 16)
+        return
     encoder = recipe(num_ws=6, w_dim=12, in_channels=6)
     assert encoder(images(2, 6, 32)).shape == (2, 6, 12)
 

@@ -274,7 +274,7 @@ def test_encoders_refuse_what_they_were_not_made_for() -> None:
     with pytest.raises(UserError, match="expected \\(B, 3, 32, 32\\)"):
         ENCODER(6, 8, feature_channels=8, feature_size=8)(photographs(1, 16).float())
     with pytest.raises(UserError, match="feature maps"):
-        SmallFeatureStyleEncoder(6, 8, feature_size=64)
+        SmallFeatureStyleEncoder(6, 8, feature_channels=5, feature_size=64)
     with pytest.raises(UserError, match="expected two"):
         SmallFeatureFusion(4, (1, 0))(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 4, 4))
 

@@ -90,7 +90,7 @@ def test_step(tmp_path: Path) -> None:
     }
     loss = LossTerms(terms, {"lpips": 0.2, "id": 0.1, "landmark": 0.1}).double()
     with torch.device("meta"):
-        encoder = FeatureStyleEncoder(14, 512)
+        encoder = FeatureStyleEncoder(14, 512, feature_channels=512, feature_size=16)
     encoder = official(encoder, "fse_encoder_n14")
     method = FSE(generator=generator, encoder=lambda **_: encoder, loss=loss).double().train()
     assert method.layer.index == 5

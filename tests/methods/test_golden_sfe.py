@@ -39,7 +39,7 @@ def inverter() -> tuple[Any, Any]:
     """The encoder and the fuser, which are one network in the official code."""
     state = feature_state("sfe_inverter_n12")
     with torch.device("meta"):
-        encoder, fuser = FeatureStyleEncoder(12, 512, feature_size=64), FeatureFusion(512)
+        encoder, fuser = FeatureStyleEncoder(12, 512, feature_channels=512, feature_size=64), FeatureFusion(512)
     for network, prefix in ((encoder, "fs_backbone."), (fuser, "fuser.")):
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         network.load_state_dict(own, assign=True)
