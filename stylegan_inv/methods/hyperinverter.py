@@ -116,4 +116,6 @@ class HyperInverter(WeightPrediction):
         size = self.loss_resolution
         if size is None:
             return batch
-        return {name: pool(value, size) if value.ndim == 4 else value for name, value in batch.items()}
+        # Data sets of files add lists, such as the names.
+        images = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim == 4}
+        return {**batch, **{name: pool(value, size) for name, value in images.items()}}

@@ -25,6 +25,8 @@ from tests.forks import run_fork
 
 #: Patterns of names in commands that a reader replaces; these are no commands.
 PLACEHOLDER = re.compile(r"<(command|name)>")
+#: Published files, which a small one of the same origin stands for.
+OTHERS_FILE = re.compile(r"^run=(<file>|143_enc\.pth|hyperstyle-ffhq)$")
 #: Page -> the runs that its commands continue with, and how they are trained.
 RUNS = {
     "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
@@ -72,6 +74,7 @@ def quick(words: list[str]) -> list[str]:
     if module == "invert" and any(word.startswith("method=") for word in arguments):
         return [program, *arguments, *_quick_optimisation(arguments), "device=cpu", "overwrite=true"]
     if module in ("edit", "invert"):
+        arguments = [re.sub(OTHERS_FILE, "run=e4e_ffhq_encode.pt", word) for word in arguments]
         return [program, *arguments, "device=cpu", "overwrite=true"]
     if module == "prepare" and "align" in arguments:  # the detector is an extra
         return [program, *arguments, "--landmarks", "landmarks.json", "--size", "64"]
