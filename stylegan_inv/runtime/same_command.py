@@ -48,7 +48,7 @@ def is_same_command(run: RunFolder, cfg: DictConfig) -> bool:
     record = run.record()
     if record.get("command") == command_hash(cfg):
         return True
-    if "command" not in record or not run.has_old_names():
+    if "command" not in record or not run.config_file.is_file() or not run.has_old_names():
         return False
     try:
         before = run.stored_config()

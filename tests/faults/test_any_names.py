@@ -111,8 +111,7 @@ def test_print_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", out)
     print_any_text()
-    print(f"{LATIN_1} ↓")
-    out.flush()
+    print(f"{LATIN_1} ↓", flush=True)
     assert out.buffer.getvalue() == b"caf\\udce9.png \\u2193\n"
 
 

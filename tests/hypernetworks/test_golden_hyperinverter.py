@@ -167,7 +167,7 @@ def test_step(tmp_path) -> None:
     name = "hyperinverter_step"
     discriminator = Discriminator(64)
     discriminator.load_state_dict(discriminator_state(discriminator))
-    adversary = ImageDiscriminatorTraining(discriminator.double())
+    adversary = ImageDiscriminatorTraining(discriminator.double(), weight=0.005)
     method = build_hyperinverter(nvidia_64(), loss=losses(tmp_path), adversary=adversary, loss_resolution=256).train()
     x = photographs(slice(0, 1), 4)
     seen = []

@@ -171,6 +171,7 @@ def test_forward_and_edit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # minutes; the parts are checked by the tests above
 def test_optimisation_of_the_official_code(tmp_path: Path) -> None:
     name, generator = "sam_adobe", load(tmp_path, "nvidia_g256_m2_base16384")
     method = build(Given, generator, perceptual(tmp_path), LAYERS, steps=5, drop_offsets=True)
@@ -226,6 +227,7 @@ class Enlarged(LpipsFeatures):
 
 
 @pytest.mark.slow
+@pytest.mark.long  # minutes; the parts are checked by the tests above
 def test_optimisation_of_ganinverter(tmp_path: Path) -> None:
     name, generator = "sam_ganinverter", load(tmp_path, "rosinality_g64_cm2")
     official = {"F4": "b16.conv0", "F6": "b32.conv0", "F8": "b64.conv0"}

@@ -197,6 +197,8 @@ def test_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(random.w[0], random.w[1]) and not torch.allclose(random.w[0], start.average_codes(1)[0])
     other = tiny(Image2StyleGAN, steps=1)
     other.generator.source_hash = "another"
+    with torch.no_grad():
+        other.generator.synthesis.b4.const.add_(1)
     with pytest.raises(UserError, match="its generator is another"):
         tiny(Image2StyleGAN, steps=1, start=other)
     with pytest.raises(UserError, match="method.start='nowhere': expected 'average', 'random' or a method"):
