@@ -82,7 +82,6 @@ OF_METHOD = {
         "method.layer=b8",
     ),
     "sam": (*ENCODER, "method.start=average", "method.steps=2", "method.measure_steps=1", "method.layers=[b8,b16]"),
-    "hfgi": (*ENCODER, *START, "method.layer=b16.conv0"),
 }  # fmt: skip
 
 
