@@ -2,6 +2,7 @@
 
     python -m stylegan_inv.benchmark                       # train and score all methods; tables and figures
     python -m stylegan_inv.benchmark methods --quick       # a test run of the same in about a minute
+    python -m stylegan_inv.benchmark matrix                # every embedder with every refiner
     python -m stylegan_inv.benchmark render FOLDER         # tables and figures of stored results again
     python -m stylegan_inv.benchmark world                 # speed of generator, renderer and encoder on SynthFaces
     python -m stylegan_inv.benchmark generator --resolution 1024 --threads 2 --against path/to/stylegan2-ada-pytorch
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from stylegan_inv.benchmark import comparison
 from stylegan_inv.benchmark.comparison_report import render_again
+from stylegan_inv.benchmark.refinement import matrix
 from stylegan_inv.benchmark.speed import (
     decoding_speed,
     embedded_speed,
@@ -49,7 +51,7 @@ from stylegan_inv.utils.plain_data import MOST_BYTES
 from stylegan_inv.utils.regular_files import read_bytes
 from stylegan_inv.utils.text import json_text
 
-METHODS, RENDER, WORLD = "methods", "render", "world"
+METHODS, MATRIX, RENDER, WORLD = "methods", "matrix", "render", "world"
 #: Subcommand -> module and description.
 SPEED = {
     "generator": (synthesis_speed, "the synthesis network in its forms, and other implementations"),
@@ -71,10 +73,13 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     common.add_argument("--json", type=Path, help="also write the measurements to this file")
     common.add_argument("--overwrite", action="store_true", help="replace a file that holds no measurements")
     parser = ArgumentParser(prog="python -m stylegan_inv.benchmark", description=(__doc__ or "").splitlines()[0])
-    parts = parser.add_subparsers(dest="part", metavar=f"{{{','.join([METHODS, RENDER, WORLD, *SPEED])}}}")
+    parts = parser.add_subparsers(dest="part", metavar=f"{{{','.join([METHODS, MATRIX, RENDER, WORLD, *SPEED])}}}")
     methods = parts.add_parser(METHODS, help="train and score all methods; write tables and figures")
     methods.add_argument("--threads", **whole(1, 1024), default=torch.get_num_threads())
     comparison.arguments(methods)
+    pairs = parts.add_parser(MATRIX, help="score every embedder with every refiner; write tables and figures")
+    pairs.add_argument("--threads", **whole(1, 1024), default=torch.get_num_threads())
+    matrix.arguments(pairs)
     render = parts.add_parser(RENDER, help="write tables and figures again from stored results")
     render.add_argument("folder", type=Path, help="folder of benchmark.json and edits.csv")
     world = parts.add_parser(WORLD, parents=[common], help="speed of generator, renderer and encoder on SynthFaces")
@@ -87,7 +92,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         part.add_argument("--repeats", **whole(1, 100_000), default=part.get_default("repeats") or 5)
         part.add_argument("--allocator", action="store_true", help="keep freed memory in the process, for all rows")
     values = list(sys.argv[1:] if arguments is None else arguments)
-    if not values or values[0] not in ("-h", "--help", METHODS, RENDER, WORLD, *SPEED):
+    if not values or values[0] not in ("-h", "--help", METHODS, MATRIX, RENDER, WORLD, *SPEED):
         values = [METHODS, *values]
     parsed = parser.parse_args(values)
     if parsed.part in SPEED and parsed.device == "cuda" and not torch.cuda.is_available():
@@ -108,10 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    if parsed.part == METHODS:
+    if parsed.part in (METHODS, MATRIX):
         tune_allocator()
         torch.set_num_threads(parsed.threads)
-        print(f"results:    {comparison.run(parsed, build_method)}")
+        part = comparison if parsed.part == METHODS else matrix
+        print(f"results:    {part.run(parsed, build_method)}")
     elif parsed.part == RENDER:
         render_again(parsed.folder)
         print(f"results:    {parsed.folder}")

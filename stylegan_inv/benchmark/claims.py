@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,10 +98,10 @@ CLAIMS = (
 )
 
 
-def judge(values: Values) -> list[Verdict]:
+def judge(values: Values, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
     """Returns the verdicts on all claims whose methods were measured."""
     found = []
-    for claim in CLAIMS:
+    for claim in claims:
         first = values.get(claim.better, {}).get(claim.column)
         second = values.get(claim.worse, {}).get(claim.against or claim.column)
         if first is not None and second is not None:

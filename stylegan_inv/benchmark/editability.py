@@ -20,6 +20,7 @@ from stylegan_inv.latents.directions import embedded_directions, load_direction
 from stylegan_inv.latents.discovery.effect import EffectMeter
 from stylegan_inv.latents.discovery.scores import predict_attributes
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
+from stylegan_inv.metrics.frechet import FrechetDistance
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
 #: Measures of each face: change of the target attribute and mean absolute change of the other attributes, both in
@@ -33,17 +34,11 @@ _EVALUATION_NETWORK = "face_eval"
 Edits = dict[str, dict[str, np.ndarray]]
 
 
-def measure_edits(
-    generator: Generator,
-    inversions: Sequence[Inversion],
-    count: int,
-    originals: Tensor,
-    method: InversionMethod | None = None,
-) -> Edits:
-    """Applies every embedded direction at every strength.
+class EditedFaces:
+    """Held-out faces whose inversions are edited by every embedded direction.
 
-    A face is moved to the other end of the range of the attribute: old faces become younger, glasses are removed.
-    Changes in this direction are positive. Range and standard deviation are those of the attribute over the originals.
+    A face is moved to the other end of the range of the attribute: old faces become younger, glasses are removed. Range
+    and standard deviation are those of the attribute over the originals.
 
     Args:
         generator: Generator of the codes.
@@ -51,26 +46,63 @@ def measure_edits(
         count: Number of faces N to edit, from the first.
         originals: Faces (at least N, 3, H, W), in the order of the inversions.
         method: Method that inverted the faces; needed if it edits with networks of its own.
-
-    Returns:
-        Values for each attribute and measure, and for ``all`` the mean over the attributes.
     """
-    network = load_face_network(_EVALUATION_NETWORK)
-    before = predict_attributes(network, originals)
-    names = [str(n) for n in range(sum(len(one.w) for one in inversions))]
-    inputs = from_inversions(generator, inversions, names, method=method)
-    scale = {_EVALUATION_NETWORK: {name: values.std() for name, values in before.items()}}
-    meter = EffectMeter(generator, {_EVALUATION_NETWORK: network}, inputs.w[:count], inputs.render, scale)
-    edits: Edits = {}
-    for attribute in embedded_directions():
-        middle = (before[attribute].min() + before[attribute].max()) / 2
-        sign = torch.where(before[attribute][:count] > middle, -1.0, 1.0)
-        direction = load_direction(attribute, generator)
-        changes = [meter.changes(direction, strength, sign)[_EVALUATION_NETWORK] for strength in STRENGTHS]
-        edits[attribute] = {
-            TARGET: torch.stack([change.attributes[attribute] for change in changes]).numpy(),
-            OTHERS: torch.stack([change.others(attribute) for change in changes]).numpy(),
-            IDENTITY: torch.stack([change.identity for change in changes]).numpy(),
-        }
-    means = {measure: np.mean([edit[measure] for edit in edits.values()], axis=0) for measure in MEASURES}
-    return {**edits, ALL_ATTRIBUTES: means}
+
+    def __init__(
+        self,
+        generator: Generator,
+        inversions: Sequence[Inversion],
+        count: int,
+        originals: Tensor,
+        method: InversionMethod | None = None,
+    ) -> None:
+        self.generator, self.count = generator, count
+        self._network = load_face_network(_EVALUATION_NETWORK)
+        self._before = predict_attributes(self._network, originals)
+        names = [str(n) for n in range(sum(len(one.w) for one in inversions))]
+        self._inputs = from_inversions(generator, inversions, names, method=method)
+
+    def sign(self, attribute: str) -> Tensor:
+        """Returns the direction of the edit of each face, 1 or -1, (N,)."""
+        before = self._before[attribute]
+        middle = (before.min() + before.max()) / 2
+        return torch.where(before[: self.count] > middle, -1.0, 1.0)
+
+    def images(self, attribute: str, strength: float) -> Tensor:
+        """Returns the edited faces (N, 3, R, R)."""
+        direction = load_direction(attribute, self.generator)
+        codes = direction.apply(self._inputs.w[: self.count], strength * self.sign(attribute))
+        return self._inputs.render(codes)
+
+    def measure(self) -> Edits:
+        """Applies every embedded direction at every strength.
+
+        Changes towards the other end of the range are positive.
+
+        Returns:
+            Values for each attribute and measure, and for ``all`` the mean over the attributes.
+        """
+        scale = {_EVALUATION_NETWORK: {name: values.std() for name, values in self._before.items()}}
+        networks = {_EVALUATION_NETWORK: self._network}
+        meter = EffectMeter(self.generator, networks, self._inputs.w[: self.count], self._inputs.render, scale)
+        edits: Edits = {}
+        for attribute in embedded_directions():
+            direction, sign = load_direction(attribute, self.generator), self.sign(attribute)
+            changes = [meter.changes(direction, strength, sign)[_EVALUATION_NETWORK] for strength in STRENGTHS]
+            edits[attribute] = {
+                TARGET: torch.stack([change.attributes[attribute] for change in changes]).numpy(),
+                OTHERS: torch.stack([change.others(attribute) for change in changes]).numpy(),
+                IDENTITY: torch.stack([change.identity for change in changes]).numpy(),
+            }
+        means = {measure: np.mean([edit[measure] for edit in edits.values()], axis=0) for measure in MEASURES}
+        return {**edits, ALL_ATTRIBUTES: means}
+
+    def frechet(self, faces: Tensor, strength: float) -> float:
+        """Returns the Frechet distance of all edited faces to faces (M, 3, H, W) (LSAP's FID of edits)."""
+        distance = FrechetDistance(_EVALUATION_NETWORK)
+        for part in faces.split(50):
+            distance.update(part, real=True)
+        for attribute in embedded_directions():
+            for part in self.images(attribute, strength).split(50):
+                distance.update(part.clamp(-1, 1), real=False)
+        return float(distance.compute())

@@ -79,12 +79,16 @@ class ComparisonProtocol:
             "distance to W": "1 is the mean distance of a sample of W to the nearest other sample",
             "variation of w+": "root mean square distance of the layers' codes from their mean, relative to the "
             "radius of W; 0 for codes in W",
+            "style distance": "normalised style space cosine distance (NSCD, LSAP): mean over the layers of 1 - cosine "
+            "between a style vector and the mean style vector of W",
             "editing consistency": f"distance between a code and the code after an edit ({direction}, {strength:g}), "
             "synthesis, inversion and the opposite edit",
             "edits": f"strength {STRENGTH:g} towards the other end of the attribute's range, mean of five directions, "
             f"at most {self.edited_faces} faces: change of the target attribute and mean absolute change of the other "
             "attributes, in standard deviations over the faces, and cosine similarity of the identity before and "
             "after the edit; estimated by face_eval",
+            "edit: Fréchet distance": "of the edited faces of all five directions to all held-out faces, by face_eval "
+            "(LSAP's FID of edits)",
             "true factors": "a reference, not a method: the code of W that the training of the generator assigned to "
             "the true factors of each face. Encoders do not have the factors; where the reference is better, the "
             "generator is not the limit",

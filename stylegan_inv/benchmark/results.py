@@ -63,10 +63,12 @@ COLUMNS = {
     "covered/mse_hidden": Column("MSE, hidden region"),
     "clear/w_distance": Column("distance to W"),
     "clear/w_spread": Column("variation of w+"),
+    "clear/nscd": Column("style distance"),
     "clear/lec_age": Column("editing consistency"),
     "edits/target": Column("edit: target", True),
     "edits/others": Column("edit: others"),
     "edits/identity": Column("edit: identity", True),
+    "edits/frechet": Column("edit: Fréchet distance"),
     "seconds": Column("CPU s"),
 }
 #: The columns in two tables, each narrow enough for a page.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.benchmark.compared_methods import PER_IMAGE, TRAINED, Budget, ComparedMethod
-from stylegan_inv.benchmark.editability import measure_edits
+from stylegan_inv.benchmark.editability import EditedFaces
 from stylegan_inv.benchmark.held_out_faces import CLEAR, COVERED, RESOLUTION, Faces
-from stylegan_inv.benchmark.method_scores import MethodScores
+from stylegan_inv.benchmark.method_scores import STRENGTH, MethodScores
 from stylegan_inv.data.images.image_files import to_uint8
 from stylegan_inv.evaluate.evaluation_data import invert_batches
 from stylegan_inv.evaluate.evaluation_job import consistency_metrics
@@ -25,11 +25,13 @@ from stylegan_inv.methods.common.base import Inversion, InversionMethod
 from stylegan_inv.metrics.face_similarity import IdentitySimilarity
 from stylegan_inv.metrics.frechet import FrechetDistance
 from stylegan_inv.metrics.image import MSE, PSNR, SSIM, masked_mse
-from stylegan_inv.metrics.latent import CodeSpread, DistanceToW
+from stylegan_inv.metrics.latent import CodeSpread, DistanceToW, StyleSpaceDistance
 from stylegan_inv.metrics.perceptual_distance import EmbeddedPerceptualDistance
 
 #: Indices of the held-out faces in the figure of reconstructions.
 SHOWN = (0, 1)
+#: Edits of the first held-out face in the figures of the matrix, and the key of their images.
+SHOWN_EDITS, EDITED = ("age", "eyeglasses", "smile"), "edited"
 #: Direction and strength of the latent editing consistency (e4e, section 5: age; strength 3).
 CONSISTENCY = ("age", 3.0)
 #: Timed calls of a method, of which the first is a warm-up.
@@ -125,7 +127,13 @@ def score_method(
             originals = held_out.batch["image"][: budget.edited_faces]
             edited = min(len(originals), count)
             own = method if isinstance(method, InversionMethod) else None  # or another project's
-            found.edits = measure_edits(method.generator, recorder.inversions, edited, originals, own)
+            edits = EditedFaces(method.generator, recorder.inversions, edited, originals, own)
+            found.edits = edits.measure()
+            if compared.kind != PER_IMAGE:  # as all distances of sets
+                distance = edits.frechet(held_out.batch["image"], STRENGTH)
+                found.columns["edits/frechet"] = np.array(distance)
+            shown = [edits.images(name, STRENGTH)[:1] for name in SHOWN_EDITS]
+            found.images[EDITED] = to_uint8(torch.cat(shown)).numpy()
         found.images[condition] = to_uint8(images[[index for index in SHOWN if index < count]]).numpy()
     return found
 
@@ -139,10 +147,12 @@ def _metrics(compared: ComparedMethod, method: Inverter, condition: str) -> dict
         "perceptual": EmbeddedPerceptualDistance("face_eval"),
         "w_distance": DistanceToW(method.generator),
         "w_spread": CodeSpread(method.generator),
+        "nscd": StyleSpaceDistance(method.generator),
     }
     if compared.kind != PER_IMAGE:  # the distance depends on the number of images
         metrics["frechet_embedded"] = FrechetDistance("face_eval")
-    if compared.kind == TRAINED and condition == CLEAR:
+    # An edit of one image's own weights is none of the generator.
+    if compared.kind == TRAINED and condition == CLEAR and not getattr(method, "tunes_weights", False):
         direction, strength = CONSISTENCY
         metrics |= consistency_metrics(cast(InversionMethod, method), [direction], strength, RESOLUTION)
     return metrics

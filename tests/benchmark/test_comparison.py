@@ -19,7 +19,7 @@ from stylegan_inv import load_generator
 from stylegan_inv.benchmark import __main__ as benchmark
 from stylegan_inv.benchmark import score_method as score_method_module
 from stylegan_inv.benchmark.compared_methods import BY_NAME, METHODS, Budget
-from stylegan_inv.benchmark.editability import STRENGTHS, measure_edits
+from stylegan_inv.benchmark.editability import STRENGTHS, EditedFaces
 from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
 from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores, stack_seeds
 from stylegan_inv.benchmark.score_method import score_method
@@ -97,7 +97,8 @@ def test_edits_are_measured_on_images_with_the_noise_of_the_inversion(generator,
     originals, network = faces["clear"].batch["image"], load_face_network("face_eval")
     w = TrueFactors(generator).invert(faces["clear"].batch["normals"]).w[:2]
     noise = [torch.randn(2, 1, *m.shape[-2:]) * 30 for m in generator.synthesis.noise_maps()]
-    edits = measure_edits(generator, [Inversion(w, generator.synthesis(w, noise=noise), noise=noise)], 2, originals)
+    inversion = Inversion(w, generator.synthesis(w, noise=noise), noise=noise)
+    edits = EditedFaces(generator, [inversion], 2, originals).measure()
     before = predict_attributes(network, originals)["age"]
     sign = torch.where(before[:2] > (before.min() + before.max()) / 2, -1.0, 1.0)
     direction = load_direction("age", generator)
@@ -109,7 +110,7 @@ def test_edits_are_measured_on_images_with_the_noise_of_the_inversion(generator,
     expected = (age(2.0) - age(0.0)) * sign / before.std()
     row = STRENGTHS.index(2.0)
     np.testing.assert_allclose(edits["age"]["target"][row], expected, rtol=1e-3, atol=1e-4)
-    without = measure_edits(generator, [Inversion(w, generator.synthesis(w))], 2, originals)
+    without = EditedFaces(generator, [Inversion(w, generator.synthesis(w))], 2, originals).measure()
     assert not np.allclose(edits["age"]["target"], without["age"]["target"], rtol=1e-3)
     five = np.mean([edits[n]["target"] for n in ("age", "eyeglasses", "gender", "pose", "smile")], axis=0)
     np.testing.assert_allclose(edits["all"]["target"], five)

@@ -1,0 +1,1 @@
+"""Every embedder with every refiner: pairs, their scores, tables, claims and figures."""
