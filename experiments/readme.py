@@ -13,9 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-from stylegan_inv.benchmark.compared_methods import BY_NAME, PER_IMAGE
-from stylegan_inv.benchmark.result_tables import cell, markdown
-from stylegan_inv.benchmark.results import Table, read_table
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, PER_IMAGE
+from stylegan_inv.benchmark.quality.result_tables import cell, markdown
+from stylegan_inv.benchmark.quality.results import Table, read_table
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "benchmark" / "benchmark.json"

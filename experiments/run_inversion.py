@@ -20,10 +20,10 @@ from pathlib import Path
 from pages import command, write_below
 from published import NOT_THE_SAME, PUBLISHED
 
-from stylegan_inv.benchmark.compared_methods import BY_NAME, TRAINED
-from stylegan_inv.benchmark.comparison_report import FIGURES
-from stylegan_inv.benchmark.result_tables import cell, markdown
-from stylegan_inv.benchmark.results import Results, load_results
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, TRAINED
+from stylegan_inv.benchmark.quality.comparison_report import FIGURES
+from stylegan_inv.benchmark.quality.result_tables import cell, markdown
+from stylegan_inv.benchmark.quality.results import Results, load_results
 
 HERE = Path(__file__).resolve().parent
 RESULTS = "benchmark"

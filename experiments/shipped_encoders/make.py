@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from stylegan_inv.benchmark.result_tables import markdown
+from stylegan_inv.benchmark.quality.result_tables import markdown
 from stylegan_inv.config import instantiate
 from stylegan_inv.data.synthfaces.dataset import SynthFaces
 from stylegan_inv.encoders.shipped_files import ENCODER_ARGUMENTS, ShippedEncoder, read_shipped, save_shipped

@@ -29,9 +29,9 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from stylegan_inv.benchmark import comparison
-from stylegan_inv.benchmark.comparison_report import render_again
-from stylegan_inv.benchmark.refinement import matrix
+from stylegan_inv.benchmark.matrix import scored_pairs
+from stylegan_inv.benchmark.quality import comparison
+from stylegan_inv.benchmark.quality.comparison_report import render_again
 from stylegan_inv.benchmark.speed import (
     decoding_speed,
     embedded_speed,
@@ -79,7 +79,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     comparison.arguments(methods)
     pairs = parts.add_parser(MATRIX, help="score every embedder with every refiner; write tables and figures")
     pairs.add_argument("--threads", **whole(1, 1024), default=torch.get_num_threads())
-    matrix.arguments(pairs)
+    scored_pairs.arguments(pairs)
     render = parts.add_parser(RENDER, help="write tables and figures again from stored results")
     render.add_argument("folder", type=Path, help="folder of benchmark.json and edits.csv")
     world = parts.add_parser(WORLD, parents=[common], help="speed of generator, renderer and encoder on SynthFaces")
@@ -116,7 +116,7 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.part in (METHODS, MATRIX):
         tune_allocator()
         torch.set_num_threads(parsed.threads)
-        part = comparison if parsed.part == METHODS else matrix
+        part = comparison if parsed.part == METHODS else scored_pairs
         print(f"results:    {part.run(parsed, build_method)}")
     elif parsed.part == RENDER:
         render_again(parsed.folder)

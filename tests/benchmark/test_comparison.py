@@ -17,13 +17,13 @@ import torch
 
 from stylegan_inv import load_generator
 from stylegan_inv.benchmark import __main__ as benchmark
-from stylegan_inv.benchmark import score_method as score_method_module
-from stylegan_inv.benchmark.compared_methods import BY_NAME, METHODS, Budget
-from stylegan_inv.benchmark.editability import STRENGTHS, EditedFaces
-from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
-from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores, stack_seeds
-from stylegan_inv.benchmark.score_method import score_method
-from stylegan_inv.benchmark.true_factors import TrueFactors
+from stylegan_inv.benchmark.quality import score_method as score_method_module
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, METHODS, Budget
+from stylegan_inv.benchmark.quality.editability import STRENGTHS, EditedFaces
+from stylegan_inv.benchmark.quality.held_out_faces import CONDITIONS, Faces
+from stylegan_inv.benchmark.quality.method_scores import MethodScores, load_scores, save_scores, stack_seeds
+from stylegan_inv.benchmark.quality.score_method import score_method
+from stylegan_inv.benchmark.quality.true_factors import TrueFactors
 from stylegan_inv.encoders.face_network import load_face_network
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.latents.discovery.scores import predict_attributes

@@ -12,11 +12,11 @@ from PIL import Image
 
 from stylegan_inv import load_inverter
 from stylegan_inv.benchmark import __main__ as benchmark
-from stylegan_inv.benchmark.held_out_faces import Faces
-from stylegan_inv.benchmark.refinement.matrix_claims import CLAIMS
-from stylegan_inv.benchmark.refinement.matrix_results import SHOWN_COLUMNS, front
-from stylegan_inv.benchmark.refinement.pairs import EMBEDDERS, REFINERS, Pair, pair_of
-from stylegan_inv.benchmark.results import COLUMNS
+from stylegan_inv.benchmark.matrix.claims_beyond_codes import CLAIMS
+from stylegan_inv.benchmark.matrix.pair_results import SHOWN_COLUMNS, front
+from stylegan_inv.benchmark.matrix.pairs import EMBEDDERS, REFINERS, Pair, pair_of
+from stylegan_inv.benchmark.quality.held_out_faces import Faces
+from stylegan_inv.benchmark.quality.results import COLUMNS
 from tests.cli import REPOSITORY
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stylegan_inv.benchmark.claims import CLAIMS, E4E, MSE, PSP, W, judge
-from stylegan_inv.benchmark.compared_methods import BY_NAME
-from stylegan_inv.benchmark.result_tables import cell
-from stylegan_inv.benchmark.significance import Estimate, difference, estimate, holm
+from stylegan_inv.benchmark.quality.claims import CLAIMS, E4E, MSE, PSP, W, judge
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME
+from stylegan_inv.benchmark.quality.result_tables import cell
+from stylegan_inv.benchmark.quality.significance import Estimate, difference, estimate, holm
 
 RNG = np.random.default_rng(5)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stylegan_inv import convert, train
 from stylegan_inv.benchmark import __main__ as benchmark
-from stylegan_inv.benchmark.comparison_report import check_target
+from stylegan_inv.benchmark.quality.comparison_report import check_target
 from stylegan_inv.directions import __main__ as directions
 from stylegan_inv.edit import __main__ as edit
 from stylegan_inv.errors import UserError

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from stylegan_inv import train
 from stylegan_inv.benchmark import __main__ as benchmark
-from stylegan_inv.benchmark.comparison_report import render_again
+from stylegan_inv.benchmark.quality.comparison_report import render_again
 from stylegan_inv.config.search_storage import check_storage
 from stylegan_inv.data.alignment.landmarks import read_landmarks
 from stylegan_inv.data.datamodules.splits import _read_lists, _read_people

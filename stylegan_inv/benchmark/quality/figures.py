@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.benchmark.compared_methods import BY_NAME, PER_IMAGE
-from stylegan_inv.benchmark.editability import ALL_ATTRIBUTES, IDENTITY, OTHERS, STRENGTHS, TARGET
-from stylegan_inv.benchmark.results import Results
-from stylegan_inv.benchmark.significance import Estimate
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, PER_IMAGE
+from stylegan_inv.benchmark.quality.editability import ALL_ATTRIBUTES, IDENTITY, OTHERS, STRENGTHS, TARGET
+from stylegan_inv.benchmark.quality.results import Results
+from stylegan_inv.benchmark.quality.significance import Estimate
 from stylegan_inv.data.images.image_files import from_uint8
 from stylegan_inv.utils.files import atomic_write
 from stylegan_inv.visualization.contact_sheet import contact_sheet

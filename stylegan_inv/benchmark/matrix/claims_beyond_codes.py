@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stylegan_inv.benchmark.claims import Claim
+from stylegan_inv.benchmark.quality.claims import Claim
 
 _MSE, _ID, _SECONDS, _TARGET, _STYLE = "clear/mse", "clear/id", "seconds", "edits/target", "clear/nscd"
 _UP = True  # higher values are better

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
-from stylegan_inv.benchmark.editability import MEASURES, STRENGTHS
-from stylegan_inv.benchmark.significance import Estimate
+from stylegan_inv.benchmark.quality.editability import MEASURES, STRENGTHS
+from stylegan_inv.benchmark.quality.significance import Estimate
 from stylegan_inv.utils.regular_files import read_text
 
 #: Size limit of the file.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from stylegan_inv.benchmark.compared_methods import BY_NAME, TRAINED, Budget
-from stylegan_inv.benchmark.method_scores import STRENGTH
-from stylegan_inv.benchmark.score_method import CONSISTENCY
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, TRAINED, Budget
+from stylegan_inv.benchmark.quality.method_scores import STRENGTH
+from stylegan_inv.benchmark.quality.score_method import CONSISTENCY
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_inv.benchmark.claims import REPRODUCED, Verdict, judge
-from stylegan_inv.benchmark.compared_methods import Budget
-from stylegan_inv.benchmark.held_out_faces import CLEAR, COVERED, Faces
-from stylegan_inv.benchmark.method_scores import STRENGTH, MethodScores, stack_seeds
-from stylegan_inv.benchmark.refinement.matrix_claims import CLAIMS
-from stylegan_inv.benchmark.refinement.pairs import EMBEDDERS, NONE, REFINERS, Pair, pair_of
-from stylegan_inv.benchmark.result_tables import cell, markdown, verdict_rows
-from stylegan_inv.benchmark.results import COLUMNS, Table, tabulate
-from stylegan_inv.benchmark.score_method import EDITED, SHOWN, SHOWN_EDITS
+from stylegan_inv.benchmark.matrix.claims_beyond_codes import CLAIMS
+from stylegan_inv.benchmark.matrix.pairs import EMBEDDERS, NONE, REFINERS, Pair, pair_of
+from stylegan_inv.benchmark.quality.claims import REPRODUCED, Verdict, judge
+from stylegan_inv.benchmark.quality.compared_methods import Budget
+from stylegan_inv.benchmark.quality.held_out_faces import CLEAR, COVERED, Faces
+from stylegan_inv.benchmark.quality.method_scores import STRENGTH, MethodScores, stack_seeds
+from stylegan_inv.benchmark.quality.result_tables import cell, markdown, verdict_rows
+from stylegan_inv.benchmark.quality.results import COLUMNS, Table, tabulate
+from stylegan_inv.benchmark.quality.score_method import EDITED, SHOWN, SHOWN_EDITS
 from stylegan_inv.data.images.image_files import from_uint8
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write, check_output

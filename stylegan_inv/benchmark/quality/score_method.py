@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan_inv.benchmark.compared_methods import PER_IMAGE, TRAINED, Budget, ComparedMethod
-from stylegan_inv.benchmark.editability import EditedFaces
-from stylegan_inv.benchmark.held_out_faces import CLEAR, COVERED, RESOLUTION, Faces
-from stylegan_inv.benchmark.method_scores import STRENGTH, MethodScores
+from stylegan_inv.benchmark.quality.compared_methods import PER_IMAGE, TRAINED, Budget, ComparedMethod
+from stylegan_inv.benchmark.quality.editability import EditedFaces
+from stylegan_inv.benchmark.quality.held_out_faces import CLEAR, COVERED, RESOLUTION, Faces
+from stylegan_inv.benchmark.quality.method_scores import STRENGTH, MethodScores
 from stylegan_inv.data.images.image_files import to_uint8
 from stylegan_inv.evaluate.evaluation_data import invert_batches
 from stylegan_inv.evaluate.evaluation_job import consistency_metrics

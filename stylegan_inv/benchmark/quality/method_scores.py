@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylegan_inv.benchmark.editability import ALL_ATTRIBUTES, STRENGTHS, Edits
+from stylegan_inv.benchmark.quality.editability import ALL_ATTRIBUTES, STRENGTHS, Edits
 from stylegan_inv.utils.files import atomic_write
 
 #: Strength of the edits in the table and in the claims.
@@ -25,7 +25,7 @@ class MethodScores:
         columns: Column -> values (N,) of the faces, or () of the set of faces. The names are those of the tables:
             ``clear/mse``, ``covered/mse_interest``, ``seconds``.
         steps: Metric of clear faces -> refinement step, from 1 -> values (N,).
-        edits: Attribute -> measure -> values (strengths, N); see :mod:`stylegan_inv.benchmark.editability`.
+        edits: Attribute -> measure -> values (strengths, N); see :mod:`stylegan_inv.benchmark.quality.editability`.
         images: Condition -> reconstructions (n, 3, R, R) of the first faces, uint8.
     """
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from stylegan_inv.benchmark.claims import CLAIMS, Claim, Verdict, judge
-from stylegan_inv.benchmark.compared_methods import BY_NAME, PER_IMAGE
-from stylegan_inv.benchmark.edits_table import EditCurves, edits_csv, read_edits
-from stylegan_inv.benchmark.method_scores import MethodScores, stack_seeds
-from stylegan_inv.benchmark.protocol_text import ComparisonProtocol
-from stylegan_inv.benchmark.significance import Difference, Estimate, estimate
+from stylegan_inv.benchmark.quality.claims import CLAIMS, Claim, Verdict, judge
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, PER_IMAGE
+from stylegan_inv.benchmark.quality.edits_table import EditCurves, edits_csv, read_edits
+from stylegan_inv.benchmark.quality.method_scores import MethodScores, stack_seeds
+from stylegan_inv.benchmark.quality.protocol_text import ComparisonProtocol
+from stylegan_inv.benchmark.quality.significance import Difference, Estimate, estimate
 from stylegan_inv.utils.regular_files import read_text
 
 #: Method -> column -> estimate.

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import torch
 
-from stylegan_inv.benchmark.compared_methods import QUICK, Budget, train
-from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
-from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores
-from stylegan_inv.benchmark.refinement.matrix_results import MatrixProtocol, check_target, compute, draw, write
-from stylegan_inv.benchmark.refinement.pairs import (
+from stylegan_inv.benchmark.matrix.pair_results import MatrixProtocol, check_target, compute, draw, write
+from stylegan_inv.benchmark.matrix.pairs import (
     EMBEDDER_BY_NAME,
     EMBEDDERS,
     NONE,
@@ -24,7 +21,10 @@ from stylegan_inv.benchmark.refinement.pairs import (
     Pair,
     build_pair,
 )
-from stylegan_inv.benchmark.score_method import score_method
+from stylegan_inv.benchmark.quality.compared_methods import QUICK, Budget, train
+from stylegan_inv.benchmark.quality.held_out_faces import CONDITIONS, Faces
+from stylegan_inv.benchmark.quality.method_scores import MethodScores, load_scores, save_scores
+from stylegan_inv.benchmark.quality.score_method import score_method
 from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.checks import LARGEST_SEED

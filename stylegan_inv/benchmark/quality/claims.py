@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylegan_inv.benchmark.method_scores import step_column
-from stylegan_inv.benchmark.significance import Difference, difference, holm
+from stylegan_inv.benchmark.quality.method_scores import step_column
+from stylegan_inv.benchmark.quality.significance import Difference, difference, holm
 
 #: Method -> column -> values (seeds, faces).
 Values = Mapping[str, Mapping[str, np.ndarray]]

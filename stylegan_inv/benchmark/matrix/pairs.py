@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan_inv.benchmark.compared_methods import PER_IMAGE, TRAINED, Budget, ComparedMethod
+from stylegan_inv.benchmark.quality.compared_methods import PER_IMAGE, TRAINED, Budget, ComparedMethod
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
 

@@ -8,11 +8,11 @@ from io import StringIO
 
 import numpy as np
 
-from stylegan_inv.benchmark.claims import REPRODUCED, Verdict
-from stylegan_inv.benchmark.compared_methods import BY_NAME
-from stylegan_inv.benchmark.method_scores import step_column
-from stylegan_inv.benchmark.results import COLUMNS, LATENT_SPACE, RECONSTRUCTION, Results, Table
-from stylegan_inv.benchmark.significance import Estimate
+from stylegan_inv.benchmark.quality.claims import REPRODUCED, Verdict
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME
+from stylegan_inv.benchmark.quality.method_scores import step_column
+from stylegan_inv.benchmark.quality.results import COLUMNS, LATENT_SPACE, RECONSTRUCTION, Results, Table
+from stylegan_inv.benchmark.quality.significance import Estimate
 
 
 def method_rows(table: Table, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:

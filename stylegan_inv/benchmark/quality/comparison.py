@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stylegan_inv.benchmark.compared_methods import (
+from stylegan_inv.benchmark.quality.compared_methods import (
     BY_NAME,
     METHODS,
     PER_IMAGE,
@@ -22,13 +22,13 @@ from stylegan_inv.benchmark.compared_methods import (
     ComparedMethod,
     train,
 )
-from stylegan_inv.benchmark.comparison_report import check_target, draw_reconstructions, write_results
-from stylegan_inv.benchmark.held_out_faces import CONDITIONS, Faces
-from stylegan_inv.benchmark.method_scores import MethodScores, load_scores, save_scores
-from stylegan_inv.benchmark.protocol_text import ComparisonProtocol
-from stylegan_inv.benchmark.results import compute_results
-from stylegan_inv.benchmark.score_method import score_method
-from stylegan_inv.benchmark.true_factors import TrueFactors
+from stylegan_inv.benchmark.quality.comparison_report import check_target, draw_reconstructions, write_results
+from stylegan_inv.benchmark.quality.held_out_faces import CONDITIONS, Faces
+from stylegan_inv.benchmark.quality.method_scores import MethodScores, load_scores, save_scores
+from stylegan_inv.benchmark.quality.protocol_text import ComparisonProtocol
+from stylegan_inv.benchmark.quality.results import compute_results
+from stylegan_inv.benchmark.quality.score_method import score_method
+from stylegan_inv.benchmark.quality.true_factors import TrueFactors
 from stylegan_inv.errors import UserError
 from stylegan_inv.generators import load_generator
 from stylegan_inv.loading import load_inverter

@@ -8,13 +8,21 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from stylegan_inv.benchmark import figures
-from stylegan_inv.benchmark.compared_methods import BY_NAME, Budget
-from stylegan_inv.benchmark.held_out_faces import Faces
-from stylegan_inv.benchmark.method_scores import MethodScores
-from stylegan_inv.benchmark.result_tables import method_rows, results_csv, results_markdown, verdict_rows
-from stylegan_inv.benchmark.results import EDITS, JSON, LATENT_SPACE, RECONSTRUCTION, Results, load_results, serialise
-from stylegan_inv.benchmark.score_method import SHOWN
+from stylegan_inv.benchmark.quality import figures
+from stylegan_inv.benchmark.quality.compared_methods import BY_NAME, Budget
+from stylegan_inv.benchmark.quality.held_out_faces import Faces
+from stylegan_inv.benchmark.quality.method_scores import MethodScores
+from stylegan_inv.benchmark.quality.result_tables import method_rows, results_csv, results_markdown, verdict_rows
+from stylegan_inv.benchmark.quality.results import (
+    EDITS,
+    JSON,
+    LATENT_SPACE,
+    RECONSTRUCTION,
+    Results,
+    load_results,
+    serialise,
+)
+from stylegan_inv.benchmark.quality.score_method import SHOWN
 from stylegan_inv.errors import UserError
 from stylegan_inv.report.folder_reader import FolderReader
 from stylegan_inv.utils.files import atomic_write, check_output

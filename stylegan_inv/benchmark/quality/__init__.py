@@ -1,0 +1,1 @@
+"""Quality of methods on SynthFaces: trainings, scores, estimates, claims, tables and figures."""
