@@ -14,6 +14,8 @@ from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import batch_norm_buffers, has_grad_scaler, norms
 
 _log = logging.getLogger(__name__)
+#: More steps than any training takes; a float holds them exactly.
+_MOST = 1 << 53
 
 
 class SkipNonFinite(pl.Callback):
@@ -39,7 +41,8 @@ class SkipNonFinite(pl.Callback):
         return {"skipped": self.skipped, "in_a_row": self._successive}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:  # noqa: D102
-        self.skipped, self._successive = state_dict["skipped"], state_dict["in_a_row"]
+        counts = (whole_number(f"callbacks.non_finite.{n}", state_dict[n], 0, _MOST) for n in ("skipped", "in_a_row"))
+        self.skipped, self._successive = counts
 
     def on_train_batch_start(  # noqa: D102
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
