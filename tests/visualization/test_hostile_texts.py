@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from stylegan_inv.evaluate.score_table import Results
 from stylegan_inv.report import __main__ as report
 from stylegan_inv.visualization.html_page import code, collapsible, definitions, figure, table, tiles, write_page
 from stylegan_inv.visualization.line_chart import line_chart
+from stylegan_inv.visualization.metrics_table import print_metrics
 from tests.cli import call
 
 #: What a browser takes for markup, if it is not escaped, or what changes the order of the text around it.
@@ -153,3 +155,12 @@ def test_every_part_of_a_page(tmp_path: Path) -> None:
         Page(content)
         assert not re.search(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u202e\u2066]", content), text
         assert "\u202e" not in text or content.count("\\u202eevil") > 10
+
+
+@pytest.mark.parametrize("name", ["[/bold]", "[link=http://x]y[/link]", "[red]", "\\[a]"])
+def test_tables_in_the_terminal(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich takes texts in square brackets for styles, and ends with an error at those that do not fit."""
+    print_metrics({f"val/{name}": 0.5}, name)
+    assert capsys.readouterr().out.count(name) == 2
+    Results({"text": name}, {"images": 1}, {}, {name: 0.5}, {}, {}).print()
+    assert capsys.readouterr().out.count(name) == 2
