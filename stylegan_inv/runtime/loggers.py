@@ -19,6 +19,7 @@ from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.utils.checks import one_of, true_or_false
+from stylegan_inv.utils.text import readable
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
@@ -48,11 +49,11 @@ def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = 
     return loggers
 
 
-def check_logger_arguments(csv: Any = True, wandb: Any = None) -> None:
+def check_logger_arguments(csv: Any = True, wandb: Any = None, run_dir: Path = Path()) -> None:
     """Checks arguments of `make_loggers` without building loggers, which connects to a server and writes files.
 
     Raises:
-        UserError: ``csv`` is not a truth value, or wandb does not know one of its arguments.
+        UserError: ``csv`` is not a truth value, or wandb does not know one of its arguments, or cannot name the folder.
     """
     true_or_false("logger.csv", csv)
     if wandb is None:
@@ -64,6 +65,11 @@ def check_logger_arguments(csv: Any = True, wandb: Any = None) -> None:
     known = {name for function in (WandbLogger.__init__, init) for name in inspect.signature(function).parameters}
     if wandb.get("mode") is not None:
         one_of("logger.wandb.mode", wandb["mode"], _MODES)
+    if (folder := str(run_dir.absolute())) != readable(folder) and not is_wandb_disabled(wandb):
+        raise UserError(
+            f"{readable(folder)}: wandb cannot write to a folder whose path is not UTF-8; give another one, or "
+            "logger=csv"
+        )
     for name in wandb:
         if name not in known - {"self", "kwargs"}:
             raise UserError(f"logger.wandb.{name}: neither WandbLogger nor wandb.init has such an argument")
