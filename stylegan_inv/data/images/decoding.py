@@ -19,6 +19,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from stylegan_inv.data.images.quiet_decoders import silence_decoders
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.regular_files import open_regular, read_bytes
 from stylegan_inv.utils.text import readable
@@ -184,6 +185,7 @@ def reads_heic() -> bool:
 
 
 def _known_formats() -> list[str]:
+    silence_decoders()
     Image.init()
     reads_heic()
     return [name for name in _FORMATS if name in Image.OPEN]
