@@ -12,6 +12,7 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import batch_norm_buffers, has_grad_scaler, norms
+from stylegan_inv.utils.text import printable
 
 _log = logging.getLogger(__name__)
 #: More steps than any training takes; a float holds them exactly.
@@ -92,7 +93,7 @@ def name_images(batch: Any, most: int = 8) -> str:
         most: Largest number of names.
     """
     named: Any = batch.get("name", batch.get("index", [])) if isinstance(batch, dict) else []
-    names = [str(n) for n in (named.tolist() if isinstance(named, Tensor) else named)]
+    names = [printable(str(n)) for n in (named.tolist() if isinstance(named, Tensor) else named)]
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "") or "unknown"
 
 
