@@ -257,7 +257,7 @@ def test_search_paths(
         line = error_of(monkeypatch, capsys, train, "hydra.searchpath=[pkg://tests,none]")
         assert line == "error: hydra.searchpath: none: is no folder, expected one of configs"
     for entry, expected in {
-        "file:///nowhere": "no such folder, expected one of configs",
+        f"file://{tmp_path}/absent": "no such folder, expected one of configs",
         "pkg://nowhere.at.all": "no such package; install it, or give a folder",
         "pkg://": "no such package; install it, or give a folder",
         "http://a/b": "expected a folder, file://<folder> or pkg://<package>",
