@@ -82,9 +82,9 @@ def prepare(cfg: DictConfig) -> Job:
         UserError: Bad input; nothing has been written.
     """
     config.check_fields(cfg)
-    config.check_logger(cfg.get("logger"))
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     location = select_location(cfg, *_wanted_folder(cfg))
+    config.check_logger(cfg.get("logger"), location.run_dir)
     data = config.instantiate(cfg.dataset)
     if not isinstance(data, pl.LightningDataModule):
         raise UserError(f"dataset: got a {type(data).__name__}, expected a LightningDataModule")

@@ -25,6 +25,7 @@ _ASSIGNED = re.compile(r"(?<![\w.\0/$-])(?:\+\+?|~)?([A-Za-z_]\w*(?:\.\w+)*)=(\w
 _DOTTED = re.compile(r"(?<![\w.\0/~-])([a-z]\w*(?:\.[a-z_]\w*)+)(?![\w.\0(/])")
 #: Words that are no keys, with the file whose messages have them.
 OTHERS = {
+    ("augment.p", "methods/generator/stylegan2.py"),  # a state of checkpoints
     # Arguments of functions that Python code calls.
     ("act", "generators/ops/bias_act.py"),
     ("up", "generators/ops/modulated_conv.py"),

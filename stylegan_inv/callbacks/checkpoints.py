@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,11 @@ class Checkpoints(ModelCheckpoint):
         texts, best = ("best_model_path", "kth_best_model_path", "last_model_path"), state_dict.get("best_k_models", {})
         if not isinstance(best, dict) or not all(isinstance(state_dict.get(name, ""), str) for name in texts):
             raise UserError("callbacks.checkpoint: the checkpoint has no paths of checkpoints, expected texts")
-        for name in ("best_model_score", "kth_value"):
-            if isinstance(state_dict.get(name), str | dict | list):
-                raise UserError(f"callbacks.checkpoint: {name} is {state_dict[name]!r:.60}, expected a number")
+        scores = {name: [state_dict.get(name)] for name in ("best_model_score", "kth_value", "current_score")}
+        for name, values in (scores | {"best_k_models": list(best.values())}).items():
+            for value in values:
+                if value is not None and not _is_score(value):
+                    raise UserError(f"callbacks.checkpoint: {name} holds {value!r:.60}, expected a number")
         self._validation_due = bool(state_dict.get("validation_due", False))
         if str(state_dict.get("dirpath")) == str(self.dirpath):
             super().load_state_dict(_own_paths_only(state_dict, Path(str(self.dirpath))))
@@ -109,6 +112,13 @@ class Checkpoints(ModelCheckpoint):
                 f"{Path(self.dirpath or '') / LAST}"
             )
         super()._save_checkpoint(trainer, filepath)
+
+
+def _is_score(value: Any) -> bool:
+    """Returns whether a value can be compared with a metric; it is infinite before the first one."""
+    if isinstance(value, torch.Tensor):
+        return value.ndim == 0 and not value.is_complex() and not bool(value.isnan())
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def _own_paths_only(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from torch import Tensor
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import whole_number
 from stylegan_inv.utils.compat import batch_norm_buffers, has_grad_scaler, norms
+from stylegan_inv.utils.text import printable
 
 _log = logging.getLogger(__name__)
+#: More steps than any training takes; a float holds them exactly.
+_MOST = 1 << 53
 
 
 class SkipNonFinite(pl.Callback):
@@ -39,7 +42,8 @@ class SkipNonFinite(pl.Callback):
         return {"skipped": self.skipped, "in_a_row": self._successive}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:  # noqa: D102
-        self.skipped, self._successive = state_dict["skipped"], state_dict["in_a_row"]
+        counts = (whole_number(f"callbacks.non_finite.{n}", state_dict[n], 0, _MOST) for n in ("skipped", "in_a_row"))
+        self.skipped, self._successive = counts
 
     def on_train_batch_start(  # noqa: D102
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
@@ -89,7 +93,7 @@ def name_images(batch: Any, most: int = 8) -> str:
         most: Largest number of names.
     """
     named: Any = batch.get("name", batch.get("index", [])) if isinstance(batch, dict) else []
-    names = [str(n) for n in (named.tolist() if isinstance(named, Tensor) else named)]
+    names = [printable(str(n)) for n in (named.tolist() if isinstance(named, Tensor) else named)]
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "") or "unknown"
 
 

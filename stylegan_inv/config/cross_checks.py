@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -49,14 +50,16 @@ def check_fields(cfg: DictConfig) -> None:
         raise UserError(f"dataset.resolution={resolution}: expected a multiple of 16, e.g. 64 or 256")
 
 
-def check_logger(node: DictConfig | None) -> None:
+def check_logger(node: DictConfig | None, run_dir: Path) -> None:
     """Checks the config of the loggers without building them: building connects to a server and writes files.
 
     Args:
         node: Config with ``_target_``; None for no logger.
+        run_dir: Folder of the run.
 
     Raises:
-        UserError: A ``_target_`` that does not exist, or an argument that it does not take.
+        UserError: A ``_target_`` that does not exist, an argument that it does not take, or a folder that wandb cannot
+            write to.
     """
     if node is None:
         return
@@ -70,7 +73,7 @@ def check_logger(node: DictConfig | None) -> None:
     except (ImportError, ValueError, TypeError) as error:
         raise UserError(f"logger: {plain['_target_']}: {' '.join(str(error).split())}") from error
     if target is make_loggers:
-        check_logger_arguments(arguments.get("csv", True), arguments.get("wandb"))
+        check_logger_arguments(arguments.get("csv", True), arguments.get("wandb"), run_dir)
 
 
 def _check_sync_batchnorm(trainer: DictConfig) -> None:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from stylegan_inv.config.composition import CONF_DIR
-from stylegan_inv.config.overrides import check_added_keys, check_groups, explained
+from stylegan_inv.config.overrides import check_added_keys, check_groups, explained, searched_folders
 from stylegan_inv.config.search_storage import check_storage, storage_error
 from stylegan_inv.config.typed_names import as_typed, interpolated_names_as_text
 from stylegan_inv.config.value_checks import check_values
@@ -86,6 +86,7 @@ def entry_point(
             try:
                 overrides, folders = _options(config_name)
                 check_groups(overrides)
+                folders += searched_folders(overrides)
                 with flushed_output():
                     run()
             except _INPUT_ERRORS as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -23,6 +24,8 @@ from stylegan_inv.utils.regular_files import check_regular
 
 #: Groups in which other names differ in nothing but their group; the first fitting key is suggested.
 _LIKELY = ("optimizer", "dataset", "trainer", "method", "encoder", "edit", "generator")
+#: Kinds of entries of ``hydra.searchpath``.
+_SCHEMES = ("file", "pkg", "structured")
 #: Error of Hydra about a key that does not exist.
 _UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
@@ -41,6 +44,46 @@ def check_groups(overrides: Sequence[str]) -> None:
         if override.value() is None and not override.is_delete() and _is_group(group, [CONF_DIR]):
             options = ", ".join(sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml")))
             raise UserError(f"{group}=null: expected one of {options}; leave {group} out for the default")
+
+
+def searched_folders(overrides: Sequence[str]) -> list[str]:
+    """Returns the folders that ``hydra.searchpath`` adds to those in which Hydra searches for configs.
+
+    Hydra prints a warning about a folder that does not exist, and goes on without it.
+
+    Args:
+        overrides: As on the command line.
+
+    Raises:
+        UserError: An entry that is no folder and no package.
+    """
+    folders = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        entries: Any = override.value() if override.key_or_group == "hydra.searchpath" else None
+        for entry in entries if isinstance(entries, list) else ():  # Hydra refuses the others
+            if not isinstance(entry, str) or "${" in entry:
+                continue
+            scheme, separator, rest = entry.partition("://")
+            path = rest if separator else entry
+            if separator and scheme not in _SCHEMES:
+                raise UserError(f"hydra.searchpath: {entry}: expected a folder, file://<folder> or pkg://<package>")
+            if separator and scheme == "pkg":
+                if not _is_package(path):
+                    raise UserError(f"hydra.searchpath: {entry}: no such package; install it, or give a folder")
+            elif not separator or scheme == "file":
+                if not os.path.isdir(path):
+                    what = "is no folder" if os.path.lexists(path) else "no such folder"
+                    raise UserError(f"hydra.searchpath: {entry}: {what}, expected one of configs")
+                folders.append(path)
+    return folders
+
+
+def _is_package(name: str) -> bool:
+    parts = name.replace("/", ".").split(".")
+    try:
+        return all(part.isidentifier() for part in parts) and importlib.util.find_spec(".".join(parts)) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def check_added_keys(config: DictConfig) -> None:

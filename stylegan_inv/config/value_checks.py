@@ -9,7 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from stylegan_inv.config.number_ranges import range_of
 from stylegan_inv.config.typed_names import check_names_are_text
+from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import check_numbers
+
+#: Sections in which each entry is a part that the user names.
+_NAMED_PARTS = ("callbacks", "loss", "metrics")
+_LONGEST_PART_NAME = 100
 
 
 def check_values(config: DictConfig) -> None:
@@ -28,6 +33,7 @@ def check_values(config: DictConfig) -> None:
 
 def check_plain_values(plain: Any) -> None:
     """Checks all values of a config that is given as plain containers, see `check_values`."""
+    _check_part_names(plain)
     for key, value in _leaves(plain):
         check_names_are_text(key, value)
     check_numbers(plain)
@@ -35,6 +41,28 @@ def check_plain_values(plain: Any) -> None:
         found = range_of(key)
         if found is not None and value is not None and not _is_given_elsewhere(value):
             found.check(key, value)
+
+
+def _check_part_names(node: Any, key: str = "") -> None:
+    """Checks the names of losses, metrics and callbacks, which become names of modules and of columns."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if key.rpartition(".")[2] in _NAMED_PARTS and not _is_part_name(name):
+            shown = name if str(name).isprintable() else ascii(name)[1:-1]
+            raise UserError(
+                f"{key}: has an entry called {str(shown)[:_LONGEST_PART_NAME]!r}; expected a printable name without "
+                f"dots, of at most {_LONGEST_PART_NAME} characters"
+            )
+        _check_part_names(value, f"{key}.{name}" if key else str(name))
+
+
+def _is_part_name(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= _LONGEST_PART_NAME
+        and name.isprintable()
+        and name == name.strip()
+        and "." not in name
+    )
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

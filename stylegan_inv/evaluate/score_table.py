@@ -56,9 +56,9 @@ class Results:
                 continue
             table = Table()
             for number, head in enumerate(heads):
-                table.add_column(head, justify="left" if number == 0 else "right", overflow="fold")
+                table.add_column(escape(head), justify="left" if number == 0 else "right", overflow="fold")
             for row in rows:
-                table.add_row(*row)
+                table.add_row(*map(escape, row))
             console.print(table)
 
     def write(self, folder: Path) -> None:

@@ -33,7 +33,7 @@ from stylegan_inv.utils.command_line import whole
 from stylegan_inv.utils.files import atomic_write, is_partial, named_errors, real_path
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.regular_files import read_bytes, read_text
-from stylegan_inv.utils.text import readable
+from stylegan_inv.utils.text import printable, readable
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -182,7 +182,7 @@ def _classes(source: Source) -> np.ndarray | None:
     try:
         return source.classes
     except UserError as error:
-        print(f"the images are packed without classes: {error}")
+        print(f"the images are packed without classes: {printable(str(error))}")
         return None
 
 

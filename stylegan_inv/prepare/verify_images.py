@@ -19,7 +19,7 @@ from stylegan_inv.utils.command_line import whole
 from stylegan_inv.utils.files import atomic_write, check_output_file
 from stylegan_inv.utils.parallel import ordered
 from stylegan_inv.utils.plain_data import read_json_object
-from stylegan_inv.utils.text import json_text
+from stylegan_inv.utils.text import json_text, printable
 
 DESCRIPTION = "decode every image and report unreadable images, duplicates and sizes"
 
@@ -154,7 +154,7 @@ def _print(report: dict[str, Any]) -> None:
     for line in left_out_lines(report["left_out"]):
         print(line)
     if report["classes_error"]:
-        print(f"the images have no classes: {report['classes_error']}")
+        print(f"the images have no classes: {printable(report['classes_error'])}")
     if report["duplicates"]:
         pairs = [" = ".join(names[:3]) for names in report["duplicates"]]
         more = sum(len(names) - 1 for names in report["duplicates"])

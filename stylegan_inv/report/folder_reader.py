@@ -18,7 +18,7 @@ from stylegan_inv.data.images.decoding import BadImage, decode, read_file, store
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.plain_data import check_plain
 from stylegan_inv.utils.regular_files import read_bytes
-from stylegan_inv.utils.text import readable
+from stylegan_inv.utils.text import printable, readable
 
 #: Ten million logged values.
 _MOST_BYTES = 1 << 26
@@ -49,7 +49,7 @@ class FolderReader:
         """What could not be read: a line for each file and kind of problem, of the first ones."""
         lines = []
         for (name, _), (problem, more) in itertools.islice(self._problems.items(), _MOST_NOTES):
-            line = f"{readable(name)}: {readable(' '.join(problem.split()))[:200]}"
+            line = f"{printable(name)}: {printable(' '.join(problem.split()))[:200]}"
             lines.append(f"{line}, and {more:,} more like it" if more else line)
         if (rest := len(self._problems) - len(lines)) > 0:
             lines.append(f"{rest:,} more problems")

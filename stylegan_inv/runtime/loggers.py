@@ -18,7 +18,8 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
-from stylegan_inv.utils.checks import one_of, true_or_false
+from stylegan_inv.utils.checks import environment_number, one_of, true_or_false
+from stylegan_inv.utils.text import readable
 
 _log = logging.getLogger(__name__)
 _INIT_SECONDS = 30.0
@@ -48,22 +49,28 @@ def make_loggers(run_dir: str, csv: bool = True, wandb: dict[str, Any] | None = 
     return loggers
 
 
-def check_logger_arguments(csv: Any = True, wandb: Any = None) -> None:
+def check_logger_arguments(csv: Any = True, wandb: Any = None, run_dir: Path = Path()) -> None:
     """Checks arguments of `make_loggers` without building loggers, which connects to a server and writes files.
 
     Raises:
-        UserError: ``csv`` is not a truth value, or wandb does not know one of its arguments.
+        UserError: ``csv`` is not a truth value, or wandb does not know one of its arguments, or cannot name the folder.
     """
     true_or_false("logger.csv", csv)
     if wandb is None:
         return
     if not isinstance(wandb, dict):
         raise UserError(f"logger.wandb={wandb}: expected arguments of WandbLogger, or null")
+    _init_seconds()
     from wandb import init
 
     known = {name for function in (WandbLogger.__init__, init) for name in inspect.signature(function).parameters}
     if wandb.get("mode") is not None:
         one_of("logger.wandb.mode", wandb["mode"], _MODES)
+    if (folder := str(run_dir.absolute())) != readable(folder) and not is_wandb_disabled(wandb):
+        raise UserError(
+            f"{readable(folder)}: wandb cannot write to a folder whose path is not UTF-8; give another one, or "
+            "logger=csv"
+        )
     for name in wandb:
         if name not in known - {"self", "kwargs"}:
             raise UserError(f"logger.wandb.{name}: neither WandbLogger nor wandb.init has such an argument")
@@ -76,7 +83,7 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
     offline = arguments.pop("mode", None) == "offline" or bool(arguments.pop("offline", False))
     common = {"save_dir": str(run_dir), "id": _run_id(run_dir), "name": run_dir.name, "resume": "allow", **arguments}
     if not offline and Ranks.from_environment().is_first and has_wandb_key():
-        seconds = float(os.environ.get("WANDB_INIT_TIMEOUT") or _INIT_SECONDS)
+        seconds = _init_seconds()
         try:
             logger = WandbLogger(settings=wandb.Settings(init_timeout=seconds), **common)
             _ = logger.experiment  # connects
@@ -88,6 +95,10 @@ def _wandb_logger(run_dir: Path, arguments: dict[str, Any]) -> WandbLogger:
     # Offline no server tells whether the run exists: the id alone makes `wandb sync` continue it. Lightning's `offline`
     # sets an environment variable, which wandb no longer reads after it has tried to connect; hence `mode`.
     return WandbLogger(offline=True, mode="offline", **{k: v for k, v in common.items() if k != "resume"})
+
+
+def _init_seconds() -> float:
+    return environment_number("WANDB_INIT_TIMEOUT", _INIT_SECONDS, 0.1, 86_400)
 
 
 def _run_id(run_dir: Path) -> str:
@@ -118,5 +129,5 @@ def has_wandb_key() -> bool:
         return True
     try:
         return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (FileNotFoundError, netrc.NetrcParseError, OSError):
+    except (netrc.NetrcParseError, OSError, ValueError):  # a file that is no text, too
         return False

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import TolerantWriter, atomic_write
 from stylegan_inv.utils.regular_files import read_text
 
+#: Longer numbers are no steps, and Python does not read those of 4,300 digits.
+_STEP = re.compile("[0-9]{1,18}")
 #: A million rows of 60 metrics.
 _MOST_BYTES = 1 << 30
 
@@ -111,7 +114,7 @@ class MetricsCSV(Logger):
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         except (UserError, csv.Error) as error:
             raise UserError(f"{self.path}: cannot be continued ({error}); move it to start a new one") from error
-        return [row for row in rows if (row.get("step") or "").isdigit() and None not in row.values()]
+        return [row for row in rows if _STEP.fullmatch(row.get("step") or "") and None not in row.values()]
 
     @rank_zero_only
     def drop_rows_after(self, batches: int, validation_too: bool = False) -> None:

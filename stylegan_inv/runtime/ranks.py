@@ -50,16 +50,16 @@ class Ranks:
             if names[0].startswith("SLURM") and os.environ.get("SLURM_JOB_NAME") in _SHELLS:
                 continue
             local_rank = rank if local_rank is None else local_rank
-            if not all(text.isdigit() for text in (rank, world_size, local_rank)) or int(rank) >= int(world_size):
+            if not all(text.isdecimal() for text in (rank, world_size, local_rank)) or int(rank) >= int(world_size):
                 got = " ".join(f"{name}={os.environ.get(name)}" for name in names)
                 raise UserError(f"got {got} in the environment, expected 0 <= {names[0]} < {names[1]}")
             return cls(int(rank), int(world_size), int(local_rank))
         # Lightning starts the ranks of one machine with these, and removes WORLD_SIZE when the training has ended.
         local_rank = os.environ.get("LOCAL_RANK", "")
-        if not local_rank.isdigit():
+        if not local_rank.isdecimal():
             return cls()
         world_size = os.environ.get("WORLD_SIZE", "")
-        size = int(world_size) if world_size.isdigit() else 1
+        size = int(world_size) if world_size.isdecimal() else 1
         return cls(int(local_rank), max(size, int(local_rank) + 1), int(local_rank))
 
     @classmethod

@@ -16,6 +16,7 @@ from stylegan_inv.runtime.checkpoint_io import LAST, PREVIOUS, newest_readable, 
 from stylegan_inv.runtime.ranks import Ranks
 from stylegan_inv.runtime.run_folder import RunFolder
 from stylegan_inv.runtime.same_command import command_hash, is_same_command
+from stylegan_inv.utils.checks import environment_number
 from stylegan_inv.utils.files import check_links, leads_into
 from stylegan_inv.utils.regular_files import read_text
 
@@ -106,7 +107,7 @@ def select_location(cfg: DictConfig, wanted: Path, named: bool) -> RunLocation:
     if cfg.resume not in (None, "auto"):
         raise UserError(f"resume={cfg.resume}: expected auto, or ckpt_path=<file> for a certain checkpoint")
     # SLURM counts how often it has put a job into the queue again; such a job continues.
-    resume = cfg.resume == "auto" or int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    resume = cfg.resume == "auto" or environment_number("SLURM_RESTART_COUNT", 0, 0, 1e9) > 0
     command = command_hash(cfg)
     if cfg.ckpt_path is not None:
         read_checkpoint(Path(cfg.ckpt_path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 import math
 from collections import defaultdict
@@ -20,6 +21,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from packaging.version import InvalidVersion, Version
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -31,11 +33,19 @@ from stylegan_inv.runtime.checkpoint_io import LAST, PREVIOUS, check_state, read
 from stylegan_inv.runtime.ranks import StatePerRank
 from stylegan_inv.runtime.run_location import RunLocation
 from stylegan_inv.utils.checks import whole_number
-from stylegan_inv.utils.compat import finished_batches, optimizers_and_schedulers
+from stylegan_inv.utils.compat import finished_batches, finished_steps, optimizers_and_schedulers
 
 _log = logging.getLogger(__name__)
 #: States of a parameter that have its shape, in PyTorch's optimisers and in `optim.ranger`.
 _OF_PARAMETER_SHAPE = frozenset(("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "slow"))
+#: Those that are averages of squares.
+_SQUARES = frozenset(("exp_avg_sq", "max_exp_avg_sq"))
+#: Options of PyTorch's optimisers that choose an implementation; None leaves the choice to the optimiser.
+_IMPLEMENTATIONS = ("foreach", "fused")
+#: More steps than any training takes; a float holds them exactly.
+_LARGEST_COUNT = 1 << 53
+#: The smallest factor of the loss by which float32 can divide.
+_LEAST_LOSS_SCALE = 1e-30
 _ADVICE = "expected a checkpoint of this command; give another one, or none to start anew"
 
 
@@ -129,6 +139,8 @@ def check_training_state(checkpoint: dict[str, Any], path: Path, run: NewRun) ->
         _check_count("lr_schedulers", checkpoint.get("lr_schedulers"), schedulers)
         for scheduler, state in zip(schedulers, checkpoint["lr_schedulers"], strict=True):
             check_like(scheduler.state_dict(), state, "lr_schedulers")
+            for name in ("last_epoch", "_step_count"):
+                whole_number(f"lr_schedulers.{name}", state[name], 0, _LARGEST_COUNT)
             before = scheduler.state_dict()
             scheduler.load_state_dict(copy.deepcopy(state))
             scheduler.load_state_dict(before)
@@ -136,18 +148,18 @@ def check_training_state(checkpoint: dict[str, Any], path: Path, run: NewRun) ->
         loops = checkpoint["loops"]["fit_loop"]
         check_like(run.trainer.fit_loop.state_dict(), loops, "loops.fit_loop", least=0)
         run.trainer.fit_loop.load_state_dict(copy.deepcopy(loops))
+        if checkpoint["global_step"] != (done := finished_steps(run.trainer, run.method)):
+            raise UserError(f"global_step is {checkpoint['global_step']}, expected {done}, the steps of the loops")
     with _named(path, "its callbacks"):
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
-            if state := _mapping("callbacks", checkpoint["callbacks"]).get(callback.state_key):
-                check_like(callback.state_dict(), state, f"callbacks.{type(callback).__name__}")
-                callback.load_state_dict(copy.deepcopy(state))
-        if "current_model_state" in checkpoint:  # of `callbacks=ema`
-            check_state(run.method, checkpoint["current_model_state"], path)
-            _mapping("averaging_state", checkpoint.get("averaging_state"))
+            if callback.state_key in _mapping("callbacks", checkpoint["callbacks"]):
+                _check_callback(callback, checkpoint["callbacks"][callback.state_key], checkpoint["global_step"])
+        _check_averaged_weights(checkpoint, path, run.method)
     with _named(path, "its precision"):
         precision = run.trainer.precision_plugin
         if (name := type(precision).__qualname__) in checkpoint:
-            precision.load_state_dict(copy.deepcopy(_mapping(name, checkpoint[name])))
+            _check_loss_scale(name, checkpoint[name])
+            precision.load_state_dict(copy.deepcopy(checkpoint[name]))
     with _named(path, "its data"):
         if (name := type(run.data).__qualname__) in checkpoint and isinstance(run.data, ImageDataModule):
             _check_batches(run.data.checked_state(checkpoint[name]), run.trainer)
@@ -179,8 +191,9 @@ def check_like(own: Any, stored: Any, where: str, least: float = -math.inf) -> N
     elif isinstance(own, int | float | Tensor):
         # A tensor may be infinite, as the best score of a callback that has seen none.
         is_like = isinstance(own, Tensor) and isinstance(stored, Tensor) and stored.shape == own.shape
-        right = is_like or _is_number(stored, least)
-        expected = "a number" if least == -math.inf else f"a number of at least {least:g}"
+        counts = isinstance(own, int) and least >= 0  # numbers without a bound, such as a rate of 1, have any type
+        right = is_like or (_is_count(stored) if counts else _is_number(stored, least))
+        expected = "a number" if least == -math.inf else f"a {'whole ' * counts}number of at least {least:g}"
     elif isinstance(own, list | tuple):
         right, expected = isinstance(stored, list | tuple) and len(stored) == len(own), f"{len(own)} values"
     else:
@@ -199,6 +212,11 @@ def _is_number(value: Any, least: float) -> bool:
             return False
         value = value.item()
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= least
+
+
+def _is_count(value: Any) -> bool:
+    """Returns whether a value is a whole number of steps, also one in a tensor or a float."""
+    return _is_number(value, 0) and float(value).is_integer() and value <= _LARGEST_COUNT
 
 
 @contextlib.contextmanager
@@ -228,6 +246,7 @@ def _check_optimizer(optimizer: Optimizer, state: Any) -> None:
     for number, (first, second) in enumerate(zip(own, groups, strict=True)):
         where = f"param_groups[{number}]"
         check_like({**first, "params": None}, second, where)
+        _check_options(where, optimizer, first, second)
         if first.get("name") != second.get("name"):
             raise UserError(f"{where} is called {_short(second.get('name'))}, expected {first.get('name')}")
         if len(second["params"]) != len(first["params"]):
@@ -249,6 +268,20 @@ def _check_optimizer(optimizer: Optimizer, state: Any) -> None:
         optimizer.load_state_dict(before)
 
 
+def _check_options(where: str, optimizer: Optimizer, own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Checks that the optimiser accepts the stored options of a group, which replace its own, and its switches."""
+    for name in own.keys() & stored.keys():
+        is_switch = isinstance(own[name], bool) or name in _IMPLEMENTATIONS
+        if is_switch and stored[name] is not own[name]:
+            raise UserError(f"{where}.{name} is {_short(stored[name])}, expected {own[name]}")
+    accepted = inspect.signature(type(optimizer)).parameters
+    options = {name: stored[name] for name in optimizer.defaults if name in stored and name in accepted}
+    try:
+        type(optimizer)([nn.Parameter(torch.zeros(1))], **options)
+    except ValueError as error:  # an option out of its range
+        raise UserError(f"{where}: {error}") from error
+
+
 def _first_state(optimizer: Optimizer) -> dict[str, Any]:
     """Returns the state that an optimiser has for a parameter of one number after its first step."""
     scratch = nn.Parameter(torch.zeros(1))
@@ -267,13 +300,50 @@ def _check_moments(where: str, parameter: Tensor, values: Any, first_state: Mapp
         if isinstance(value, str) or (value is None and first_state.get(name) is not None):
             raise UserError(f"{where}.{name} is {_short(value)}, expected a number or a tensor")
         if name not in _OF_PARAMETER_SHAPE or value is None:
-            if first_state.get(name) is not None and not _is_number(value, 0):
-                raise UserError(f"{where}.{name} is {_short(value)}, expected a number of at least 0")
+            is_right = _is_count(value) if name == "step" else _is_number(value, 0)
+            if first_state.get(name) is not None and not is_right:
+                whole = "whole " if name == "step" else ""
+                raise UserError(f"{where}.{name} is {_short(value)}, expected a {whole}number of at least 0")
             continue
         if not isinstance(value, Tensor) or value.shape != parameter.shape or not value.is_floating_point():
             raise UserError(f"{where}.{name} is {_short(value)}, expected a tensor {tuple(parameter.shape)}")
+        value = value.to(parameter.dtype)  # as the optimiser does, in which large numbers become infinite
         if not bool(value.isfinite().all()):
             raise UserError(f"{where}.{name} holds NaN or infinite numbers")
+        if name in _SQUARES and bool((value < 0).any()):
+            raise UserError(f"{where}.{name} holds negative numbers, expected means of squares")
+
+
+def _check_callback(callback: pl.Callback, state: Any, steps: int) -> None:
+    """Checks the state of a callback, and that it can be loaded."""
+    name = f"callbacks.{type(callback).__name__}"
+    check_like(callback.state_dict(), _mapping(name, state), name)
+    if state and isinstance(callback, WeightAveraging):
+        whole_number(f"{name}.latest_update_step", state.get("latest_update_step"), 0, steps)
+    if state:
+        callback.load_state_dict(copy.deepcopy(state))
+
+
+def _check_averaged_weights(checkpoint: dict[str, Any], path: Path, method: nn.Module) -> None:
+    """Checks the trained weights and the number of averages in a checkpoint of `callbacks=ema`."""
+    names = ("current_model_state", "averaging_state")
+    if not any(name in checkpoint for name in names):
+        return
+    weights, averaging = (_mapping(name, checkpoint.get(name)) for name in names)
+    check_state(method, weights, path)
+    # Other entries would replace averaged weights that have been checked.
+    if averaging.keys() != {"n_averaged"} or not _is_count(count := averaging["n_averaged"]):
+        raise UserError(f"averaging_state has {_short([*averaging])}, expected n_averaged, a number of at least 0")
+    if not isinstance(count, Tensor) or count.ndim:
+        raise UserError(f"averaging_state.n_averaged is {_short(count)}, expected a tensor ()")
+
+
+def _check_loss_scale(name: str, state: Any) -> None:
+    """Checks the state of a gradient scaler."""
+    for key, value in _mapping(name, state).items():
+        least = _LEAST_LOSS_SCALE if key == "scale" else 0
+        if not _is_number(value, least):
+            raise UserError(f"{name}.{_short(key)} is {_short(value)}, expected a number of at least {least:g}")
 
 
 def _check_batches(data: Mapping[str, int], trainer: pl.Trainer) -> None:

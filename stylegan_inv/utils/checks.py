@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
@@ -66,6 +67,28 @@ def real_number(
         bounds = f" above {above:g}{'' if most is None else f' and at most {most:g}'}" if above is not None else ""
         raise UserError(f"{name}={_short(value)}: expected a number{bounds or _bounds(least, most)}{_tail(hint)}")
     return float(value)
+
+
+def environment_number(name: str, default: float, least: float, most: float) -> float:
+    """Returns the number in a variable of the environment.
+
+    Args:
+        name: The variable.
+        default: Value of a variable that is not set, or empty.
+        least: Smallest allowed value.
+        most: Largest allowed value.
+
+    Raises:
+        UserError: The variable holds something else.
+    """
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        value: float | str = float(text)
+    except ValueError:
+        value = text
+    return real_number(f"the environment variable {name}", value, least, most, hint="correct it, or unset it")
 
 
 def check_numbers(node: Any, key: str = "") -> None:

@@ -7,14 +7,13 @@ import contextlib
 import errno
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TextIO
 
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.checks import real_number, whole_number
-from stylegan_inv.utils.text import STANDARD_OUTPUT, print_any_text
+from stylegan_inv.utils.text import STANDARD_OUTPUT, print_any_text, printable
 
 EXIT_USER_ERROR = 2
 #: As of a program that the signal of a closed pipe ends.
@@ -29,7 +28,6 @@ _DISK_ERRORS = frozenset(
         *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT),
     )
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: Characters of an error, and of its end, which says what to do.
 _LONGEST_LINE, _END = 4000, 1000
 
@@ -198,7 +196,7 @@ def report_error(error: BaseException) -> int:
     # Hydra appends a hint about this environment variable, which the commands set by themselves.
     line = " ".join(part.strip() for part in text.splitlines() if part.strip() and "HYDRA_FULL_ERROR" not in part)
     # Names and values in files of strangers may move the cursor, change the title of the window, or be endless.
-    line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], line)
+    line = printable(line)
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE - _END]} … {line[-_END:]}"
     print_line(f"error: {line}", sys.stderr)

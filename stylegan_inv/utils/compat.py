@@ -90,6 +90,14 @@ def finished_batches(trainer: pl.Trainer) -> int:
     return int(progress.processed)
 
 
+def finished_steps(trainer: pl.Trainer, module: pl.LightningModule) -> int:
+    """Returns ``trainer.global_step`` of a training of a module, by which checkpoints count, before it begins."""
+    loop = trainer.fit_loop.epoch_loop
+    if module.automatic_optimization:
+        return int(loop.automatic_optimization.optim_progress.optimizer_steps)
+    return int(loop.manual_optimization.optim_step_progress.total.completed)
+
+
 def validation_interval(trainer: pl.Trainer) -> int | None:
     """Returns the number of training batches between validations; None if validation does not run by batches."""
     if trainer.check_val_every_n_epoch is not None or not trainer.enable_validation:

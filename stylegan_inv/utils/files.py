@@ -19,6 +19,8 @@ _MARK = ".partial"
 _PARTIAL = re.compile(rf"\..{{0,40}}\.[0-9a-f]{{4,8}}{re.escape(_MARK)}(\.[^.]*)?", re.DOTALL)
 #: Folder of Weights & Biases in a run folder: it replaces the links in it, which lead nowhere when the run is moved.
 _WANDB = "wandb"
+#: In errors of `torch.save` that have no reason: while it writes, and at the end, for what waits in memory.
+_TORCH_ERRORS = ("inline_container", "iostream error")
 #: How safetensors names an error of the system, e.g. "I/O error: File too large (os error 27)".
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
@@ -241,7 +243,7 @@ def _system_error(error: Exception, path: Path) -> OSError | None:
     if found := _SYSTEM_ERROR.search(str(error)):
         code = int(found[1])
         return OSError(code, os.strerror(code), str(path))
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # of torch.save, without a reason
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _TORCH_ERRORS):
         return OSError(errno.ENOSPC, "the disk is full or the file too large", str(path))
     return None
 

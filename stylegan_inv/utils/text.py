@@ -17,6 +17,8 @@ STANDARD_OUTPUT = "standard output"
 _MOST_NAME_BYTES = 60
 #: Python reads byte 0xE9 of a name that is not UTF-8 as U+DCE9, which no file of UTF-8 can hold.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+#: Control characters, and those that change the order of the text around them.
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def readable(text: str) -> str:
@@ -25,6 +27,15 @@ def readable(text: str) -> str:
     The result is a name that every file system accepts, too. Other text is unchanged.
     """
     return _SURROGATE.sub(_escape, text)
+
+
+def printable(text: str) -> str:
+    """Returns a text for one line in the terminal, which may be the name of a stranger's file.
+
+    Characters that move the cursor, change the title of the window, end the line or change the order of the text are
+    replaced by their escapes.
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], readable(text))
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:

@@ -41,6 +41,8 @@ _MISSING = ("", "-", "–", "—")
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 #: What ``templates/page.html`` has in its head.
 _MARK, _HEAD_BYTES = b'<meta name="generator" content="stylegan_inv">', 1024
+#: Characters that HTML does not allow, and those that change the order of the text around them.
+_UNSEEN = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 #: Size limit of an image file of a page.
 _MOST_BYTES = 1 << 28
 
@@ -63,7 +65,8 @@ def write_page(title: str, sections: Mapping[str, Sequence[str]], file: str | Pa
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
-        temporary.write_text(readable(text), encoding="utf-8")
+        shown_text = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", readable(text))
+        temporary.write_text(shown_text, encoding="utf-8")
     return file
 
 

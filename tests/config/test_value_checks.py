@@ -88,3 +88,18 @@ def test_ranges(command: str, override: str) -> None:
     key = override.partition("=")[0]
     with pytest.raises(UserError, match=key.replace(".", r"\.")):
         check_values(config)
+
+
+@pytest.mark.parametrize("name", ["a.b", "a/../../b", "", " a", "a\nb", "\x1b[31m", "x" * 101, 3, None, "\u202ea"])
+def test_names_of_metrics_and_losses(name: Any) -> None:
+    for key in ("metrics", "method.metrics", "loss", "callbacks"):
+        node: Any = {name: {"_target_": "stylegan_inv.metrics.MSE"}}
+        for part in reversed(key.split(".")):
+            node = {part: node}
+        with pytest.raises(UserError, match=f"^{key}: has an entry called .*; expected a printable name") as error:
+            check_plain_values(node)
+        assert str(error.value).isprintable() and len(str(error.value)) < 250
+
+
+def test_names_that_metrics_may_have() -> None:
+    check_plain_values({"metrics": {"[/bold]": None, "id_step 2 (ArcFace)": None, "<b>": None}, "a.b": {"": 1}})

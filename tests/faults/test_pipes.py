@@ -241,6 +241,31 @@ def test_configs(
         assert "mine/method/own.yaml: is a" in line and "expected a config" in line
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_search_paths(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hydra only warns about a folder that is none, and does not see configs that are no files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    KINDS[kind](tmp_path / "mine" / "method" / "own.yaml")
+    KINDS[kind](tmp_path / "none")
+    for folder in ("mine", f"file://{tmp_path}/mine"):
+        line = error_of(monkeypatch, capsys, train, f"hydra.searchpath=[{folder}]", "method=own")
+        assert "mine/method/own.yaml: is a" in line and "expected a config" in line
+    if kind != "a folder":
+        line = error_of(monkeypatch, capsys, train, "hydra.searchpath=[pkg://tests,none]")
+        assert line == "error: hydra.searchpath: none: is no folder, expected one of configs"
+    for entry, expected in {
+        f"file://{tmp_path}/absent": "no such folder, expected one of configs",
+        "pkg://nowhere.at.all": "no such package; install it, or give a folder",
+        "pkg://": "no such package; install it, or give a folder",
+        "http://a/b": "expected a folder, file://<folder> or pkg://<package>",
+    }.items():
+        line = error_of(monkeypatch, capsys, train, f"hydra.searchpath=['{entry}']")
+        assert line == f"error: hydra.searchpath: {entry}: {expected}"
+
+
 def test_content_is_as_long_as_it_was(tmp_path: Path) -> None:
     """A file that says it is empty, as those of the kernel do, is no way to an endless one."""
     assert read_bytes("/proc/self/status", 1 << 20) == b""

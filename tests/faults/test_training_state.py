@@ -17,7 +17,7 @@ from stylegan_inv import train
 from stylegan_inv.errors import UserError
 from stylegan_inv.loading import load_inverter
 from stylegan_inv.runtime.checkpoint_io import read_checkpoint
-from stylegan_inv.runtime.training_state import NewRun, check_checkpoint
+from stylegan_inv.runtime.training_state import NewRun, _check_loss_scale, check_checkpoint
 from tests.faults.small import build, run
 
 #: e4e has two optimisers, a pool of codes and stages.
@@ -78,6 +78,13 @@ def one_tensor(change: Callable[[torch.Tensor], Any]) -> Callable[[dict[str, Any
     return changed
 
 
+def of_checkpoints(**values: Any) -> Callable[[dict[str, Any]], None]:
+    def changed(callbacks: dict[str, Any]) -> dict[str, Any]:
+        return {key: {**value, **values} if "Checkpoints" in key else value for key, value in callbacks.items()}
+
+    return put("callbacks", changed)
+
+
 CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a weight is text": (put("state_dict", one_tensor(lambda _: "x")), "expected tensors by name"),
     "a weight of whole numbers": (put("state_dict", one_tensor(lambda t: t.to(torch.int8))), "torch.int8"),
@@ -94,7 +101,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a list of loops": (put("loops", []), "its loops"),
     "no loop of the training": (put("loops", {}), "fit_loop"),
     "progress is a list": (put(*BATCHES, []), "epoch_loop.batch_progress is a list"),
-    "progress is text": (put(*BATCHES, "total", "ready", "x"), "ready is 'x', expected a number of at least 0"),
+    "progress is text": (put(*BATCHES, "total", "ready", "x"), "ready is 'x', expected a whole number of at least 0"),
     "progress is a vector": (put(*BATCHES, "total", "ready", torch.ones(3)), "ready is a tensor (3,)"),
     "progress is negative": (put(*BATCHES, "total", "ready", -3), "ready is -3"),
     "half of the progress": (put(*BATCHES, "total", ...), "its loops"),
@@ -134,10 +141,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "callback is a list": (put("callbacks", "SkipNonFinite", [1]), "SkipNonFinite is a list"),
     "callback counts text": (put("callbacks", "SkipNonFinite", "skipped", "x"), "skipped is 'x'"),
     "callback without count": (put("callbacks", "SkipNonFinite", "skipped", ...), "skipped"),
-    "best model is a number": (
-        put("callbacks", lambda c: {k: {**v, "best_model_path": 5} if "Check" in k else v for k, v in c.items()}),
-        "best_model_path",
-    ),
+    "best model is a number": (of_checkpoints(best_model_path=5), "best_model_path"),
     "data is a list": (put(DATA, []), "state of the data is a list"),
     "data without size": (put(DATA, "size", ...), "data.size=None"),
     "negative draw": (put(DATA, "draw", -8), "data.draw=-8"),
@@ -145,6 +149,43 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a draw beyond NumPy": (put(DATA, "draw", 1 << 70), "data.draw="),
     "ranks are a number": (put("by_rank", lambda _: 5), "by_rank is 5"),
     "ranks without states": (put("by_rank", lambda _: [{}]), "states of its ranks"),
+    "other steps than the loops": (put("global_step", 0), "global_step is 0, expected 2, the steps of the loops"),
+    "half of a step": (put(*BATCHES, "total", "ready", 0.5), "ready is 0.5, expected a whole number"),
+    "more than all steps": (put(*BATCHES, "total", "started", 1e300), "started is 1e+300, expected a whole number"),
+    "a moment after a step": (put(*STATE, "step", 5e-324), "step is 5e-324, expected a whole number"),
+    "a moment after all steps": (put(*STATE, "step", torch.tensor(1e38)), "step is a tensor () of torch.float32"),
+    "a negative rate": (put(*GROUP, "lr", -1.0), "learning rate: -1"),
+    "a beta of two": (put(*GROUP, "betas", [2.0, 0.9]), "beta parameter at index 0: 2.0"),
+    "another switch": (put(*GROUP, "maximize", True), "maximize is True, expected False"),
+    "capturable": (
+        put("optimizer_states", 1, "param_groups", 0, "capturable", True),
+        "capturable is True, expected False",
+    ),
+    "foreach is a list": (
+        put("optimizer_states", 1, "param_groups", 0, "foreach", [1]),
+        "foreach is a list, expected None",
+    ),
+    "negative squares": (put(*STATE, "exp_avg_sq", lambda t: -t - 1), "exp_avg_sq holds negative numbers"),
+    "moments beyond float32": (put(*STATE, "exp_avg", lambda t: t.double() + 1e300), "exp_avg holds NaN or infinite"),
+    "epochs of a schedule": (put("lr_schedulers", 0, "last_epoch", 0.5), "last_epoch=0.5"),
+    "steps of a schedule": (put("lr_schedulers", 0, "_step_count", 1e300), "_step_count=1e+300"),
+    "an empty callback": (put("callbacks", "SkipNonFinite", ""), "SkipNonFinite is '', expected a mapping"),
+    "a negative count": (put("callbacks", "SkipNonFinite", "in_a_row", -1), "in_a_row=-1"),
+    "a count of all bits": (put("callbacks", "SkipNonFinite", "skipped", 1 << 63), "skipped=9223372036854775808"),
+    "a count in a tensor": (put("callbacks", "SkipNonFinite", "skipped", torch.ones(())), "skipped=tensor(1.)"),
+    "best score is NaN": (of_checkpoints(best_model_score=math.nan), "best_model_score holds nan"),
+    "best score is true": (of_checkpoints(best_model_score=True), "best_model_score holds True"),
+    "best scores": (of_checkpoints(best_model_score=torch.ones(3)), "best_model_score holds tensor"),
+    "score of text": (of_checkpoints(current_score="x"), "current_score holds 'x'"),
+    "scores of text": (of_checkpoints(best_k_models={"a.ckpt": "x"}), "best_k_models holds 'x'"),
+    "steps of text": (
+        put("state_dict", "adversary.steps", lambda _: torch.tensor(math.nan)),
+        "adversary.steps holds other",
+    ),
+    "distances of a text": (put("reached", "quantiles", "1" * 9), "validation distances"),
+    "distances of true": (put("reached", "relative", 0, True), "validation distances"),
+    "no relative distances": (put("reached", "relative", ""), "validation distances"),
+    "half an image": (put("reached", "images", 2.5), "validation distances"),
     "pool of text": (put("state_dict", POOL, "x"), "LatentPool"),
     "pool without codes": (put("state_dict", POOL, "codes", ...), "LatentPool"),
     "pool of no random state": (put("state_dict", POOL, "random", torch.ones(3)), "random state"),
@@ -171,6 +212,62 @@ def test_wrong_content_is_named(name: str, base: Path, new_run: NewRun, tmp_path
         check_checkpoint(tmp_path / "x.ckpt", new_run)
     message = str(error.value)
     assert expected in message and "\n" not in message and len(message) < 700, message
+
+
+AVERAGING = "averaging_state"
+OTHERS: dict[str, tuple[str, dict[str, tuple[Callable[[dict[str, Any]], None], str]]]] = {
+    "restyle": (
+        "callbacks=ema",
+        {
+            "no shape": (put(AVERAGING, "n_averaged", torch.ones(0)), "averaging_state has"),
+            "no tensor": (put(AVERAGING, "n_averaged", 3), "n_averaged is 3, expected a tensor ()"),
+            "too many": (put(AVERAGING, "n_averaged", torch.tensor(1e300).double()), "averaging_state has"),
+            "negative": (put(AVERAGING, "n_averaged", torch.tensor(-1)), "averaging_state has"),
+            "weights": (put(AVERAGING, "module.encoder.neck.weight", "x"), "averaging_state has"),
+            "no averages": (put(AVERAGING, ...), "averaging_state is None"),
+            "averages alone": (put("current_model_state", ...), "current_model_state is None"),
+            "never again": (
+                put("callbacks", "EMAWeightAveraging", "latest_update_step", 1 << 63),
+                "latest_update_step",
+            ),
+        },
+    ),
+    "stylegan2": (
+        "augment=ada",
+        {
+            "probability": (put("state_dict", "augment.p", torch.tensor(7.0)), "augment.p=7"),
+            "path length": (put("state_dict", "pl_mean", torch.tensor(-1.0)), "pl_mean=-1"),
+            "images": (put("state_dict", "augment._images", torch.tensor(-5)), "augment._images holds other numbers"),
+            "batches": (put("state_dict", "batches", torch.tensor(math.nan)), "batches holds other numbers"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_states_of_averaged_weights_and_generators(method: str, tmp_path: Path) -> None:
+    option, cases = OTHERS[method]
+    run(method, tmp_path / "run", *SHORT, option)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "checked_checkpoint", lambda location, job: found.append(job) or location.ckpt_path)
+        found: list[NewRun] = []
+        build(method, tmp_path / "new", *SHORT, option, f"ckpt_path={last}")
+    check_checkpoint(last, found[0])
+    for change, expected in cases.values():
+        checkpoint = copy.deepcopy(read_checkpoint(last))
+        change(checkpoint)
+        torch.save(checkpoint, tmp_path / "x.ckpt")
+        with pytest.raises(UserError) as error:
+            check_checkpoint(tmp_path / "x.ckpt", found[0])
+        assert expected in str(error.value) and "\n" not in str(error.value), error.value
+
+
+def test_loss_scales() -> None:
+    _check_loss_scale("MixedPrecision", {"scale": 65536.0, "_growth_tracker": 0})
+    for state in ([1], {"scale": 0.0}, {"scale": math.nan}, {"scale": "x"}, {"_growth_tracker": -1}):
+        with pytest.raises(UserError, match="MixedPrecision.* is .*, expected a "):
+            _check_loss_scale("MixedPrecision", state)
 
 
 def test_nothing_is_written_and_the_one_before_is_taken(

@@ -15,7 +15,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.runtime.loggers import check_logger_arguments, make_loggers
 from stylegan_inv.runtime.metrics_csv import MetricsCSV
 from stylegan_inv.runtime.run_folder import RunFolder
-from tests.faults.small import run, state, stop_after
+from tests.faults.small import build, run, state, stop_after
 from tests.forks import join, launch
 
 
@@ -63,6 +63,16 @@ def test_modes_of_the_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert made(tmp_path, mode="offline") == [MetricsCSV, WandbLogger], "without connecting"
     with pytest.raises(UserError, match="logger.wandb.mode=off: expected one of online, offline, disabled"):
         check_logger_arguments(wandb={"mode": "off"})
+
+
+def test_folders_that_wandb_cannot_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    folder = tmp_path / "bad\udcff" / "run"
+    with pytest.raises(UserError, match="bad%FF/run: wandb cannot write to a folder whose path is not UTF-8"):
+        build("psp", folder, "logger=wandb")
+    assert not folder.exists()
+    check_logger_arguments(wandb={"mode": "disabled"}, run_dir=folder)
+    check_logger_arguments(wandb={}, run_dir=tmp_path / "é [x] \t%")
 
 
 @pytest.mark.parametrize("stored", ["../../elsewhere", "a/b", "", 7, ["x"], "x" * 100, "a\nb"])

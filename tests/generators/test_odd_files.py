@@ -190,7 +190,15 @@ def test_counters_of_batch_norm() -> None:
     complete = with_counters(norm.state_dict(), {key: value.half() for key, value in state.items()})
     norm.load_state_dict(complete)
     assert complete["num_batches_tracked"].dtype == torch.int64 and complete["weight"].dtype == torch.float32
-    assert unusable_values(norm.state_dict(), {**state, "weight": torch.full((2,), torch.inf)}) != []
+    own, counter = norm.state_dict(), "num_batches_tracked"
+    for changed in ({counter: torch.tensor(7.0)}, {counter: torch.tensor(True)}, {"running_mean": -torch.ones(2)}):
+        assert unusable_values(own, {**own, **changed}) == []
+    for changed in (
+        {"weight": torch.full((2,), torch.inf)},
+        {"running_var": torch.tensor([1.0, -1e-3])},
+        *({counter: torch.tensor(count)} for count in (-1, 1 << 60, 0.5, torch.nan, torch.inf)),
+    ):
+        assert [text.split()[0] for text in unusable_values(own, {**own, **changed})] == [*changed]
 
 
 def test_an_encoder_that_claims_more_than_it_holds() -> None:

@@ -168,6 +168,22 @@ def test_finished_batches() -> None:
     assert counts == [(1, 0), (2, 1), (3, 1), (4, 2)]
 
 
+def test_finished_steps() -> None:
+    class Manual(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            for _ in range(3):
+                self.optimizers().step()
+
+    for module, steps in ((Module(), [1, 2, 3, 4]), (Manual(), [3, 6, 9, 12])):
+        after = After(lambda t, module=module: (compat.finished_steps(t, module), t.global_step))
+        trainer(after).fit(module)
+        assert after.found == [(step, step) for step in steps]
+
+
 def test_validation_interval() -> None:
     by_batches = {"val_check_interval": 2, "check_val_every_n_epoch": None}
     assert fit(compat.validation_interval, **by_batches) == [2] * BATCHES

@@ -19,9 +19,10 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from stylegan_inv.data.images.quiet_decoders import silence_decoders
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.regular_files import open_regular, read_bytes
-from stylegan_inv.utils.text import readable
+from stylegan_inv.utils.text import printable
 
 #: Decoders to use. Pillow has more, among them EPS, which runs Ghostscript on the file.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "HEIF")
@@ -61,7 +62,7 @@ class BadImage(UserError):
     def __init__(self, message: str) -> None:
         # DataLoader re-raises the exception of a worker as `type(error)("Caught BadImage in DataLoader worker ...")`,
         # with the whole traceback in the message. Only the original message is kept.
-        super().__init__(readable(message.rpartition("BadImage: ")[2].strip()))
+        super().__init__(printable(message.rpartition("BadImage: ")[2].strip()))
 
 
 def read_file(path: Path) -> bytes:
@@ -184,6 +185,7 @@ def reads_heic() -> bool:
 
 
 def _known_formats() -> list[str]:
+    silence_decoders()
     Image.init()
     reads_heic()
     return [name for name in _FORMATS if name in Image.OPEN]

@@ -21,7 +21,7 @@ from stylegan_inv.data.images.decoding import BadImage, decode, read_file, reads
 from stylegan_inv.data.images.resizing import Geometry, Mode
 from stylegan_inv.errors import UserError
 from stylegan_inv.utils.files import atomic_write
-from stylegan_inv.utils.text import readable, same_letters
+from stylegan_inv.utils.text import printable, same_letters
 
 __all__ = [
     "SUFFIXES", "BadImage", "FoundImages", "Mode", "check_image", "distinct_names", "find_images", "first_image",
@@ -224,7 +224,7 @@ def save_image(image: Tensor, path: str | os.PathLike[str]) -> Path:
 
 def name_list(names: Sequence[object], limit: int = 5) -> str:
     """Returns ``a, b, c and 12 more``, for messages about many files."""
-    shown = ", ".join(readable(str(name)) for name in names[:limit])
+    shown = ", ".join(printable(str(name)) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 

@@ -34,6 +34,10 @@ __all__ = [
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 #: Number of batches that batch norm has seen, which files of early PyTorch versions do not have.
 _COUNTER = "num_batches_tracked"
+#: End of the names of batch norm's variances.
+_VARIANCE = "running_var"
+#: More than any network counts; a float holds it exactly.
+_LARGEST_COUNT = 1 << 53
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
@@ -150,13 +154,26 @@ def unusable_values(expected: Mapping[str, Tensor], state: Mapping[str, Any]) ->
     found = []
     for key, own in expected.items():
         value = state.get(key)
-        if not isinstance(own, Tensor) or not isinstance(value, Tensor) or not own.is_floating_point():
+        if not isinstance(own, Tensor) or not isinstance(value, Tensor):
             continue
-        if not value.is_floating_point():
+        if not own.is_floating_point():
+            if not value.is_meta and not _are_counts(value):
+                found.append(f"{key} holds other numbers than counts, expected whole ones of at least 0")
+        elif not value.is_floating_point():
             found.append(f"{key} has type {value.dtype}, expected floating point numbers")
         elif not value.is_meta and not bool(torch.isfinite(value.float()).all()):
             found.append(f"{key} holds NaN or infinite numbers, expected finite ones: the network is broken")
+        elif key.endswith(_VARIANCE) and not value.is_meta and bool((value < 0).any()):
+            found.append(f"{key} holds negative numbers, expected variances: the network is broken")
     return found
+
+
+def _are_counts(value: Tensor) -> bool:
+    """Returns whether a tensor, also one of floating point numbers, holds what fits into counters and indices."""
+    if value.dtype is torch.bool:
+        return True
+    numbers = value.double()
+    return bool(((numbers >= 0) & (numbers <= _LARGEST_COUNT) & (numbers == numbers.floor())).all())
 
 
 def with_counters(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

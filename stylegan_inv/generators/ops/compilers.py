@@ -31,7 +31,11 @@ class BuildError(RuntimeError):
 
 def find_host_compiler() -> list[str] | None:
     """Returns the C++ compiler as the first words of a command: ``$CXX``, or else the first one on the path."""
-    from_environment = shlex.split(os.environ.get("CXX", ""))
+    text = os.environ.get("CXX", "")
+    try:
+        from_environment = shlex.split(text)
+    except ValueError:  # a quotation mark without its counterpart: no command has such a name
+        from_environment = [text]
     for command in [from_environment] if from_environment else [["c++"], ["g++"], ["clang++"]]:
         path = shutil.which(command[0])
         if path:

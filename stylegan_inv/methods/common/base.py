@@ -307,6 +307,8 @@ class InversionMethod(pl.LightningModule):
         Raises:
             UserError: The method, the generator or a frozen network differs.
         """
+        if "global_step" in checkpoint:  # by which methods restore their stage
+            whole_number("global_step", checkpoint["global_step"], 0)
         made_by, made_with = checkpoint.get("method"), checkpoint.get("generator_hash")
         own, own_hash = type(self).__name__, self.generator.source_hash
         if made_by not in (None, own):

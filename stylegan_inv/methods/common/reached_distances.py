@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.errors import UserError
+from stylegan_inv.utils.checks import real_numbers, whole_number
 
 #: The quantiles that are stored: 0 is the smallest distance, 1 the largest.
 LEVELS = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -93,14 +93,16 @@ class ReachedDistances:
             UserError: Anything else.
         """
         try:
-            both = [tuple(map(float, plain["quantiles"])), tuple(map(float, plain.get("relative", ())))]
-            images, size = int(plain["images"]), int(plain["size"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            quantiles = tuple(real_numbers("quantiles", plain["quantiles"]))
+            stored = plain.get("relative", ())
+            relative = () if stored in ([], ()) else tuple(real_numbers("relative", stored))
+            images, size = (whole_number(name, plain[name], 0) for name in ("images", "size"))
+        except (AttributeError, KeyError, TypeError, UserError) as error:
             raise UserError(f"validation distances: got {plain!r:.80}, expected quantiles, images, size") from error
-        for values in both if both[1] else both[:1]:
-            if len(values) != len(LEVELS) or list(values) != sorted(values) or not all(map(math.isfinite, values)):
+        for values in (quantiles, relative) if relative else (quantiles,):
+            if len(values) != len(LEVELS) or list(values) != sorted(values):
                 raise UserError(f"validation distances: got quantiles {values}, expected {len(LEVELS)}, ascending")
-        return cls(both[0], both[1], images, size)
+        return cls(quantiles, relative, images, size)
 
 
 @dataclass(frozen=True)

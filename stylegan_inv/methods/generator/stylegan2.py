@@ -137,6 +137,18 @@ class StyleGAN2Training(GeneratorTraining):
         self.w_avg_decay = real_number("method.w_avg_decay", w_avg_decay, least=0, most=1)
         self.register_buffer("pl_mean", torch.zeros(()))
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks the numbers that the training controls itself.
+
+        Raises:
+            UserError: One of them is out of its range.
+        """
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        real_number("pl_mean", float(state["pl_mean"]), least=0)
+        if "augment.p" in state:
+            real_number("augment.p", float(state["augment.p"]), least=0, most=1)
+
     # -- optimisers ----------------------------------------------------------------------------------------------------
 
     @property
