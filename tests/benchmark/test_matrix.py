@@ -22,7 +22,7 @@ from tests.cli import REPOSITORY
 
 def test_names_of_pairs_are_unique_and_read_back() -> None:
     pairs = [Pair(embedder, refiner) for embedder in EMBEDDERS for refiner in REFINERS]
-    assert len({pair.name for pair in pairs}) == len(pairs) == 55
+    assert len({pair.name for pair in pairs}) == len(pairs) == 44
     assert [pair_of(pair.name) for pair in pairs] == pairs
     assert not pair_of("e4e").trains and pair_of("e4e+hfgi").trains and not pair_of("e4e+pti").trains
     assert pair_of("e4e+hfgi").kind == "trained" and pair_of("projector+hfgi").kind == "per_image"

@@ -27,6 +27,8 @@ from tests.forks import run_fork
 PLACEHOLDER = re.compile(r"<(command|name)>")
 #: Published files, which a small one of the same origin stands for.
 OTHERS_FILE = re.compile(r"^run=(<file>|143_enc\.pth|hyperstyle-ffhq)$")
+#: One pair without training.
+MATRIX = ("matrix", "--quick", "--seeds", "0", "--embedders", "psp", "--refiners", "noise")
 #: Page -> the runs that its commands continue with, and how they are trained.
 RUNS = {
     "psp_segmentation_synthfaces": {f"outputs/psp/{RUN}": ("experiment=psp_segmentation_synthfaces",)},
@@ -147,6 +149,8 @@ def _quick_benchmark(arguments: list[str]) -> list[str]:
             "--per-image-faces",
             "2",
         ]
+    if part == "matrix":
+        return [*MATRIX, "--faces", "3", "--per-image-faces", "1"]
     kept = arguments
     for option in ("--against", "--only"):  # clones of other repositories
         while option in kept:

@@ -46,7 +46,7 @@ _COLOURS = (
     *("black", "tab:blue", "tab:cyan", "tab:purple", "tab:brown", "tab:orange", "tab:green", "tab:olive"),
     *("tab:red", "tab:pink", "tab:gray"),
 )
-_MARKERS = ("o", "s", "D", "^", "P")
+_MARKERS = ("o", "s", "D", "P")
 
 
 @dataclass(frozen=True)

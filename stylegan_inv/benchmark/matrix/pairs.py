@@ -57,7 +57,6 @@ EMBEDDERS = (
     Embedder("psp", "pSp", "psp_synthfaces"),
     Embedder("e4e", "e4e", "e4e_synthfaces"),
     Embedder("restyle", "ReStyle", "restyle_synthfaces"),
-    Embedder("restyle_e4e", "ReStyle over e4e", "restyle_e4e_synthfaces"),
     Embedder("projector", "projector", "projector", PER_IMAGE),
 )
 NONE = "none"
