@@ -145,6 +145,7 @@ def changes_of(method: HyperInverter, factors: dict[str, Tensor]) -> list[tuple[
     return [(layer.key, changes[layer.name].detach()) for layer in method.hypernetwork.layers]
 
 
+@pytest.mark.long  # the parts are checked by the tests above
 @torch.no_grad()
 def test_forward() -> None:
     name, method = "hyperinverter_forward", build_hyperinverter(nvidia_64()).eval()
@@ -158,6 +159,7 @@ def test_forward() -> None:
         check_offsets(name, f"dw_{key}", dict(changes)[key], 1536 if "torgb" in key else 1200)
 
 
+@pytest.mark.long  # minutes; the parts are checked by the tests above
 def test_step(tmp_path) -> None:
     """The loss of the encoder with the adversarial term, the discriminator's and R1, with their gradients."""
     from stylegan_inv.generators.discriminator import Discriminator

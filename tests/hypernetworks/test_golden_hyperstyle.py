@@ -81,6 +81,7 @@ SHAPES = {
 }  # fmt: skip
 
 
+@pytest.mark.long  # test_relative_changes_of_the_generator checks the same in small
 def test_generator_with_offsets() -> None:
     name = "hyperstyle_generator"
     synthesis = rosinality_256().synthesis

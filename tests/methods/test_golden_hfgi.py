@@ -142,6 +142,7 @@ def method(**kwargs: Any) -> HFGI:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # the edits below check the same networks and the generator
 @torch.no_grad()
 def test_forward() -> None:
     name, made, x = "hfgi_forward", method(), photographs(0, 2)
@@ -210,6 +211,7 @@ def test_edits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # minutes; the networks are checked above, the losses in small by test_refinement
 @pytest.mark.parametrize("train_mode", [True, False])
 def test_training_step(train_mode: bool, tmp_path: Any) -> None:
     torch.save(golden.reference_state("ir_se50_arcface"), tmp_path / "model_ir_se50.pth")
