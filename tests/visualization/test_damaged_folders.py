@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from stylegan_inv.benchmark import comparison_report
+from stylegan_inv.benchmark.quality import comparison_report
 from stylegan_inv.errors import UserError
 from stylegan_inv.report import __main__ as report
 from stylegan_inv.report import folder_reader, run_report
