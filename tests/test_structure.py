@@ -234,7 +234,6 @@ OWN_FILES = {
     "evaluate/partial_scores.py torch.load(file)": "`regular_files` has checked it in the line before",
     "utils/safetensors_files.py safe_open(name)": "`regular_files` holds it open",
     "config/search_storage.py sqlite3.connect(f'file:{quote(str(path.absolute()))}?mode=ro')": "opened before",
-    "benchmark/quality/method_scores.py torch.load(file)": "written by the same command, after is_file()",
     "data/alignment/landmarks.py dlib.shape_predictor(str(predictor))": "checked by `check_regular` before",
     "data/datamodules/cached_synthfaces.py np.load(self.paths[0])": "a cache that this class writes",
     "data/datamodules/cached_synthfaces.py np.load(self.paths[1])": "a cache that this class writes",

@@ -25,6 +25,7 @@ from stylegan_inv.benchmark.quality.method_scores import MethodScores, load_scor
 from stylegan_inv.benchmark.quality.score_method import score_method
 from stylegan_inv.benchmark.quality.true_factors import TrueFactors
 from stylegan_inv.encoders.face_network import load_face_network
+from stylegan_inv.errors import UserError
 from stylegan_inv.latents.directions import load_direction
 from stylegan_inv.latents.discovery.scores import predict_attributes
 from stylegan_inv.methods.common.base import Inversion
@@ -75,6 +76,26 @@ def test_scores_are_stored_and_stacked(tmp_path):
     assert columns["clear/mse"].shape == (2, 4) and columns["seconds"].shape == (2, 1)
     np.testing.assert_array_equal(columns["clear/mse_step1"][1], seeds[1].steps["mse"][1])
     np.testing.assert_array_equal(columns["edits/others"][1], seeds[1].edits["all"]["others"][STRENGTHS.index(2.0)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage",
+        b"",
+        {"columns": {"clear/mse": torch.zeros(4)}, "steps": 3, "edits": {}, "images": {}},
+        {"columns": {"clear/mse": torch.zeros(4)}},
+        {"columns": {}, "steps": {}, "edits": {}, "images": {}},
+        {"columns": {"clear/mse": "text"}, "steps": {}, "edits": {}, "images": {}},
+        {"columns": [1], "steps": {}, "edits": {}, "images": {}},
+        torch.zeros(3),
+    ],
+)
+def test_files_that_hold_no_scores(content, tmp_path):
+    file = tmp_path / "psp.pt"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UserError, match=r"psp.pt: expected scores of a method \(.*\); remove it, and"):
+        load_scores(file)
 
 
 def test_hidden_region_is_compared_with_the_face_without_the_obstacle(faces):

@@ -11,8 +11,12 @@ import numpy as np
 import torch
 
 from stylegan_inv.benchmark.quality.editability import ALL_ATTRIBUTES, STRENGTHS, Edits
+from stylegan_inv.errors import UserError
+from stylegan_inv.generators.io.torch_pickle import load_checked
 from stylegan_inv.utils.files import atomic_write
 
+#: Column that every method has.
+MSE = "clear/mse"
 #: Strength of the edits in the table and in the claims.
 STRENGTH = 2.0
 
@@ -71,9 +75,28 @@ def save_scores(file: Path, scores: MethodScores) -> None:
 
 
 def load_scores(file: Path) -> MethodScores:
-    """Reads the scores of one seed."""
-    content = torch.load(file, weights_only=True)
-    return MethodScores(**{name: _map(lambda values: values[0].numpy(), [value]) for name, value in content.items()})
+    """Reads the scores of one seed.
+
+    Raises:
+        UserError: The file holds something else; nothing in it is executed.
+    """
+    try:
+        content = load_checked(file)
+        if content.keys() != {field.name for field in fields(MethodScores)} or MSE not in content["columns"]:
+            raise ValueError(f"holds {', '.join(map(str, content))[:100]}")
+        return MethodScores(**{name: _map(_array, [content[name]]) for name in content})
+    except Exception as error:  # torch raises various types for broken files
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{file}: expected scores of a method ({reason}); remove it, and the method is scored again"
+        ) from error
+
+
+def _array(values: Sequence[Any]) -> np.ndarray:
+    if not isinstance(values[0], torch.Tensor) or not values[0].dtype.is_floating_point and values[0].ndim != 4:
+        raise ValueError(f"{type(values[0]).__name__} in the place of scores")
+    array: np.ndarray = values[0].numpy()
+    return array
 
 
 def _map(function: Callable[[list[Any]], Any], trees: Sequence[Any]) -> Any:
