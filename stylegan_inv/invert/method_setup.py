@@ -91,7 +91,10 @@ def load_method(
     method = method.to(device).eval().requires_grad_(False)
     if cfg.start is not None:
         if not isinstance(method, StartsFromMethod):
-            raise UserError(f"start={cfg.start}: {type(method).__name__} does not refine, expected a run of ReStyle")
+            raise UserError(
+                f"start={cfg.start}: {type(method).__name__} does not refine; leave it out, or give a run of a "
+                "method that does (restyle, hyperstyle, hyperinverter, hfgi, fse, sfe), or method=sam, dhr or pti"
+            )
         method.start_from(load_inverter(cfg.start, device, trust=trust))
     if cfg["class"] is not None:
         method.set_class(cfg["class"])
