@@ -152,9 +152,7 @@ class PTI(PerImageMethod):
         else:
             with torch.no_grad():
                 found = method.invert(images)
-        if found.weights is not None:
-            raise UserError("method.start: it tunes the generator itself; give a method that keeps it frozen")
-        codes_alone(self, found)
+        codes_alone(self, method, found)
         noise = found.noise or [m.expand(len(images), -1, -1, -1) for m in self.generator.synthesis.noise_maps()]
         return TuningState(
             found.w.detach().clone(), [m.detach().clone() for m in noise], seconds=time.monotonic() - started

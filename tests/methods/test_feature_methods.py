@@ -291,5 +291,5 @@ def test_small_networks_start_at_what_they_are_given() -> None:
 @pytest.mark.parametrize("refiner", [PTI, Image2StyleGAN])
 def test_refiners_of_codes_refuse_starts_that_find_features(refiner: type) -> None:
     method = tiny(refiner, start=fse(), steps=1)
-    with pytest.raises(UserError, match="method.start: it inverts by feature maps"):
+    with pytest.raises(UserError, match="inverts by feature maps"):
         method.invert(photographs())

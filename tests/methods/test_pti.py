@@ -92,5 +92,5 @@ def test_refused() -> None:
         make(rank=0)
     with pytest.raises(UserError, match="method.start='average': expected a method or the folder of a run"):
         make(start="average")
-    with pytest.raises(UserError, match="tunes the generator itself"):
+    with pytest.raises(UserError, match="PTI inverts by weights"):
         make(start=make()).invert(tiny_images(1))

@@ -129,4 +129,4 @@ def start_codes(method: InversionMethod, start: Frozen, images: Tensor) -> Tenso
         UserError: The start needs more than codes to render its images.
     """
     embedder: InversionMethod = start.network
-    return codes_alone(method, embedder.invert(resized(images, embedder.input_size)))[0]
+    return codes_alone(method, embedder, embedder.invert(resized(images, embedder.input_size)))[0]

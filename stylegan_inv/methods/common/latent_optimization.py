@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from stylegan_inv.data.images.image_files import from_uint8, to_uint8
-from stylegan_inv.errors import UserError
 from stylegan_inv.methods.common.base import Step, pool
 from stylegan_inv.methods.common.per_image import (
     NOISE_STREAM,
@@ -146,11 +145,7 @@ class LatentOptimization(PerImageMethod):
         noise = self.initial_noise(batch).to(images.device)
         if isinstance(self.start, Frozen):
             found = self.start.network.invert(images)
-            if found.weights is not None:
-                raise UserError(
-                    "method.start: got a method that tunes the generator, expected one that keeps it frozen"
-                )
-            codes_alone(self, found)
+            codes_alone(self, self.start.network, found)
             w = found.w if rows > 1 else found.w.mean(1, keepdim=True)
             if found.noise is not None:
                 maps = [m / g for m, g in zip(found.noise, self._noise_gains(), strict=True)]

@@ -27,7 +27,9 @@ def check_embedder(method: InversionMethod, start: InversionMethod) -> None:
     check_same_generator(method, start)
 
 
-def codes_alone(method: InversionMethod, found: Inversion) -> tuple[Tensor, list[Tensor] | None]:
+def codes_alone(
+    method: InversionMethod, start: InversionMethod, found: Inversion
+) -> tuple[Tensor, list[Tensor] | None]:
     """Returns the codes (B, L, D) of an embedder, and its noise maps if it finds any.
 
     Raises:
@@ -37,8 +39,9 @@ def codes_alone(method: InversionMethod, found: Inversion) -> tuple[Tensor, list
     for what, value in changed.items():
         if value is not None:
             raise UserError(
-                f"method.start: it inverts by {what} of its own for each image, but {type(method).__name__} refines "
-                "codes; give a method that finds codes alone, such as psp, e4e, restyle or projector"
+                f"method.start: {type(start).__name__} inverts by {what} of its own for each image, but "
+                f"{type(method).__name__} refines codes; give a method that finds codes alone, such as "
+                "psp, e4e, restyle or projector"
             )
     return found.w.detach(), None if found.noise is None else [m.detach() for m in found.noise]
 

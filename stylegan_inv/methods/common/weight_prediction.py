@@ -14,7 +14,7 @@ from stylegan_inv.errors import UserError
 from stylegan_inv.generators.variants.low_rank_difference import LowRankDifference
 from stylegan_inv.hypernetworks.weight_factors import Factors
 from stylegan_inv.methods.common.base import Inversion, InversionMethod
-from stylegan_inv.methods.common.starting_points import check_same_generator
+from stylegan_inv.methods.common.starting_points import check_same_generator, codes_alone
 from stylegan_inv.methods.common.trained import TrainedMethod
 from stylegan_inv.utils.frozen_module import Frozen
 
@@ -55,7 +55,8 @@ class WeightPrediction(TrainedMethod):
             raise UserError(f"method.start={start!r}: expected a method or the folder of a run, which finds the codes")
         if start.tunes_weights:
             raise UserError(
-                f"method.start: {type(start).__name__} tunes the generator itself; give a method that keeps it frozen"
+                f"method.start: {type(start).__name__} tunes the generator itself, which {type(self).__name__} does as "
+                "well; give a method that keeps it frozen"
             )
         check_same_generator(self, start)
         self.start = Frozen(start)  # neither trained nor part of this method's checkpoints
@@ -73,9 +74,7 @@ class WeightPrediction(TrainedMethod):
         method: InversionMethod = self.start.network
         with torch.no_grad():
             found = method.invert(resized(images, method.input_size, self.antialias))
-        if found.weights is not None or found.features is not None:
-            what = "tunes the generator itself" if found.weights is not None else "replaces feature maps"
-            raise UserError(f"method.start: it {what}; give a method that finds codes and noise maps alone")
+        codes_alone(self, method, found)
         return dataclasses.replace(found, w=found.w.detach(), image=found.image.detach())
 
     def render(self, start: Inversion, factors: Factors) -> Tensor:

@@ -212,7 +212,7 @@ class DHR(PerImageMethod):
 
     def _codes(self, images: Tensor) -> tuple[Tensor, list[Tensor] | None]:
         if isinstance(self.start, Frozen):
-            return codes_alone(self, self.start.network.invert(images))
+            return codes_alone(self, self.start.network, self.start.network.invert(images))
         return self.constant_codes(len(images)), None
 
     def _refine(self, image: Tensor, state: RefinementState, row: int, monitor: Monitor) -> Refined:

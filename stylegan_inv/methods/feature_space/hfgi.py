@@ -146,7 +146,7 @@ class HFGI(TrainedMethod):
         embedder.train(self.training and self.train_mode_start)
         found = embedder.invert(images)
         embedder.eval()
-        w, noise = codes_alone(self, found)
+        w, noise = codes_alone(self, embedder, found)
         fresh = self.training and self.training_noise == "random" and noise is None
         return w, noise, self.generator.synthesis(w, noise="random") if fresh else found.image.detach()
 
