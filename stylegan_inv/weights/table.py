@@ -48,11 +48,27 @@ _PSP = "eladrich/pixel2style2pixel"
 _E4E = "omertov/encoder4editing"
 _RESTYLE = "yuval-alaluf/restyle-encoder"
 _HYPERSTYLE = "yuval-alaluf/hyperstyle"
+_HYPERINVERTER = "VinAIResearch/HyperInverter"
+_FSE, _SFE = "InterDigitalInc/FeatureStyleEncoder", "ControlGenAI/StyleFeatureEditor"
 _MIT = "MIT (code); contains a generator of NVIDIA (non-commercial)"
+
+_NVIDIA_PART = "; works with or contains a generator of NVIDIA (non-commercial)"
+#: Repository -> licence of its files.
+_OTHERS = {
+    _HYPERINVERTER: "Apache-2.0 (code)" + _NVIDIA_PART,
+    "Tengfei-Wang/HFGI": "none stated by the authors" + _NVIDIA_PART,
+    _FSE: "that of the repository (LICENSE.txt, InterDigital)" + _NVIDIA_PART,
+    _SFE: "that of the repository (LICENSE)" + _NVIDIA_PART,
+}
 
 
 def _encoder(file: str, drive: str, source: str, domain: str) -> Weights:
     return Weights(file, (_drive(drive),), _MIT, source, "encoder", domain=domain)
+
+
+def _beyond(file: str, drive: str, source: str) -> Weights:
+    # Of methods beyond W+, for faces.
+    return Weights(file, (_drive(drive),), _OTHERS[source], source, "encoder", domain="faces")
 
 
 def _torchvision(file: str) -> Weights:
@@ -169,6 +185,15 @@ TABLE: dict[str, Weights] = {
     "hyperstyle-afhq-wild-w": _encoder(
         "afhq_wild_w_encoder.pt", "1MhEHGgkTpnTanIwuHYv46i6MJeet2Nlr", _HYPERSTYLE, "wild"
     ),
+    "hyperinverter-ffhq": _beyond("hyperinverter_ffhq.pt", "15PV54F5q-5fotw156ZxO04mxvg-nfq3k", _HYPERINVERTER),
+    "hyperinverter-ffhq-large": _beyond(
+        "hyperinverter_ffhq_256.pt", "1DdYBgo66NmiuM9lVkuTeRZf7spdQAS79", _HYPERINVERTER
+    ),
+    # Encoders of feature maps; FSE's file holds no generator
+    "hfgi-ffhq": _beyond("hfgi_ffhq.pt", "19y6pxOiJWB0NoG3fAZO9Eab66zkN9XIL", "Tengfei-Wang/HFGI"),
+    "fse-ffhq": _beyond("143_enc.pth", "1RnnBL77j_Can0dY1KOiXHvG224MxjvzC", _FSE),
+    "sfe-ffhq": _beyond("sfe_editor.pt", "1D2BfXLCMotRtfbDFrmBh0faRUGSiHz2u", _SFE),
+    "sfe-ffhq-inverter": _beyond("sfe_inverter.pt", "1dIqojAnHdk4a__C2s8oOtu4_Y_8e85DM", _SFE),
     # Networks of losses and metrics, and initial weights of encoders
     "ir-se50": Weights(
         "model_ir_se50.pth",
@@ -200,6 +225,22 @@ TABLE: dict[str, Weights] = {
         "CC BY-NC 4.0 (the repository's when they were published)",
         "facebookresearch/moco",
         "network",
+    ),
+    "iresnet50-ms1mv3": Weights(
+        "backbone.pth",
+        (_drive("1coFTz-Kkgvoc_gRT8JFzqCgeC3lAFWQp"),),
+        "InsightFace's (models for non-commercial research)",
+        f"deepinsight/insightface; linked by {_FSE}",
+        "network",
+        domain="faces",
+    ),
+    "bisenet-celebamask": Weights(
+        "79999_iter.pth",
+        (_drive("154JgKpzCPW82qINcVieuPH3fZ2e0P812"),),
+        "MIT (code of zllrunning/face-parsing.PyTorch)",
+        f"zllrunning/face-parsing.PyTorch; linked by {_FSE}",
+        "network",
+        domain="faces",
     ),
     "resnet34": _torchvision("resnet34-b627a593.pth"),
     # The backbones of LPIPS; the package `lpips` contains its heads

@@ -26,7 +26,7 @@ from tests.forks import run_fork
 #: Patterns of names in commands that a reader replaces; these are no commands.
 PLACEHOLDER = re.compile(r"<(command|name)>")
 #: Published files, which a small one of the same origin stands for.
-OTHERS_FILE = re.compile(r"^run=(<file>|143_enc\.pth|hyperstyle-ffhq)$")
+OTHERS_FILE = re.compile(r"^run=(hfgi|fse|sfe|hyperstyle|hyperinverter)-ffhq$")
 #: One pair without training.
 MATRIX = ("matrix", "--quick", "--seeds", "0", "--embedders", "psp", "--refiners", "noise")
 #: Page -> the runs that its commands continue with, and how they are trained.
