@@ -142,7 +142,7 @@ def method(**kwargs: Any) -> HFGI:
 
 
 @pytest.mark.slow
-@pytest.mark.long  # the edits below check the same networks and the generator
+@pytest.mark.long  # the networks are checked above, their use in small by test_refinement
 @torch.no_grad()
 def test_forward() -> None:
     name, made, x = "hfgi_forward", method(), photographs(0, 2)
@@ -171,6 +171,7 @@ def test_forward() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # test_refinement checks the rule of edits in small
 @torch.no_grad()
 def test_edits() -> None:
     name, made, x = "hfgi_edit", method(), photographs(0, 1)
